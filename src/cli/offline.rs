@@ -132,11 +132,10 @@ impl Wanted {
     /// Returns whether nothing was ever synced here, so that only the Control Plane knows the result of a first start.
     fn is_untouched(&self) -> bool {
         let snapshot = &self.snapshot;
-        snapshot.node.is_none()
-            && snapshot.policy.is_none()
-            && snapshot.sessions.is_empty()
-            && snapshot.mesh.is_empty()
-            && snapshot.ibgp.is_empty()
+        let has_documents = snapshot
+            .documents()
+            .any(|(place, _)| place.kind != Kind::Maintenance);
+        !has_documents
             && snapshot.overrides.is_empty()
             && snapshot.applied.is_empty()
             && self.parts.config.control_plane.is_some()

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::document::{Kind, OverrideSpec, Spec, check_patch, parse, parse_value, with_spec};
-use crate::model::{ObjectName, plain_key};
+use crate::document::{Kind, OverrideSpec, check_patch, parse, parse_value, with_spec};
+use crate::model::plain_key;
 use crate::redact::find_secret;
-use crate::store::{AppliedDocument, Area, Place, Slot, Snapshot};
+use crate::store::{AnyDocument, AppliedDocument, Area, Place, Snapshot};
 
 /// The valid documents of a state directory, by writer.
 #[derive(Debug, Default)]
@@ -21,15 +21,15 @@ pub(super) struct Writers {
 
 pub(super) fn writers(snapshot: &Snapshot) -> Writers {
     let mut found = Writers::default();
-    let exceptions = snapshot.overrides.iter();
-    let exceptions =
-        exceptions.filter_map(|((kind, name), slot)| file(Area::Overrides, *kind, name, slot));
-    let documents = single(snapshot.node.as_ref())
-        .chain(single(snapshot.policy.as_ref()))
-        .chain(single(snapshot.maintenance.as_ref()))
-        .chain(many(&snapshot.sessions))
-        .chain(many(&snapshot.mesh))
-        .chain(many(&snapshot.ibgp));
+    let exceptions = snapshot
+        .overrides
+        .iter()
+        .filter_map(|((kind, name), slot)| {
+            let place = Place::new(Area::Overrides, *kind, name);
+            Some(file(place, &**slot.as_ref().ok()?))
+        });
+    let documents = snapshot.documents();
+    let documents = documents.filter_map(|(place, slot)| Some(file(place, slot.ok()?)));
     for file in documents.chain(exceptions) {
         if !file.synced {
             found
@@ -54,26 +54,12 @@ struct File {
     owner: u32,
 }
 
-fn file<S>(area: Area, kind: Kind, name: &ObjectName, slot: &Slot<S>) -> Option<File> {
-    let stored = slot.as_ref().ok()?;
-    let synced = stored.document.metadata.uid.is_some();
-    Some(File {
-        place: Place::new(area, kind, name),
-        synced,
-        owner: stored.owner,
-    })
-}
-
-fn single<S: Spec>(slot: Option<&Slot<S>>) -> impl Iterator<Item = File> {
-    let name = ObjectName::sanitised(S::KIND.folder());
-    slot.and_then(|slot| file(Area::Documents, S::KIND, &name, slot))
-        .into_iter()
-}
-
-fn many<S: Spec>(slots: &BTreeMap<ObjectName, Slot<S>>) -> impl Iterator<Item = File> {
-    slots
-        .iter()
-        .filter_map(|(name, slot)| file(Area::Documents, S::KIND, name, slot))
+fn file(place: Place, stored: &dyn AnyDocument) -> File {
+    File {
+        place,
+        synced: stored.metadata().uid.is_some(),
+        owner: stored.owner(),
+    }
 }
 
 /// Returns whether a text may enter the history: only a valid document of its place, without a

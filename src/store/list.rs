@@ -114,6 +114,7 @@ impl Caches {
         let (overrides, overrides_complete) =
             listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
         listing.strays();
+        // Every field is named, so that no kind is left out.
         let mut snapshot = Snapshot {
             node: listing.documents(&mut self.node).into_values().next(),
             policy: listing.documents(&mut self.policy).into_values().next(),
@@ -126,7 +127,17 @@ impl Caches {
             ibgp: listing.documents(&mut self.ibgp),
             overrides,
             overrides_complete,
-            ..Snapshot::default()
+            applied: BTreeMap::new(),
+            edits: Vec::new(),
+            broken: BTreeMap::new(),
+            uncopied: BTreeSet::new(),
+            revived: Vec::new(),
+            lost_copies: Vec::new(),
+            problems: Vec::new(),
+            complete: false,
+            operators_complete: false,
+            settled: false,
+            moved: None,
         };
         let applied = listing.tree(Area::Applied, &mut self.applied);
         snapshot.applied = applied

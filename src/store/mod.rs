@@ -72,7 +72,7 @@ pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
 pub use place::{Area, Place};
 pub(crate) use problems::{problems, stored};
 pub use read::TextHash;
-pub use snapshot::{BrokenDocument, Snapshot};
+pub use snapshot::{AnyDocument, AnySlot, BrokenDocument, Snapshot};
 pub use watch::{Hint, Watch, watch};
 pub use write::Written;
 

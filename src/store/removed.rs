@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::document::Kind;
 use crate::model::Uid;
 use crate::util::file;
 
@@ -153,23 +152,14 @@ impl Store {
             return;
         }
         let mut revived = Vec::new();
-        macro_rules! take_out {
-            ($documents:expr, $kind:expr) => {
-                $documents.retain(|name, slot| {
-                    let Ok(stored) = slot else { return true };
-                    let place = Place::document($kind, name);
-                    let uid = stored.document.metadata.uid.as_ref();
-                    let stays = !uid.is_some_and(|uid| removed.is_removed(&place.relative(), uid));
-                    if !stays {
-                        revived.push(place);
-                    }
-                    stays
-                });
-            };
-        }
-        take_out!(snapshot.sessions, Kind::BgpSession);
-        take_out!(snapshot.mesh, Kind::MeshPeer);
-        take_out!(snapshot.ibgp, Kind::IbgpPeer);
+        snapshot.retain(|place, metadata| {
+            let uid = metadata.uid.as_ref();
+            let stays = !uid.is_some_and(|uid| removed.is_removed(&place.relative(), uid));
+            if !stays {
+                revived.push(place);
+            }
+            stays
+        });
         snapshot.applied.retain(|(kind, name), stored| {
             let document = Place::document(*kind, name).relative();
             let uid = stored.document.metadata.uid.as_ref();

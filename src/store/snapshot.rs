@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::document::{
     BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
-    NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
+    Metadata, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
 use crate::model::{InterfaceName, ObjectName, Uid};
 
@@ -84,6 +84,33 @@ impl BrokenDocument {
     }
 }
 
+/// A valid document of any kind, with the attributes of its file.
+pub trait AnyDocument {
+    /// Returns the object's metadata.
+    fn metadata(&self) -> &Metadata;
+    /// Returns the specification.
+    fn spec(&self) -> Value;
+    /// Returns the numeric user ID of the file's owner.
+    fn owner(&self) -> u32;
+}
+
+impl<S: Spec> AnyDocument for Stored<Document<S>> {
+    fn metadata(&self) -> &Metadata {
+        &self.document.metadata
+    }
+
+    fn spec(&self) -> Value {
+        serde_json::to_value(&self.document.spec).unwrap_or_default()
+    }
+
+    fn owner(&self) -> u32 {
+        self.owner
+    }
+}
+
+/// An existing document of any kind: valid, or the reason why it is invalid.
+pub type AnySlot<'a> = Result<&'a dyn AnyDocument, &'a DocumentError>;
+
 impl Snapshot {
     /// Returns the interfaces in applied records, each with its object.
     pub fn applied_links(&self) -> BTreeSet<(InterfaceName, Uid)> {
@@ -111,15 +138,55 @@ impl Snapshot {
         records.any(|record| IN_BIRD.contains(&record.kind) && record.applied.spec.is_some())
     }
 
+    /// Returns every document of a kind.
+    fn of_kind(&self, kind: Kind) -> Vec<(Place, AnySlot<'_>)> {
+        match kind {
+            Kind::Node => one(self.node.as_ref()),
+            Kind::RoutingPolicy => one(self.policy.as_ref()),
+            Kind::Maintenance => one(self.maintenance.as_ref()),
+            Kind::BgpSession => many(&self.sessions),
+            Kind::MeshPeer => many(&self.mesh),
+            Kind::IbgpPeer => many(&self.ibgp),
+            Kind::Override => Vec::new(),
+        }
+    }
+
+    /// Returns whether a document exists, valid or not.
+    pub fn has(&self, kind: Kind, name: &ObjectName) -> bool {
+        match kind {
+            Kind::Node => self.node.is_some(),
+            Kind::RoutingPolicy => self.policy.is_some(),
+            Kind::Maintenance => self.maintenance.is_some(),
+            Kind::BgpSession => self.sessions.contains_key(name),
+            Kind::MeshPeer => self.mesh.contains_key(name),
+            Kind::IbgpPeer => self.ibgp.contains_key(name),
+            Kind::Override => false,
+        }
+    }
+
+    /// Removes valid documents of the kinds with many documents, unless `stays`.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(Place, &Metadata) -> bool) {
+        for kind in Kind::ALL {
+            match kind {
+                Kind::BgpSession => retain(&mut self.sessions, &mut stays),
+                Kind::MeshPeer => retain(&mut self.mesh, &mut stays),
+                Kind::IbgpPeer => retain(&mut self.ibgp, &mut stays),
+                Kind::Node | Kind::RoutingPolicy | Kind::Maintenance | Kind::Override => {}
+            }
+        }
+    }
+
+    /// Returns every document except overrides, in the order of their kinds.
+    pub fn documents(&self) -> impl Iterator<Item = (Place, AnySlot<'_>)> {
+        Kind::ALL.into_iter().flat_map(|kind| self.of_kind(kind))
+    }
+
     /// Returns the folders of the listed documents.
     pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
-        let documents = [
-            (Kind::BgpSession, self.sessions.is_empty()),
-            (Kind::MeshPeer, self.mesh.is_empty()),
-            (Kind::IbgpPeer, self.ibgp.is_empty()),
-        ];
-        let documents = documents.into_iter().filter(|(_, is_empty)| !is_empty);
-        let documents = documents.map(|(kind, _)| folder(Area::Documents, kind));
+        let places = self.documents().map(|(place, _)| place);
+        let documents = places
+            .filter(|place| !place.kind.is_single())
+            .map(|place| folder(place.area, place.kind));
         let overrides = self.overrides.keys();
         let overrides = overrides.map(|(kind, _)| folder(Area::Overrides, *kind));
         let applied = self.applied.keys();
@@ -131,13 +198,35 @@ impl Snapshot {
     pub(super) fn lacks_operators_documents(&self) -> bool {
         self.applied.iter().any(|((kind, name), stored)| {
             let uid = stored.document.metadata.uid.as_ref();
-            let documented = match kind {
-                Kind::BgpSession => self.sessions.contains_key(name),
-                Kind::MeshPeer => self.mesh.contains_key(name),
-                Kind::IbgpPeer => self.ibgp.contains_key(name),
-                _ => true,
-            };
+            let documented = kind.is_single() || self.has(*kind, name);
             uid.is_some_and(Uid::is_local) && !documented
         })
     }
+}
+
+fn one<S: Spec>(slot: Option<&Slot<S>>) -> Vec<(Place, AnySlot<'_>)> {
+    let place = Place::single(Area::Documents, S::KIND);
+    slot.map(|slot| (place, any(slot))).into_iter().collect()
+}
+
+fn many<S: Spec>(slots: &BTreeMap<ObjectName, Slot<S>>) -> Vec<(Place, AnySlot<'_>)> {
+    let slots = slots.iter();
+    slots
+        .map(|(name, slot)| (Place::document(S::KIND, name), any(slot)))
+        .collect()
+}
+
+fn any<S: Spec>(slot: &Slot<S>) -> AnySlot<'_> {
+    let stored = slot.as_ref()?;
+    Ok(&**stored)
+}
+
+fn retain<S: Spec>(
+    slots: &mut BTreeMap<ObjectName, Slot<S>>,
+    stays: &mut impl FnMut(Place, &Metadata) -> bool,
+) {
+    slots.retain(|name, slot| {
+        let Ok(stored) = slot else { return true };
+        stays(Place::document(S::KIND, name), &stored.document.metadata)
+    });
 }

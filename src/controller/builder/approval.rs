@@ -10,7 +10,7 @@ use crate::controller::World;
 use crate::controller::guard::NODE;
 use crate::document::Kind;
 use crate::history::Author;
-use crate::model::{ObjectKey, ObjectName, without_keys};
+use crate::model::{ObjectKey, without_keys};
 use crate::store::{APPROVED, COMPLETE, Snapshot, Store};
 use crate::telemetry::chain;
 
@@ -130,10 +130,8 @@ async fn write(builder: &Builder, before: BTreeSet<String>, left: BTreeSet<Strin
 
 /// Every object that there is a document of, as `sessions/wg_1`.
 fn documents(snapshot: &Snapshot) -> impl Iterator<Item = String> {
-    let named = |kind: Kind| move |name: &ObjectName| format!("{}/{name}", kind.folder());
-    let sessions = snapshot.sessions.keys().map(named(Kind::BgpSession));
-    let mesh = snapshot.mesh.keys().map(named(Kind::MeshPeer));
-    sessions
-        .chain(mesh)
-        .chain(snapshot.ibgp.keys().map(named(Kind::IbgpPeer)))
+    let documents = snapshot.documents().map(|(place, _)| place);
+    documents
+        .filter(|place| !place.kind.is_single())
+        .map(|place| place.kind.path(&place.name))
 }

@@ -34,7 +34,7 @@ use crate::history::Feed;
 use crate::intervals::{
     ANSWERS_GATHER, NAMES_WAIT, WATCH_RESTART, WORLD_TICK, WORLD_TROUBLED, WORLD_UNSETTLED,
 };
-use crate::model::{Endpoint, Host, ObjectKey, ObjectName};
+use crate::model::{Endpoint, Host, ObjectKey};
 use crate::sources::Sources;
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
 
@@ -307,17 +307,7 @@ pub(crate) struct Listed {
 
 impl Listed {
     fn of(snapshot: &Snapshot, changed: Changed) -> Self {
-        let document = |kind: Kind| move |name: &ObjectName| Place::document(kind, name);
-        let many = snapshot.sessions.keys().map(document(Kind::BgpSession));
-        let many = many.chain(snapshot.mesh.keys().map(document(Kind::MeshPeer)));
-        let many = many.chain(snapshot.ibgp.keys().map(document(Kind::IbgpPeer)));
-        let single = [
-            (Kind::Node, snapshot.node.is_some()),
-            (Kind::RoutingPolicy, snapshot.policy.is_some()),
-            (Kind::Maintenance, snapshot.maintenance.is_some()),
-        ];
-        let single = single.into_iter().filter(|(_, is_there)| *is_there);
-        let single = single.map(|(kind, _)| Place::single(Area::Documents, kind));
+        let documents = snapshot.documents().map(|(place, _)| place);
         let overrides = snapshot
             .overrides
             .keys()
@@ -325,7 +315,7 @@ impl Listed {
         Self {
             settled: snapshot.settled,
             moved: snapshot.moved.clone(),
-            places: many.chain(single).chain(overrides).collect(),
+            places: documents.chain(overrides).collect(),
             changed,
         }
     }

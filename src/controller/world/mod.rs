@@ -474,12 +474,8 @@ fn problems(inputs: &Inputs<'_>) -> Vec<String> {
 fn waiting(inputs: &Inputs<'_>) -> Vec<String> {
     let snapshot = inputs.snapshot;
     let is_there = |(kind, name): &(Kind, ObjectName)| match kind {
-        Kind::BgpSession => snapshot.sessions.contains_key(name),
-        Kind::MeshPeer => snapshot.mesh.contains_key(name),
-        Kind::IbgpPeer => snapshot.ibgp.contains_key(name),
-        Kind::Node => snapshot.node.is_some(),
-        Kind::RoutingPolicy => snapshot.policy.is_some(),
         Kind::Maintenance | Kind::Override => true,
+        kind => snapshot.has(*kind, name),
     };
     let counts = |slot: &Slot<OverrideSpec>| {
         slot.as_ref()

@@ -3,7 +3,7 @@
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::controller::world::{Object, Wanted, World};
+use crate::controller::world::{Object, World};
 use crate::document::Kind;
 use crate::model::{AdminState, PublicKey};
 use crate::status::{Expected, Service};
@@ -12,21 +12,7 @@ use crate::store::AppliedDocument;
 /// Returns the expected BGP sessions: the wanted ones, or the applied ones of an object that stays as it is.
 pub fn expected(object: &Object, applied: Option<&AppliedDocument>) -> Vec<Expected> {
     match object.wanted() {
-        Some(Wanted::Session(session, _)) => {
-            let neighbours = session.neighbours.iter();
-            let expected = neighbours.map(|neighbour| Expected {
-                protocol: neighbour.protocol.clone(),
-                address: Some(neighbour.address),
-                source: Some(neighbour.source),
-            });
-            expected.collect()
-        }
-        Some(Wanted::Ibgp(peer)) => vec![Expected {
-            protocol: peer.protocol.clone(),
-            address: Some(peer.address),
-            source: Some(peer.source),
-        }],
-        Some(Wanted::Mesh(_)) => Vec::new(),
+        Some(wanted) => wanted.expected(),
         None => {
             let protocols = applied.iter().flat_map(|it| &it.applied.protocols);
             let expected = protocols.map(|protocol| Expected {

@@ -138,9 +138,7 @@ fn is_taken(round: &Round) -> bool {
 fn is_applied(object: &Object, wanted: &Wanted) -> bool {
     match wanted {
         Wanted::Session(_, text) => text.is_some(),
-        Wanted::Mesh(_) | Wanted::Ibgp(_) => {
-            object.held.is_none() && object.acceptance == Acceptance::Valid
-        }
+        _ => object.held.is_none() && object.acceptance == Acceptance::Valid,
     }
 }
 
@@ -350,16 +348,10 @@ fn acceptance(world: &World, object: &Object) -> Acceptance {
 /// Returns the probe target of a wanted object: a session's first neighbour, or the peer's address in a backbone
 /// tunnel.
 pub fn target(object: &Object) -> Option<Target> {
-    let interface = Some(object.link()?.interface.clone());
-    match object.wanted()? {
-        Wanted::Session(session, _) => Some(Target {
-            address: session.neighbours.first()?.address,
-            interface: interface.filter(|_| session.multihop.is_none()),
-        }),
-        Wanted::Mesh(tunnel) => Some(Target {
-            address: tunnel.link_local.get().into(),
-            interface,
-        }),
-        Wanted::Ibgp(_) => None,
-    }
+    let interface = object.link()?.interface.clone();
+    let (address, is_on_link) = object.wanted()?.probed()?;
+    Some(Target {
+        address,
+        interface: is_on_link.then_some(interface),
+    })
 }

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,7 +11,7 @@ use crate::effective::{Claim, InternalNeighbour, MeshTunnel, Session};
 use crate::model::{
     AdminState, Endpoint, InterfaceName, ObjectKey, ObjectName, Port, PublicKey, Uid,
 };
-use crate::status::{Acceptance, Hold};
+use crate::status::{Acceptance, Expected, Hold};
 use crate::store::AppliedOverride;
 
 /// Objects of all kinds, by their keys: first the sessions, then the backbone tunnels, then the internal neighbours.
@@ -152,6 +153,40 @@ impl Wanted {
             }
             Self::Mesh(_) => BTreeSet::new(),
             Self::Ibgp(neighbour) => BTreeSet::from([neighbour.protocol.clone()]),
+        }
+    }
+
+    /// Returns the expected BGP sessions.
+    pub fn expected(&self) -> Vec<Expected> {
+        match self {
+            Self::Session(session, _) => {
+                let neighbours = session.neighbours.iter();
+                let expected = neighbours.map(|neighbour| Expected {
+                    protocol: neighbour.protocol.clone(),
+                    address: Some(neighbour.address),
+                    source: Some(neighbour.source),
+                });
+                expected.collect()
+            }
+            Self::Mesh(_) => Vec::new(),
+            Self::Ibgp(neighbour) => vec![Expected {
+                protocol: neighbour.protocol.clone(),
+                address: Some(neighbour.address),
+                source: Some(neighbour.source),
+            }],
+        }
+    }
+
+    /// Returns the address to probe: a session's first neighbour, or the peer's address in a backbone tunnel; and
+    /// whether it is reached through the object's own link.
+    pub fn probed(&self) -> Option<(IpAddr, bool)> {
+        match self {
+            Self::Session(session, _) => {
+                let address = session.neighbours.first()?.address;
+                Some((address, session.multihop.is_none()))
+            }
+            Self::Mesh(tunnel) => Some((tunnel.link_local.get().into(), true)),
+            Self::Ibgp(_) => None,
         }
     }
 

@@ -17,7 +17,7 @@ use order::Turn;
 use super::guard::{self, Unrecorded};
 use super::world::{Intent, Object, Wanted, World, node_uid};
 use crate::document::Kind;
-use crate::effective::{InternalNeighbour, MeshTunnel, Session};
+use crate::effective::{MeshTunnel, Session};
 use crate::model::{Endpoint, Uid};
 use crate::observed::Ownership;
 use crate::observed::bird::{BirdState, Blocked, Version};
@@ -164,8 +164,7 @@ pub fn bird_problem(world: &World, bird: &BirdState) -> Option<(&'static str, St
     Some(("NoIpv4OnMesh", message))
 }
 
-/// Enables the protocols of the shared files that a command disabled; internal neighbours' protocols belong to
-/// their own keys.
+/// Enables the protocols of the shared files that a command disabled; objects' protocols belong to their own keys.
 fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
     let Ok(base) = &world.base else {
         return Vec::new();
@@ -178,8 +177,8 @@ fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
         .iter()
         .filter(|(path, _)| view.bird.live.tree.base.contains_key(*path));
     let mut wanted = enabled_in(ours.map(|(_, text)| text.as_str()));
-    for neighbour in world.ibgp() {
-        wanted.remove(&neighbour.protocol);
+    for protocol in world.protocols() {
+        wanted.remove(&protocol);
     }
     let pause = "; only sessions can be paused, so take it out with a template to keep it down";
     plan_enable(&wanted, &view.bird.protocols, pause)
@@ -197,11 +196,11 @@ pub fn object(world: &World, object: &Object, view: &View<'_>) -> KeyPlan {
             session(world, object, wanted, text.as_deref(), view)
         }
         Intent::Present(Wanted::Mesh(tunnel)) => mesh(world, object, tunnel, view),
-        Intent::Present(Wanted::Ibgp(neighbour)) => ibgp(world, neighbour, view),
+        Intent::Present(wanted) => without_files(world, object, wanted, view),
     }
 }
 
-/// Returns the plan for an object that must go; an internal neighbour has only its text in the shared files.
+/// Returns the plan for an object that must go; one without a tunnel has only its text in the shared files.
 fn removal(object: &Object, view: &View<'_>) -> KeyPlan {
     if !object.kind.has_tunnel() {
         return Ok(Plan::default());
@@ -226,17 +225,13 @@ fn live_text<'a>(object: &Object, view: &View<'a>) -> Option<&'a str> {
         .map(String::as_str)
 }
 
-/// Returns the plan of an internal neighbour, whose text is in the shared files.
-fn ibgp(world: &World, neighbour: &InternalNeighbour, view: &View<'_>) -> KeyPlan {
+/// Returns the plan of an object without a tunnel, whose text is in the shared files.
+fn without_files(world: &World, object: &Object, wanted: &Wanted, view: &View<'_>) -> KeyPlan {
     if !may_enable(world, view) {
         return Ok(Plan::default());
     }
-    let wanted = BTreeSet::from([neighbour.protocol.clone()]);
-    let steps = plan_enable(
-        &wanted,
-        &view.bird.protocols,
-        &pause_of(Kind::IbgpPeer, &neighbour.name),
-    );
+    let pause = pause_of(object.kind, &object.name);
+    let steps = plan_enable(&wanted.protocols(), &view.bird.protocols, &pause);
     Ok(Plan { steps, waits: None })
 }
 

@@ -3,10 +3,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Features, RenderError};
+use super::{Features, RenderError, Shared};
 use crate::document::{OwnPrefixes, RoutingPolicySpec};
-use crate::effective::{InternalNeighbour, Router};
-use crate::model::{Endpoint, InterfaceName, RoaTable};
+use crate::effective::Router;
+use crate::model::{Endpoint, RoaTable};
 use crate::observed::bird::Provided;
 
 /// Default import limit of an external neighbour: DN42 has about 2700 prefixes.
@@ -36,10 +36,8 @@ pub struct BaseInput<'a> {
     pub provided: Provided,
     /// The interface that carries the loopback addresses.
     pub loopback_interface: &'a str,
-    /// The interfaces of the backbone tunnels.
-    pub mesh_interfaces: &'a [InterfaceName],
-    /// The internal BGP neighbours.
-    pub ibgp: &'a [InternalNeighbour],
+    /// The wanted objects with a text in the shared files.
+    pub shared: &'a Shared<'a>,
     /// The known addresses of RPKI server names.
     pub rpki: &'a BTreeMap<Endpoint, IpAddr>,
     /// The last good table of ROAs, when there is one on disk.

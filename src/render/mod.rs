@@ -43,7 +43,7 @@ mod quote;
 mod renderer;
 
 pub use class::{LinkClass, bandwidth_class, crypto_class, latency_class, loss_class};
-pub use context::rpki_protocol;
+pub use context::{Shared, rpki_protocol};
 pub use error::RenderError;
 pub use features::Features;
 pub use hysteresis::{Hysteresis, Measure, Measured};

@@ -342,7 +342,7 @@ mod tests {
     use super::*;
     use crate::document::{NodeSpec, RoutingPolicySpec};
     use crate::effective::Router;
-    use crate::render::Features;
+    use crate::render::{Features, Shared};
     use serde_json::json;
 
     /// Renders the base of a router with one template overridden.
@@ -367,8 +367,7 @@ mod tests {
             manage_main_config: true,
             provided: Default::default(),
             loopback_interface: "dummy0",
-            mesh_interfaces: &[],
-            ibgp: &[],
+            shared: &Shared::default(),
             rpki: &BTreeMap::new(),
             roa: None,
         };

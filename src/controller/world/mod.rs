@@ -36,7 +36,7 @@ use jiff::Timestamp;
 
 use super::guard;
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
-use crate::effective::{InternalNeighbour, MeshTunnel, Router, Session};
+use crate::effective::{MeshTunnel, Router, Session};
 use crate::model::{AdminState, Endpoint, Host, ObjectKey, ObjectName, RouterKey, Uid};
 use crate::observed::bird::{MainFile, Version};
 use crate::plan::{BaseFiles, Loopback};
@@ -249,13 +249,7 @@ impl World {
             reach.add_own(router);
         }
         let (maintenance, maintenance_at) = router::maintenance(inputs);
-        let mut objects = peers::ibgp(inputs, router.as_ref().ok(), &reach, &mut ledger);
-        objects.extend(peers::mesh(
-            inputs,
-            router.as_ref().ok(),
-            &reach,
-            &mut ledger,
-        ));
+        let mut objects = peers::backbone(inputs, router.as_ref().ok(), &reach, &mut ledger);
         let rpki = router::rpki_names(inputs, &documents.policy.spec);
         let parts = Parts::new(inputs, &documents, maintenance, &objects, &rpki, &reach);
         let base = match &router {
@@ -362,9 +356,10 @@ impl World {
         self.objects.values().filter_map(Object::mesh)
     }
 
-    /// Returns the wanted internal neighbours.
-    pub fn ibgp(&self) -> impl Iterator<Item = &InternalNeighbour> {
-        self.objects.values().filter_map(Object::ibgp)
+    /// Returns the protocols of all wanted objects.
+    pub fn protocols(&self) -> impl Iterator<Item = String> {
+        let wanted = self.objects.values().filter_map(Object::wanted);
+        wanted.flat_map(Wanted::protocols)
     }
 
     /// Returns the texts of all sessions for BIRD, by name.

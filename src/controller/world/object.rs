@@ -11,6 +11,7 @@ use crate::effective::{Claim, InternalNeighbour, MeshTunnel, Session};
 use crate::model::{
     AdminState, Endpoint, InterfaceName, ObjectKey, ObjectName, Port, PublicKey, Uid,
 };
+use crate::render::Shared;
 use crate::status::{Acceptance, Expected, Hold};
 use crate::store::AppliedOverride;
 
@@ -190,6 +191,15 @@ impl Wanted {
         }
     }
 
+    /// Adds the object to those with a text in the files that all sessions share.
+    pub fn share<'a>(&'a self, shared: &mut Shared<'a>) {
+        match self {
+            Self::Session(..) => {}
+            Self::Mesh(tunnel) => shared.mesh_interfaces.push(&tunnel.interface),
+            Self::Ibgp(neighbour) => shared.ibgp.push(neighbour),
+        }
+    }
+
     /// Returns what no other object may have.
     pub fn claims(&self) -> BTreeSet<Claim> {
         match self {
@@ -241,14 +251,6 @@ impl Object {
     pub fn mesh(&self) -> Option<&MeshTunnel> {
         match self.wanted()? {
             Wanted::Mesh(tunnel) => Some(tunnel),
-            _ => None,
-        }
-    }
-
-    /// Returns the wanted internal neighbour.
-    pub fn ibgp(&self) -> Option<&InternalNeighbour> {
-        match self.wanted()? {
-            Wanted::Ibgp(neighbour) => Some(neighbour),
             _ => None,
         }
     }

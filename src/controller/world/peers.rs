@@ -17,7 +17,19 @@ use crate::status::{Acceptance, Hold};
 use crate::store::{AppliedDocument, Slot};
 use crate::wire::Rejected;
 
-pub(super) fn mesh(
+/// Returns the objects of the backbone.
+pub(super) fn backbone(
+    inputs: &Inputs<'_>,
+    router: Option<&Router>,
+    reach: &Reach,
+    ledger: &mut Ledger,
+) -> Objects {
+    let mut objects = ibgp(inputs, router, reach, ledger);
+    objects.extend(mesh(inputs, router, reach, ledger));
+    objects
+}
+
+fn mesh(
     inputs: &Inputs<'_>,
     router: Option<&Router>,
     reach: &Reach,
@@ -136,7 +148,7 @@ fn mesh_claims(applied: &AppliedDocument) -> BTreeSet<Claim> {
         .collect()
 }
 
-pub(super) fn ibgp(
+fn ibgp(
     inputs: &Inputs<'_>,
     router: Option<&Router>,
     reach: &Reach,
@@ -406,7 +418,6 @@ mod tests {
     use crate::controller::world::Refused;
     use crate::controller::world::testing::world;
     use crate::document::{Document, Metadata};
-    use crate::model::ObjectKey;
     use crate::store::{AppliedBody, Store};
 
     fn name(text: &str) -> ObjectName {
@@ -486,7 +497,7 @@ mod tests {
             ("b", "listen port 23499"),
             ("c", "listen port 23499"),
         ] {
-            let entry = &world.objects[&ObjectKey::Mesh(name(object))];
+            let entry = &world.objects[&Kind::MeshPeer.key(&name(object))];
             assert!(
                 matches!(entry.intent, Intent::Stay),
                 "{object}: {:?}",
@@ -500,7 +511,7 @@ mod tests {
                 "{why}"
             );
         }
-        let other = &world.objects[&ObjectKey::Mesh(name("d"))];
+        let other = &world.objects[&Kind::MeshPeer.key(&name("d"))];
         assert!(matches!(other.intent, Intent::Present(..)));
     }
 
@@ -545,12 +556,12 @@ mod tests {
             world.objects
         );
         assert!(
-            world.objects[&ObjectKey::Mesh(name("hk1"))]
+            world.objects[&Kind::MeshPeer.key(&name("hk1"))]
                 .wanted()
                 .is_some(),
             "the applied peer stays"
         );
-        let unknown = &world.objects[&ObjectKey::Mesh(name("node3"))];
+        let unknown = &world.objects[&Kind::MeshPeer.key(&name("node3"))];
         assert!(matches!(unknown.intent, Intent::Stay));
     }
 }

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::document::{BgpSessionSpec, NodeSpec, RoutingPolicySpec};
     use crate::effective::{Defaults, Router};
-    use crate::render::{BaseInput, Features, Renderer};
+    use crate::render::{BaseInput, Features, Renderer, Shared};
 
     fn session(mtu: u32) -> Session {
         let spec = serde_json::json!({
@@ -89,8 +89,7 @@ mod tests {
             manage_main_config: false,
             provided: Default::default(),
             loopback_interface: "lo",
-            mesh_interfaces: &[],
-            ibgp: &[],
+            shared: &Shared::default(),
             rpki: &BTreeMap::new(),
             roa: None,
         };

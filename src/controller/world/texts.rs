@@ -3,10 +3,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Inputs, Maintenance, Object, Objects, RouterDocuments, router};
-use crate::effective::{InternalNeighbour, Router, Session};
+use crate::effective::{Router, Session};
 use crate::model::{Endpoint, InterfaceName};
 use crate::plan::BaseFiles;
-use crate::render::{BaseInput, LinkClass, Peerings, Renderer};
+use crate::render::{BaseInput, LinkClass, Peerings, Renderer, Shared};
 use crate::status::RpkiName;
 
 /// The pieces from which sessions and shared files are rendered.
@@ -16,10 +16,8 @@ pub(super) struct Parts<'a> {
     pub(super) maintenance: Maintenance,
     /// The backbone tunnels and the internal neighbours.
     pub(super) backbone: &'a Objects,
-    /// The wanted internal neighbours.
-    neighbours: Vec<InternalNeighbour>,
-    /// The interfaces of the wanted backbone tunnels.
-    mesh_interfaces: Vec<InterfaceName>,
+    /// Those with a text in the files that all sessions share.
+    shared: Shared<'a>,
     /// The interface of the node's own addresses.
     loopback: InterfaceName,
     /// Addresses of the names of RPKI servers.
@@ -37,10 +35,10 @@ impl<'a> Parts<'a> {
         rpki: &[RpkiName],
         reach: &'a super::Reach,
     ) -> Self {
-        let neighbours = backbone.values().filter_map(Object::ibgp);
-        let neighbours = neighbours.cloned().collect();
-        let mesh = backbone.values().filter_map(Object::mesh);
-        let mesh_interfaces = mesh.map(|tunnel| tunnel.interface.clone()).collect();
+        let mut shared = Shared::default();
+        for wanted in backbone.values().filter_map(Object::wanted) {
+            wanted.share(&mut shared);
+        }
         let loopback = router::loopback_interface(inputs);
         let rpki = rpki
             .iter()
@@ -51,8 +49,7 @@ impl<'a> Parts<'a> {
             documents,
             maintenance,
             backbone,
-            neighbours,
-            mesh_interfaces,
+            shared,
             loopback,
             rpki,
             reach,
@@ -73,8 +70,7 @@ impl<'a> Parts<'a> {
                 && self.inputs.config.bird.manage_main_config,
             provided: self.inputs.main.provided(self.loopback.as_str()),
             loopback_interface: self.loopback.as_str(),
-            mesh_interfaces: &self.mesh_interfaces,
-            ibgp: &self.neighbours,
+            shared: &self.shared,
             rpki: &self.rpki,
             roa: self.inputs.roa,
         };

@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
+use super::shared::SharedVariables;
 use super::some;
 use crate::document::RpkiServer;
-use crate::model::{Endpoint, InterfaceName, NodeType};
+use crate::model::{Endpoint, NodeType};
 use crate::render::input::{DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH};
 use crate::render::{BaseInput, Features, place};
 
@@ -23,8 +24,8 @@ pub(in crate::render) struct Base<'a> {
     drained: bool,
     operator: Operator,
     loopback_interface: &'a str,
-    mesh_interfaces: &'a [InterfaceName],
-    ibgp: Vec<Internal<'a>>,
+    #[serde(flatten)]
+    shared: SharedVariables<'a>,
 }
 
 /// The protocols that the operator's main file defines.
@@ -97,17 +98,6 @@ struct Server {
     port: u16,
 }
 
-/// An internal neighbour.
-#[derive(Debug, Serialize)]
-struct Internal<'a> {
-    protocol: &'a str,
-    name: &'a str,
-    address: IpAddr,
-    source: IpAddr,
-    over_ipv6: bool,
-    client: bool,
-}
-
 impl<'a> Base<'a> {
     pub(in crate::render) fn new(input: &BaseInput<'a>) -> Self {
         let reflector = input.policy.node_type == NodeType::Rr;
@@ -136,8 +126,7 @@ impl<'a> Base<'a> {
                 direct: input.provided.direct,
             },
             loopback_interface: input.loopback_interface,
-            mesh_interfaces: input.mesh_interfaces,
-            ibgp: internal(input, reflector),
+            shared: SharedVariables::new(input.shared, reflector),
         }
     }
 }
@@ -158,6 +147,7 @@ fn own(input: &BaseInput<'_>) -> Own {
         .loopback_ipv6
         .map(|a| IpNet::from(IpAddr::V6(a)));
     let neighbours = input
+        .shared
         .ibgp
         .iter()
         .map(|neighbour| IpNet::from(neighbour.address));
@@ -267,17 +257,4 @@ fn checksum(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |sum: u32, byte| {
         (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })
-}
-
-fn internal<'a>(input: &BaseInput<'a>, reflector: bool) -> Vec<Internal<'a>> {
-    let enabled = input.ibgp.iter().filter(|neighbour| neighbour.enabled);
-    let side = enabled.map(|neighbour| Internal {
-        protocol: &neighbour.protocol,
-        name: neighbour.name.as_str(),
-        address: neighbour.address,
-        source: neighbour.source,
-        over_ipv6: neighbour.address.is_ipv6(),
-        client: reflector && !neighbour.is_rr,
-    });
-    side.collect()
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use moenet_agent::document::{BgpSessionSpec, IbgpPeerSpec, NodeSpec, RoutingPolicySpec};
 use moenet_agent::effective::{Defaults, InternalNeighbour, Router, Session};
 use moenet_agent::model::{Endpoint, InterfaceName, PublicKey, RoaTable, Secret};
-use moenet_agent::render::{BaseInput, Features, LinkClass, Renderer};
+use moenet_agent::render::{BaseInput, Features, LinkClass, Renderer, Shared};
 
 /// The versions that the templates are for: the folder's name, and the first two numbers.
 pub(crate) const BIRDS: [(&str, u32, u32); 5] = [
@@ -119,8 +119,10 @@ impl Case {
             manage_main_config: self.manage_main_config,
             provided: self.provided,
             loopback_interface: &self.loopback_interface,
-            mesh_interfaces: &self.mesh,
-            ibgp: &ibgp,
+            shared: &Shared {
+                mesh_interfaces: self.mesh.iter().collect(),
+                ibgp: ibgp.iter().collect(),
+            },
             rpki: &self.rpki,
             roa: roa.as_ref(),
         };

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     fn held(name: &str) -> HeldChange {
-        let key = ObjectKey::Session(name.parse().unwrap());
+        let key = Kind::BgpSession.key(&name.parse().unwrap());
         HeldChange {
             approval: key.to_string(),
             key,

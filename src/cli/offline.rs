@@ -271,12 +271,10 @@ impl Offline {
         let world = &self.world;
         match key {
             ObjectKey::Router | ObjectKey::Policy => planning::router(world, &self.view_of_node()),
-            ObjectKey::Session(_) | ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => {
-                match world.objects.get(key) {
-                    Some(object) => planning::object(world, object, &self.view_of(object)),
-                    None => Ok(Plan::default()),
-                }
-            }
+            ObjectKey::Named(..) => match world.objects.get(key) {
+                Some(object) => planning::object(world, object, &self.view_of(object)),
+                None => Ok(Plan::default()),
+            },
             ObjectKey::Orphan(uid) => planning::orphan(uid, &self.view(None, None)),
             // It follows the plans of all others.
             ObjectKey::Firewall => Ok(Plan::default()),

@@ -14,8 +14,10 @@ pub(crate) mod words;
 pub(crate) use check::{Fault, check_patch, check_spec, faults, minimal, read};
 pub use codec::{DocumentError, Reader, parse, parse_list, parse_value, parse_versions, to_yaml};
 pub(crate) use codec::{locate, placed, problems, value};
-pub use envelope::{ApiVersion, Document, Kind, Metadata, Spec};
+pub use envelope::{ApiVersion, Document, Metadata, Spec};
 pub use schema::{override_schema, schema, status_schema};
 pub(crate) use schema::{root as root_schema, with_nearest};
 pub(crate) use v1::with_spec;
 pub use v1::*;
+
+pub use crate::model::Kind;

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Invalid, shown, text_type};
+use super::{Invalid, Kind, shown, text_type};
 
 /// The name of an object, and of its file: 1..48 bytes of `A-Za-z0-9_.-` that starts with a letter,
 /// a digit or `_`. The limit is 48, because BIRD's protocol names have at most 63 bytes and the
@@ -97,10 +97,14 @@ impl Uid {
     /// such an identity: a link is identified by its mark, so a session called `mesh/2` would be
     /// mistaken for the backbone tunnel, and removed as such.
     pub fn is_ours(&self) -> bool {
-        const OURS: [&str; 4] = ["local", "mesh", "ibgp", "control-plane"];
+        // The Control Plane identifies a session itself.
+        let derived = Kind::many().filter(|kind| *kind != Kind::BgpSession);
+        let mut ours = ["local", "control-plane"]
+            .into_iter()
+            .chain(derived.map(Kind::folder));
         self.0
             .split_once('/')
-            .is_some_and(|(word, _)| OURS.contains(&word))
+            .is_some_and(|(word, _)| ours.any(|own| own == word))
     }
 }
 

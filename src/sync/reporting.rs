@@ -10,7 +10,7 @@ use super::calls::Calls;
 use crate::control_plane::{CallError, Class, Delivery, Failure, after_failure, jittered};
 use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
 use crate::intervals::{REPORTS_RETRY, REPORTS_RETRY_MAX};
-use crate::model::{ObjectKey, Uid};
+use crate::model::Uid;
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
 use crate::util::notices::Notices;
@@ -47,7 +47,7 @@ pub(super) async fn report(sync: Arc<Syncer>) -> Result<(), CallError> {
         })
     });
     let tunnels = world.mesh().filter_map(|tunnel| {
-        let status = board.get(&ObjectKey::Mesh(tunnel.name.clone()))?;
+        let status = board.get(&Kind::MeshPeer.key(&tunnel.name))?;
         tunnel_report(tunnel.reported_as.clone()?, status)
     });
     sync.client

@@ -59,9 +59,7 @@ pub(super) async fn reconcile(
         }
         ObjectKey::Orphan(uid) => orphan::reconcile(ctx, &world, uid, seen, progress).await,
         ObjectKey::Firewall => Next::Done(router::firewall(ctx, seen.begun).await),
-        ObjectKey::Session(_) | ObjectKey::Mesh(_) | ObjectKey::Ibgp(_) => {
-            object::reconcile(ctx, &world, key, seen, progress).await
-        }
+        ObjectKey::Named(..) => object::reconcile(ctx, &world, key, seen, progress).await,
     };
     match next {
         Next::Done(_) if is_outdated(&world, &ctx.world(), key) => {

@@ -516,11 +516,11 @@ mod tests {
             phase,
             ..StatusBody::default()
         };
-        let name = |text: &str| text.parse().unwrap();
+        let key = |kind: Kind, name: &str| kind.key(&name.parse().unwrap());
         let board = Board::from([
-            (ObjectKey::Session(name("wg_1")), with(Phase::Established)),
-            (ObjectKey::Session(name("wg_2")), with(Phase::Established)),
-            (ObjectKey::Mesh(name("hk1")), with(Phase::Error)),
+            (key(Kind::BgpSession, "wg_1"), with(Phase::Established)),
+            (key(Kind::BgpSession, "wg_2"), with(Phase::Established)),
+            (key(Kind::MeshPeer, "hk1"), with(Phase::Error)),
             (ObjectKey::Router, with(Phase::Configured)),
             (ObjectKey::Firewall, with(Phase::Configured)),
         ]);

@@ -128,7 +128,7 @@ impl AgentApi for LocalApi {
         let world = self.world();
         let key = world
             .key_of(&interface)
-            .filter(|key| matches!(key, ObjectKey::Session(_) | ObjectKey::Mesh(_)));
+            .filter(|key| Kind::of(key).is_some_and(|(kind, _)| kind.has_tunnel()));
         let key = key.ok_or_else(|| ApiRefusal::UnknownInterface(interface.clone()))?;
         if let Some(why) = world.key.missing() {
             // The kernel's copy of the key would be lost with the link, and no new link can be

@@ -6,7 +6,7 @@ use super::super::api::{BirdView, HeldView, ListView, WaitView};
 use super::LocalApi;
 use crate::controller::world::HeldChange;
 use crate::controller::{World, settling};
-use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
+use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
 use crate::intervals::PASS_MAX;
 use crate::model::ObjectKey;
 use crate::status::{BIRD_DOWN, Health, HealthFacts, IDENTITY_UNKNOWN, is_bad, next_action};
@@ -126,7 +126,7 @@ pub(super) fn counts(board: &Board) -> (BTreeMap<String, u64>, BTreeMap<String, 
     let (mut bgp, mut phases) = (BTreeMap::new(), BTreeMap::new());
     for (key, status) in counted(board) {
         *phases.entry(status.phase.to_string()).or_default() += 1;
-        if let (ObjectKey::Session(_), Some(session)) = (key, &status.bgp) {
+        if let (ObjectKey::Named(Kind::BgpSession, _), Some(session)) = (key, &status.bgp) {
             *bgp.entry(session.state.clone()).or_default() += 1;
         }
     }

@@ -154,7 +154,7 @@ pub(crate) fn interface(number: u8) -> InterfaceName {
 }
 
 pub(crate) fn session_key(number: u8) -> ObjectKey {
-    ObjectKey::Session(name(number).parse().unwrap())
+    Kind::BgpSession.key(&name(number).parse().unwrap())
 }
 
 /// The specification of a peering.

@@ -35,7 +35,7 @@ async fn second_pass_writes_nothing() {
         agent
             .journalled()
             .iter()
-            .filter(|entry| matches!(entry.key, moenet_agent::model::ObjectKey::Session(_)))
+            .filter(|entry| matches!(entry.key, moenet_agent::model::ObjectKey::Named(..)))
             .count(),
         20
     );

@@ -55,13 +55,13 @@ impl Reach {
             let spec: &MeshPeerSpec = spec;
             reach.loopbacks(
                 mesh_addresses(spec).map(|(_, it)| it),
-                &format!("mesh/{name}"),
+                &Kind::MeshPeer.path(name),
             );
         }
         for (name, spec) in valid(&snapshot.ibgp) {
             reach.loopbacks(
                 ibgp_addresses(spec).map(|(_, it)| it),
-                &format!("ibgp/{name}"),
+                &Kind::IbgpPeer.path(name),
             );
         }
         for server in &policy.rpki.servers {

@@ -123,7 +123,7 @@ impl<D> Default for Cache<D> {
     }
 }
 
-type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
+pub(super) type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
 
 impl<D: Parsed> Cache<D> {
     /// As [`Cache::look`], but returns the previous content of a file whose change may be incomplete.

@@ -6,44 +6,35 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::document::{
-    self, BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec,
-    MeshPeerSpec, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
-};
+use crate::document::{self, Document, DocumentError, Kind, Spec};
 use crate::model::{ObjectName, Uid, plain_key};
 use crate::redact::find_secret;
 
 use super::aside::is_own;
-use super::cache::{Cache, Parsed, Slot, Stored};
+use super::cache::{Cache, Outcome, Parsed, Slot, Stored};
 use super::inplace::{Edit, edit};
 use super::names::{is_document, misnamed, names};
 use super::patience::Patience;
 use super::place::folder;
-use super::snapshot::{BrokenDocument, Snapshot};
-use super::synced::{SYNCED, is_taken_over};
-use super::{AppliedDocument, Area, Place, read};
+use super::synced::{BrokenDocument, SYNCED, is_taken_over};
+use super::{Area, Place, read};
 
 /// The error of an override for the maintenance document.
 pub(super) const OVERRIDES_NOTHING: &str = "overrides nothing: maintenance.yaml is yours to edit";
 
-/// The parsed documents of all kinds.
-#[derive(Debug, Default)]
-pub(super) struct Caches {
-    node: Pair<NodeSpec>,
-    policy: Pair<RoutingPolicySpec>,
-    maintenance: Pair<MaintenanceSpec>,
-    sessions: Pair<BgpSessionSpec>,
-    mesh: Pair<MeshPeerSpec>,
-    ibgp: Pair<IbgpPeerSpec>,
-    overrides: Cache<Document<OverrideSpec>>,
-    applied: Cache<AppliedDocument>,
-}
-
 /// The documents of a kind, and their last versions of the sync.
 #[derive(Debug)]
-struct Pair<S> {
+pub(super) struct Pair<S> {
     now: Cache<Document<S>>,
     synced: Cache<Document<S>>,
+}
+
+/// A [`Pair`] of any kind.
+pub(super) trait AnyPair {
+    /// Number of parsed texts so far.
+    fn parsed(&self) -> u64;
+    /// Forgets the copy of a document that the agent removes.
+    fn forget_copy(&mut self, path: &Path);
 }
 
 impl<S> Default for Pair<S> {
@@ -55,51 +46,36 @@ impl<S> Default for Pair<S> {
     }
 }
 
-impl Caches {
-    /// Number of parsed texts so far.
-    pub(super) fn parsed(&self) -> u64 {
-        self.node.parsed()
-            + self.policy.parsed()
-            + self.maintenance.parsed()
-            + self.sessions.parsed()
-            + self.mesh.parsed()
-            + self.ibgp.parsed()
-            + self.overrides.parsed
-            + self.applied.parsed
+impl<S: Spec> AnyPair for Pair<S> {
+    fn parsed(&self) -> u64 {
+        self.now.parsed + self.synced.parsed
     }
 
-    /// Forgets the copy of a document that the agent removes.
-    pub(super) fn forget_copy(&mut self, kind: Kind, path: &Path) {
-        match kind {
-            Kind::BgpSession => self.sessions.synced.forget(path),
-            Kind::MeshPeer => self.mesh.synced.forget(path),
-            Kind::IbgpPeer => self.ibgp.synced.forget(path),
-            Kind::Node => self.node.synced.forget(path),
-            Kind::RoutingPolicy => self.policy.synced.forget(path),
-            Kind::Maintenance => self.maintenance.synced.forget(path),
-            Kind::Override => {}
-        }
+    fn forget_copy(&mut self, path: &Path) {
+        self.synced.forget(path);
     }
+}
 
-    /// Returns the applied record of one object.
-    pub(super) fn in_force(
-        &mut self,
-        path: &Path,
-        place: &Place,
-    ) -> Option<Outcome<AppliedDocument>> {
-        self.applied.look(path, place)
-    }
+/// State of one pass over the directory.
+pub(super) struct Listing<'a> {
+    dir: &'a Path,
+    missing_is_empty: bool,
+    patience: &'a Patience,
+    pub(super) problems: Vec<DocumentError>,
+    pub(super) edits: Vec<Edit>,
+    pub(super) broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
+    pub(super) uncopied: BTreeSet<Place>,
+    pub(super) lost_copies: Vec<(PathBuf, Arc<str>)>,
+    pub(super) complete: bool,
+    pub(super) settled: bool,
+}
 
-    /// Lists everything.
-    pub(super) fn load(
-        &mut self,
-        dir: &Path,
-        missing_is_empty: bool,
-        patience: &Patience,
-    ) -> Snapshot {
+type Found<D> = BTreeMap<ObjectName, Outcome<D>>;
+
+impl<'a> Listing<'a> {
+    pub(super) fn new(dir: &'a Path, missing_is_empty: bool, patience: &'a Patience) -> Self {
         let (problems, edits, broken, uncopied, lost_copies) = Default::default();
-        let (complete, settled) = (true, true);
-        let mut listing = Listing {
+        Self {
             dir,
             missing_is_empty,
             patience,
@@ -108,76 +84,15 @@ impl Caches {
             broken,
             uncopied,
             lost_copies,
-            complete,
-            settled,
-        };
-        let (overrides, overrides_complete) =
-            listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
-        listing.strays();
-        // Every field is named, so that no kind is left out.
-        let mut snapshot = Snapshot {
-            node: listing.documents(&mut self.node).into_values().next(),
-            policy: listing.documents(&mut self.policy).into_values().next(),
-            maintenance: listing
-                .documents(&mut self.maintenance)
-                .into_values()
-                .next(),
-            sessions: listing.documents(&mut self.sessions),
-            mesh: listing.documents(&mut self.mesh),
-            ibgp: listing.documents(&mut self.ibgp),
-            overrides,
-            overrides_complete,
-            applied: BTreeMap::new(),
-            edits: Vec::new(),
-            broken: BTreeMap::new(),
-            uncopied: BTreeSet::new(),
-            revived: Vec::new(),
-            lost_copies: Vec::new(),
-            problems: Vec::new(),
-            complete: false,
-            operators_complete: false,
-            settled: false,
-            moved: None,
-        };
-        let applied = listing.tree(Area::Applied, &mut self.applied);
-        snapshot.applied = applied
-            .into_iter()
-            .filter_map(|(key, slot)| Some((key, slot.ok()?)))
-            .collect();
-        (snapshot.problems, snapshot.edits) = (listing.problems, listing.edits);
-        (snapshot.broken, snapshot.uncopied) = (listing.broken, listing.uncopied);
-        snapshot.lost_copies = listing.lost_copies;
-        (snapshot.complete, snapshot.settled) = (listing.complete, listing.settled);
-        snapshot
+            complete: true,
+            settled: true,
+        }
     }
 }
-
-impl<S: Spec> Pair<S> {
-    fn parsed(&self) -> u64 {
-        self.now.parsed + self.synced.parsed
-    }
-}
-
-/// State of one pass over the directory.
-struct Listing<'a> {
-    dir: &'a Path,
-    missing_is_empty: bool,
-    patience: &'a Patience,
-    problems: Vec<DocumentError>,
-    edits: Vec<Edit>,
-    broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
-    uncopied: BTreeSet<Place>,
-    lost_copies: Vec<(PathBuf, Arc<str>)>,
-    complete: bool,
-    settled: bool,
-}
-
-type Outcome<D> = Result<Arc<Stored<D>>, DocumentError>;
-type Found<D> = BTreeMap<ObjectName, Outcome<D>>;
 
 impl Listing<'_> {
     /// Lists a part, and returns whether that part is complete.
-    fn apart<T>(&mut self, list: impl FnOnce(&mut Self) -> T) -> (T, bool) {
+    pub(super) fn apart<T>(&mut self, list: impl FnOnce(&mut Self) -> T) -> (T, bool) {
         let before = std::mem::replace(&mut self.complete, true);
         let listed = list(self);
         let complete = std::mem::replace(&mut self.complete, before);
@@ -185,8 +100,16 @@ impl Listing<'_> {
         (listed, complete)
     }
 
+    /// Lists the document of a kind with one document.
+    pub(super) fn document<S: Spec>(&mut self, pair: &mut Pair<S>) -> Option<Slot<S>> {
+        self.documents(pair).into_values().next()
+    }
+
     /// Lists the documents of a kind, and compares them with the last versions of the sync.
-    fn documents<S: Spec>(&mut self, pair: &mut Pair<S>) -> BTreeMap<ObjectName, Slot<S>> {
+    pub(super) fn documents<S: Spec>(
+        &mut self,
+        pair: &mut Pair<S>,
+    ) -> BTreeMap<ObjectName, Slot<S>> {
         let (found, folder_complete) =
             self.apart(|listing| listing.folder(Area::Documents, S::KIND, &mut pair.now));
         let synced = self.synced(S::KIND, &mut pair.synced);
@@ -230,7 +153,7 @@ impl Listing<'_> {
     }
 
     /// Reports files in `overrides/` that override nothing, for an operator who used the wrong place.
-    fn strays(&mut self) {
+    pub(super) fn strays(&mut self) {
         let folder = self.dir.join(Area::Overrides.folder());
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let (path, file) = (entry.path(), entry.file_name());
@@ -238,15 +161,15 @@ impl Listing<'_> {
             let kind = Kind::ALL.into_iter().find(|kind| kind.folder() == stem);
             let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
             let message = match kind {
-                Some(Kind::Maintenance) => OVERRIDES_NOTHING,
+                Some(Kind::Maintenance) => OVERRIDES_NOTHING.to_owned(),
                 Some(kind) if kind != Kind::Override && kind.is_single() != is_folder => continue,
                 _ if !is_folder && !is_document(Path::new(&file)) => continue,
                 _ if file.as_encoded_bytes().starts_with(b".") => continue,
-                _ => {
-                    "overrides nothing: an override belongs in overrides/sessions, overrides/mesh \
-                     or overrides/ibgp under the name of the object, or is overrides/node.yaml or \
-                     overrides/policy.yaml"
-                }
+                _ => format!(
+                    "overrides nothing: an override belongs in {} under the name of the object, or is \
+                     overrides/node.yaml or overrides/policy.yaml",
+                    override_folders()
+                ),
             };
             self.problems.push(read::error(&path, message));
         }
@@ -321,7 +244,7 @@ impl Listing<'_> {
     }
 
     /// Lists the documents of all kinds in a tree.
-    fn tree<D: Parsed>(
+    pub(super) fn tree<D: Parsed>(
         &mut self,
         area: Area,
         cache: &mut Cache<D>,
@@ -429,6 +352,16 @@ impl Listing<'_> {
             self.problems.push(error.clone());
             found.entry(name).or_insert(Err(error));
         }
+    }
+}
+
+/// Returns `overrides/sessions, overrides/mesh or overrides/ibgp`.
+fn override_folders() -> String {
+    let folders = Kind::many().map(|kind| format!("overrides/{}", kind.folder()));
+    let all = folders.collect::<Vec<_>>().join(", ");
+    match all.rsplit_once(", ") {
+        Some((first, last)) => format!("{first} or {last}"),
+        None => all,
     }
 }
 

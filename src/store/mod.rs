@@ -26,6 +26,7 @@
 //! | `watch` | hints about changed places |
 
 mod absorb;
+mod any;
 mod applied;
 mod aside;
 mod atomic;
@@ -63,6 +64,7 @@ use crate::observed::Succession;
 use crate::util::file;
 
 pub use absorb::Absorbed;
+pub use any::{AnyDocument, AnySlot};
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
 pub use cache::{Slot, Stored};
 pub use error::StoreError;
@@ -72,18 +74,19 @@ pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
 pub use place::{Area, Place};
 pub(crate) use problems::{problems, stored};
 pub use read::TextHash;
-pub use snapshot::{AnyDocument, AnySlot, BrokenDocument, Snapshot};
+pub use snapshot::Snapshot;
+pub use synced::BrokenDocument;
 pub use watch::{Hint, Watch, watch};
 pub use write::Written;
 
 use identity::{Doubt, Held};
-use list::Caches;
 use moved::Memory;
 use parking_lot::{Mutex, MutexGuard};
 use patience::Patience;
 use place::{PLACED, folder};
 use removed::Removed;
 use secrets::Secrets;
+use snapshot::Caches;
 use synced::SYNCED;
 use trouble::Attempts;
 

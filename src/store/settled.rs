@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::cache::Stored;
 use super::inplace::{Change, Edit, edited_in_place};
 use super::synced::SYNCED;
-use super::{Area, Place, Slot, Snapshot, Store, StoreError, read};
-use crate::document::{Document, Kind, OverrideSpec, Spec, parse};
+use super::{Area, Place, Snapshot, Store, StoreError, read};
+use crate::document::{Document, Kind, OverrideSpec};
 
 impl Snapshot {
     /// Adds an override, as if its file existed.
@@ -61,30 +61,10 @@ impl Store {
                 snapshot.set_override(place.kind, Document::new(place.name.clone(), None, 0, spec));
             }
         }
-        let name = place.name.clone();
-        match place.kind {
-            Kind::BgpSession => drop(snapshot.sessions.insert(name, self.synced(place)?)),
-            Kind::MeshPeer => drop(snapshot.mesh.insert(name, self.synced(place)?)),
-            Kind::IbgpPeer => drop(snapshot.ibgp.insert(name, self.synced(place)?)),
-            Kind::Node => snapshot.node = Some(self.synced(place)?),
-            Kind::RoutingPolicy => snapshot.policy = Some(self.synced(place)?),
-            Kind::Maintenance | Kind::Override => return None,
+        if place.kind == Kind::Maintenance {
+            return None;
         }
-        Some(())
-    }
-
-    /// Returns the last version of the document that the sync wrote.
-    fn synced<S: Spec>(&self, place: &Place) -> Option<Slot<S>> {
-        let text = read::text(&self.dir.join(SYNCED).join(place.relative())).ok()??;
-        let document = parse::<S>(&text.text).ok()?;
-        let (hash, owner, path) = (text.hash, text.owner, self.path(place));
-        let stored = Stored {
-            document,
-            hash,
-            path,
-            owner,
-            text: text.text.into(),
-        };
-        Some(Ok(Arc::new(stored)))
+        let copy = self.dir.join(SYNCED).join(place.relative());
+        snapshot.put(place, self.path(place), read::text(&copy).ok()??)
     }
 }

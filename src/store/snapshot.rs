@@ -1,20 +1,23 @@
-//! Result of a listing of the state directory.
+//! Result of a listing of the state directory. Everything that the store keeps for each kind is in this file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use serde_json::Value;
 
 use crate::document::{
     BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
-    Metadata, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
+    Metadata, NodeSpec, OverrideSpec, RoutingPolicySpec,
 };
 use crate::model::{InterfaceName, ObjectName, Uid};
 
-use super::cache::{Slot, Stored};
+use super::any::{AnyDocuments, AnySlot};
+use super::cache::{Cache, Outcome, Slot, Stored};
 use super::inplace::Edit;
+use super::list::{AnyPair, Listing, Pair};
+use super::patience::Patience;
 use super::place::folder;
+use super::read::Text;
+use super::synced::BrokenDocument;
 use super::{AppliedDocument, Area, Place};
 
 /// The content of the state directory at one moment.
@@ -65,51 +68,99 @@ pub struct Snapshot {
     pub moved: Option<String>,
 }
 
-/// The last version of the sync of a document whose file is invalid now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokenDocument {
-    /// The identity of the object.
-    pub uid: Uid,
-    /// Its specification.
-    pub spec: Value,
+/// The parsed documents of all kinds.
+#[derive(Debug, Default)]
+pub(super) struct Caches {
+    node: Pair<NodeSpec>,
+    policy: Pair<RoutingPolicySpec>,
+    maintenance: Pair<MaintenanceSpec>,
+    sessions: Pair<BgpSessionSpec>,
+    mesh: Pair<MeshPeerSpec>,
+    ibgp: Pair<IbgpPeerSpec>,
+    overrides: Cache<Document<OverrideSpec>>,
+    applied: Cache<AppliedDocument>,
 }
 
-impl BrokenDocument {
-    pub(super) fn of<S: Spec>(synced: &Document<S>) -> Option<Self> {
-        let spec = serde_json::to_value(&synced.spec).ok()?;
-        Some(Self {
-            uid: synced.metadata.uid.clone()?,
-            spec,
+impl Caches {
+    fn of_kind(&mut self, kind: Kind) -> Option<&mut dyn AnyPair> {
+        Some(match kind {
+            Kind::Node => &mut self.node,
+            Kind::RoutingPolicy => &mut self.policy,
+            Kind::Maintenance => &mut self.maintenance,
+            Kind::BgpSession => &mut self.sessions,
+            Kind::MeshPeer => &mut self.mesh,
+            Kind::IbgpPeer => &mut self.ibgp,
+            Kind::Override => return None,
         })
     }
-}
 
-/// A valid document of any kind, with the attributes of its file.
-pub trait AnyDocument {
-    /// Returns the object's metadata.
-    fn metadata(&self) -> &Metadata;
-    /// Returns the specification.
-    fn spec(&self) -> Value;
-    /// Returns the numeric user ID of the file's owner.
-    fn owner(&self) -> u32;
-}
-
-impl<S: Spec> AnyDocument for Stored<Document<S>> {
-    fn metadata(&self) -> &Metadata {
-        &self.document.metadata
+    /// Number of parsed texts so far.
+    pub(super) fn parsed(&mut self) -> u64 {
+        let mut parsed = self.overrides.parsed + self.applied.parsed;
+        for kind in Kind::ALL {
+            parsed += self.of_kind(kind).map_or(0, |pair| pair.parsed());
+        }
+        parsed
     }
 
-    fn spec(&self) -> Value {
-        serde_json::to_value(&self.document.spec).unwrap_or_default()
+    /// Forgets the copy of a document that the agent removes.
+    pub(super) fn forget_copy(&mut self, kind: Kind, path: &Path) {
+        if let Some(pair) = self.of_kind(kind) {
+            pair.forget_copy(path);
+        }
     }
 
-    fn owner(&self) -> u32 {
-        self.owner
+    /// Returns the applied record of one object.
+    pub(super) fn in_force(
+        &mut self,
+        path: &Path,
+        place: &Place,
+    ) -> Option<Outcome<AppliedDocument>> {
+        self.applied.look(path, place)
+    }
+
+    /// Lists everything.
+    pub(super) fn load(
+        &mut self,
+        dir: &Path,
+        missing_is_empty: bool,
+        patience: &Patience,
+    ) -> Snapshot {
+        let mut listing = Listing::new(dir, missing_is_empty, patience);
+        let (overrides, overrides_complete) =
+            listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
+        listing.strays();
+        let node = listing.document(&mut self.node);
+        let policy = listing.document(&mut self.policy);
+        let maintenance = listing.document(&mut self.maintenance);
+        let sessions = listing.documents(&mut self.sessions);
+        let mesh = listing.documents(&mut self.mesh);
+        let ibgp = listing.documents(&mut self.ibgp);
+        let applied = listing.tree(Area::Applied, &mut self.applied).into_iter();
+        let applied = applied.filter_map(|(key, slot)| Some((key, slot.ok()?)));
+        Snapshot {
+            node,
+            policy,
+            maintenance,
+            sessions,
+            mesh,
+            ibgp,
+            overrides,
+            overrides_complete,
+            applied: applied.collect(),
+            edits: listing.edits,
+            broken: listing.broken,
+            uncopied: listing.uncopied,
+            lost_copies: listing.lost_copies,
+            problems: listing.problems,
+            complete: listing.complete,
+            settled: listing.settled,
+            revived: Vec::new(),
+            operators_complete: false,
+            moved: None,
+        }
     }
 }
-
-/// An existing document of any kind: valid, or the reason why it is invalid.
-pub type AnySlot<'a> = Result<&'a dyn AnyDocument, &'a DocumentError>;
 
 impl Snapshot {
     /// Returns the interfaces in applied records, each with its object.
@@ -133,52 +184,60 @@ impl Snapshot {
     /// Returns whether an applied record proves that this directory has configured BIRD before. The claims of an object
     /// that is not in effect yet prove nothing, nor do the records of tunnels, which need no BIRD.
     pub fn applied_in_bird(&self) -> bool {
-        const IN_BIRD: [Kind; 3] = [Kind::BgpSession, Kind::IbgpPeer, Kind::Node];
         let mut records = self.applied.values().map(|stored| &stored.document);
-        records.any(|record| IN_BIRD.contains(&record.kind) && record.applied.spec.is_some())
+        records.any(|record| record.kind.has_protocols() && record.applied.spec.is_some())
     }
 
-    /// Returns every document of a kind.
-    fn of_kind(&self, kind: Kind) -> Vec<(Place, AnySlot<'_>)> {
-        match kind {
-            Kind::Node => one(self.node.as_ref()),
-            Kind::RoutingPolicy => one(self.policy.as_ref()),
-            Kind::Maintenance => one(self.maintenance.as_ref()),
-            Kind::BgpSession => many(&self.sessions),
-            Kind::MeshPeer => many(&self.mesh),
-            Kind::IbgpPeer => many(&self.ibgp),
-            Kind::Override => Vec::new(),
-        }
+    /// Returns the documents of a kind; overrides are listed apart.
+    fn of_kind(&self, kind: Kind) -> Option<&dyn AnyDocuments> {
+        Some(match kind {
+            Kind::Node => &self.node,
+            Kind::RoutingPolicy => &self.policy,
+            Kind::Maintenance => &self.maintenance,
+            Kind::BgpSession => &self.sessions,
+            Kind::MeshPeer => &self.mesh,
+            Kind::IbgpPeer => &self.ibgp,
+            Kind::Override => return None,
+        })
+    }
+
+    fn of_kind_mut(&mut self, kind: Kind) -> Option<&mut dyn AnyDocuments> {
+        Some(match kind {
+            Kind::Node => &mut self.node,
+            Kind::RoutingPolicy => &mut self.policy,
+            Kind::Maintenance => &mut self.maintenance,
+            Kind::BgpSession => &mut self.sessions,
+            Kind::MeshPeer => &mut self.mesh,
+            Kind::IbgpPeer => &mut self.ibgp,
+            Kind::Override => return None,
+        })
     }
 
     /// Returns whether a document exists, valid or not.
     pub fn has(&self, kind: Kind, name: &ObjectName) -> bool {
-        match kind {
-            Kind::Node => self.node.is_some(),
-            Kind::RoutingPolicy => self.policy.is_some(),
-            Kind::Maintenance => self.maintenance.is_some(),
-            Kind::BgpSession => self.sessions.contains_key(name),
-            Kind::MeshPeer => self.mesh.contains_key(name),
-            Kind::IbgpPeer => self.ibgp.contains_key(name),
-            Kind::Override => false,
-        }
+        self.of_kind(kind).is_some_and(|all| all.has(name))
+    }
+
+    /// Adds or replaces a document; `None` when its text is invalid.
+    pub(super) fn put(&mut self, place: &Place, path: PathBuf, text: Text) -> Option<()> {
+        self.of_kind_mut(place.kind)?.put(place, path, text)
     }
 
     /// Removes valid documents of the kinds with many documents, unless `stays`.
     pub(super) fn retain(&mut self, mut stays: impl FnMut(Place, &Metadata) -> bool) {
-        for kind in Kind::ALL {
-            match kind {
-                Kind::BgpSession => retain(&mut self.sessions, &mut stays),
-                Kind::MeshPeer => retain(&mut self.mesh, &mut stays),
-                Kind::IbgpPeer => retain(&mut self.ibgp, &mut stays),
-                Kind::Node | Kind::RoutingPolicy | Kind::Maintenance | Kind::Override => {}
+        for kind in Kind::many() {
+            if let Some(all) = self.of_kind_mut(kind) {
+                all.retain(&mut stays);
             }
         }
     }
 
     /// Returns every document except overrides, in the order of their kinds.
     pub fn documents(&self) -> impl Iterator<Item = (Place, AnySlot<'_>)> {
-        Kind::ALL.into_iter().flat_map(|kind| self.of_kind(kind))
+        let kinds = Kind::ALL.into_iter();
+        kinds
+            .filter_map(|kind| self.of_kind(kind))
+            .flat_map(AnyDocuments::all)
     }
 
     /// Returns the folders of the listed documents.
@@ -202,31 +261,4 @@ impl Snapshot {
             uid.is_some_and(Uid::is_local) && !documented
         })
     }
-}
-
-fn one<S: Spec>(slot: Option<&Slot<S>>) -> Vec<(Place, AnySlot<'_>)> {
-    let place = Place::single(Area::Documents, S::KIND);
-    slot.map(|slot| (place, any(slot))).into_iter().collect()
-}
-
-fn many<S: Spec>(slots: &BTreeMap<ObjectName, Slot<S>>) -> Vec<(Place, AnySlot<'_>)> {
-    let slots = slots.iter();
-    slots
-        .map(|(name, slot)| (Place::document(S::KIND, name), any(slot)))
-        .collect()
-}
-
-fn any<S: Spec>(slot: &Slot<S>) -> AnySlot<'_> {
-    let stored = slot.as_ref()?;
-    Ok(&**stored)
-}
-
-fn retain<S: Spec>(
-    slots: &mut BTreeMap<ObjectName, Slot<S>>,
-    stays: &mut impl FnMut(Place, &Metadata) -> bool,
-) {
-    slots.retain(|name, slot| {
-        let Ok(stored) = slot else { return true };
-        stays(Place::document(S::KIND, name), &stored.document.metadata)
-    });
 }

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::document::{Document, Spec};
+use crate::model::Uid;
 
 use super::{Place, Store, StoreError, atomic, layout, read};
 
@@ -23,6 +26,25 @@ pub(super) fn is_taken_over(copy: &str) -> bool {
 /// Returns the document as the sync wrote it.
 pub(super) fn without_mark(copy: &str) -> &str {
     copy.strip_prefix(TAKEN_OVER).unwrap_or(copy)
+}
+
+/// The last version of the sync of a document whose file is invalid now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenDocument {
+    /// The identity of the object.
+    pub uid: Uid,
+    /// Its specification.
+    pub spec: Value,
+}
+
+impl BrokenDocument {
+    pub(super) fn of<S: Spec>(synced: &Document<S>) -> Option<Self> {
+        let spec = serde_json::to_value(&synced.spec).ok()?;
+        Some(Self {
+            uid: synced.metadata.uid.clone()?,
+            spec,
+        })
+    }
 }
 
 impl Store {

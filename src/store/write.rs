@@ -12,8 +12,8 @@ use crate::document::{
 use crate::model::{ObjectName, Uid};
 
 use super::aside::has_uid;
-use super::list::Caches;
 use super::moved::is_maintenance;
+use super::snapshot::Caches;
 use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, read};
 
 /// Result of a write.

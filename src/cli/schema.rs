@@ -12,10 +12,17 @@ use crate::document::{self, Kind};
 /// The JSON Schema of a kind.
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// Node, RoutingPolicy, Maintenance, BgpSession, MeshPeer, IbgpPeer; an override of one, as
-    /// BgpSessionOverride, or Override for any; Status, Applied or Config
-    #[arg(value_parser = known)]
+    #[arg(value_parser = known, help = kinds())]
     kind: String,
+}
+
+fn kinds() -> String {
+    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Override);
+    let kinds: Vec<_> = kinds.map(|kind| kind.to_string()).collect();
+    format!(
+        "{}; an override of one, as BgpSessionOverride, or Override for any; Status, Applied or Config",
+        kinds.join(", ")
+    )
 }
 
 /// Returns every schema by its name, which is that of its file in `schemas/`.

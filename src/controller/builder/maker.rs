@@ -57,11 +57,11 @@ struct Made {
 
 /// Returns the objects with documents.
 fn documented(snapshot: &Snapshot) -> BTreeSet<ObjectKey> {
-    let of = |kind: Kind| move |name: &ObjectName| kind.key(name);
-    let sessions = snapshot.sessions.keys().map(of(Kind::BgpSession));
-    let mesh = snapshot.mesh.keys().map(of(Kind::MeshPeer));
-    let ibgp = snapshot.ibgp.keys().map(of(Kind::IbgpPeer));
-    sessions.chain(mesh).chain(ibgp).collect()
+    let documents = snapshot.documents().map(|(place, _)| place);
+    documents
+        .filter(|place| !place.kind.is_single())
+        .map(|place| place.kind.key(&place.name))
+        .collect()
 }
 
 /// The ingredients of a world besides the listing, the guard's memory and the time.

@@ -55,7 +55,7 @@ pub(super) fn service(world: &World, object: &Object, drained: impl FnOnce() -> 
     if object.kind == Kind::BgpSession && maintenance.ebgp_disabled {
         return Service::ClosedByMaintenance;
     }
-    if object.kind == Kind::MeshPeer {
+    if !object.kind.has_protocols() {
         return Service::Enabled;
     }
     let alone = spec_at(object, "/bgp/drained") == Some(&Value::Bool(true));

@@ -87,7 +87,7 @@ async fn conclude(
     round: Round,
 ) -> Outcome {
     // Without an observation of BIRD's files an object with a BGP session is neither present nor gone.
-    let unread = subject.kind != Kind::MeshPeer && round.look.bird.unread;
+    let unread = subject.kind.has_protocols() && round.look.bird.unread;
     let settled = round.is_settled() && !subject.hands_off && !unread;
     match &object.intent {
         Intent::Absent if settled => {
@@ -95,7 +95,7 @@ async fn conclude(
         }
         // While BIRD's directory belongs to another agent, the session is not in effect: a record would claim that this
         // state directory wrote the files there.
-        Intent::Present(_) if subject.kind != Kind::MeshPeer && is_taken(&round) => {}
+        Intent::Present(_) if subject.kind.has_protocols() && is_taken(&round) => {}
         Intent::Present(wanted) if settled && is_applied(object, wanted) => {
             let applied = in_force(object, &round.look);
             record::in_force(ctx, subject, applied, round.look.applied.as_ref()).await;

@@ -335,8 +335,7 @@ impl<S: Spec> Layered<S> {
 
 /// Returns the rules for overrides that an override violates.
 fn broken_rules(kind: Kind, exception: &OverrideSpec) -> impl Iterator<Item = FieldError> {
-    let may_pause = matches!(kind, Kind::BgpSession | Kind::MeshPeer);
-    let paused = (exception.paused && !may_pause).then(|| {
+    let paused = (exception.paused && !kind.has_tunnel()).then(|| {
         let reason = "is for a session or a mesh peer; the node, the policy and internal neighbours share their files \
                       with every session";
         FieldError::new("spec.paused", reason)

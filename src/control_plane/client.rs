@@ -12,10 +12,11 @@ use super::retry::{bounds, full_jitter, retry_after};
 use super::transport::{authorization, base_url, http_client, network, read_body, redirect};
 use super::{Breaker, CallError, ClientError, Counters, Failure, State};
 use crate::config::TokenSource;
+use crate::document::MeshPeerSpec;
 use crate::intervals::{BREAKER_PROBE_STEP, CALL_WAIT_MAX, RETRY_AFTER_DEFAULT};
 use crate::model::shown;
 use crate::wire::{
-    Call, Dialect, Heartbeat, Listing, MeshItem, Modify, NodeItem, PolicyItem, Report, SessionItem,
+    Call, Dialect, Heartbeat, Listing, Modify, NodeItem, PeerItem, PolicyItem, Report, SessionItem,
     WireError, error_body,
 };
 
@@ -183,7 +184,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::fetch_sessions`].
-    pub async fn fetch_mesh(&self) -> Result<Listing<MeshItem>, CallError> {
+    pub async fn fetch_mesh(&self) -> Result<Listing<PeerItem<MeshPeerSpec>>, CallError> {
         self.fetch(Call::Mesh, |body| self.options.dialect.decode_mesh(body))
             .await
     }

@@ -8,22 +8,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::calls::every;
-use super::plan::{
-    Change, PortBases, SessionChange, plan_ibgp, plan_mesh, plan_sessions, plan_single,
-};
+use super::plan::{Change, PortBases, SessionChange, plan_peers, plan_sessions, plan_single};
 use super::reporting::{heartbeat, outbox, report};
 use super::requests::Synced;
 use super::{SyncError, Syncer};
 use crate::config::ControlPlane;
 use crate::control_plane::{CallError, Failure};
 use crate::controller::world::Refused;
-use crate::document::{Kind, RoutingPolicySpec, Spec};
+use crate::document::{IbgpPeerSpec, Kind, RoutingPolicySpec, Spec};
 use crate::history::Author;
 use crate::model::{Asn, Uid};
 use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::{chain, failed};
-use crate::wire::{Call, IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, WireError};
+use crate::wire::{Call, Listing, NodeItem, PeerItem, PolicyItem, Rejected, WireError};
 
 /// Result of a poll: the changed files.
 type Changed = Vec<Place>;
@@ -211,20 +209,23 @@ async fn single<S: Spec + Send + Sync + 'static>(
 
 async fn mesh(sync: Arc<Syncer>) -> Result<(), CallError> {
     let sync = &*sync;
-    let listing: Listing<MeshItem> = sync.client.fetch_mesh().await?;
+    let listing = sync.client.fetch_mesh().await?;
     note_rejected(sync, "a mesh peer", listing.rejected.clone(), |refused| {
         &mut refused.mesh
     });
     let done = write_documents(sync, move |store, snapshot| {
-        apply(store, plan_mesh(&listing, snapshot))
+        apply(store, plan_peers(&listing, &snapshot.mesh, snapshot))
     });
     let done = done.await;
     written(sync, Call::Mesh, done)
 }
 
-async fn apply_ibgp(sync: &Syncer, listing: Listing<IbgpItem>) -> Result<usize, SyncError> {
+async fn apply_ibgp(
+    sync: &Syncer,
+    listing: Listing<PeerItem<IbgpPeerSpec>>,
+) -> Result<usize, SyncError> {
     write_documents(sync, move |store, snapshot| {
-        apply(store, plan_ibgp(&listing, snapshot))
+        apply(store, plan_peers(&listing, &snapshot.ibgp, snapshot))
     })
     .await
 }

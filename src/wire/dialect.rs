@@ -3,9 +3,10 @@ use std::str::FromStr;
 
 use super::reference;
 use super::{
-    Call, Heartbeat, Listing, MeshItem, Modify, NodeItem, PolicyItem, Report, SessionItem,
+    Call, Heartbeat, Listing, Modify, NodeItem, PeerItem, PolicyItem, Report, SessionItem,
     WireError,
 };
+use crate::document::MeshPeerSpec;
 
 /// The protocol variant of the Control Plane: `controlPlane.dialect` (docs/contract/control-plane.md#dialect).
 /// Nothing is guessed per field, because under another dialect's numbering ACTIVE means "tear down".
@@ -59,7 +60,7 @@ impl Dialect {
     ///
     /// # Errors
     /// As [`Dialect::decode_sessions`].
-    pub fn decode_mesh(self, body: &[u8]) -> Result<Listing<MeshItem>, WireError> {
+    pub fn decode_mesh(self, body: &[u8]) -> Result<Listing<PeerItem<MeshPeerSpec>>, WireError> {
         match self {
             Self::Reference => reference::decode_mesh(body),
         }

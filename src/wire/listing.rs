@@ -3,7 +3,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{FieldError, WireStatus};
-use crate::document::{BgpSessionSpec, IbgpPeerSpec, MeshPeerSpec, NodeSpec, RoutingPolicySpec};
+use crate::document::{BgpSessionSpec, IbgpPeerSpec, NodeSpec, RoutingPolicySpec};
 use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey, Secret, Uid};
 
 /// The Control Plane's list. Absence from it means removal only when it is `complete`.
@@ -74,22 +74,13 @@ pub struct SessionItem {
     pub password: Option<Secret<String>>,
 }
 
-/// One peer of the backbone. Its identity is `spec.node_id`.
+/// One peer of the backbone, or one internal BGP neighbour. Its identity is its node id.
 #[derive(Debug, Clone, PartialEq)]
-pub struct MeshItem {
+pub struct PeerItem<S> {
     /// Its name, else `node<id>`.
     pub name: ObjectName,
     /// Its specification.
-    pub spec: MeshPeerSpec,
-}
-
-/// One internal BGP neighbour. Its identity is `spec.node_id`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct IbgpItem {
-    /// Its name, else `node<id>`.
-    pub name: ObjectName,
-    /// Its specification.
-    pub spec: IbgpPeerSpec,
+    pub spec: S,
 }
 
 /// The identity of this router.
@@ -111,7 +102,7 @@ pub struct PolicyItem {
     /// The policy.
     pub spec: RoutingPolicySpec,
     /// The internal neighbours; `None` means no change, an empty list means no neighbours.
-    pub ibgp: Option<Listing<IbgpItem>>,
+    pub ibgp: Option<Listing<PeerItem<IbgpPeerSpec>>>,
     /// Suspicious values without an effect, for the log.
     pub notes: Vec<String>,
     /// Fields that do not decode; the policy is used without them.

@@ -16,7 +16,5 @@ pub use body::{ErrorBody, error_body};
 pub use call::Call;
 pub use dialect::{Dialect, UnknownDialect};
 pub use error::{FieldError, WireError};
-pub use listing::{
-    IbgpItem, Listing, MeshItem, NodeItem, PolicyItem, Rejected, RejectedField, SessionItem,
-};
+pub use listing::{Listing, NodeItem, PeerItem, PolicyItem, Rejected, RejectedField, SessionItem};
 pub use reference::{Heartbeat, Modify, PeerState, Report, SessionReport, WireStatus};

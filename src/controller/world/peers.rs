@@ -7,7 +7,7 @@ use super::{
     Inputs, Intent, Layered, Object, Objects, Reach, Wanted, beside, is_operators, layered, rules,
 };
 use crate::controller::guard::{Fate, Ledger, Member};
-use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, Spec};
+use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, PeerSpec, Spec};
 use crate::effective::{
     Claim, Claimant, Clash, FieldError, InternalNeighbour, MeshDefaults, MeshTunnel, Router,
     conflicts,
@@ -56,7 +56,7 @@ fn mesh(
         !mesh.enabled || ourselves(spec) || spec.admin_state != AdminState::Enabled
     };
     let (documents, said) = (&inputs.snapshot.mesh, &inputs.refused.mesh);
-    let refused = refused(inputs, documents, said, |spec| spec.node_id);
+    let refused = refused(inputs, documents, said);
     let held = removals(inputs, documents, &refused, &off, ledger);
     let check = |spec: &MeshPeerSpec, applied: Option<&AppliedDocument>| {
         let mut verdict = check_mesh(spec, reach, applied);
@@ -166,7 +166,7 @@ fn ibgp(
     let ourselves = |spec: &IbgpPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
     let off = |spec: &IbgpPeerSpec| ourselves(spec) || spec.admin_state != AdminState::Enabled;
     let (documents, said) = (&inputs.snapshot.ibgp, &inputs.refused.ibgp);
-    let refused = refused(inputs, documents, said, |spec| spec.node_id);
+    let refused = refused(inputs, documents, said);
     let held = removals(inputs, documents, &refused, &off, ledger);
     let check = |spec: &IbgpPeerSpec, applied: Option<&AppliedDocument>| {
         check_internal(spec, ibgp_addresses, reach, applied)
@@ -190,14 +190,13 @@ struct Known<'a> {
 }
 
 /// Returns the Control Plane's peer items that do not decode, by their objects.
-fn refused<S: Spec>(
+fn refused<S: PeerSpec>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
     said: &[Rejected],
-    node_id: impl Fn(&S) -> u16,
 ) -> BTreeMap<ObjectName, String> {
     let said = said.iter().rev().filter_map(|rejected| {
-        let name = refused_name(inputs, documents, rejected, &node_id)?;
+        let name = refused_name(inputs, documents, rejected)?;
         Some((name, rejected.to_string()))
     });
     said.collect()
@@ -205,13 +204,12 @@ fn refused<S: Spec>(
 
 /// Returns the object with the same node id, else an object that exists only to report the error; `None` for an
 /// item with neither a number nor a name.
-fn refused_name<S: Spec>(
+fn refused_name<S: PeerSpec>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
     rejected: &Rejected,
-    node_id: impl Fn(&S) -> u16,
 ) -> Option<ObjectName> {
-    let is_it = |spec: &S| Some(node_id(spec)) == rejected.node_id;
+    let is_it = |spec: &S| Some(spec.node_id()) == rejected.node_id;
     let of_document = || {
         let known = |slot: &Slot<S>| {
             slot.as_ref()

@@ -66,6 +66,24 @@ impl Spec for MeshPeerSpec {
     }
 }
 
+/// A specification of another node of the network, which its node id identifies.
+pub trait PeerSpec: Spec {
+    /// Returns the node id.
+    fn node_id(&self) -> u16;
+}
+
+impl PeerSpec for MeshPeerSpec {
+    fn node_id(&self) -> u16 {
+        self.node_id
+    }
+}
+
+impl PeerSpec for IbgpPeerSpec {
+    fn node_id(&self) -> u16 {
+        self.node_id
+    }
+}
+
 /// One internal BGP neighbour (`ibgpPeers` of `GET bird-config`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

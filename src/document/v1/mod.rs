@@ -33,7 +33,7 @@ macro_rules! with_spec {
 pub(crate) use with_spec;
 
 pub use maintenance::MaintenanceSpec;
-pub use mesh::{IbgpPeerSpec, MeshPeerSpec};
+pub use mesh::{IbgpPeerSpec, MeshPeerSpec, PeerSpec};
 pub use node::NodeSpec;
 pub use overrides::OverrideSpec;
 pub use policy::{

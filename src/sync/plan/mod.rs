@@ -7,7 +7,7 @@
 mod peers;
 mod sessions;
 
-pub use peers::{plan_ibgp, plan_mesh, plan_single};
+pub use peers::{plan_peers, plan_single};
 pub use sessions::{PortBases, SessionChange, plan_sessions};
 
 use crate::document::{Document, Spec};
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::document::MeshPeerSpec;
     use crate::store::{Store, Written};
-    use crate::wire::{Listing, MeshItem};
+    use crate::wire::{Listing, PeerItem};
 
     #[test]
     fn missing_copy_is_created_and_later_edits_are_detected() {
@@ -80,7 +80,7 @@ mod tests {
         let spec =
             json!({"nodeId": 2, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
         let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
-        let item = MeshItem {
+        let item = PeerItem {
             name: "hk1".parse().unwrap(),
             spec,
         };
@@ -89,10 +89,13 @@ mod tests {
             rejected: Vec::new(),
             complete: true,
         };
-        let sync = |store: &Store| match plan_mesh(&listing, &store.load().unwrap()).as_slice() {
-            [] => None,
-            [Change::Write(document)] => Some(store.write_document(document).unwrap()),
-            other => panic!("{other:?}"),
+        let sync = |store: &Store| {
+            let snapshot = store.load().unwrap();
+            match plan_peers(&listing, &snapshot.mesh, &snapshot).as_slice() {
+                [] => None,
+                [Change::Write(document)] => Some(store.write_document(document).unwrap()),
+                other => panic!("{other:?}"),
+            }
         };
         assert_eq!((sync(&store), sync(&store)), (Some(Written::Changed), None));
         let (document, copy) = (

@@ -1,58 +1,57 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, updated};
-use crate::document::{Document, IbgpPeerSpec, MeshPeerSpec, Spec};
+use crate::document::{Document, PeerSpec, Spec};
 use crate::model::{ObjectName, Uid};
 use crate::store::{Slot, Snapshot};
-use crate::wire::{IbgpItem, Listing, MeshItem};
+use crate::wire::{Listing, PeerItem};
 
-/// Returns the changes to documents of backbone tunnels. A peer's identity is its node id, also where the Control
+/// Returns the changes to documents of one kind of peers. A peer's identity is its node id, also where the Control
 /// Plane gives it a name for reports: otherwise its link's mark would change with the name.
-pub fn plan_mesh(listing: &Listing<MeshItem>, snapshot: &Snapshot) -> Vec<Change<MeshPeerSpec>> {
-    let items = listing.items.iter().map(|item| {
-        (
-            derived("mesh", item.spec.node_id),
-            item.name.clone(),
-            item.spec.clone(),
-        )
-    });
-    let rejected = listing
-        .rejected
-        .iter()
-        .filter_map(|rejected| rejected.node_id)
-        .collect();
-    plan(
-        items,
-        &rejected,
-        listing.complete,
-        &snapshot.mesh,
-        |spec| spec.node_id,
-        snapshot,
-    )
-}
-
-/// Returns the changes to documents of internal neighbours.
-pub fn plan_ibgp(listing: &Listing<IbgpItem>, snapshot: &Snapshot) -> Vec<Change<IbgpPeerSpec>> {
-    let items = listing.items.iter().map(|item| {
-        (
-            derived("ibgp", item.spec.node_id),
-            item.name.clone(),
-            item.spec.clone(),
-        )
-    });
-    let rejected = listing
-        .rejected
-        .iter()
-        .filter_map(|rejected| rejected.node_id)
-        .collect();
-    plan(
-        items,
-        &rejected,
-        listing.complete,
-        &snapshot.ibgp,
-        |spec| spec.node_id,
-        snapshot,
-    )
+pub fn plan_peers<S: PeerSpec>(
+    listing: &Listing<PeerItem<S>>,
+    documents: &BTreeMap<ObjectName, Slot<S>>,
+    snapshot: &Snapshot,
+) -> Vec<Change<S>> {
+    let mut changes = Vec::new();
+    let rejected = listing.rejected.iter();
+    let mut listed: BTreeSet<u16> = rejected.filter_map(|rejected| rejected.node_id).collect();
+    for PeerItem { name, spec } in &listing.items {
+        let node_id = spec.node_id();
+        listed.insert(node_id);
+        let known = documents
+            .iter()
+            .find(|(_, slot)| synced(slot).is_some_and(|d| d.spec.node_id() == node_id));
+        let name = known.map_or(name, |(name, _)| name).clone();
+        let slot = documents.get(&name);
+        if slot.is_some_and(|slot| synced(slot).is_none()) {
+            // The operator's own document of this name, or a broken one: it stays unchanged.
+            continue;
+        }
+        let key = (S::KIND, name.clone());
+        let in_force = snapshot
+            .applied
+            .get(&key)
+            .map_or(0, |stored| stored.document.metadata.generation);
+        let uid = derived(S::KIND.folder(), node_id);
+        let existing = slot.and_then(synced);
+        let document = updated(name, uid, spec.clone(), existing, in_force, snapshot);
+        changes.extend(document.map(|document| Change::Write(Box::new(document))));
+    }
+    if listing.complete {
+        let gone = documents
+            .iter()
+            .filter(|(_, slot)| synced(slot).is_some_and(|d| !listed.contains(&d.spec.node_id())))
+            .map(|(name, _)| name);
+        let broken = super::broken::<S>(snapshot);
+        let gone_though_broken = broken.filter(|(_, document)| {
+            let spec = serde_json::from_value::<S>(document.spec.clone());
+            spec.is_ok_and(|spec| !listed.contains(&spec.node_id()))
+        });
+        let gone = gone.chain(gone_though_broken.map(|(name, _)| name));
+        changes.extend(gone.map(|name| Change::Remove(name.clone())));
+    }
+    changes
 }
 
 /// Returns the document of a single-instance kind, when it is new or different.
@@ -87,51 +86,6 @@ fn derived(word: &str, node_id: u16) -> Uid {
     Uid::derived(word, node_id)
 }
 
-fn plan<S: Spec>(
-    items: impl Iterator<Item = (Uid, ObjectName, S)>,
-    rejected: &BTreeSet<u16>,
-    complete: bool,
-    documents: &BTreeMap<ObjectName, Slot<S>>,
-    node_id: impl Fn(&S) -> u16,
-    snapshot: &Snapshot,
-) -> Vec<Change<S>> {
-    let mut changes = Vec::new();
-    let mut listed = rejected.clone();
-    for (uid, name, spec) in items {
-        listed.insert(node_id(&spec));
-        let known = documents
-            .iter()
-            .find(|(_, slot)| synced(slot).is_some_and(|d| node_id(&d.spec) == node_id(&spec)));
-        let name = known.map_or(name, |(name, _)| name.clone());
-        let slot = documents.get(&name);
-        if slot.is_some_and(|slot| synced(slot).is_none()) {
-            // The operator's own document of this name, or a broken one: it stays unchanged.
-            continue;
-        }
-        let key = (S::KIND, name.clone());
-        let in_force = snapshot
-            .applied
-            .get(&key)
-            .map_or(0, |stored| stored.document.metadata.generation);
-        let document = updated(name, uid, spec, slot.and_then(synced), in_force, snapshot);
-        changes.extend(document.map(|document| Change::Write(Box::new(document))));
-    }
-    if complete {
-        let gone = documents
-            .iter()
-            .filter(|(_, slot)| synced(slot).is_some_and(|d| !listed.contains(&node_id(&d.spec))))
-            .map(|(name, _)| name);
-        let broken = super::broken::<S>(snapshot);
-        let gone_though_broken = broken.filter(|(_, document)| {
-            let spec = serde_json::from_value::<S>(document.spec.clone());
-            spec.is_ok_and(|spec| !listed.contains(&node_id(&spec)))
-        });
-        let gone = gone.chain(gone_though_broken.map(|(name, _)| name));
-        changes.extend(gone.map(|name| Change::Remove(name.clone())));
-    }
-    changes
-}
-
 fn synced<S: Spec>(slot: &Slot<S>) -> Option<&Document<S>> {
     slot.as_ref()
         .ok()
@@ -144,7 +98,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::document::{NodeSpec, parse};
+    use crate::document::{MeshPeerSpec, NodeSpec, parse};
     use crate::model::ObjectName;
     use crate::store::Store;
 
@@ -165,14 +119,12 @@ mod tests {
         std::fs::write(dir.path().join("mesh/hk1.yaml"), "").unwrap();
         let snapshot = store.load().unwrap();
         let plan = |complete| {
-            plan_mesh(
-                &Listing {
-                    items: Vec::new(),
-                    rejected: Vec::new(),
-                    complete,
-                },
-                &snapshot,
-            )
+            let listing: Listing<PeerItem<MeshPeerSpec>> = Listing {
+                items: Vec::new(),
+                rejected: Vec::new(),
+                complete,
+            };
+            plan_peers(&listing, &snapshot.mesh, &snapshot)
         };
         assert_eq!(
             (plan(true), plan(false)),

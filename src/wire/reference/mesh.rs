@@ -7,29 +7,29 @@ use super::super::scalar::{Fields, Read};
 use super::{not_an_object, repeated};
 use crate::document::{IbgpPeerSpec, MeshPeerSpec};
 use crate::model::{AdminState, ObjectName};
-use crate::wire::{IbgpItem, Listing, MeshItem, Rejected, WireError};
+use crate::wire::{Listing, PeerItem, Rejected, WireError};
 
 /// Reads `GET mesh` (docs/contract/node-policy-mesh.md#mesh).
 ///
 /// # Errors
 /// The body is not a whole list.
-pub fn decode_mesh(body: &[u8]) -> Result<Listing<MeshItem>, WireError> {
+pub fn decode_mesh(body: &[u8]) -> Result<Listing<PeerItem<MeshPeerSpec>>, WireError> {
     const LIST: &str = "peers";
     let map = open(body, LIST, true)?;
     let values: &[Value] = map
         .get(LIST)
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice);
-    Ok(decode_peers(LIST, values, mesh_item))
+    Ok(decode_peers(LIST, values, mesh_spec))
 }
 
 /// Reads the `ibgpPeers` of `GET bird-config`.
-pub(super) fn decode_ibgp(values: &[Value]) -> Listing<IbgpItem> {
-    decode_peers("ibgpPeers", values, ibgp_item)
+pub(super) fn decode_ibgp(values: &[Value]) -> Listing<PeerItem<IbgpPeerSpec>> {
+    decode_peers("ibgpPeers", values, ibgp_spec)
 }
 
-fn mesh_item(fields: &Fields<'_>, node_id: u16, name: ObjectName) -> Read<MeshItem> {
-    let spec = MeshPeerSpec {
+fn mesh_spec(fields: &Fields<'_>, node_id: u16) -> Read<MeshPeerSpec> {
+    Ok(MeshPeerSpec {
         admin_state: AdminState::Enabled,
         node_id,
         interface: fields.parsed("interface")?,
@@ -42,11 +42,10 @@ fn mesh_item(fields: &Fields<'_>, node_id: u16, name: ObjectName) -> Read<MeshIt
         is_rr: fields.flag("isRr")?,
         link_local: None,
         uuid: fields.parsed("uuid")?,
-    };
-    Ok(MeshItem { name, spec })
+    })
 }
 
-fn ibgp_item(fields: &Fields<'_>, node_id: u16, name: ObjectName) -> Read<IbgpItem> {
+fn ibgp_spec(fields: &Fields<'_>, node_id: u16) -> Read<IbgpPeerSpec> {
     let spec = IbgpPeerSpec {
         admin_state: AdminState::Enabled,
         node_id,
@@ -60,7 +59,7 @@ fn ibgp_item(fields: &Fields<'_>, node_id: u16, name: ObjectName) -> Read<IbgpIt
             "and loopbackIpv4 are missing: BGP has no neighbour",
         ));
     }
-    Ok(IbgpItem { name, spec })
+    Ok(spec)
 }
 
 /// The fields of a peer that are read first, whether or not the rest is valid.
@@ -102,11 +101,11 @@ fn given_name(fields: &Fields<'_>) -> Read<Option<ObjectName>> {
     }))
 }
 
-fn decode_peers<T>(
+fn decode_peers<S>(
     list: &str,
     values: &[Value],
-    decode: fn(&Fields<'_>, u16, ObjectName) -> Read<T>,
-) -> Listing<T> {
+    spec: fn(&Fields<'_>, u16) -> Read<S>,
+) -> Listing<PeerItem<S>> {
     let heads: Vec<Head> = values.iter().map(Head::read).collect();
     let ids: BTreeSet<u16> = repeated(heads.iter().map(|head| head.node_id))
         .into_iter()
@@ -121,7 +120,7 @@ fn decode_peers<T>(
         complete,
     };
     for (index, (value, head)) in values.iter().zip(&heads).enumerate() {
-        let item = peer(list, index, value, &ids, &names, decode);
+        let item = peer(list, index, value, &ids, &names, spec);
         match item {
             Ok(item) => listing.items.push(item),
             Err(error) => listing.rejected.push(reject(value, head, error)),
@@ -130,14 +129,14 @@ fn decode_peers<T>(
     listing
 }
 
-fn peer<T>(
+fn peer<S>(
     list: &str,
     index: usize,
     value: &Value,
     ids: &BTreeSet<u16>,
     names: &BTreeSet<ObjectName>,
-    decode: fn(&Fields<'_>, u16, ObjectName) -> Read<T>,
-) -> Read<T> {
+    spec: fn(&Fields<'_>, u16) -> Read<S>,
+) -> Read<PeerItem<S>> {
     let Value::Object(map) = value else {
         return Err(not_an_object(list, index, value));
     };
@@ -156,7 +155,8 @@ fn peer<T>(
             format!("{name} is also used by another peer; rename one of them"),
         ));
     }
-    decode(&fields, node_id, name)
+    let spec = spec(&fields, node_id)?;
+    Ok(PeerItem { name, spec })
 }
 
 fn reject(value: &Value, head: &Head, error: super::FieldError) -> Rejected {

@@ -1,9 +1,9 @@
 //! `GET mesh`, `GET config`, `GET bird-config`, and what is posted.
 
-use moenet_agent::document::{Continent, Region};
+use moenet_agent::document::{Continent, MeshPeerSpec, Region};
 use moenet_agent::model::NodeType;
 use moenet_agent::wire::{
-    Call, Dialect, Heartbeat, Listing, MeshItem, Modify, PeerState, PolicyItem, Report,
+    Call, Dialect, Heartbeat, Listing, Modify, PeerItem, PeerState, PolicyItem, Report,
     SessionReport, WireError, WireStatus,
 };
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn peer() -> Value {
     })
 }
 
-fn mesh(peers: Value) -> Listing<MeshItem> {
+fn mesh(peers: Value) -> Listing<PeerItem<MeshPeerSpec>> {
     D.decode_mesh(&bytes(&json!({ "peers": peers }))).unwrap()
 }
 

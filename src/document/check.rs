@@ -165,7 +165,7 @@ pub(crate) fn check_spec(kind: Kind, spec: &Value) -> Result<(), Fault> {
 }
 
 /// Returns the shortest valid specification of a kind.
-pub(crate) fn minimal(kind: Kind) -> Value {
+pub fn minimal(kind: Kind) -> Value {
     with_spec!(kind, S => S::minimal())
 }
 

@@ -6,7 +6,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAcc
 use serde::{Deserialize, Serialize};
 
 use super::check::{Fault, faults, sample};
-use super::{ApiVersion, Document, Kind, Spec};
+use super::{ApiVersion, Document, Kind, Spec, with_spec};
 
 /// Size limit of a document that is read, in bytes. Real documents are below 4 KiB.
 const MAX_BYTES: usize = 256 * 1024;
@@ -96,6 +96,14 @@ pub fn parse<S: Spec>(text: &str) -> Result<Document<S>, DocumentError> {
             read: parse_document,
         }],
     )
+}
+
+/// Checks whether a text is a document of this kind.
+///
+/// # Errors
+/// As [`parse`].
+pub fn check_document(kind: Kind, text: &str) -> Result<(), DocumentError> {
+    with_spec!(kind, S => parse::<S>(text).map(drop))
 }
 
 /// Parses a document of this kind with the reader of its version. The head is read first: a later version may have

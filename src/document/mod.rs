@@ -11,8 +11,11 @@ mod schema;
 pub mod v1;
 pub(crate) mod words;
 
-pub(crate) use check::{Fault, check_patch, check_spec, faults, minimal, read};
-pub use codec::{DocumentError, Reader, parse, parse_list, parse_value, parse_versions, to_yaml};
+pub use check::minimal;
+pub(crate) use check::{Fault, check_patch, check_spec, faults, read};
+pub use codec::{
+    DocumentError, Reader, check_document, parse, parse_list, parse_value, parse_versions, to_yaml,
+};
 pub(crate) use codec::{locate, placed, problems, value};
 pub use envelope::{ApiVersion, Document, Metadata, Spec};
 pub use schema::{override_schema, schema, status_schema};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::document::{Kind, OverrideSpec, check_patch, parse, parse_value, with_spec};
+use crate::document::{Kind, OverrideSpec, check_document, check_patch, parse, parse_value};
 use crate::model::plain_key;
 use crate::redact::find_secret;
 use crate::store::{AnyDocument, AppliedDocument, Area, Place, Snapshot};
@@ -79,7 +79,7 @@ fn is_of_place(place: &Place, text: &str) -> bool {
         (Area::Applied, _) => parse_value::<AppliedDocument>(text).is_ok(),
         (Area::Overrides, kind) => parse::<OverrideSpec>(text)
             .is_ok_and(|document| check_patch(kind, &document.spec.set).is_ok()),
-        (Area::Documents, kind) => with_spec!(kind, S => parse::<S>(text).is_ok()),
+        (Area::Documents, kind) => check_document(kind, text).is_ok(),
     }
 }
 

@@ -1,37 +1,7 @@
 //! What the schema refuses, the parser refuses too, so that an editor and the agent are of one mind.
 
-use moenet_agent::document::{
-    BgpSessionSpec, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, parse, schema,
-};
+use moenet_agent::document::{DocumentError, Kind, check_document, minimal, schema};
 use serde_json::{Value, json};
-
-use crate::support::key;
-
-/// What the parser of a kind says of a text.
-pub(crate) fn parse_as(kind: Kind, text: &str) -> Result<(), DocumentError> {
-    match kind {
-        Kind::Node => parse::<NodeSpec>(text).map(drop),
-        Kind::RoutingPolicy => parse::<RoutingPolicySpec>(text).map(drop),
-        Kind::Maintenance => parse::<MaintenanceSpec>(text).map(drop),
-        Kind::BgpSession => parse::<BgpSessionSpec>(text).map(drop),
-        Kind::MeshPeer => parse::<MeshPeerSpec>(text).map(drop),
-        Kind::IbgpPeer => parse::<IbgpPeerSpec>(text).map(drop),
-        Kind::Override => parse::<OverrideSpec>(text).map(drop),
-    }
-}
-
-/// The smallest valid specification of a kind.
-fn smallest(kind: Kind) -> Value {
-    match kind {
-        Kind::Node => json!({"id": 1, "asn": 4242420998u32}),
-        Kind::RoutingPolicy | Kind::Maintenance => json!({}),
-        Kind::BgpSession => json!({"asn": 4242421080u32}),
-        Kind::MeshPeer => json!({"nodeId": 2, "publicKey": key(1).to_string()}),
-        Kind::IbgpPeer => json!({"nodeId": 2}),
-        Kind::Override => json!({"reason": "a test"}),
-    }
-}
 
 fn document(kind: Kind, spec: &Value) -> Value {
     json!({"apiVersion": "moenet.work/v1", "kind": kind.to_string(), "metadata": {"name": "x"}, "spec": spec})
@@ -39,7 +9,7 @@ fn document(kind: Kind, spec: &Value) -> Value {
 
 /// The smallest document with one more field, given by its path.
 fn with(kind: Kind, path: &str, value: Value) -> Value {
-    let mut spec = smallest(kind);
+    let mut spec = minimal(kind);
     let mut at = &mut spec;
     for part in path.split('.') {
         at = &mut at[part];
@@ -55,14 +25,14 @@ fn judge(kind: Kind, document: &Value) -> (bool, Result<(), DocumentError>) {
         .unwrap();
     (
         schema.is_valid(document),
-        parse_as(kind, &document.to_string()),
+        check_document(kind, &document.to_string()),
     )
 }
 
 #[test]
 fn the_smallest_documents_pass_both() {
     for kind in Kind::ALL {
-        let (schema, parser) = judge(kind, &document(kind, &smallest(kind)));
+        let (schema, parser) = judge(kind, &document(kind, &minimal(kind)));
         assert!(schema, "{kind}: the schema refuses it");
         parser.unwrap();
     }
@@ -159,7 +129,7 @@ fn a_mistyped_field_is_refused_by_both() {
 
 #[test]
 fn a_document_of_another_kind_is_refused_by_both() {
-    let (schema, parser) = judge(Kind::Node, &document(Kind::MeshPeer, &smallest(Kind::Node)));
+    let (schema, parser) = judge(Kind::Node, &document(Kind::MeshPeer, &minimal(Kind::Node)));
     assert!(!schema);
     assert_eq!(parser.unwrap_err().field, "kind");
 }

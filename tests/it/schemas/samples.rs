@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use moenet_agent::controller::world::node_uid;
 use moenet_agent::document::{
     BgpSessionSpec, Condition, Document, IbgpPeerSpec, Kind, MeshPeerSpec, Metadata, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, Spec, StatusBody, StatusDocument, parse, parse_value, to_yaml,
+    OverrideSpec, RoutingPolicySpec, Spec, StatusBody, StatusDocument, check_document, parse,
+    parse_value, to_yaml,
 };
 use moenet_agent::effective::{Defaults, Router, Secrets, Session, merge};
 use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
@@ -19,7 +20,6 @@ use moenet_agent::status::{Acceptance, BirdFacts, Expected, Facts, Service, Tunn
 use moenet_agent::store::{AppliedBody, AppliedDocument, AppliedOverride, Area, Place};
 use serde_json::Value;
 
-use super::rules::parse_as;
 use super::{file, named_schema, repository};
 use crate::support::{our_key, router_key};
 
@@ -92,8 +92,8 @@ fn every_sample_is_valid_and_names_its_schema() {
             "Status" => parse_value::<StatusDocument>(&text).map(drop),
             "Applied" => parse_value::<AppliedDocument>(&text).map(drop),
             "Config" => moenet_agent::config::parse(&text).map(drop),
-            "BgpSessionOverride" => parse_as(Kind::Override, &text),
-            kind => parse_as(Kind::from_word(kind).unwrap(), &text),
+            "BgpSessionOverride" => check_document(Kind::Override, &text),
+            kind => check_document(Kind::from_word(kind).unwrap(), &text),
         };
         read.unwrap_or_else(|error| panic!("{}", error.in_file(&path)));
     }

@@ -109,6 +109,9 @@ impl Case {
             .map(|(name, spec)| internal(name, spec, &router))
             .collect();
         let roa = self.roa.as_ref().map(|text| RoaTable::parse(text).0);
+        let mut shared = Shared::default();
+        shared.mesh_interfaces.extend(&self.mesh);
+        shared.ibgp.extend(&ibgp);
         let input = BaseInput {
             router: &router,
             policy: &self.policy,
@@ -119,10 +122,7 @@ impl Case {
             manage_main_config: self.manage_main_config,
             provided: self.provided,
             loopback_interface: &self.loopback_interface,
-            shared: &Shared {
-                mesh_interfaces: self.mesh.iter().collect(),
-                ibgp: ibgp.iter().collect(),
-            },
+            shared: &shared,
             rpki: &self.rpki,
             roa: roa.as_ref(),
         };

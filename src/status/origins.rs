@@ -7,14 +7,8 @@ use crate::model::{Endpoint, RoaTable};
 pub struct Origins {
     /// RPKI servers in the policy.
     pub servers: usize,
-    /// Number of servers that have sent all their data; `None` while BIRD does not answer.
-    pub answering: Option<usize>,
-    /// Current ROAs of the servers.
-    pub live: Roas,
-    /// ROAs of the last good table on disk.
-    pub kept: Roas,
-    /// Whether the servers have lost so many of them that the servers must be at fault.
-    pub collapsed: bool,
+    /// The known ROAs.
+    pub roas: RoaFacts,
     /// Whether routes without a ROA are rejected.
     pub rejects_unknown: bool,
 }
@@ -35,18 +29,9 @@ pub struct RoaFacts {
 impl RoaFacts {
     /// Returns the data for a policy with this number of servers.
     pub fn under(self, servers: usize, rejects_unknown: bool) -> Origins {
-        let Self {
-            answering,
-            live,
-            kept,
-            collapsed,
-        } = self;
         Origins {
             servers,
-            answering,
-            live,
-            kept,
-            collapsed: collapsed && servers > 0,
+            roas: self,
             rejects_unknown,
         }
     }
@@ -137,13 +122,13 @@ impl Verdict {
 impl Origins {
     /// Returns the quality of the validation.
     pub fn verdict(&self) -> Verdict {
-        let nothing_kept = self.kept == Roas::default();
-        match (self.servers, self.answering) {
+        let nothing_kept = self.roas.kept == Roas::default();
+        match (self.servers, self.roas.answering) {
             (0, _) if nothing_kept => Verdict::NoServer,
             (0, _) => Verdict::FromCache,
             (_, None) => Verdict::NotRead,
             _ if self.missing().is_some() => Verdict::NoRoas,
-            _ if self.collapsed => Verdict::Collapsed,
+            _ if self.roas.collapsed => Verdict::Collapsed,
             (_, Some(0)) => Verdict::FromCache,
             (_, Some(_)) => Verdict::Live,
         }
@@ -152,10 +137,8 @@ impl Origins {
     /// Returns the families without a known ROA.
     fn missing(&self) -> Option<&'static str> {
         let none = |live: usize, kept: usize| live == 0 && kept == 0;
-        match (
-            none(self.live.ipv4, self.kept.ipv4),
-            none(self.live.ipv6, self.kept.ipv6),
-        ) {
+        let RoaFacts { live, kept, .. } = self.roas;
+        match (none(live.ipv4, kept.ipv4), none(live.ipv6, kept.ipv6)) {
             (true, true) => Some("IPv4 and IPv6"),
             (true, false) => Some("IPv4"),
             (false, true) => Some("IPv6"),
@@ -181,7 +164,7 @@ impl Origins {
                 "the RPKI servers serve {} IPv4 and {} IPv6 ROAs, before {} and {}; the last good \
                  table (roa.conf) stays in use. If they are right, remove roa.conf from the state \
                  directory",
-                self.live.ipv4, self.live.ipv6, self.kept.ipv4, self.kept.ipv6
+                self.roas.live.ipv4, self.roas.live.ipv6, self.roas.kept.ipv4, self.roas.kept.ipv6
             ),
             Verdict::NoRoas => {
                 let fate = if self.rejects_unknown {
@@ -206,14 +189,13 @@ mod tests {
     const SOME: Roas = Roas { ipv4: 30, ipv6: 20 };
 
     fn origins(servers: usize, answering: Option<usize>, live: Roas, kept: Roas) -> Origins {
-        Origins {
-            servers,
+        let roas = RoaFacts {
             answering,
             live,
             kept,
             collapsed: false,
-            rejects_unknown: true,
-        }
+        };
+        roas.under(servers, true)
     }
 
     #[test]
@@ -254,10 +236,8 @@ mod tests {
 
     #[test]
     fn a_collapse_is_an_alarm_that_says_what_to_do() {
-        let after = Origins {
-            collapsed: true,
-            ..origins(1, Some(1), Roas::default(), SOME)
-        };
+        let mut after = origins(1, Some(1), Roas::default(), SOME);
+        after.roas.collapsed = true;
         assert!(after.verdict().is_alarm());
         assert!(
             after.message().contains("remove roa.conf"),

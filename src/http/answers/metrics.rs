@@ -410,7 +410,7 @@ fn origins(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
         "Route origin authorisations",
         &["source", "family"],
     )?;
-    for (source, count) in [("rpki", now.live), ("cache", now.kept)] {
+    for (source, count) in [("rpki", now.roas.live), ("cache", now.roas.kept)] {
         roas.with_label_values(&[source, "ipv4"])
             .set(signed(count.ipv4 as u64));
         roas.with_label_values(&[source, "ipv6"])
@@ -427,7 +427,7 @@ fn origins(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
         .set(signed(now.servers as u64));
     servers
         .with_label_values(&["answering"])
-        .set(signed(now.answering.unwrap_or(0) as u64));
+        .set(signed(now.roas.answering.unwrap_or(0) as u64));
     let alarm = now.verdict().is_alarm();
     gauge(
         registry,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::diagnostics::Diagnostic;
 use super::outline::{Block, Outline, Statement, line_of};
@@ -61,7 +61,7 @@ pub struct OperatorProtocol {
 }
 
 /// The protocols that the operator's main file defines, so that the agent's files do not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Provided {
     /// The device protocol.

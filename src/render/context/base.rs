@@ -8,6 +8,7 @@ use super::shared::SharedVariables;
 use super::some;
 use crate::document::RpkiServer;
 use crate::model::{Endpoint, NodeType};
+use crate::observed::bird::Provided;
 use crate::render::input::{DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH};
 use crate::render::{BaseInput, Features, place};
 
@@ -22,19 +23,10 @@ pub(in crate::render) struct Base<'a> {
     rpki: Validation,
     has_policy: bool,
     drained: bool,
-    operator: Operator,
+    operator: Provided,
     loopback_interface: &'a str,
     #[serde(flatten)]
     shared: SharedVariables<'a>,
-}
-
-/// The protocols that the operator's main file defines.
-#[derive(Debug, Serialize)]
-struct Operator {
-    device: bool,
-    kernel4: bool,
-    kernel6: bool,
-    direct: bool,
 }
 
 /// The router.
@@ -119,12 +111,7 @@ impl<'a> Base<'a> {
             rpki: validation(input),
             has_policy: input.has_policy,
             drained: input.drained,
-            operator: Operator {
-                device: input.provided.device,
-                kernel4: input.provided.kernel4,
-                kernel6: input.provided.kernel6,
-                direct: input.provided.direct,
-            },
+            operator: input.provided,
             loopback_interface: input.loopback_interface,
             shared: SharedVariables::new(input.shared, reflector),
         }

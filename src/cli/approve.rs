@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::offline::Offline;
@@ -14,6 +13,7 @@ use crate::controller::Missing;
 use crate::controller::World;
 use crate::controller::world::HeldChange;
 use crate::document::Kind;
+use crate::http::HeldView;
 use crate::model::ObjectKey;
 use crate::store::{COMPLETE, Store};
 
@@ -41,11 +41,8 @@ pub struct Approve {
 /// One held change.
 #[derive(Serialize)]
 struct Row {
-    object: String,
-    change: String,
-    reason: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<Timestamp>,
+    #[serde(flatten)]
+    held: HeldView,
     approved: bool,
 }
 
@@ -151,13 +148,8 @@ fn is_meant(key: &ObjectKey, meant: &str) -> bool {
 }
 
 fn row(held: &HeldChange, approved: bool) -> Row {
-    Row {
-        object: held.key.to_string(),
-        change: held.change.clone(),
-        reason: held.reason.clone(),
-        since: held.since,
-        approved,
-    }
+    let held = held.clone().into();
+    Row { held, approved }
 }
 
 fn print(rows: &[Row]) {
@@ -166,11 +158,13 @@ fn print(rows: &[Row]) {
     }
     let cells = rows.iter().map(|row| {
         vec![
-            row.object.clone(),
+            row.held.object.clone(),
             if row.approved { "approved" } else { "held" }.to_owned(),
-            row.change.clone(),
-            row.since.map_or_else(|| "-".to_owned(), super::get::ago),
-            row.reason.clone(),
+            row.held.change.clone(),
+            row.held
+                .since
+                .map_or_else(|| "-".to_owned(), super::get::ago),
+            row.held.reason.clone(),
         ]
     });
     output::line(output::table(

@@ -97,6 +97,24 @@ struct Subject<'a> {
     overridden: Option<AppliedOverride>,
 }
 
+impl<'a> Subject<'a> {
+    /// Returns an object without specification, tunnel and claims.
+    fn bare(key: &'a ObjectKey, kind: Kind, name: &'a ObjectName, uid: &'a Uid) -> Self {
+        Self {
+            key,
+            kind,
+            name,
+            uid,
+            generation: 0,
+            endpoint: None,
+            claims: None,
+            hands_off: false,
+            spec: None,
+            overridden: None,
+        }
+    }
+}
+
 impl Subject<'_> {
     /// Returns the protocols that the object's text defines.
     fn protocols(&self) -> Vec<String> {

@@ -25,18 +25,7 @@ pub(super) async fn reconcile(
         return Next::Done(Outcome::Gone);
     }
     let name = ObjectName::sanitised(uid.as_str());
-    let subject = Subject {
-        key: &key,
-        kind: Kind::BgpSession,
-        name: &name,
-        uid,
-        generation: 0,
-        endpoint: None,
-        claims: None,
-        hands_off: false,
-        spec: None,
-        overridden: None,
-    };
+    let subject = Subject::bare(&key, Kind::BgpSession, &name, uid);
     let plan = |look: &Look| planning::orphan(uid, &look.view());
     let advanced = advance(ctx, &subject, world, seen, plan, progress).await;
     if let Ok(Advance::Next(next)) = advanced {

@@ -38,19 +38,14 @@ pub(super) async fn reconcile(
         .map(|loopback| loopback.interface.clone());
     let spec = node_spec(world);
     let subject = Subject {
-        key: &key,
-        kind: Kind::Node,
-        name: &name,
-        uid: &uid,
         generation: world.router_documents.node.generation,
-        endpoint: None,
         claims: Some(Claims {
             interface,
             protocols: Vec::new(),
         }),
-        hands_off: false,
         spec: spec.as_ref(),
         overridden: world.router_documents.node.exception.clone(),
+        ..Subject::bare(&key, Kind::Node, &name, &uid)
     };
     let before = record::status_before(ctx, &subject).await;
     // An interface that is refused for the node's own addresses keeps no session from BIRD.
@@ -298,18 +293,7 @@ fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<Str
 async fn maintenance_in_force(ctx: &Context, world: &World) {
     let name = single(Kind::Maintenance);
     let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
-    let subject = Subject {
-        key: &ObjectKey::Router,
-        kind: Kind::Maintenance,
-        name: &name,
-        uid: &uid,
-        generation: 0,
-        endpoint: None,
-        claims: None,
-        hands_off: false,
-        spec: None,
-        overridden: None,
-    };
+    let subject = Subject::bare(&ObjectKey::Router, Kind::Maintenance, &name, &uid);
     if world.maintenance.enabled {
         let MaintenanceState {
             enabled,
@@ -339,18 +323,9 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     let policy = &world.router_documents.policy;
     let name = single(Kind::RoutingPolicy);
     let uid = crate::model::Uid::local(Kind::RoutingPolicy.folder(), &name);
-    let key = ObjectKey::Policy;
     let subject = Subject {
-        key: &key,
-        kind: Kind::RoutingPolicy,
-        name: &name,
-        uid: &uid,
         generation: policy.generation,
-        endpoint: None,
-        claims: None,
-        hands_off: false,
-        spec: None,
-        overridden: None,
+        ..Subject::bare(&ObjectKey::Policy, Kind::RoutingPolicy, &name, &uid)
     };
     if settled && policy.valid {
         let spec = serde_json::to_value(&policy.spec).ok();

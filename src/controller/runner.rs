@@ -29,7 +29,7 @@ pub struct Runner {
     running: Runs<ObjectKey, Next>,
     /// Keys whose steps run in BIRD. Such a key takes part in passes meanwhile.
     committing: Runs<ObjectKey, Committed>,
-    /// The state of those steps, and results that no run has taken yet.
+    /// Their commits, and those whose results no run has taken yet.
     commits: BTreeMap<ObjectKey, Commit>,
     /// State of the reconciles that are not over.
     progress: BTreeMap<ObjectKey, Progress>,
@@ -214,11 +214,7 @@ impl Runner {
                 continue;
             }
             let mut progress = progress.unwrap_or_default();
-            match self.commit_of(&key) {
-                // An earlier run has not looked at this result yet.
-                Commit::None if matches!(progress.commit, Commit::Ended(_)) => {}
-                commit => progress.commit = commit,
-            }
+            progress.commit = self.commits.get(&key).cloned().unwrap_or_default();
             let (context, of, seen) = (Arc::clone(&self.context), key.clone(), seen.clone());
             self.running.start(key, async move {
                 match seen {
@@ -229,24 +225,22 @@ impl Runner {
         }
     }
 
-    /// Returns the state of a key's commit; a result is returned once.
-    fn commit_of(&mut self, key: &ObjectKey) -> Commit {
-        match self.commits.get(key) {
-            Some(Commit::Running(work)) => Commit::Running(work.clone()),
-            _ => self.commits.remove(key).unwrap_or_default(),
-        }
-    }
-
     /// Ends a run: of a reconcile that is over, or of a part of it.
     fn end_run(&mut self, key: ObjectKey, next: Option<Next>) -> (ObjectKey, Outcome) {
         self.context.pulse.end(&key);
+        if self
+            .commits
+            .get(&key)
+            .is_some_and(|commit| commit.open().is_none())
+        {
+            self.commits.remove(&key);
+        }
         let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed)) {
             Next::Done(outcome) => return (key, outcome),
             Next::Observe(progress) => (progress, PASS_GATHER),
             Next::Wait(progress, wait) => (progress, wait),
             Next::Commit(progress, steps) => {
-                let running = Commit::Running(steps.work());
-                self.commits.insert(key.clone(), running);
+                self.commits.insert(key.clone(), steps.commit.clone());
                 self.committing.start(key.clone(), steps.run());
                 (progress, COMMIT_WAIT)
             }
@@ -257,10 +251,9 @@ impl Runner {
 
     /// Keeps the result of a commit for the next run of its key, which reads it back.
     fn end_commit(&mut self, key: ObjectKey, committed: Option<Committed>) {
-        match committed {
-            Some(committed) => self.commits.insert(key.clone(), Commit::Ended(committed)),
-            None => self.commits.remove(&key),
-        };
+        if let Some(commit) = self.commits.get(&key) {
+            commit.end(committed);
+        }
         self.queue.add(key, Instant::now());
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -38,10 +39,54 @@ impl Work {
     }
 }
 
+/// BIRD's part of a key, shared by the runner and the key's runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Commit(Option<Arc<(Work, Mutex<State>)>>);
+
+#[derive(Debug)]
+enum State {
+    /// BIRD works on it.
+    Running,
+    /// It has ended, and no run has taken its result yet.
+    Ended(Committed),
+    Over,
+}
+
+impl Commit {
+    pub(super) fn begin(work: Work) -> Self {
+        Self(Some(Arc::new((work, Mutex::new(State::Running)))))
+    }
+
+    /// Keeps the result for the next run of the key, which reads it back. `None`: the task panicked.
+    pub(crate) fn end(&self, committed: Option<Committed>) {
+        if let Some(commit) = &self.0 {
+            *commit.1.lock() = committed.map_or(State::Over, State::Ended);
+        }
+    }
+
+    /// Returns the work if BIRD works on it, or no run has taken its result yet.
+    pub(crate) fn open(&self) -> Option<&Work> {
+        let (work, state) = &**self.0.as_ref()?;
+        (!matches!(*state.lock(), State::Over)).then_some(work)
+    }
+
+    /// Takes the result of a commit that has ended.
+    pub(super) fn take(&self) -> Option<(Work, Committed)> {
+        let (work, state) = &**self.0.as_ref()?;
+        let mut state = state.lock();
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Ended(committed) => Some((work.clone(), committed)),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
 /// The result of BIRD's part.
 #[derive(Debug)]
 pub(crate) struct Committed {
-    pub(super) work: Work,
     /// The steps that ran, each with its reason.
     pub(super) steps: Vec<String>,
     /// The reason why not all ran.
@@ -57,25 +102,17 @@ pub(crate) struct BirdSteps {
     /// Protocols that the object's text defines.
     pub(super) protocols: Vec<String>,
     pub(super) steps: Vec<Step>,
+    /// The state of these steps.
+    pub(crate) commit: Commit,
     /// BIRD's state from which the steps were planned.
     pub(super) bird: Arc<BirdState>,
 }
 
 impl BirdSteps {
-    /// Returns the steps for a comparison, as begun now.
-    pub(crate) fn work(&self) -> Work {
-        Work::of(self.steps.iter())
-    }
-
     /// Runs the steps.
     pub(crate) async fn run(self) -> Committed {
-        let work = self.work();
         let (steps, trouble) = self.take().await;
-        Committed {
-            work,
-            steps,
-            trouble,
-        }
+        Committed { steps, trouble }
     }
 
     /// Returns the steps that ran, and the reason why not all did.
@@ -176,8 +213,9 @@ fn is_base(step: &Step) -> bool {
     )
 }
 
-/// Commits the files that all sessions share, together with every changed session file: texts of one world belong
-/// together, and one reload loads them all.
+/// Commits the files that all sessions share, together with every changed session file. The sessions are due anyway, but
+/// at their own times: an old text may call a function that the shared files no longer define, and a session that
+/// backs off would then keep BIRD from reading them. One check and one reload are for all texts of one world.
 async fn commit(ctx: &Arc<Context>, world: &World, bird: &BirdState) -> Result<(), String> {
     let Ok(files) = &world.base else {
         return Ok(());

@@ -33,12 +33,12 @@ use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal};
 use crate::store::AppliedOverride;
 
 use apply::Trouble;
-use commit::BirdSteps;
-pub(super) use commit::Committed;
+use commit::{BirdSteps, Work};
+pub(super) use commit::{Commit, Committed};
 pub use facts::{expected, peer};
 pub use object::target;
 pub use observed::observed;
-pub(super) use progress::{Commit, Next, Progress};
+pub(super) use progress::{Next, Progress};
 use progress::{Part, bird_steps};
 use summary::Beginning;
 
@@ -212,7 +212,7 @@ async fn advance(
     }
     // What BIRD still works on may come or go with its end. A tunnel is repaired meanwhile, and removed only after it.
     let waits = part != Some(Part::Kernel) || subject.claims.is_none();
-    if matches!(progress.commit, Commit::Running(_)) && waits {
+    if progress.commit.open().is_some() && waits {
         if let Some(wait) = progress.wait(ctx.observer.is_patient()) {
             return Ok(Advance::Next(Box::new(Next::Wait(progress, wait))));
         }
@@ -260,6 +260,7 @@ async fn begin_commit(
         generation: subject.generation,
         protocols: subject.protocols(),
         steps: bird_steps(planned).cloned().collect(),
+        commit: Commit::begin(Work::of(bird_steps(planned))),
         bird: Arc::clone(&look.bird),
     };
     Ok(Next::Commit(progress, steps))

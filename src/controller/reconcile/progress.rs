@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::apply::Trouble;
-use super::commit::{BirdSteps, Committed, Work};
+use super::commit::{BirdSteps, Commit, Work};
 use super::is_bird;
 use super::summary::Beginning;
 use crate::controller::context::Waiter;
@@ -39,18 +39,6 @@ pub(super) enum Part {
     Bird,
 }
 
-/// BIRD's part of a key.
-#[derive(Debug, Default)]
-pub(crate) enum Commit {
-    /// No commit.
-    #[default]
-    None,
-    /// BIRD works on it.
-    Running(Work),
-    /// It has ended, and no run has taken its result yet.
-    Ended(Committed),
-}
-
 /// What a reconcile has done so far.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
@@ -66,7 +54,7 @@ pub(crate) struct Progress {
     pub(super) beginning: Option<Beginning>,
     /// Requests to recreate the object, which wait for the result.
     pub(super) waiting: Vec<Waiter>,
-    /// BIRD's part.
+    /// BIRD's part of the key; an earlier reconcile may have begun it.
     pub(crate) commit: Commit,
     /// The kernel's part that ran last, and the number of such parts since BIRD's last one.
     kernel: (Option<Work>, u8),
@@ -78,16 +66,15 @@ impl Progress {
     /// Takes the result of a commit that has ended. A failure of other steps than those that are planned now, such as
     /// of an older text, says nothing about the object.
     pub(super) fn take_commit(&mut self, planned: &Plan) {
-        let committed = match std::mem::take(&mut self.commit) {
-            Commit::Ended(committed) => committed,
-            other => return self.commit = other,
+        let Some((work, committed)) = self.commit.take() else {
+            return;
         };
-        let is_same = committed.work.is_of(bird_steps(planned));
+        let is_same = work.is_of(bird_steps(planned));
         self.steps.extend(committed.steps);
         if is_same {
             self.trouble = committed.trouble.or(self.trouble.take());
         }
-        self.bird.0 = Some(committed.work);
+        self.bird.0 = Some(work);
     }
 
     /// Returns the part of a plan that runs next; none after a failure, or when all have run. A removal removes
@@ -145,9 +132,7 @@ impl Progress {
     /// Returns how much longer the reconcile waits for a running commit; none once it has waited long enough. With
     /// `patient` it waits until the end.
     pub(super) fn wait(&self, patient: bool) -> Option<Duration> {
-        let Commit::Running(work) = &self.commit else {
-            return None;
-        };
+        let work = self.commit.open()?;
         let limit = match self.waiting.is_empty() {
             true => COMMIT_WAIT,
             false => COMMIT_WAIT_ATTENDED,

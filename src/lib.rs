@@ -42,6 +42,8 @@
 //! A pure module has no tokio, no filesystem, no clock and no process; `tests/it/purity.rs`
 //! checks that. The picture in one page is docs/architecture.md; the facts that comments cite are in docs/contract/.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests block"))]
+
 pub mod agent;
 pub mod bird;
 pub mod cli;

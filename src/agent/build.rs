@@ -1,3 +1,4 @@
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ use crate::sources::{self, Classes, Host, KeyFile, RpkiServers, Sources, Templat
 use crate::store::{OUTBOX, Store, StoreError};
 use crate::sync::{Calls, Requests, Syncer};
 use crate::telemetry::chain;
+use crate::util::fs;
+use crate::util::task::blocking;
 use crate::wire::Dialect;
 
 /// A reason why the agent does not start.
@@ -49,9 +52,6 @@ pub enum BuildError {
     /// A task ended, so that the agent cannot continue.
     #[error("a task of the agent ended early; the log names it")]
     TaskEnded,
-    /// A thread ended early.
-    #[error("starting was interrupted")]
-    Interrupted,
 }
 
 /// All parts of the agent.
@@ -103,19 +103,9 @@ impl Parts {
         Missing::look(&config).await?;
         put_back(&config.state.directory).await;
         let directory = config.state.directory.clone();
-        let store = blocking(move || Store::open(&directory))
-            .await??
-            .with_patience(FILES_QUIET);
-        if let Some(known) = store.identity() {
-            known_agents::note(&known.identity, store.dir());
-        }
         let schemas = config.state.schemas.clone();
-        let store = Arc::new(if schemas.is_dir() {
-            store.with_schemas(schemas)
-        } else {
-            store
-        });
-        Self::with_store(config, store).await
+        let store = blocking(move || open(&directory, schemas)).await?;
+        Self::with_store(config, Arc::new(store)).await
     }
 
     /// Builds the parts around an open state directory; a plan opens it read-only.
@@ -140,7 +130,7 @@ impl Parts {
     async fn assemble(config: Config, store: Arc<Store>, writes: bool) -> Result<Self, BuildError> {
         take_branch(&store).await;
         let secrets = Arc::clone(&store);
-        blocking(move || secrets.remember_secrets()).await?;
+        blocking(move || secrets.remember_secrets()).await;
         let mut workers = Workers::start(&config, &store, writes).await;
         let sources = Arc::new(workers.sources(&config, &store, writes).await?);
         let live = Arc::new(LiveConfig::new(config.clone()));
@@ -150,17 +140,17 @@ impl Parts {
         let counters = Arc::clone(committer.counters());
         let checker = Checker::new(&config.bird.binary, BIRD_CHECK, counters);
         let refused = Arc::new(RefusedItems::default());
-        let maker = WorldMaker::new(
+        let maker = Arc::new(WorldMaker::new(
             Arc::clone(&live),
             Arc::clone(&store),
             Arc::clone(&sources),
             checker,
             (workers.ownership.clone(), Arc::clone(&refused)),
-        );
+        ));
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let (journal, journalled) = mpsc::unbounded_channel();
         let kernel_counters = workers.kernel.counters();
-        let reports = Reports::new(outbox.clone());
+        let reports = Arc::new(Reports::new(outbox.clone()));
         let (context, tasks) = workers.context(&store, world, reports, journal);
         let history = History::new(store.dir()).accepting(is_document);
         let feed = Arc::new(Feed::new(store, Arc::new(history)));
@@ -308,7 +298,7 @@ impl Workers {
         store: &Arc<Store>,
         writes: bool,
     ) -> Result<Sources, BuildError> {
-        let key = open_key(config, store, &self.kernel, writes).await?;
+        let key = open_key(config, store, &self.kernel, writes).await;
         key.find_copy().await;
         let (rpki, work) = RpkiServers::kept(store);
         self.tasks.spawn("resolver of RPKI servers", work);
@@ -327,7 +317,7 @@ impl Workers {
         self,
         store: &Arc<Store>,
         world: watch::Receiver<Arc<World>>,
-        reports: Reports,
+        reports: Arc<Reports>,
         journal: mpsc::UnboundedSender<Entry>,
     ) -> (Arc<Context>, Tasks) {
         let committer = Arc::new(self.committer);
@@ -359,30 +349,35 @@ impl Workers {
     }
 }
 
+/// Opens the state directory, and notes it for other agents.
+fn open(directory: &Path, schemas: PathBuf) -> Result<Store, StoreError> {
+    let store = Store::open(directory)?.with_patience(FILES_QUIET);
+    if let Some(known) = store.identity() {
+        known_agents::note(&known.identity, store.dir());
+    }
+    Ok(match fs::is_dir(&schemas) {
+        true => store.with_schemas(schemas),
+        false => store,
+    })
+}
+
 /// Uses the listing of the history's branch if Git moved the work tree. If the history cannot be
 /// read there is no listing, so the agent changes nothing.
 async fn take_branch(store: &Arc<Store>) {
-    if store.moved().is_none() {
+    let moved = Arc::clone(store);
+    if blocking(move || moved.moved()).await.is_none() {
         return;
     }
     match History::new(store.dir()).branch().await {
         Ok(files) => {
             let taken = Arc::clone(store);
             let taken = blocking(move || taken.take_branch(&files)).await;
-            if let Ok(Err(error)) = taken {
+            if let Err(error) = taken {
                 warn!(error = %chain(&error), "the history's branch cannot be read");
             }
         }
         Err(error) => warn!(error = %chain(&error), "the history's branch cannot be read"),
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, BuildError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| BuildError::Interrupted)
 }
 
 /// Reads the key. If no key is readable, the kernel's links show whether this router has had one.
@@ -391,10 +386,10 @@ async fn open_key(
     store: &Arc<Store>,
     kernel: &LinuxKernel,
     starts: bool,
-) -> Result<KeyFile, BuildError> {
+) -> KeyFile {
     let path = config.wireguard.private_key_path.clone();
     let file = path.clone();
-    let is_there = blocking(move || matches!(keys::load(&file), Ok(Some(_)))).await?;
+    let is_there = blocking(move || matches!(keys::load(&file), Ok(Some(_)))).await;
     let view = match is_there {
         true => None,
         false => kernel.observe().await.ok(),
@@ -413,7 +408,7 @@ async fn ownership(store: &Arc<Store>) -> SharedOwnership {
             ..Ownership::of(known.identity)
         }));
     let listed = Arc::clone(store);
-    if let Ok(Ok(snapshot)) = blocking(move || listed.load()).await {
+    if let Ok(snapshot) = blocking(move || listed.load()).await {
         ownership.set_applied(
             snapshot.applied_links(),
             snapshot.applied_firewall(),
@@ -534,4 +529,43 @@ fn client_options(config: &Config, token: &TokenSource) -> Option<ClientOptions>
         max_retries: from.max_retries,
         retry_initial_delay: Duration::from_millis(from.retry_initial_delay),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::builder;
+    use crate::document::{Document, Kind, RoutingPolicySpec, RpkiServer};
+    use crate::store::{Area, Place};
+
+    #[tokio::test]
+    async fn lookup_with_the_same_address_builds_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path()).unwrap());
+        let mut policy = RoutingPolicySpec::default();
+        policy.rpki.servers = vec![RpkiServer {
+            host: "localhost".parse().unwrap(),
+            port: "8282".parse().unwrap(),
+        }];
+        let name = Place::single(Area::Documents, Kind::RoutingPolicy).name;
+        let document = Document::new(name, None, 1, policy.clone());
+        store.write_document(&document).unwrap();
+        let config = config::parse("node: {name: jp1, id: 1, asn: 64512}\n").unwrap();
+        let parts = Parts::rehearse(config, store).await.unwrap();
+        let (builder, rpki) = (&parts.builder, &parts.sources.rpki);
+        let (mut lookups, mut builds) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            // A name that is watched again is looked up again.
+            rpki.resolved(&RoutingPolicySpec::default()).await;
+            rpki.resolved(&policy).await;
+            lookups.push(rpki.known());
+            builder::publish(builder).await.unwrap();
+            builds.push(builder.maker.builds());
+        }
+        assert_ne!(lookups[0], lookups[1], "the lookups have times");
+        assert_eq!(builds, [1, 1]);
+        rpki.resolved(&RoutingPolicySpec::default()).await;
+        builder::publish(builder).await.unwrap();
+        assert_eq!(builder.maker.builds(), 2, "without the address");
+    }
 }

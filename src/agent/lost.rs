@@ -18,6 +18,7 @@ use crate::http::{
 use crate::intervals::LOST_DIRECTORY_POLL;
 use crate::model::{InterfaceName, ObjectName};
 use crate::telemetry::chain;
+use crate::util::task::blocking;
 use crate::util::version::{COMMIT, VERSION};
 
 /// Waits until the state directory is back, or an operator confirms that it is lost, and answers
@@ -54,9 +55,10 @@ pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationT
 /// Serves the local API until `stop`. Retries while the port is in use.
 async fn serve(config: Config, state: Arc<Waiting>, stop: CancellationToken) {
     loop {
+        let of_server = config.server.clone();
         let options = HttpOptions {
             listen: config.server.listen.clone(),
-            token: config.server.token_source(),
+            token: blocking(move || of_server.token_source()).await,
             state: state.clone(),
         };
         match Server::bind(&options).await {

@@ -39,7 +39,7 @@ use crate::intervals::{
 use crate::model::ObjectKey;
 use crate::sources::{RoaTask, limits};
 use crate::status::{Fact, Topic};
-use crate::util::task::blocking;
+use crate::util::task::{blocking, check_blocking_work};
 use crate::util::version::{COMMIT, VERSION};
 
 /// Number of such checks: 6 s.
@@ -79,6 +79,7 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
     let parts = Arc::new(Parts::build(config).await?);
     let api = parts.api();
     info!(router = %parts.config.node.name, version = VERSION, commit = COMMIT, "starting");
+    check_blocking_work();
     begin_key(&parts).await;
     let recording = begin_history(&parts).await;
     let mut tasks = std::mem::take(&mut *parts.tasks());

@@ -15,6 +15,8 @@ use crate::observed::bird::{Diagnostic, Version, diagnostics, text};
 use crate::ports::CheckError;
 use crate::util::exec::{ExecError, Run};
 use crate::util::file::Stamp;
+use crate::util::fs;
+use crate::util::task::blocking;
 
 /// Limit of the output that is kept, in bytes. The rest is drained and dropped; the deadline bounds the time.
 const MOST_OUTPUT: u64 = 256 * 1024;
@@ -89,8 +91,8 @@ impl Checker {
 
     /// Returns the version of the installed program, read again when its file changes. `None` if it cannot be run.
     pub async fn installed(&self) -> Option<Version> {
-        let file = self.file()?;
-        let stamp = Stamp::at(&file)?;
+        let program = self.program.clone();
+        let (file, stamp) = blocking(move || stamped(&program)).await?;
         if let Some((asked, at, version)) = &*self.asked.lock()
             && (asked, at) == (&file, &stamp)
         {
@@ -99,17 +101,6 @@ impl Checker {
         let version = self.version().await.ok()?;
         *self.asked.lock() = Some((file, stamp, version));
         Some(version)
-    }
-
-    /// Returns the file of the program, looked up in `PATH` as the system does.
-    fn file(&self) -> Option<PathBuf> {
-        if self.program.components().count() > 1 {
-            return Some(self.program.clone());
-        }
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .map(|folder| folder.join(&self.program))
-            .find(|file| file.is_file())
     }
 
     async fn run(
@@ -129,4 +120,16 @@ impl Checker {
             }),
         }
     }
+}
+
+/// Returns the file of a program, looked up in `PATH` as the system does, and its stamp.
+fn stamped(program: &Path) -> Option<(PathBuf, Stamp)> {
+    let file = match program.components().count() {
+        0 | 1 => std::env::split_paths(&std::env::var_os("PATH")?)
+            .map(|folder| folder.join(program))
+            .find(|file| fs::is_file(file))?,
+        _ => program.to_owned(),
+    };
+    let stamp = Stamp::at(&file)?;
+    Some((file, stamp))
 }

@@ -35,6 +35,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::util::fs;
 use clap::{Parser, Subcommand};
 
 pub use output::Format;
@@ -250,7 +251,7 @@ fn is_denied(error: &anyhow::Error) -> bool {
 
 fn is_root() -> bool {
     // The owner of a process's folder is its effective user (proc(5)).
-    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 /// Prints the errors in the arguments, or the requested help.

@@ -26,13 +26,15 @@ use crate::plan::firewall::FirewallView;
 use crate::plan::{Plan, Refusal};
 use crate::ports::CommitError;
 use crate::store::{AppliedDocument, COMPLETE, Snapshot, Store};
+use crate::util::fs;
+use crate::util::task::blocking;
 
 /// Opens the state directory for reading.
 ///
 /// # Errors
 /// When it does not exist, which is no error before the first start, or is not readable.
 pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
-    match std::fs::read_dir(directory) {
+    match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => anyhow::bail!(
             "state directory {} does not exist. First start: run `moenet-agent run`. Otherwise \
              check the mount and state.directory",
@@ -50,7 +52,7 @@ pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
 /// The observed and the wanted state of a router, at one moment. Created without any write.
 pub(crate) struct Offline {
     pub(crate) parts: Parts,
-    pub(crate) snapshot: Snapshot,
+    pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) world: Arc<World>,
     pub(crate) kernel: Arc<KernelView>,
     pub(crate) bird: Arc<BirdState>,
@@ -65,7 +67,7 @@ pub(crate) struct Offline {
 /// The wanted state of a router. Needs neither the kernel nor a running BIRD.
 pub(crate) struct Wanted {
     pub(crate) parts: Parts,
-    pub(crate) snapshot: Snapshot,
+    pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) world: Arc<World>,
     bird: Arc<BirdState>,
 }
@@ -75,7 +77,7 @@ impl Wanted {
     pub(crate) async fn read(config: Config) -> anyhow::Result<Self> {
         Missing::look(&config).await?;
         let directory = config.state.directory.clone();
-        let store = tokio::task::spawn_blocking(move || open(&directory)).await??;
+        let store = blocking(move || open(&directory)).await?;
         Self::of(Parts::with_store(config, Arc::new(store)).await?).await
     }
 
@@ -87,9 +89,10 @@ impl Wanted {
             .disk(|store| store.load_settled(Timestamp::now()))
             .await?;
         snapshot.complete |= parts.context.store.approved().contains(COMPLETE);
+        let snapshot = Arc::new(snapshot);
         parts.context.observer.wait_for_bird();
         let bird = parts.context.observer.bird(Instant::now()).await;
-        let world = parts.builder.maker.make(&snapshot, &bird).await?;
+        let world = parts.builder.maker.make(&snapshot, &bird).await;
         Ok(Self {
             parts,
             snapshot,
@@ -146,19 +149,15 @@ impl Wanted {
         let servers = rpki_resolved(&self.parts.builder, &self.world).await;
         let names = resolve(&self.parts, &self.world).await;
         if servers || names {
-            self.world = self.again().await?;
+            self.world = self.again().await;
         }
         Ok(self)
     }
 
     /// Rebuilds the world of the snapshot with the current facts.
-    pub(crate) async fn again(&self) -> anyhow::Result<Arc<World>> {
-        Ok(self
-            .parts
-            .builder
-            .maker
-            .make(&self.snapshot, &self.bird)
-            .await?)
+    pub(crate) async fn again(&self) -> Arc<World> {
+        let maker = &self.parts.builder.maker;
+        maker.make(&self.snapshot, &self.bird).await
     }
 }
 
@@ -171,7 +170,7 @@ impl Offline {
     /// Observes everything for a plan, which works before a router's first start too: its documents are fetched into a
     /// temporary directory.
     pub(crate) async fn before_start(config: Config) -> anyhow::Result<Self> {
-        if config.state.directory.exists() {
+        if fs::exists(&config.state.directory) {
             let wanted = Wanted::read(config.clone()).await?;
             if !wanted.is_untouched() {
                 return Self::beside(wanted).await;
@@ -343,10 +342,10 @@ impl Offline {
 async fn rehearsed(mut config: Config) -> anyhow::Result<Offline> {
     Missing::look(&config).await?;
     let unknown = "what a first start would do is unknown";
-    let directory = tempfile::tempdir().context("create a temporary directory")?;
+    let directory = fs::temporary_dir().context("create a temporary directory")?;
     config.state.directory = directory.path().join("state");
     let temporary = config.state.directory.clone();
-    let store = tokio::task::spawn_blocking(move || Store::open(&temporary)).await??;
+    let store = blocking(move || Store::open(&temporary)).await?;
     let parts = Arc::new(Parts::rehearse(config, Arc::new(store)).await?);
     crate::agent::fetch_once(&parts)
         .await

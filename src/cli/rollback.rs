@@ -1,9 +1,9 @@
 //! `rollback`: an override that restores an earlier applied state.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -20,6 +20,7 @@ use crate::history::{CommitId, History};
 use crate::model::ObjectName;
 use crate::store::{AppliedDocument, Area, Place, Slot};
 use crate::util::file::Writer;
+use crate::util::fs;
 
 /// Write an override that restores an earlier applied state.
 #[derive(Debug, Args)]
@@ -201,12 +202,13 @@ async fn comes_into_force(
     exception: Option<&OverrideSpec>,
 ) -> anyhow::Result<()> {
     let key = (kind, name.clone());
-    wanted.snapshot.overrides.remove(&key);
+    let snapshot = Arc::make_mut(&mut wanted.snapshot);
+    snapshot.overrides.remove(&key);
     if let Some(exception) = exception {
         let document = Document::new(name.clone(), None, 0, exception.clone());
-        wanted.snapshot.set_override(kind, document);
+        snapshot.set_override(kind, document);
     }
-    let world = wanted.again().await?;
+    let world = wanted.again().await;
     let object = objects::find(&world, &wanted.snapshot, &kind.path(name))?;
     if let Some(why) = object.refused() {
         anyhow::bail!("the rollback would be rejected, so nothing was written: {why}");

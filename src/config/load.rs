@@ -4,6 +4,7 @@ use super::{Config, Source};
 use crate::document::{self, DocumentError, parse_value};
 use crate::model::Secret;
 use crate::util::file;
+use crate::util::fs;
 
 /// The paths of the configuration when `--config` is not given.
 const PLACES: [&str; 3] = [
@@ -61,7 +62,10 @@ pub enum ConfigError {
 
 /// Returns the first path that has a configuration.
 pub(crate) fn found() -> Option<PathBuf> {
-    PLACES.iter().map(PathBuf::from).find(|path| path.exists())
+    PLACES
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| fs::exists(path))
 }
 
 /// Loads the configuration from `--config`, or from the first path that has one.

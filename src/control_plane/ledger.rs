@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 
 use crate::model::Uid;
 use crate::util::file::{self, Writer};
+use crate::util::fs;
 use crate::wire::{Modify, WireStatus};
 
 /// Size limit of the list, in bytes.
@@ -60,13 +61,14 @@ impl Ledger {
 
     /// A pipe without a reader is an error, and not a hang.
     fn append(&self, text: &str) -> io::Result<()> {
-        let mut file = File::options()
+        let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        let mut options = File::options();
+        options
             .append(true)
             .create(true)
             .mode(0o600)
-            .custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed())
-            .open(&self.0)?;
-        file.write_all(text.as_bytes())
+            .custom_flags(flags.bits().cast_signed());
+        fs::open(&self.0, &options)?.write_all(text.as_bytes())
     }
 
     fn note(&self, written: io::Result<()>) {

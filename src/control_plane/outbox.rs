@@ -1,8 +1,7 @@
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -14,6 +13,8 @@ use crate::intervals::{REFUSED_REPORT_RETRY, REFUSED_REPORT_RETRY_MAX};
 use crate::model::{ObjectName, Uid};
 use crate::util::backoff::Backoff;
 use crate::util::file::{self, Writer};
+use crate::util::fs;
+use crate::util::task::blocking;
 use crate::wire::{Modify, WireStatus};
 
 /// Size limit of a report, in bytes.
@@ -23,7 +24,7 @@ const MAX_BYTES: u64 = 64 * 1024;
 /// (docs/contract/control-plane.md#outbox): a directory with one file per session, which holds its
 /// newest state until it is acknowledged, across restarts.
 ///
-/// Files are small and writes rare, so its IO is blocking.
+/// Its functions block, except those that say otherwise.
 #[derive(Debug)]
 pub struct Outbox {
     directory: PathBuf,
@@ -185,7 +186,7 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Processes the statuses of a list. If the Control Plane changed a status to another than the acknowledged one, the
+    /// Processes the statuses of a list. Does not block. If the Control Plane changed a status to another than the acknowledged one, the
     /// same report is sent again at once. If it acknowledged the report and did not change what it lists, later and later.
     pub fn listed(&self, statuses: BTreeMap<Uid, WireStatus>) {
         let memory = &mut *self.memory.lock();
@@ -204,7 +205,12 @@ impl Outbox {
         });
     }
 
-    /// Returns the status that the Control Plane last listed for a session.
+    /// Returns the number of pending reports. Does not block.
+    pub fn waiting(&self) -> usize {
+        self.memory.lock().pending.len()
+    }
+
+    /// Returns the status that the Control Plane last listed for a session. Does not block.
     pub fn listed_status(&self, uid: &Uid) -> Option<WireStatus> {
         self.memory.lock().listed.get(uid).copied()
     }
@@ -281,30 +287,44 @@ impl Outbox {
         }
     }
 
-    /// Sends each pending report once. A report that the Control Plane refuses waits longer each
+    /// Runs work on files on a thread that may block.
+    async fn files<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let outbox = Arc::clone(self);
+        blocking(move || work(&outbox)).await
+    }
+
+    /// Removes the files of acknowledged reports, and returns the pending ones.
+    fn without_leftovers(&self) -> Result<Vec<Modify>, OutboxError> {
+        let leftover: Vec<_> = self.memory.lock().leftover.values().cloned().collect();
+        leftover.iter().for_each(|report| self.remove(report));
+        self.pending()
+    }
+
+    /// Sends each pending report once. Does not block. A report that the Control Plane refuses waits longer each
     /// time and blocks no other; an unreachable Control Plane ends the round.
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub async fn deliver_once(&self, client: &Client) -> Result<Delivery, OutboxError> {
-        let leftover: Vec<_> = self.memory.lock().leftover.values().cloned().collect();
-        leftover.iter().for_each(|report| self.remove(report));
+    pub async fn deliver_once(self: &Arc<Self>, client: &Client) -> Result<Delivery, OutboxError> {
         let mut delivery = Delivery::default();
         let mut over = false;
-        for report in self.pending()? {
+        for report in self.files(Self::without_leftovers).await? {
             if over || self.waits(&report) {
                 delivery.kept += 1;
                 continue;
             }
             match client.post_modify(&report).await {
                 Ok(()) => {
-                    self.acknowledge(&report);
+                    self.files(move |outbox| outbox.acknowledge(&report)).await;
                     delivery.delivered += 1;
                 }
                 Err(error) if is_gone(client, &error.failure) => {
                     tracing::info!(uid = %report.uuid, "the Control Plane no longer knows the \
                                                         session; report dropped");
-                    self.acknowledge(&report);
+                    self.files(move |outbox| outbox.acknowledge(&report)).await;
                     delivery.dropped += 1;
                 }
                 Err(error) => {
@@ -491,17 +511,14 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> OutboxErro
 }
 
 fn make(directory: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
+    fs::create_dirs(directory, 0o700)
 }
 
 /// Writes a file atomically.
 fn write(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     // A cleaning tool may have removed the folder; without the identity next to it, this is an
     // empty mount point and not the state directory.
-    if directory.with_file_name(crate::store::IDENTITY).exists() {
+    if fs::exists(directory.with_file_name(crate::store::IDENTITY)) {
         make(directory)?;
     }
     Writer::new(0o600).replace(path, text)

@@ -31,6 +31,7 @@ use crate::sources::probe::{Prober, Target};
 use crate::sources::resolve::Resolver;
 use crate::status::{NameFacts, RouteFacts};
 use crate::store::{AppliedDocument, Place, Store, StoreError};
+use crate::util::task::blocking;
 
 /// Everything that a reconcile works with.
 pub struct Context {
@@ -53,7 +54,7 @@ pub struct Context {
     /// Everything that is wanted.
     pub world: watch::Receiver<Arc<World>>,
     /// Reports to the Control Plane.
-    pub reports: Reports,
+    pub reports: Arc<Reports>,
     /// Steps that ran and are not yet in the history.
     pub taken: Taken,
     /// Changes that took effect, for the history.
@@ -329,13 +330,12 @@ impl Context {
     ) -> Result<T, StoreError> {
         let (store, before) = (Arc::clone(&self.store), self.store.trouble().is_some());
         let _turn = self.turns.disk().await;
-        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        let done = blocking(move || work(&store)).await;
         if !before && self.store.trouble().is_some() {
             // The task that builds worlds logs the error and retries sooner.
             self.reports.reload();
         }
-        // The closure does not panic, so the runtime is shutting down.
-        done.unwrap_or_else(|_| Err(StoreError::interrupted()))
+        done
     }
 
     /// As [`Self::disk`], for work that writes to the tree: waits for another git that changes the tree before it takes
@@ -356,12 +356,17 @@ impl Context {
         let begun = Instant::now();
         while begun.elapsed() < TREE_CHANGING_MAX {
             let store = Arc::clone(&self.store);
-            let at_work = tokio::task::spawn_blocking(move || store.is_git_at_work()).await;
-            if !at_work.unwrap_or_default() {
+            if !blocking(move || store.is_git_at_work()).await {
                 return;
             }
             tokio::time::sleep(GIT_AT_WORK_CHECK).await;
         }
+    }
+
+    /// Returns the position of HEAD while Git has moved the tree of the state directory.
+    pub async fn moved(&self) -> Option<String> {
+        let store = Arc::clone(&self.store);
+        blocking(move || store.moved()).await
     }
 
     /// Returns the reason why the history cannot be written.

@@ -74,7 +74,9 @@ impl Edits {
                     "Git restored documents that the Control Plane has removed; removing them again"
                 );
                 let subject = "Remove documents that Git restored";
-                self.feed.documents(Author::Agent, subject, objects, places);
+                let feed = &self.feed;
+                feed.documents(Author::Agent, subject, objects, places)
+                    .await;
             }
             Err(error) => {
                 debug!(error = %chain(&error), "restored documents not removed; the next listing tries again");
@@ -91,7 +93,9 @@ impl Edits {
         if !matches!(edit.change, Change::Edited { older: true, .. }) {
             return false;
         }
-        let Some(text) = self.context.store.text(&edit.place) else {
+        let place = edit.place.clone();
+        let read = self.context.disk(move |store| Ok(store.text(&place)));
+        let Ok(Some(text)) = read.await else {
             return false;
         };
         let committed = self
@@ -119,13 +123,13 @@ impl Edits {
             match done {
                 Ok(Absorbed::Overridden(_)) => {
                     info!(object = %place.relative().display(), "manual edit imported as an override");
-                    owner
-                        .into_iter()
-                        .for_each(|owner| self.feed.imported(&place, owner));
+                    if let Some(owner) = owner {
+                        self.feed.imported(&place, owner).await;
+                    }
                 }
                 Ok(Absorbed::Restored) => {
                     info!(object = %place.relative().display(), "Control Plane document restored");
-                    self.feed.put_back(&place);
+                    self.feed.put_back(&place).await;
                 }
                 Ok(Absorbed::TakenOver) => {
                     info!(object = %place.relative().display(), "uid removed: treating the document \
@@ -135,7 +139,7 @@ impl Edits {
                 Ok(Absorbed::GivenBack) => {
                     info!(object = %place.relative().display(), "uid restored: the Control Plane owns \
                                                              the document again");
-                    self.feed.put_back(&place);
+                    self.feed.put_back(&place).await;
                 }
                 Err(error) => {
                     let why = chain(&error);

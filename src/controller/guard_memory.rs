@@ -11,6 +11,7 @@ use super::guard::{Input, Ledger};
 use crate::document::{DocumentError, parse_list, to_yaml};
 use crate::store::{HELD, Store, StoreError};
 use crate::telemetry::chain;
+use crate::util::fs;
 
 /// The guard's ledger in `held.yaml`, and the guard's clock.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl GuardMemory {
             writable,
         } = self.state.lock().clone();
         // A tool that cleans the directory also removes this file.
-        let is_there = std::fs::symlink_metadata(store.dir().join(HELD)).is_ok();
+        let is_there = fs::symlink_metadata(store.dir().join(HELD)).is_ok();
         if *before == *ledger && writable && is_there {
             return true;
         }

@@ -10,6 +10,7 @@ use crate::document::{Phase, StatusBody};
 use crate::model::Uid;
 use crate::telemetry::chain;
 use crate::util::notices::Notices;
+use crate::util::task::blocking;
 use crate::wire::WireStatus;
 
 /// Reports of sessions to the Control Plane, from the comparison of its last list with the observation
@@ -59,42 +60,45 @@ impl Reports {
     }
 
     /// Reports a session that was observed.
-    pub fn session(&self, uid: &Uid, status: &StatusBody) {
-        let Some(listed) = self
-            .listed_status(uid)
-            .filter(|listed| listed.takes_error())
-        else {
+    pub async fn session(self: &Arc<Self>, uid: &Uid, status: &StatusBody) {
+        let Some((wire, why)) = self.due(uid, status) else {
             return;
         };
+        let (reports, uid) = (Arc::clone(self), uid.clone());
+        blocking(move || reports.put(&uid, wire, why)).await;
+    }
+
+    /// Returns the report of a session that was observed.
+    fn due(&self, uid: &Uid, status: &StatusBody) -> Option<(WireStatus, Option<String>)> {
+        let listed = self.listed_status(uid)?;
+        if !listed.takes_error() {
+            return None;
+        }
         match status.phase {
-            Phase::Error => self.error(uid, status.last_error.clone().unwrap_or_default()),
+            Phase::Error => {
+                let why = status.last_error.clone().unwrap_or_default();
+                self.failed.lock().insert(uid.clone(), why.clone());
+                Some((WireStatus::Error, Some(why)))
+            }
             Phase::Configured | Phase::Established | Phase::Degraded => {
                 let recovered = self.failed.lock().remove(uid).is_some();
-                if recovered || listed != WireStatus::Active {
-                    self.put(uid, WireStatus::Active, None);
-                }
+                (recovered || listed != WireStatus::Active).then_some((WireStatus::Active, None))
             }
             Phase::Pending
             | Phase::Disabled
             | Phase::Configuring
             | Phase::Paused
-            | Phase::Deleting => {}
+            | Phase::Deleting => None,
         }
     }
 
-    /// Reports a session that cannot be configured.
-    pub fn error(&self, uid: &Uid, why: String) {
-        self.failed.lock().insert(uid.clone(), why.clone());
-        self.put(uid, WireStatus::Error, Some(why));
-    }
-
-    /// Reports a session that is gone. Returns whether the report is safe on disk.
+    /// Reports a session that is gone. Blocks. Returns whether the report is safe on disk.
     pub fn gone(&self, uid: &Uid) -> bool {
         self.failed.lock().remove(uid);
         self.put(uid, WireStatus::Disabled, None)
     }
 
-    /// Moves the reports of a session to its new uuid.
+    /// Moves the reports of a session to its new uuid. Blocks.
     pub fn renew(&self, formerly: &Uid, uid: &Uid) {
         let mut failed = self.failed.lock();
         if let Some(why) = failed.remove(formerly) {

@@ -1,6 +1,6 @@
 //! One router's folder, with the files of its operator.
 
-use std::fs;
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::document::{DocumentError, parse_value};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
 use crate::util::file::{self, Stamp};
+use crate::util::fs;
 use crate::wire::Call;
 
 /// Maximum number of errors of one file that are logged at once.
@@ -61,15 +62,13 @@ impl Folder {
     pub(super) fn find(fleet: &Path, router: &str) -> Option<Self> {
         let router: ObjectName = router.parse().ok()?;
         let path = fleet.join(router.as_str());
-        path.join("router.yaml")
-            .exists()
-            .then_some(Self { path, router })
+        fs::exists(path.join("router.yaml")).then_some(Self { path, router })
     }
 
     /// Returns the folders of a fleet.
     pub(super) fn all(fleet: &Path) -> Vec<Self> {
         let entries = fs::read_dir(fleet).into_iter().flatten().flatten();
-        let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
+        let name = |entry: DirEntry| entry.file_name().into_string().ok();
         entries
             .filter_map(name)
             .filter_map(|name| Self::find(fleet, &name))
@@ -92,7 +91,7 @@ impl Folder {
 
     /// Returns whether the operator has put a file `maintenance` into the folder.
     pub(super) fn in_maintenance(&self) -> bool {
-        self.path.join("maintenance").exists()
+        fs::exists(self.path.join("maintenance"))
     }
 
     /// Returns the router's token. An error shows where the file is invalid but not its content,

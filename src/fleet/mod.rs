@@ -17,6 +17,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::util::fs;
+use crate::util::task::check_blocking_work;
 use tokio::net::TcpListener;
 
 pub use finding::Finding;
@@ -88,7 +90,7 @@ pub async fn serve(
     options: FleetOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), FleetError> {
-    if !options.dir.is_dir() {
+    if !fs::is_dir(&options.dir) {
         return Err(FleetError::NoDirectory(options.dir));
     }
     folder::sweep(&options.dir);
@@ -100,6 +102,7 @@ pub async fn serve(
     let listen = listener.local_addr().unwrap_or(listen);
     tracing::info!(%listen, fleet = %options.dir.display(), "embedded Control Plane listens");
     let (app, watcher) = watched(&options);
+    check_blocking_work();
     tokio::select! {
         () = crate::http::run(listener, app, shutdown) => {}
         () = watcher.run() => {}

@@ -2,7 +2,7 @@
 //! a thousand parses of its whole list.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 use crate::document::{DocumentError, parse_list};
 use crate::intervals::{FLEET_FILE_QUIET, FLEET_FILE_WAIT};
 use crate::util::file::{self, Stamp};
+use crate::util::fs;
+use crate::util::task::pause;
 
 /// Size limit of a fleet's file, in bytes; a list of twenty thousand sessions has about eight million.
 pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -56,7 +58,7 @@ impl Parsed {
 }
 
 /// Reads a file once it has been quiet for a moment. Blocks.
-pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
+pub(super) fn read_quiet(path: &Path) -> io::Result<(String, Metadata)> {
     let deadline = Instant::now() + FLEET_FILE_WAIT;
     loop {
         let (file, found) = file::open(path)?;
@@ -77,7 +79,7 @@ pub(super) fn read_quiet(path: &Path) -> io::Result<(String, fs::Metadata)> {
                 "it changes constantly; write it elsewhere and rename it",
             ));
         }
-        std::thread::sleep(wait.unwrap_or(FLEET_FILE_QUIET));
+        pause(wait.unwrap_or(FLEET_FILE_QUIET));
     }
 }
 

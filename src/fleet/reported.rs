@@ -3,7 +3,7 @@
 //! its own file, so that a router that reports a thousand sessions costs a thousand small writes.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::{ObjectName, Uid};
 use crate::util::file::{self, Writer};
+use crate::util::fs;
 use crate::wire::reference::{identity, write_status, written_status};
 use crate::wire::{Modify, WireStatus};
 
@@ -134,11 +135,7 @@ impl Reported {
         let mut line =
             json!({"at": Timestamp::now(), "modify": modify, "applied": applied}).to_string();
         line.push('\n');
-        fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)?
-            .write_all(line.as_bytes())
+        fs::open(path, File::options().create(true).append(true))?.write_all(line.as_bytes())
     }
 
     /// Reads a file of the server. Quarantines an invalid one: routers post all relevant content again.

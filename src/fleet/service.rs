@@ -21,6 +21,8 @@ use crate::http::{ApiError, TokenBucket, bearer, read_body, same};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::Secret;
 use crate::util::file::Stamp;
+use crate::util::fs;
+use crate::util::task::{blocking, spawn_blocking};
 use crate::wire::reference::{
     CONFIG_HASH, ROOT, ROUTER_NOT_FOUND, SESSION_NOT_FOUND, call, check_heartbeat, check_report,
     decode_modify, identity, written_status,
@@ -81,7 +83,7 @@ impl Watcher {
     pub async fn run(mut self) {
         loop {
             tokio::time::sleep(FLEET_POLL).await;
-            let looked = tokio::task::spawn_blocking(move || {
+            let looked = spawn_blocking(move || {
                 self.look();
                 self
             });
@@ -155,15 +157,16 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
             "unknown path; use /agent/<router>/<endpoint>",
         ));
     };
-    let folder = fleet.admit(router, &parts.headers)?;
+    let (door, router) = (Arc::clone(&fleet), router.to_owned());
+    let headers = parts.headers;
+    let folder = blocking(move || door.admit(&router, &headers)).await?;
     let wanted = Wanted::of(endpoint)
         .ok_or_else(|| ApiError::not_found("no such endpoint below /agent/<router>/"))?;
     if parts.method.as_str() != wanted.method() {
         return Err(ApiError::method_not_allowed(wanted.method()));
     }
     let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
-    // Reads and syncs files, so it must not run on a thread that serves others.
-    let answered = tokio::task::spawn_blocking(move || fleet.answer(&folder, wanted, &body)).await;
+    let answered = spawn_blocking(move || fleet.answer(&folder, wanted, &body)).await;
     answered
         .map_err(|error| ApiError::internal(error.to_string()))?
         .map(|value| Json(value).into_response())
@@ -188,7 +191,7 @@ impl Fleet {
     /// from a wrong token, as the API requires (docs/contract/fleet.md); names of routers are not
     /// secret.
     fn admit(&self, router: &str, headers: &HeaderMap) -> Result<Folder, ApiError> {
-        if !self.dir.is_dir() {
+        if !fs::is_dir(&self.dir) {
             return Err(ApiError::internal("the fleet directory is missing"));
         }
         let Some(token) = bearer(headers) else {

@@ -1,6 +1,5 @@
 //! `fleet validate`: finds everything that an agent would reject in a fleet directory, with its place.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use super::folder::{RouterFile, file_of};
 use super::parsed::MAX_BYTES;
 use crate::document::{parse_list, parse_value};
 use crate::util::file;
+use crate::util::fs;
 use crate::wire::Call;
 
 /// The calls whose answers come from files.
@@ -37,7 +37,7 @@ pub fn validate(dir: &Path) -> Result<Findings, FleetError> {
     let mut routers: Vec<PathBuf> = fs::read_dir(dir)
         .map_err(missing)?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.is_dir() && !hidden(path))
+        .filter(|path| fs::is_dir(path) && !hidden(path))
         .collect();
     routers.sort();
     let problems = routers

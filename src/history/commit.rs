@@ -1,18 +1,17 @@
 //! Commits: the content at the moment when a cause was recorded, as a stream for `git fast-import`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::intervals::OTHER_GIT_WAIT;
 use crate::redact::redact;
-use crate::store::{APPROVED, Area, BRANCH, IDENTITY, Place, is_moving, moved};
-use crate::util::file::{self, Stamp};
+use crate::store::{BRANCH, IDENTITY, Place};
+use crate::util::fs;
 
+use super::tree::{Contents, Tree, is_kept};
 use super::{CommitId, History, HistoryError};
 
 /// The author of a change.
@@ -103,12 +102,6 @@ pub struct Cause {
     pub body: Vec<String>,
 }
 
-/// The content of files at one moment; `None`: the file did not exist.
-pub type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
-
-/// Decides which contents may enter the history, for files whose path below the state directory is allowed.
-pub type Accepts = fn(&Path, &[u8]) -> bool;
-
 /// A cause with the content of its files.
 #[derive(Debug, Clone)]
 pub(super) struct Recorded {
@@ -118,55 +111,20 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
-    pub(super) fn new(dir: &Path, accepts: Accepts, cause: Cause) -> Self {
+    /// Reads the files of a cause. Blocks.
+    pub(super) fn new(tree: &Tree, cause: Cause) -> Self {
         let contents = match &cause.paths {
             Paths::All | Paths::Gone => None,
-            Paths::Some(paths) => Some(contents(dir, accepts, paths.iter().cloned())),
+            Paths::Some(paths) => Some(tree.read(paths.iter().cloned())),
             Paths::Exactly(exactly) => {
                 let mut kept = exactly.clone();
                 kept.retain(|path, content| {
-                    is_kept(path) && is_accepted(accepts, path, content.as_deref())
+                    is_kept(path) && tree.is_accepted(path, content.as_deref())
                 });
                 Some(kept)
             }
         };
         Self { cause, contents }
-    }
-}
-
-/// The files of the history that are not documents.
-pub const FILES: [&str; 4] = [".gitignore", "README.md", APPROVED, IDENTITY];
-
-/// Returns whether the history keeps a file. An allow list, so that no other file can enter: no
-/// observations, reports or secrets.
-pub(super) fn is_kept(path: &Path) -> bool {
-    FILES.iter().any(|name| path == Path::new(name))
-        || Place::parse(path).is_some_and(|place| place.area != Area::Status)
-}
-
-/// Reads files. Leaves out a file that cannot be read, is not a regular file of a document's size,
-/// or is not accepted: the history then neither changes nor loses it.
-fn contents(dir: &Path, accepts: Accepts, paths: impl Iterator<Item = PathBuf>) -> Contents {
-    let read = |path: PathBuf| {
-        content(&dir.join(&path))
-            .ok()
-            .map(|content| (path, content))
-    };
-    let kept = paths.filter(|path| is_kept(path)).filter_map(read);
-    kept.filter(|(path, content)| is_accepted(accepts, path, content.as_deref()))
-        .collect()
-}
-
-/// Returns whether a content may enter the history. A deletion always may.
-fn is_accepted(accepts: Accepts, path: &Path, content: Option<&[u8]>) -> bool {
-    content.is_none_or(|bytes| accepts(path, bytes))
-}
-
-fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match file::read_unlinked(path, file::DOCUMENT) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -176,8 +134,8 @@ impl History {
     /// # Errors
     /// Git fails. The files are unchanged; a later commit with [`Paths::All`] catches up.
     pub async fn commit(&self, cause: Cause) -> Result<Option<CommitId>, HistoryError> {
-        self.commit_recorded(&Recorded::new(&self.dir, self.accepts, cause))
-            .await
+        let recorded = self.files(move |tree| Recorded::new(tree, cause)).await;
+        self.commit_recorded(&recorded).await
     }
 
     pub(super) async fn commit_recorded(
@@ -212,42 +170,49 @@ impl History {
             Some(_) => None,
             None => {
                 self.wait_for_git().await;
-                Some(self.at_rest()?)
+                Some(self.files(Tree::at_rest).await?)
             }
         };
         let tip = self.tip().await?;
         let mut wanted = match (&recorded.contents, &recorded.cause.paths) {
             (Some(contents), _) => contents.clone(),
             (None, Paths::Gone) => {
-                let mut gone = self.read(self.known_paths(tip.as_ref()).await?);
+                let known = self.known_paths(tip.as_ref()).await?;
+                let mut gone = self.files(move |tree| tree.read(known)).await;
                 gone.retain(|_, content| content.is_none());
                 gone
             }
             (None, _) => {
                 let known = self.known_paths(tip.as_ref()).await?;
-                self.read(known.into_iter().chain(on_disk(&self.dir, Path::new(""))))
+                let read =
+                    |tree: &Tree| tree.read(known.into_iter().chain(tree.on_disk(Path::new(""))));
+                self.files(read).await
             }
         };
         // Recorded with the next cause: an identity alone is not a cause.
-        let identity = self.read([PathBuf::from(IDENTITY)]);
+        let identity = self.files(|tree| tree.read([PathBuf::from(IDENTITY)]));
+        let identity = identity.await;
         wanted.extend(identity.into_iter().filter(|(_, text)| text.is_some()));
         if let Some(at_rest) = at_rest
-            && self.at_rest()? != at_rest
+            && self.files(Tree::at_rest).await? != at_rest
         {
-            return Err(self.moved("being changed by another git"));
+            return Err(self.tree.moved("being changed by another git"));
         }
         let mut changed = self.changed(tip.as_ref(), wanted).await?;
         if changed.keys().all(|path| path == Path::new(IDENTITY)) {
             return Ok(None);
         }
         if tip.is_none() {
-            changed.extend(self.read([PathBuf::from(".gitignore")]));
+            changed.extend(
+                self.files(|tree| tree.read([PathBuf::from(".gitignore")]))
+                    .await,
+            );
             changed.retain(|_, content| content.is_some());
         }
         let stream = stream(&recorded.cause, tip.as_ref(), &changed);
         let import = ["fast-import", "--quiet", "--done", "--date-format=raw"];
         if let Err(error) = self.git.feed("commit", &import, stream).await {
-            self.remove_leftovers();
+            self.files(Tree::remove_leftovers).await;
             return Err(error);
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -255,33 +220,13 @@ impl History {
         self.tip().await
     }
 
-    /// Returns the index while the tree is that of the history's branch; content that is read
-    /// between two calls with the same result is of that tree.
-    fn at_rest(&self) -> Result<Option<Stamp>, HistoryError> {
-        if let Some(at) = moved(&self.dir) {
-            return Err(self.moved(at));
-        }
-        Ok(Stamp::at_unlinked(&self.dir.join(".git/index")))
-    }
-
     /// Waits for a limited time while another git holds the index, because it may be changing the
     /// tree. A lock that was created manually delays the commit only for that time.
     async fn wait_for_git(&self) {
         let begun = Instant::now();
-        while is_moving(&self.dir, Duration::ZERO) && begun.elapsed() < OTHER_GIT_WAIT {
+        while self.files(Tree::is_moving).await && begun.elapsed() < OTHER_GIT_WAIT {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    fn moved(&self, at: impl Into<String>) -> HistoryError {
-        HistoryError::Moved {
-            dir: self.dir.clone(),
-            at: at.into(),
-        }
-    }
-
-    fn read(&self, paths: impl IntoIterator<Item = PathBuf>) -> Contents {
-        contents(&self.dir, self.accepts, paths.into_iter())
     }
 
     /// Returns every document in the history.
@@ -337,27 +282,6 @@ fn first_commit(aside: &Path) -> Recorded {
         cause,
         contents: None,
     }
-}
-
-/// Lists the files below a folder that the history keeps. A folder that cannot be listed has none,
-/// and the history keeps its files, unless a file is proved to be deleted.
-fn on_disk(dir: &Path, folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir.join(folder))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let path = folder.join(entry.file_name());
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_kept(&path) {
-            found.push(path);
-        } else if is_folder && !hidden && folder.components().count() < 2 {
-            found.extend(on_disk(dir, &path));
-        }
-    }
-    found
 }
 
 /// Returns the commit in the format of `git fast-import`. All paths are of documents, so none needs quoting.

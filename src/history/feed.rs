@@ -16,6 +16,7 @@ use crate::document::parse_value;
 use crate::model::without_keys;
 use crate::store::{APPROVED, Area, Place, Snapshot, Store, StoreError};
 use crate::telemetry::chain;
+use crate::util::fs;
 use crate::util::task::blocking;
 
 /// Records causes of one state directory.
@@ -81,26 +82,52 @@ impl Feed {
 
     /// Starts to record: first all existing changes, before anything is added to them. Returns the task that commits,
     /// too.
-    pub async fn begin(&self) -> (Recording, impl Future<Output = ()> + Send + 'static) {
+    pub async fn begin(self: &Arc<Self>) -> (Recording, impl Future<Output = ()> + Send + 'static) {
         let (handle, work) = Arc::clone(&self.history).queue();
         self.leftovers(&handle).await;
         self.recorder.lock().replace(handle.clone());
         (Recording { handle }, work)
     }
 
+    /// Runs work on files on a thread that may block.
+    async fn files<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let feed = Arc::clone(self);
+        blocking(move || work(&feed)).await
+    }
+
     /// Records all document changes of a cause.
-    pub fn documents(&self, author: Author, subject: &str, body: Vec<String>, places: Vec<Place>) {
+    pub async fn documents(
+        self: &Arc<Self>,
+        author: Author,
+        subject: &str,
+        body: Vec<String>,
+        places: Vec<Place>,
+    ) {
         let paths = places.into_iter().collect();
-        self.record(author, subject, body, paths);
+        let subject = subject.to_owned();
+        self.files(move |feed| feed.record(author, subject, body, paths))
+            .await;
     }
 
     /// Records a file that is not a document.
-    pub fn file(&self, author: Author, subject: &str, body: Vec<String>, file: &str) {
+    pub async fn file(
+        self: &Arc<Self>,
+        author: Author,
+        subject: &str,
+        body: Vec<String>,
+        file: &str,
+    ) {
         let paths = Paths::Some(vec![PathBuf::from(file)]);
-        self.record(author, subject, body, paths);
+        let subject = subject.to_owned();
+        self.files(move |feed| feed.record(author, subject, body, paths))
+            .await;
     }
 
-    fn record(&self, author: Author, subject: &str, body: Vec<String>, paths: Paths) {
+    /// Reads the files of a cause, and records it. Blocks.
+    fn record(&self, author: Author, subject: String, body: Vec<String>, paths: Paths) {
         // A tree that Git moved holds no changes; it is compared after the return to the branch.
         if self.store.moved().is_some() {
             self.known.lock().behind = true;
@@ -108,7 +135,6 @@ impl Feed {
         }
         // Before the history takes causes, all existing changes count as leftovers of the last run.
         if let Some(handle) = &*self.recorder.lock() {
-            let subject = subject.to_owned();
             handle.record(Cause {
                 author,
                 paths,
@@ -120,26 +146,35 @@ impl Feed {
 
     /// Records operators' changes: their own documents, overrides, maintenance. The sync and the agent
     /// record their own writes.
-    pub async fn edits(&self, places: &BTreeSet<Place>) {
+    pub async fn edits(self: &Arc<Self>, places: &BTreeSet<Place>) {
         if places.is_empty() {
             return;
         }
         let _written = self.writing().await;
-        for (owner, places) in self.by_owner(places) {
-            let subject = self.edited(&places);
-            let author = Author::operator(owner);
-            self.documents(author, &subject, names(&places), places);
-        }
+        let places = places.clone();
+        self.files(move |feed| {
+            for (owner, places) in feed.by_owner(&places) {
+                let (author, subject) = (Author::operator(owner), feed.edited(&places));
+                let body = names(&places);
+                feed.record(author, subject, body, places.into_iter().collect());
+            }
+        })
+        .await;
     }
 
     /// Records operators' changes whose places are unknown: more at once than hints can hold, or lost
     /// events. Compares the existing files with the history.
-    pub async fn edits_anywhere(&self, places: &BTreeSet<Place>) {
+    pub async fn edits_anywhere(self: &Arc<Self>, places: &BTreeSet<Place>) {
         let _written = self.writing().await;
-        for (owner, places) in self.by_owner(places) {
-            let author = Author::operator(owner);
-            self.documents(author, "Edit several documents", Vec::new(), places);
-        }
+        let places = places.clone();
+        self.files(move |feed| {
+            for (owner, places) in feed.by_owner(&places) {
+                let (author, subject) = (Author::operator(owner), "Edit several documents");
+                let paths = places.into_iter().collect();
+                feed.record(author, subject.to_owned(), Vec::new(), paths);
+            }
+        })
+        .await;
     }
 
     /// Groups places by owner. All changes of one person at one moment are one cause: a rename, a copy
@@ -157,7 +192,7 @@ impl Feed {
     /// Returns the commit subject: `Edit overrides/sessions/wg_1.yaml`, `Remove …`, `Edit 3 documents`;
     /// a removed and an added file are a rename, which Git shows as one too.
     fn edited(&self, places: &[Place]) -> String {
-        let is_there = |place: &Place| std::fs::symlink_metadata(self.store.path(place)).is_ok();
+        let is_there = |place: &Place| fs::symlink_metadata(self.store.path(place)).is_ok();
         let path = |place: &Place| place.relative().display().to_string();
         match places {
             [one] if is_there(one) => format!("Edit {}", path(one)),
@@ -178,7 +213,7 @@ impl Feed {
     /// Owner of the file if it is, or was until its deletion, an operator's.
     fn person(&self, place: &Place) -> Option<u32> {
         let mut known = self.known.lock();
-        match std::fs::symlink_metadata(self.store.path(place)) {
+        match fs::symlink_metadata(self.store.path(place)) {
             Ok(file) => {
                 let text = self.store.text(place).unwrap_or_default();
                 let is_operators = place.area == Area::Overrides || !is_synced(&text);
@@ -192,28 +227,35 @@ impl Feed {
     }
 
     /// Records that a manual edit became an override.
-    pub fn imported(&self, place: &Place, owner: u32) {
+    pub async fn imported(self: &Arc<Self>, place: &Place, owner: u32) {
         let exception = place.within(Area::Overrides);
         self.known.lock().owners.insert(exception.clone(), owner);
         let path = place.relative();
         let subject = format!("Keep an edit of {} as an override", path.display());
         let places = vec![exception, place.clone()];
-        self.documents(Author::operator(owner), &subject, Vec::new(), places);
+        let author = blocking(move || Author::operator(owner)).await;
+        self.documents(author, &subject, Vec::new(), places).await;
     }
 
     /// Records that a document belongs to the sync again where the history has an operator's own document.
-    pub fn put_back(&self, place: &Place) {
+    pub async fn put_back(self: &Arc<Self>, place: &Place) {
         self.known.lock().owners.remove(place);
         let subject = format!("Put back {}", place.relative().display());
-        self.documents(Author::Agent, &subject, Vec::new(), vec![place.clone()]);
+        self.documents(Author::Agent, &subject, Vec::new(), vec![place.clone()])
+            .await;
     }
 
     /// Records the approval of held changes with its author.
-    pub fn approved(&self, objects: &BTreeSet<String>) {
+    pub async fn approved(self: &Arc<Self>, objects: &BTreeSet<String>) {
         if std::mem::replace(&mut self.known.lock().approved, objects.clone()) == *objects {
             return;
         }
-        let owner = std::fs::metadata(self.store.dir().join(APPROVED)).map_or(0, |file| file.uid());
+        let path = self.store.dir().join(APPROVED);
+        let author = move || {
+            let owner = fs::metadata(path).map_or(0, |file| file.uid());
+            Author::operator(owner)
+        };
+        let author = blocking(author).await;
         let subject = match objects.first() {
             Some(one) if objects.len() == 1 => format!("Approve {}", without_keys(one)),
             _ => format!("Approve {} changes", objects.len()),
@@ -223,20 +265,21 @@ impl Feed {
             .iter()
             .map(|object| without_keys(object).into_owned())
             .collect();
-        self.file(Author::operator(owner), &subject, body, APPROVED);
+        self.file(author, &subject, body, APPROVED).await;
     }
 
     /// Records documents that the sync wrote but could not record.
-    pub async fn synced(&self) {
+    pub async fn synced(self: &Arc<Self>) {
         if let Ok(snapshot) = self.load().await {
             let subject = "Sync what was not recorded";
             let places = writers(&snapshot).synced;
-            self.documents(Author::ControlPlane, subject, Vec::new(), places);
+            self.documents(Author::ControlPlane, subject, Vec::new(), places)
+                .await;
         }
     }
 
     /// Compares the history with the state directory if that failed at the start.
-    pub async fn catch_up(&self) {
+    pub async fn catch_up(self: &Arc<Self>) {
         let behind = self.known.lock().behind;
         let handle = self.recorder.lock().clone();
         if let (true, Some(handle)) = (behind, handle) {
@@ -258,30 +301,34 @@ impl Feed {
 
     /// Records all differences from the history at the start, each file under its author: a crash may
     /// have come between a write and its commit.
-    async fn leftovers(&self, handle: &HistoryHandle) {
-        if self.store.moved().is_some() {
-            self.known.lock().behind = true;
-            return;
+    async fn leftovers(self: &Arc<Self>, handle: &HistoryHandle) {
+        let handle = handle.clone();
+        let recorded = self.files(move |feed| feed.record_leftovers(&handle));
+        if let Err(error) = recorded.await {
+            warn!(
+                error = %chain(&error),
+                "history not compared with the state directory; trying again once the directory can be read"
+            );
         }
-        let snapshot = match self.load().await {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                self.known.lock().behind = true;
-                return warn!(
-                    error = %chain(&error),
-                    "history not compared with the state directory; trying again once the directory \
-                     can be read"
-                );
-            }
-        };
-        self.known.lock().behind = false;
+    }
+
+    fn record_leftovers(&self, handle: &HistoryHandle) -> Result<(), StoreError> {
+        self.known.lock().behind = true;
+        if self.store.moved().is_some() {
+            return Ok(());
+        }
+        let snapshot = self.store.load()?;
         let found = writers(&snapshot);
         let owned = found
             .persons
             .iter()
             .flat_map(|(owner, places)| places.iter().map(|place| (place.clone(), *owner)));
-        self.known.lock().owners.extend(owned);
+        let mut known = self.known.lock();
+        known.behind = false;
+        known.owners.extend(owned);
+        drop(known);
         leftover_causes(found).for_each(|cause| handle.record(cause));
+        Ok(())
     }
 }
 

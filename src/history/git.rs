@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::HistoryError;
 use crate::util::exec::{ExecError, Run};
+use crate::util::fs;
+use crate::util::task::blocking;
 
 /// Options that override the configuration of an operator or a distribution. Hooks and signing
 /// could wait for input; automatic packing would run inside a commit.
@@ -101,8 +103,12 @@ impl Git {
         input: Vec<u8>,
     ) -> Result<Output, HistoryError> {
         let run = self.command(args).input(input);
-        run.output().await.map_err(|error| match error {
-            ExecError::Start(source) => self.not_run(source),
+        let error = match run.output().await {
+            Ok(output) => return Ok(output),
+            Err(error) => error,
+        };
+        Err(match error {
+            ExecError::Start(source) => self.not_run(source).await,
             ExecError::Output(source) => {
                 HistoryError::io("read git's output in", &self.dir)(source)
             }
@@ -115,8 +121,9 @@ impl Git {
     }
 
     /// Returns why git could not be started: git is missing, or its working directory.
-    fn not_run(&self, source: io::Error) -> HistoryError {
-        match std::fs::read_dir(&self.dir) {
+    async fn not_run(&self, source: io::Error) -> HistoryError {
+        let dir = self.dir.clone();
+        match blocking(move || fs::read_dir(dir)).await {
             Ok(_) => HistoryError::NoGit {
                 program: self.program.clone(),
                 source,

@@ -17,6 +17,7 @@ mod id;
 mod query;
 mod queue;
 mod repair;
+mod tree;
 mod writers;
 
 use std::path::{Path, PathBuf};
@@ -25,17 +26,19 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-pub use commit::{Accepts, Author, Cause, Contents, FILES, Paths};
+pub use commit::{Author, Cause, Paths};
 pub use error::HistoryError;
 pub use feed::{Feed, Recording};
 pub use id::CommitId;
 pub use query::Entry;
 pub use queue::HistoryHandle;
+pub use tree::{Accepts, Contents, FILES};
 pub use writers::is_document;
 
-use crate::intervals::{GIT_CALL, GIT_PACKING, PACK_CHECK};
-use crate::store::state_directory;
+use crate::intervals::{GIT_CALL, GIT_PACKING};
+use crate::util::task::blocking;
 use git::Git;
+use tree::Tree;
 
 /// Number of loose objects, and of packs, from which the repository is packed.
 const LOOSE: u64 = 500;
@@ -63,11 +66,8 @@ const GITIGNORE: &str = "\
 /// The history of one state directory.
 #[derive(Debug)]
 pub struct History {
-    dir: PathBuf,
-    /// Identity of the directory when this value was created: nothing is written into another one.
-    directory: Option<String>,
+    tree: Tree,
     git: Git,
-    accepts: Accepts,
     /// Serializes commits.
     turn: Mutex<()>,
     /// Number of commits since the last check whether to pack.
@@ -88,12 +88,9 @@ impl History {
     pub fn with_program(dir: &Path, program: impl Into<PathBuf>, deadline: Duration) -> Self {
         let git = Git::new(dir, program.into(), deadline);
         let (turn, commits) = Default::default();
-        let directory = state_directory(dir);
         Self {
-            dir: dir.to_owned(),
-            directory,
+            tree: Tree::new(dir),
             git,
-            accepts: |_, _| true,
             turn,
             commits,
             index_behind: AtomicBool::new(true),
@@ -104,7 +101,17 @@ impl History {
     /// secret by mistake must not enter it.
     #[must_use]
     pub fn accepting(self, accepts: Accepts) -> Self {
-        Self { accepts, ..self }
+        let tree = Tree {
+            accepts,
+            ..self.tree
+        };
+        Self { tree, ..self }
+    }
+
+    /// Runs work on files on a thread that may block.
+    async fn files<T: Send + 'static>(&self, work: impl FnOnce(&Tree) -> T + Send + 'static) -> T {
+        let tree = self.tree.clone();
+        blocking(move || work(&tree)).await
     }
 
     /// Creates the repository if it is missing, and quarantines a broken one.
@@ -130,13 +137,7 @@ impl History {
     /// # Errors
     /// Git fails; the repository is unchanged.
     pub async fn maintain(&self) -> Result<(), HistoryError> {
-        let stamp = self.dir.join(".git/moenet-packed");
-        let age = std::fs::metadata(&stamp)
-            .and_then(|found| found.modified())
-            .ok();
-        let lately = age
-            .and_then(|at| at.elapsed().ok())
-            .is_some_and(|age| age < PACK_CHECK);
+        let lately = self.files(Tree::was_packed_lately).await;
         if lately && self.commits.load(Ordering::Relaxed) < PACK_AFTER {
             return Ok(());
         }
@@ -159,6 +160,6 @@ impl History {
                 .run("pack", &["gc", "--quiet"])
                 .await?;
         }
-        std::fs::write(&stamp, "").map_err(HistoryError::io("write", &stamp))
+        self.files(Tree::note_packed).await
     }
 }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::commit::is_kept;
+use super::tree::is_kept;
 use super::{CommitId, History, HistoryError};
 use crate::store::BRANCH;
+use crate::util::fs;
+use crate::util::task::blocking;
 
 /// One commit of a list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -140,8 +142,9 @@ impl History {
 
     /// Checks that a history without a commit is a new one, and not an unreadable one.
     async fn has_none_yet(&self) -> Result<(), HistoryError> {
-        let dir = self.dir.join(".git");
-        let found = match std::fs::symlink_metadata(&dir) {
+        let dir = self.tree.git_dir();
+        let path = dir.clone();
+        let found = match blocking(move || fs::symlink_metadata(path)).await {
             Ok(_) => self.git.run("read", &["rev-parse", "--git-dir"]).await,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(HistoryError::io("read", &dir)(error)),

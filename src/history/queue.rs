@@ -1,14 +1,14 @@
 //! Commits in the background: recording takes only as long as reading a few files.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::commit::{Accepts, Cause, Paths, Recorded};
+use super::commit::{Cause, Paths, Recorded};
+use super::tree::Tree;
 use super::{History, HistoryError};
 use crate::intervals::{HISTORY_RETRY, INDEX_REFRESH_MAX};
 use crate::util::backoff::Backoff;
@@ -21,8 +21,7 @@ const LINES: usize = 1000;
 /// Handle to record causes. Clones share the queue.
 #[derive(Debug, Clone)]
 pub struct HistoryHandle {
-    dir: PathBuf,
-    accepts: Accepts,
+    tree: Tree,
     queue: Arc<Queue>,
     health: watch::Receiver<Option<String>>,
 }
@@ -57,8 +56,7 @@ impl History {
         let queue = Arc::new(Queue::default());
         let (report, health) = watch::channel(None);
         let handle = HistoryHandle {
-            dir: self.dir.clone(),
-            accepts: self.accepts,
+            tree: self.tree.clone(),
             queue: Arc::clone(&queue),
             health,
         };
@@ -67,10 +65,10 @@ impl History {
 }
 
 impl HistoryHandle {
-    /// Records a cause with the current content of its files. Never waits for git; when too many
+    /// Records a cause with the current content of its files, whose reading blocks. Never waits for git; when too many
     /// causes wait, they are merged, and no change is lost.
     pub fn record(&self, cause: Cause) {
-        let recorded = Recorded::new(&self.dir, self.accepts, cause);
+        let recorded = Recorded::new(&self.tree, cause);
         let mut state = self.queue.causes.lock();
         let full = state.waiting.len() >= WAITING;
         match state.waiting.back_mut() {

@@ -1,3 +1,4 @@
+use std::fs::Permissions;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -9,6 +10,8 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::{HttpOptions, accept, app};
 use crate::config::{Listen, TokenSource};
+use crate::util::fs;
+use crate::util::task::blocking;
 
 /// A failure to listen.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +125,8 @@ impl Server {
         }
         if let Listen::Unix(path) = &listen {
             // Best effort: the next start recognizes a stale socket.
-            let _ = std::fs::remove_file(path);
+            let path = path.clone();
+            let _ = blocking(move || fs::remove_file(path)).await;
         }
     }
 }
@@ -130,17 +134,23 @@ impl Server {
 /// Binds to a temporary path and renames the socket, so that no client can connect before the mode is set.
 async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     make_way(path).await?;
+    let listen = Listen::Unix(path.to_owned());
     let failed = |source| ServeError::Bind {
-        listen: Listen::Unix(path.to_owned()),
+        listen: listen.clone(),
         source,
     };
+    let path = path.to_owned();
+    blocking(move || bind_beside(&path)).await.map_err(failed)
+}
+
+fn bind_beside(path: &Path) -> io::Result<UnixListener> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    let _ = std::fs::remove_file(&beside);
-    let listener = UnixListener::bind(&beside).map_err(failed)?;
-    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    std::fs::rename(&beside, path).map_err(failed)?;
+    let _ = fs::remove_file(&beside);
+    let listener = UnixListener::bind(&beside)?;
+    fs::set_permissions(&beside, Permissions::from_mode(0o660))?;
+    fs::rename(&beside, path)?;
     Ok(listener)
 }
 
@@ -152,7 +162,8 @@ async fn make_way(path: &Path) -> Result<(), ServeError> {
             reason,
         })
     };
-    let Ok(found) = std::fs::symlink_metadata(path) else {
+    let at = path.to_owned();
+    let Ok(found) = blocking(move || fs::symlink_metadata(at)).await else {
         return Ok(());
     };
     if !found.file_type().is_socket() {

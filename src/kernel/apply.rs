@@ -19,6 +19,7 @@ use crate::observed::Mark;
 use crate::observed::kernel::{Link, LinkKind, Sysctl};
 use crate::observed::mark::Alias;
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
+use crate::util::task::blocking;
 
 impl LinuxKernel {
     pub(super) async fn run(&self, action: &KernelAction) -> Result<(), Fault> {
@@ -286,9 +287,7 @@ impl LinuxKernel {
                 count(&self.counters.wireguard_writes);
                 let (interface, patch) = (interface.clone(), patch.clone());
                 let set = move || wireguard::set(&interface, &patch);
-                Ok(tokio::task::spawn_blocking(set)
-                    .await
-                    .map_err(io::Error::other)??)
+                Ok(blocking(set).await?)
             }
             _ => Err(Fault::said("it is not a WireGuard link")),
         }
@@ -366,9 +365,7 @@ impl LinuxKernel {
         count(&self.counters.sysctl_writes);
         let interface = interface.cloned();
         let write = move || sysctl::write(interface.as_ref(), key, value);
-        Ok(tokio::task::spawn_blocking(write)
-            .await
-            .map_err(io::Error::other)??)
+        Ok(blocking(write).await?)
     }
 
     async fn delete(&self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {

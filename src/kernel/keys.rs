@@ -1,8 +1,7 @@
 //! The router's own WireGuard key.
 
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
@@ -10,6 +9,7 @@ use wireguard_control::Key;
 
 use crate::model::{Invalid, PrivateKey, PublicKey};
 use crate::util::file::{self, Writer};
+use crate::util::fs;
 
 /// Reason why there is no private key.
 #[derive(Debug, thiserror::Error)]
@@ -104,10 +104,7 @@ fn write_new(path: &Path, key: &PrivateKey) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
+    fs::create_dirs(folder, 0o700)?;
     let text = format!("{}\n", key.to_base64().expose());
     match Writer::new(0o600).sole().create(path, text.as_bytes())? {
         true => Ok(()),
@@ -126,6 +123,7 @@ pub fn sweep(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777

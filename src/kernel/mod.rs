@@ -162,7 +162,7 @@ impl Kernel for LinuxKernel {
 
     async fn is_starting(&self, interface: &InterfaceName) -> bool {
         // In this order: a link that its process creates in between is found.
-        if !self.userspace.is_running(interface) {
+        if !self.userspace.is_running(interface).await {
             return false;
         }
         let link = self.fresh(interface).await;

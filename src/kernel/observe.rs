@@ -13,6 +13,7 @@ use super::{address_message, link_message, route_message, sysctl, uapi, wireguar
 use crate::model::InterfaceName;
 use crate::observed::kernel::{KernelView, LinkKind, Sysctl, Unread, WireGuard};
 use crate::observed::{Mark, Ownership};
+use crate::util::task::blocking;
 
 /// Number of control sockets queried at the same time.
 const AT_ONCE: usize = 32;
@@ -58,10 +59,9 @@ pub(super) async fn observe(
     let devices = names(|kind, _| *kind == LinkKind::WireGuard);
     let tuns = names(|kind, _| *kind == LinkKind::Tun);
     let (from_thread, from_sockets) = tokio::join!(
-        tokio::task::spawn_blocking(move || read_blocking(&read_sysctls_of, devices)),
+        blocking(move || read_blocking(&read_sysctls_of, devices)),
         async { ask_sockets(netlink, userspace, tuns).await }
     );
-    let from_thread = from_thread.map_err(io::Error::other)?;
     view.all = from_thread.all;
     for (name, sysctls) in from_thread.sysctls {
         if let Some(link) = view.links.get_mut(&name) {

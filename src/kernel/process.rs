@@ -1,12 +1,13 @@
 //! Processes of userspace WireGuard, known by their command line: `<program> <interface>`.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirEntry};
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::model::InterfaceName;
+use crate::util::fs;
 
 /// Returns the processes of a link in this network namespace.
 pub(super) fn of(program: &OsStr, interface: &InterfaceName) -> Vec<Pid> {

@@ -4,6 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Returns the local address that the kernel would use for packets to this address; `None` when there is no route.
 /// Connecting a UDP socket looks the route up and sends nothing.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "neither `bind` nor `connect` of a UDP socket waits"
+)]
 pub fn source_towards(remote: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = match remote {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -2,12 +2,13 @@
 //! process. Paths are joined, so that a dot in an interface's name is kept.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use crate::model::InterfaceName;
 use crate::observed::kernel::Sysctl;
+use crate::util::fs;
 
 fn path(interface: &str, key: Sysctl) -> PathBuf {
     let (family, key) = key.path();
@@ -50,10 +51,7 @@ pub(super) fn write(interface: Option<&InterfaceName>, key: Sysctl, value: i64) 
         return Ok(());
     }
     // Not `fs::write`, which would try to create a missing file.
-    fs::OpenOptions::new()
-        .write(true)
-        .open(path)?
-        .write_all(value.to_string().as_bytes())
+    fs::open(path, File::options().write(true))?.write_all(value.to_string().as_bytes())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Pid;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
@@ -19,6 +20,8 @@ use super::error::Fault;
 use super::{process, uapi};
 use crate::intervals::{USERSPACE_KILL, USERSPACE_POLL, USERSPACE_START};
 use crate::model::InterfaceName;
+use crate::util::fs;
+use crate::util::task::blocking;
 
 /// The program, and the directory of its sockets.
 #[derive(Debug, Clone)]
@@ -43,7 +46,7 @@ impl Userspace {
         let deadline = Instant::now() + USERSPACE_START;
         while !uapi::answers(&socket).await {
             if exit.is_some_and(|status| !status.success()) || Instant::now() > deadline {
-                return Err(Fault::said(diagnose(&program, interface, exit)));
+                return Err(Fault::said(diagnose(&program, interface, exit).await));
             }
             sleep(USERSPACE_POLL).await;
         }
@@ -87,8 +90,14 @@ impl Userspace {
     }
 
     /// Returns whether a process of this link runs.
-    pub(super) fn is_running(&self, interface: &InterfaceName) -> bool {
-        !process::of(&self.program(), interface).is_empty()
+    pub(super) async fn is_running(&self, interface: &InterfaceName) -> bool {
+        !self.processes(interface).await.is_empty()
+    }
+
+    /// Returns the processes of this link.
+    async fn processes(&self, interface: &InterfaceName) -> Vec<Pid> {
+        let (program, interface) = (self.program(), interface.clone());
+        blocking(move || process::of(&program, &interface)).await
     }
 
     /// Waits until the process of a deleted link has ended, and removes a socket on which no process
@@ -97,7 +106,7 @@ impl Userspace {
         let socket = self.socket(interface);
         if !ends_within(USERSPACE_START, &socket).await {
             // A hung process does not notice that its device is gone.
-            for pid in process::of(&self.program(), interface) {
+            for pid in self.processes(interface).await {
                 let killed = process::kill(pid);
                 warn!(%interface, pid = pid.as_raw_nonzero(), killed, "userspace WireGuard of a deleted link hangs, sent SIGKILL");
             }
@@ -108,7 +117,7 @@ impl Userspace {
                 )));
             }
         }
-        match std::fs::remove_file(&socket) {
+        match blocking(move || fs::remove_file(socket)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
@@ -159,9 +168,13 @@ fn missing(program: &OsString, error: io::Error) -> Fault {
     ))
 }
 
-fn diagnose(program: &OsString, interface: &InterfaceName, exit: Option<ExitStatus>) -> String {
+async fn diagnose(
+    program: &OsString,
+    interface: &InterfaceName,
+    exit: Option<ExitStatus>,
+) -> String {
     let program = program.to_string_lossy();
-    if !Path::new("/dev/net/tun").exists() {
+    if !blocking(|| fs::exists("/dev/net/tun")).await {
         return format!("{program} needs /dev/net/tun, which is missing; run `modprobe tun`");
     }
     match exit {

@@ -11,6 +11,7 @@ use crate::kernel::LinuxKernel;
 use crate::model::{self, Endpoint, InterfaceName, Port};
 use crate::telemetry::chain;
 use crate::util::file;
+use crate::util::task::blocking;
 
 /// Largest table that is read, in bytes: about ten thousand addresses.
 const TABLE: u64 = 4 * 1024 * 1024;
@@ -28,13 +29,15 @@ impl Host {
 
     /// Reads the current addresses that the host has and must reach.
     pub(crate) async fn look(&self, config: &Config) -> HostAddresses {
-        let mut found = HostAddresses {
-            names: self.names.addresses(),
-            ..HostAddresses::default()
-        };
+        let mut found = blocking(|| {
+            let mut found = HostAddresses::default();
+            name_servers(&mut found);
+            own_addresses(&mut found);
+            found
+        })
+        .await;
+        found.names = self.names.addresses();
         self.control_plane(config, &mut found);
-        name_servers(&mut found);
-        own_addresses(&mut found);
         match self.kernel.gateways().await {
             Ok(gateways) => found.gateways.extend(gateways),
             Err(error) => found.unread("the gateways of this host", &chain(&error)),

@@ -24,6 +24,7 @@ use crate::status::{RoaFacts, Roas as Count, Verdict};
 use crate::store::Store;
 use crate::telemetry::chain;
 use crate::util::file::Stamp;
+use crate::util::fs;
 use crate::util::notices::Notices;
 use crate::util::task::blocking;
 
@@ -60,7 +61,7 @@ impl Roas {
     /// previous table stays in use.
     pub(crate) fn kept(&self, store: &Store) -> Option<Arc<RoaTable>> {
         let mut state = self.state.lock();
-        let stamp = match std::fs::metadata(store.dir().join(FILE)) {
+        let stamp = match fs::metadata(store.dir().join(FILE)) {
             Ok(found) => Some(Stamp::of(&found)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 (state.kept, state.stamp) = (None, None);

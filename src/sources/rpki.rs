@@ -102,6 +102,19 @@ impl RpkiServers {
         self.resolver.all()
     }
 
+    /// The names with their addresses and errors, without the times of the lookups.
+    pub(crate) fn names(&self) -> BTreeMap<Endpoint, RpkiName> {
+        let name = |(endpoint, known): (Endpoint, Resolution)| {
+            let name = RpkiName {
+                endpoint: endpoint.clone(),
+                address: known.address.map(|address| address.ip()),
+                error: known.error,
+            };
+            (endpoint, name)
+        };
+        self.known().into_iter().map(name).collect()
+    }
+
     /// Waits until the resolution of a name changes, or starts or stops failing.
     pub(super) async fn changed(&self) {
         self.resolver.changed().await;

@@ -15,7 +15,7 @@ mod origins;
 pub use action::{BIRD_DOWN, IDENTITY_UNKNOWN, next_action};
 pub use assess::{
     Acceptance, BabelFacts, BirdFacts, Expected, Facts, HANDSHAKE_STALE, Hold, NameFacts,
-    RouteFacts, Service, TunnelFacts, approve, assess, paused, state_word,
+    ObjectFacts, RouteFacts, Service, TunnelFacts, approve, assess, paused, state_word,
 };
 pub use changed::changed;
 pub use conditions::Conditions;

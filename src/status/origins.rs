@@ -49,6 +49,15 @@ pub struct RpkiName {
 }
 
 impl RpkiName {
+    /// Returns a name without a lookup.
+    pub fn unknown(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            address: None,
+            error: None,
+        }
+    }
+
     /// Returns what is wrong with the name, and the agent's reaction.
     pub fn problem(&self) -> Option<String> {
         let error = self.error.as_ref()?;

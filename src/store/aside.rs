@@ -2,7 +2,6 @@
 //! a file that a full disk truncated. When the Control Plane removes the object, such a file is
 //! renamed instead of deleted.
 
-use std::fs;
 use std::path::Path;
 
 use crate::document::{DocumentError, Kind, Spec, parse, parse_value, with_spec};
@@ -10,6 +9,7 @@ use crate::document::{DocumentError, Kind, Spec, parse, parse_value, with_spec};
 use super::synced::is_taken_over;
 use super::{Place, Store, StoreError, read};
 use crate::util::file::quarantine;
+use crate::util::fs;
 
 impl Store {
     /// Quarantines an invalid file in the place of a synced document. `false`: there is no such

@@ -11,6 +11,7 @@ use super::patience::Patience;
 use super::read::{self, Text, TextHash};
 use super::{AppliedDocument, Place};
 use crate::util::file::Stamp;
+use crate::util::fs;
 
 /// A document with the attributes of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,7 +241,7 @@ impl<D: Parsed> Cache<D> {
         let lost = self
             .entries
             .iter_mut()
-            .filter(|(path, entry)| !entry.seen && std::fs::symlink_metadata(path).is_err());
+            .filter(|(path, entry)| !entry.seen && fs::symlink_metadata(path).is_err());
         let kept = lost.filter_map(|(_, entry)| {
             let stored = entry.slot.as_ref().ok()?;
             entry.seen = true;

@@ -101,11 +101,6 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns the error for a thread that ended before its work was done.
-    pub(crate) fn interrupted() -> Self {
-        Self::Bug("work on the state directory was interrupted".to_owned())
-    }
-
     /// Adds the attempted operation and the file to an [`io::Error`]; for `map_err`.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::intervals::INDEX_LOCK_STALE;
 use crate::util::file::{self, Stamp};
+use crate::util::fs;
 
 /// The branch of the history.
 pub(crate) const BRANCH: &str = "refs/heads/main";
@@ -37,7 +38,7 @@ pub(crate) fn moved(dir: &Path) -> Option<String> {
 /// all files are written, and writes HEAD after that.
 pub(crate) fn is_moving(dir: &Path, quiet: Duration) -> bool {
     let own = own_index(dir);
-    let found = |file: &str| std::fs::symlink_metadata(dir.join(".git").join(file)).ok();
+    let found = |file: &str| fs::symlink_metadata(dir.join(".git").join(file)).ok();
     let is_younger = |found: &Metadata, age: Duration| {
         let at = found.modified().ok();
         at.and_then(|at| at.elapsed().ok())
@@ -64,7 +65,7 @@ struct OwnIndex {
 static OWN_INDEX: Mutex<BTreeMap<PathBuf, OwnIndex>> = Mutex::new(BTreeMap::new());
 
 fn canonical(dir: &Path) -> PathBuf {
-    std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
+    fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
 }
 
 fn own_index(dir: &Path) -> OwnIndex {
@@ -85,7 +86,7 @@ impl IndexWrite {
     /// Begins a write; `None` while another git holds the index.
     pub(crate) fn begin(dir: &Path) -> Option<Self> {
         let dir = canonical(dir);
-        if dir.join(".git").join(INDEX_LOCK).exists() {
+        if fs::exists(dir.join(".git").join(INDEX_LOCK)) {
             return None;
         }
         OWN_INDEX.lock().entry(dir.clone()).or_default().is_writing = true;
@@ -94,7 +95,7 @@ impl IndexWrite {
 
     /// Records the index that the agent's git has left.
     pub(crate) fn done(&self) {
-        let found = std::fs::symlink_metadata(self.0.join(".git").join(INDEX)).ok();
+        let found = fs::symlink_metadata(self.0.join(".git").join(INDEX)).ok();
         OWN_INDEX.lock().entry(self.0.clone()).or_default().left = found.as_ref().map(Stamp::of);
     }
 }
@@ -116,5 +117,5 @@ pub(crate) fn is_id(text: &str) -> bool {
 
 fn has_branch(git: &Path) -> bool {
     let packed = || file::read_text(&git.join("packed-refs"), MAX_BYTES).unwrap_or_default();
-    git.join(BRANCH).exists() || packed().lines().any(|line| line.ends_with(BRANCH))
+    fs::exists(git.join(BRANCH)) || packed().lines().any(|line| line.ends_with(BRANCH))
 }

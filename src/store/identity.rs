@@ -3,7 +3,7 @@
 //! "no sessions".
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -13,6 +13,7 @@ use super::{HEAD_FOLLOWS, Store, StoreError, at_branch, atomic, moved};
 use crate::model::Identity;
 use crate::observed::Succession;
 use crate::util::file;
+use crate::util::fs;
 
 /// The file with the identity. The history has it too.
 pub const IDENTITY: &str = "identity";
@@ -124,7 +125,7 @@ impl Store {
 pub(super) fn keep_copy(dir: &Path, known: &StateIdentity) {
     let (copy, text) = (dir.join(COPY), known.text());
     let kept = file::read_text(&copy, file::TOKEN).is_ok_and(|kept| kept == text);
-    if !kept && dir.join(".git").is_dir() {
+    if !kept && fs::is_dir(dir.join(".git")) {
         // The next listing retries.
         let _ = atomic::write(&copy, text.as_bytes(), 0o644);
     }
@@ -318,14 +319,12 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
 /// On a read-only file system the existing lock file is opened.
 fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let writable = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path);
+    options.read(true).write(true).create(true).truncate(false);
+    let writable = fs::open(path, &options);
     writable.or_else(|error| match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => File::open(path).map_err(|_| error),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            fs::open(path, File::options().read(true)).map_err(|_| error)
+        }
         _ => Err(error),
     })
 }

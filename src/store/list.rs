@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::document::{self, Document, DocumentError, Kind, Spec};
 use crate::model::{ObjectName, Uid, plain_key};
 use crate::redact::find_secret;
+use crate::util::fs;
 
 use super::aside::is_own;
 use super::cache::{Cache, Outcome, Parsed, Slot, Stored};

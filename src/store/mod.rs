@@ -53,8 +53,8 @@ mod watch;
 mod write;
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, TryLockError};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -62,6 +62,8 @@ use std::time::{Duration, Instant};
 use crate::intervals::{APPROVALS_WAIT, HEAD_FOLLOWS};
 use crate::observed::Succession;
 use crate::util::file;
+use crate::util::fs;
+use crate::util::task::pause;
 
 pub use absorb::Absorbed;
 pub use any::{AnyDocument, AnySlot};
@@ -472,10 +474,10 @@ fn change_approvals(
     moved::wait_for_git(dir, HEAD_FOLLOWS, Instant::now());
     at_branch(dir)?;
     let lock = dir.join(APPROVALS_LOCK);
-    let mut options = fs::OpenOptions::new();
+    let mut options = File::options();
     // Another user who could open it could hold it.
     let options = options.create(true).truncate(false).write(true).mode(0o600);
-    let file = options.open(&lock).map_err(StoreError::io("open", &lock))?;
+    let file = fs::open(&lock, options).map_err(StoreError::io("open", &lock))?;
     let end = Instant::now() + APPROVALS_WAIT;
     while let Err(error) = file.try_lock() {
         if let TryLockError::Error(error) = error {
@@ -485,7 +487,7 @@ fn change_approvals(
             let dir = dir.to_owned();
             return Err(StoreError::ApprovalsLocked { dir });
         }
-        std::thread::sleep(Duration::from_millis(20));
+        pause(Duration::from_millis(20));
     }
     let mut approved = approvals(dir)?;
     change(&mut approved);
@@ -528,7 +530,7 @@ fn layout() -> Vec<PathBuf> {
 }
 
 fn missing_folder(dir: &Path) -> bool {
-    document_folders().any(|folder| !dir.join(folder).is_dir())
+    document_folders().any(|folder| !fs::is_dir(dir.join(folder)))
 }
 
 fn has_documents(dir: &Path) -> bool {
@@ -556,12 +558,8 @@ fn create_layout(dir: &Path) -> Result<(), StoreError> {
 
 fn create_folder(path: &Path, mode: u32) -> Result<(), StoreError> {
     // Checked first: on a read-only file system, creating an existing folder fails too.
-    if path.is_dir() {
+    if fs::is_dir(path) {
         return Ok(());
     }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(StoreError::io("create", path))
+    fs::create_dirs(path, mode).map_err(StoreError::io("create", path))
 }

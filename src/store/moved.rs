@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::document::{Kind, MaintenanceSpec, parse, parse_value};
 use crate::intervals::{HEAD_FOLLOWS, TREE_CHANGING_MAX};
+use crate::util::fs;
+use crate::util::task::pause;
 
 use super::cache::{Slot, Stored};
 use super::{
@@ -142,16 +144,14 @@ impl Store {
     /// # Errors
     /// The files cannot be written to a temporary folder.
     pub fn take_branch(&self, files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<(), StoreError> {
-        let folder = tempfile::Builder::new()
-            .prefix("moenet-branch-")
-            .tempdir()
+        let folder = fs::temporary_dir()
             .map_err(StoreError::io("create a folder in", &std::env::temp_dir()))?;
         for (path, bytes) in files {
             let path = folder.path().join(path);
             if let Some(parent) = path.parent() {
                 create_folder(parent, 0o755)?;
             }
-            std::fs::write(&path, bytes).map_err(StoreError::io("write", &path))?;
+            fs::write(&path, bytes).map_err(StoreError::io("write", &path))?;
         }
         let patience = super::Patience::default();
         let mut listed = super::Caches::default().load(folder.path(), true, &patience);
@@ -322,7 +322,7 @@ impl Store {
         }
         for kind in super::place::PLACED {
             let folder = base.join(super::place::folder(Area::Applied, kind));
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let path = entry.path();
                 let place = path.strip_prefix(&base).ok().and_then(Place::parse);
                 let Some(place) = place.filter(|place| place.area == Area::Applied) else {
@@ -356,7 +356,7 @@ pub(super) fn is_maintenance(place: &Place) -> bool {
 /// Waits while a git changes the tree, with a limit since `begun` for a git that hangs.
 pub(super) fn wait_for_git(dir: &Path, after: Duration, begun: Instant) {
     while is_worth_waiting(dir, after, begun) {
-        std::thread::sleep(Duration::from_millis(10));
+        pause(Duration::from_millis(10));
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::document::DocumentError;
 use crate::model::ObjectName;
+use crate::util::fs;
 
 use super::read;
 

@@ -1,6 +1,6 @@
 //! Reads one file of unknown origin.
 
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::document::DocumentError;
 use crate::util::file::{self, Stamp};
+use crate::util::fs;
 
 /// The SHA-256 of a file's text.
 pub type TextHash = [u8; 32];

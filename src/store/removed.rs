@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::Uid;
 use crate::util::file;
+use crate::util::fs;
 
 use super::{Area, Place, Snapshot, Store, StoreError, atomic};
 
@@ -90,7 +91,7 @@ impl Store {
         removed.0.push(Removal {
             document: place.relative(),
             uid: uid.as_str().to_owned(),
-            is_gone: !record.exists(),
+            is_gone: !fs::exists(record),
         });
         let surplus = removed.0.len().saturating_sub(MOST);
         removed.0.drain(..surplus);
@@ -138,7 +139,7 @@ impl Store {
     pub(super) fn keep_removed(&self) {
         let (path, text) = (self.dir.join(LIST), self.removed.lock().text());
         let kept = file::read_text(&path, MAX_BYTES).unwrap_or_default();
-        if kept != text && self.is_writable() && self.dir.join(".git").is_dir() {
+        if kept != text && self.is_writable() && fs::is_dir(self.dir.join(".git")) {
             // The next listing retries.
             let _ = atomic::write(&path, text.as_bytes(), 0o644);
         }

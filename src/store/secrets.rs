@@ -1,7 +1,7 @@
 //! Files in `secrets/`: mode 0600 from the first byte, never a link, never outside of the folder.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
+use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use crate::model::{ObjectName, Secret};
 use crate::redact::{forget, remember};
 use crate::util::file::{self, Stamp};
+use crate::util::fs;
 
 use super::{SECRETS, Store, StoreError, atomic, create_folder};
 
@@ -163,6 +164,7 @@ fn restrict(path: &std::path::Path) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use crate::redact::redact;
+    use std::fs;
 
     #[test]
     fn secret_files_changed_by_hand_are_registered_and_forgotten() {

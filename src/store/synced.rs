@@ -1,6 +1,5 @@
 //! Copies of the sync's documents, used to distinguish a manual edit from a write of the sync.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use serde_json::Value;
 
 use crate::document::{Document, Spec};
 use crate::model::Uid;
+use crate::util::fs;
 
 use super::{Place, Store, StoreError, atomic, layout, read};
 

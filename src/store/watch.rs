@@ -19,6 +19,7 @@ use super::patience::Writers;
 use super::{APPROVED, Area, IDENTITY, Place, SECRETS, document_folders};
 use crate::intervals::{EVENTS_GATHER, SCAN_POLL};
 use crate::util::file::Stamp;
+use crate::util::fs;
 
 /// More changes at once than this become [`Hint::Everything`].
 const MANY: usize = 256;
@@ -69,9 +70,10 @@ impl Watch {
 
     pub(super) fn start_with(self, dir: &Path, writers: Writers) -> mpsc::Receiver<Hint> {
         let (hints, receiver) = mpsc::channel(MANY);
-        let watched = Watched::new(dir.to_owned(), writers);
+        let dir = dir.to_owned();
         let thread = std::thread::Builder::new().name("watch-state".into());
-        if let Err(error) = thread.spawn(move || watched.run(self.poll, &hints)) {
+        if let Err(error) = thread.spawn(move || Watched::new(dir, writers).run(self.poll, &hints))
+        {
             tracing::error!(%error, "cannot watch the state directory; changes are noticed at the next full pass");
         }
         receiver
@@ -130,7 +132,7 @@ struct Watched {
 impl Watched {
     fn new(dir: PathBuf, writers: Writers) -> Self {
         // Events name real paths.
-        let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
+        let dir = fs::canonicalize(&dir).unwrap_or(dir);
         let (sender, paths) = sync_channel(QUEUE);
         let events = Events {
             paths: sender,
@@ -243,7 +245,7 @@ impl Watched {
         }
         let mut hasher = DefaultHasher::new();
         for folder in folders(&self.dir) {
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
             let stamps = entries.map(|entry| (entry.file_name(), entry.metadata().ok()));
             let mut stamps: Vec<_> = stamps
                 .map(|(file, found)| (file, found.as_ref().map(Stamp::of)))
@@ -279,9 +281,7 @@ impl Watched {
             }
         }
         for path in folders(&self.dir) {
-            let now = std::fs::metadata(&path)
-                .ok()
-                .map(|metadata| identity(&metadata));
+            let now = fs::metadata(&path).ok().map(|metadata| identity(&metadata));
             let before = self.armed.get(&path).copied();
             if now.is_some() && now == before {
                 continue;

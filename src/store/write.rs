@@ -10,6 +10,7 @@ use crate::document::{
     Document, Kind, OverrideSpec, Spec, StatusDocument, parse, parse_value, to_yaml,
 };
 use crate::model::{ObjectName, Uid};
+use crate::util::fs;
 
 use super::aside::has_uid;
 use super::moved::is_maintenance;
@@ -191,7 +192,7 @@ impl Store {
     pub fn statuses(&self) -> Vec<(Kind, ObjectName)> {
         let of = |kind: Kind| {
             let folder = self.dir().join(Area::Status.folder()).join(kind.folder());
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
             entries.filter_map(move |entry| {
                 let file = entry.file_name().into_string().ok()?;
                 let name = file.strip_suffix(".yaml")?.parse().ok()?;

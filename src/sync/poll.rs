@@ -79,13 +79,17 @@ async fn node(sync: Arc<Syncer>) -> Result<(), CallError> {
     }
     let NodeItem { spec, .. } = fetched?;
     let done = single(sync, |_| spec, |snapshot| snapshot.node.as_ref()).await;
-    written(sync, Call::Config, done)
+    written(sync, Call::Config, done).await
 }
 
 /// Turns a list that could not be written into a failed fetch. While Git has moved the tree nothing has to be written.
-fn written<T>(sync: &Syncer, call: Call, done: Result<T, SyncError>) -> Result<(), CallError> {
+async fn written<T>(
+    sync: &Syncer,
+    call: Call,
+    done: Result<T, SyncError>,
+) -> Result<(), CallError> {
     match done {
-        Err(error) if sync.context.store.moved().is_none() => Err(CallError {
+        Err(error) if sync.context.moved().await.is_none() => Err(CallError {
             call,
             failure: Failure::NotWritten(chain(&error)),
         }),
@@ -156,7 +160,7 @@ async fn policy(sync: Arc<Syncer>) -> Result<(), CallError> {
         let ibgp = apply_ibgp(sync, listing).await;
         done = done.and(ibgp);
     }
-    written(sync, Call::BirdConfig, done)
+    written(sync, Call::BirdConfig, done).await
 }
 
 /// Logs remarks about a valid policy that is probably not intended, once each; its status shows them while they last.
@@ -217,7 +221,7 @@ async fn mesh(sync: Arc<Syncer>) -> Result<(), CallError> {
         apply(store, plan_peers(&listing, &snapshot.mesh, snapshot))
     });
     let done = done.await;
-    written(sync, Call::Mesh, done)
+    written(sync, Call::Mesh, done).await
 }
 
 async fn apply_ibgp(
@@ -238,7 +242,7 @@ async fn sessions(sync: Arc<Syncer>) -> Result<(), CallError> {
     }
     let synced = fetch_sessions(&sync).await;
     sync.requests.end(request, &synced);
-    written(&sync, Call::Sessions, synced?.changed)
+    written(&sync, Call::Sessions, synced?.changed).await
 }
 
 async fn fetch_sessions(sync: &Syncer) -> Result<Synced, CallError> {
@@ -302,7 +306,7 @@ async fn write_documents(
 ) -> Result<usize, SyncError> {
     sync.context.git_at_rest().await;
     let _writing = sync.feed.writing().await;
-    if let Some(head) = sync.context.store.moved() {
+    if let Some(head) = sync.context.moved().await {
         return Err(SyncError::Moved { head });
     }
     sync.edits.import().await;
@@ -311,7 +315,7 @@ async fn write_documents(
         write(store, &snapshot)
     });
     match done.await {
-        Ok(changed) => Ok(record(sync, changed)),
+        Ok(changed) => Ok(record(sync, changed).await),
         Err(error) => {
             let error = SyncError::from(error);
             failed(
@@ -384,7 +388,7 @@ fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed,
 }
 
 /// Records the changes of a sync in the history and has the world rebuilt. Returns their number.
-fn record(sync: &Syncer, mut changed: Changed) -> usize {
+async fn record(sync: &Syncer, mut changed: Changed) -> usize {
     let count = changed.len();
     if count == 0 {
         return count;
@@ -401,7 +405,7 @@ fn record(sync: &Syncer, mut changed: Changed) -> usize {
         _ => format!("Sync {} documents", names.len()),
     };
     let author = Author::ControlPlane;
-    sync.feed.documents(author, &subject, names, changed);
+    sync.feed.documents(author, &subject, names, changed).await;
     sync.context.reports.reload();
     count
 }

@@ -1,11 +1,12 @@
 //! Reading files that anyone may have written. Only regular files are read, never more than a limit, and opening
 //! never waits: a pipe without a writer, a device or a directory is an error and not a hang.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use crate::util::fs;
 use rustix::fs::OFlags;
 
 mod quarantine;
@@ -41,10 +42,8 @@ pub(crate) fn open_unlinked(path: &Path) -> io::Result<(File, Metadata)> {
 /// another by then.
 fn open_as(path: &Path, expected: Metadata) -> io::Result<(File, Metadata)> {
     check(&expected)?;
-    let file = File::options()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)?;
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::open(path, File::options().read(true).custom_flags(flags))?;
     let found = file.metadata()?;
     check(&found)?;
     if !Stamp::of(&found).is_same_file(&Stamp::of(&expected)) {
@@ -148,6 +147,7 @@ fn again<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::process::Command;
 
     fn pipe(folder: &Path) -> std::path::PathBuf {

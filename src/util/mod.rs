@@ -6,6 +6,7 @@
 //! | `file/write` | atomic replacement and creation |
 //! | `file/quarantine` | moves an invalid file out of the way under a free name |
 //! | `file/stamp` | tells whether a file changed |
+//! | `fs` | the functions of `std::fs`, which no other file calls |
 //! | `exec` | runs a program with a closed environment, a deadline and bounded output |
 //! | `backoff` | waits that grow after failures |
 //! | `notices` | problems that are logged once while they last |
@@ -16,6 +17,7 @@
 pub(crate) mod backoff;
 pub(crate) mod exec;
 pub(crate) mod file;
+pub(crate) mod fs;
 pub(crate) mod notices;
 pub(crate) mod task;
 pub(crate) mod text;

@@ -1,13 +1,99 @@
-//! Blocking work of tasks.
+//! Blocking work of tasks. A task that blocks an async worker delays all other tasks of that worker.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+thread_local! {
+    /// Whether this thread runs blocking work.
+    static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether blocking work on an async worker is an error.
+static CHECKS: AtomicBool = AtomicBool::new(false);
 
 /// Runs blocking work on a thread for it. Propagates its panic to the caller.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    match spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             // The runtime shuts down, and the caller with it.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+/// Starts blocking work on a thread for it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that starts blocking work"
+)]
+pub(crate) fn spawn_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(|| {
+        let _mark = Mark(MAY_BLOCK.replace(true));
+        work()
+    })
+}
+
+/// Restores the mark of a thread, which the runtime may use for other work afterwards.
+struct Mark(bool);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        MAY_BLOCK.set(self.0);
+    }
+}
+
+/// Waits on a thread for blocking work.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "checks the thread")]
+pub(crate) fn pause(time: Duration) {
+    assert_may_block("pause");
+    std::thread::sleep(time);
+}
+
+/// Makes [`assert_may_block`] effective in this process from now on, if it is a debug build. For servers, once their tasks
+/// start: a start and a verb of the command line have no other work that they could delay.
+pub(crate) fn check_blocking_work() {
+    CHECKS.store(cfg!(debug_assertions), Ordering::Relaxed);
+}
+
+/// Panics if blocking work runs on an async worker.
+#[track_caller]
+pub(crate) fn assert_may_block(work: &str) {
+    if cfg!(debug_assertions) && CHECKS.load(Ordering::Relaxed) && is_worker() {
+        panic!("{work} blocks an async worker; use util::task::blocking");
+    }
+}
+
+/// Returns whether this thread runs tasks. A thread of its own has no runtime.
+fn is_worker() -> bool {
+    !MAY_BLOCK.get() && Handle::try_current().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_blocking_work_may_block() {
+        assert!(is_worker());
+        assert!(!blocking(is_worker).await);
+        let thread = std::thread::spawn(is_worker);
+        assert!(!thread.join().unwrap());
+        assert!(is_worker());
+    }
+
+    #[tokio::test]
+    async fn panic_of_blocking_work_ends_its_caller() {
+        let caller = tokio::spawn(blocking(|| panic!("expected")));
+        assert!(caller.await.unwrap_err().is_panic());
+        assert!(!blocking(is_worker).await, "the mark is restored");
     }
 }

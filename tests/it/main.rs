@@ -3,10 +3,11 @@
 //! Some run themselves again in a namespace of their own, which needs root or user namespaces; one that
 //! cannot run says so, and fails under CI.
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stderr,
-    reason = "a failing test panics"
+    reason = "a test may block, and panics when it fails"
 )]
 
 /// The full name of a test in this binary, for `--exact`; call it in the test's own module.

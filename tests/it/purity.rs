@@ -28,7 +28,7 @@ const NO_IO: [&str; 4] = [
 ];
 
 /// What no pure source names, and what it is.
-const IMPURE: [(&str, &str); 23] = [
+const IMPURE: [(&str, &str); 27] = [
     ("tokio", "a runtime"),
     ("futures", "a runtime"),
     ("async fn", "asynchronous code"),
@@ -38,6 +38,10 @@ const IMPURE: [(&str, &str); 23] = [
     ("std::os", "the operating system"),
     ("std::io::stdin", "standard input"),
     ("tempfile", "the file system"),
+    ("util::fs", "the file system"),
+    ("util::file", "the file system"),
+    ("util::exec", "processes"),
+    ("util::task", "a runtime"),
     ("File::open", "the file system"),
     ("std::process", "processes"),
     ("std::env", "the environment"),

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::changes::{FileChanges, plan_undo};
 use super::disk;
-use super::files::blocking;
 use crate::bird::client::Client;
 use crate::bird::command::Command;
 use crate::observed::Ownership;
@@ -15,6 +14,7 @@ use crate::observed::bird::tree::GENERATION_SYMBOL;
 use crate::observed::bird::{ConfigureStatus, LiveTree, Phase, Protocol, Symbol};
 use crate::ports::{BirdError, CommitError};
 use crate::util::backoff::Backoff;
+use crate::util::task::blocking;
 
 /// Reason why a tree is not loaded. The files are as before, unless the error says otherwise.
 #[derive(Debug)]

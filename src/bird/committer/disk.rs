@@ -1,9 +1,9 @@
 //! Reads, writes atomically and removes the files. Blocking; called off the runtime's threads.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, TREE, fragment_at}
 use crate::observed::bird::{LiveTree, MainFile, mark};
 use crate::ports::CommitError;
 use crate::util::file::{self, QUARANTINED, Staged, Stamp, Writer};
+use crate::util::fs;
 
 /// These files hold passwords: the owner writes, the group reads, others have no access.
 const FILE_MODE: u32 = 0o640;
@@ -231,7 +232,7 @@ struct Lock(File);
 
 impl Lock {
     fn take(root: &Path) -> Result<Self, CommitError> {
-        let directory = File::open(root).map_err(failed("open", root))?;
+        let directory = fs::open_dir(root).map_err(failed("open", root))?;
         match directory.try_lock() {
             Ok(()) => Ok(Self(directory)),
             Err(TryLockError::WouldBlock) => {
@@ -309,25 +310,25 @@ fn remove(path: &Path, counters: &BirdCounters) -> Result<Option<PathBuf>, Commi
 
 /// Creates the missing parts of a directory. BIRD rejects a glob in a directory that does not exist.
 pub(super) fn create_directories(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
-    if path.is_dir() {
+    if fs::is_dir(path) {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
         create_directories(parent, group)?;
     }
-    match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+    match fs::create_dir(path, DIRECTORY_MODE) {
         // Another thread created it first.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         result => result.map_err(failed("create", path))?,
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
+    fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))
         .map_err(failed("restrict", path))?;
     give(path, group)
 }
 
 /// Sets the group of a path. A process that is not root may not, but then BIRD is likely the same user.
 fn give(path: &Path, group: Option<u32>) -> Result<(), CommitError> {
-    match std::os::unix::fs::chown(path, None, group) {
+    match fs::set_group(path, group) {
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
             Err(failed("give to the group", path)(error))
         }
@@ -358,6 +359,7 @@ fn group_in(file: &str, name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_group_is_found_by_its_whole_name() {

@@ -1,4 +1,4 @@
-//! What all file operations of the committer share: reading, errors, and a thread for blocking work.
+//! What all file operations of the committer share: reading and errors.
 
 use std::io;
 use std::path::Path;
@@ -29,13 +29,4 @@ pub(super) fn failed(
         path,
         source,
     }
-}
-
-/// Runs file operations off the runtime's threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, CommitError> + Send + 'static,
-) -> Result<T, CommitError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or(Err(CommitError::Gone))
 }

@@ -1,7 +1,6 @@
 //! BIRD's main file on disk, with the files that it includes. Reads only.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::files::read_file;
@@ -13,6 +12,7 @@ use crate::observed::bird::outline::includes_in;
 use crate::observed::bird::tree::{MAIN, TREE};
 use crate::observed::bird::{LiveTree, MainFile, mark};
 use crate::ports::CommitError;
+use crate::util::fs;
 
 /// Limits for following an operator's includes: depth, number of files, and size.
 const DEEPEST: usize = 8;
@@ -161,6 +161,7 @@ pub(super) fn matches(pattern: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn with(files: &[(&str, &str)], manages_main: bool) -> (tempfile::TempDir, LiveTree) {
         let root = tempfile::tempdir().unwrap();

@@ -12,7 +12,6 @@
 //! earlier build names no state directory: it is the agent's if an applied record proves that the
 //! agent's state directory has configured BIRD, or an operator said so (`approve --earlier-build`).
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +24,7 @@ use crate::observed::bird::outline::Outline;
 use crate::observed::bird::tree::{GENERATION, MAIN};
 use crate::observed::bird::{LiveTree, mark};
 use crate::ports::CommitError;
+use crate::util::fs;
 
 /// Number of copies of edits that are kept per file.
 const MOST_COPIES: usize = 20;
@@ -159,6 +159,7 @@ impl Copy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn live(old_build: bool) -> LiveTree {
         LiveTree {

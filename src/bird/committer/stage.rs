@@ -1,15 +1,16 @@
 //! Stages a whole tree next to the live one, and checks it with BIRD's parser.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::files::{blocking, failed};
+use super::files::failed;
 use super::{disk, main_file, operator};
 use crate::bird::check::Checker;
 use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, generation_text};
 use crate::observed::bird::{Diagnostic, LiveTree, MainFile, Tree, mark};
 use crate::ports::{CheckError, CommitError};
+use crate::util::fs;
+use crate::util::task::blocking;
 
 /// Reason for a failed check.
 #[derive(Debug)]
@@ -62,14 +63,14 @@ impl Stage {
     }
 
     /// Returns the directory for a check, which is never in the directory of another agent.
-    fn place(&self, live: &LiveTree) -> Result<Place, CommitError> {
-        if !self.elsewhere && live.in_use().is_none() {
+    fn place(&self, live_is_in_use: bool) -> Result<Place, CommitError> {
+        if !self.elsewhere && !live_is_in_use {
             return Ok(Place {
                 path: self.directory.join(self.name),
                 _temporary: None,
             });
         }
-        let temporary = tempfile::tempdir().map_err(failed("create", &std::env::temp_dir()))?;
+        let temporary = fs::temporary_dir().map_err(failed("create", &std::env::temp_dir()))?;
         Ok(Place {
             path: temporary.path().join("stage"),
             _temporary: Some(temporary),
@@ -85,19 +86,23 @@ impl Stage {
         checker: &Checker,
     ) -> Result<Vec<Diagnostic>, StageError> {
         let (stage, wanted, main) = (self.clone(), tree.clone(), live.main.clone());
-        let place = self.place(live)?;
+        let is_in_use = live.in_use().is_some();
+        let write = move || {
+            let place = stage.place(is_in_use)?;
+            stage.write(&place.path, &wanted, &main)?;
+            Ok::<_, CommitError>(place)
+        };
+        let place = blocking(write).await?;
         let at = place.path.clone();
-        blocking(move || stage.write(&at, &wanted, &main)).await?;
-        let result = checker.check(&place.path.join(MAIN)).await;
-        let at = place.path.clone();
-        blocking(move || clear(&at)).await?;
+        let result = checker.check(&at.join(MAIN)).await;
+        blocking(move || clear(&place.path)).await?;
         match result {
             Ok(warnings) => Ok(warnings
                 .into_iter()
-                .map(|what| self.translate(&place.path, what).1)
+                .map(|what| self.translate(&at, what).1)
                 .collect()),
             Err(CheckError::Refused(what)) => {
-                let (path, mut what) = self.translate(&place.path, what);
+                let (path, mut what) = self.translate(&at, what);
                 if let Some(advice) = live.main.advice(&what) {
                     what.message = format!("{}; {advice}", what.message);
                 }

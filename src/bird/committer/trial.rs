@@ -7,7 +7,6 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::batch::Wishes;
-use super::files::blocking;
 use super::promise::{self, Lack};
 use super::stage::{Stage, StageError};
 use super::{CommitterConfig, disk};
@@ -17,6 +16,7 @@ use crate::observed::SharedOwnership;
 use crate::observed::bird::tree::MAIN;
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 use crate::ports::CommitError;
+use crate::util::task::blocking;
 
 /// The directory for trials in BIRD's directory.
 const PLACE: &str = ".moenet-trial";

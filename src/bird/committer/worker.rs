@@ -16,7 +16,6 @@ use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
 use super::changes::{FileChanges, plan_commit};
 use super::confirm::{self, Load, LoadError, Running};
-use super::files::blocking;
 use super::loads::FailedLoads;
 use super::promise::{self, Lack};
 use super::stage::Stage;
@@ -31,6 +30,7 @@ use crate::observed::bird::outline::protocols_in;
 use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
+use crate::util::task::blocking;
 
 /// The directory for checks in BIRD's directory.
 const STAGE: &str = ".moenet-stage";

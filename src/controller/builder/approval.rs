@@ -14,6 +14,12 @@ use crate::model::{ObjectKey, without_keys};
 use crate::store::{APPROVED, COMPLETE, Snapshot, Store};
 use crate::telemetry::chain;
 
+/// Returns the approvals on disk.
+pub(super) async fn given(builder: &Builder) -> BTreeSet<String> {
+    let read = builder.context.disk(|store| Ok(store.approved()));
+    read.await.unwrap_or_default()
+}
+
 /// Stores the guard's state before the world takes effect. Returns whether the world remains valid.
 pub(super) async fn remember(builder: &Builder, world: &World) -> bool {
     let (guard, ledger) = (Arc::clone(&builder.maker.guard), world.ledger.clone());
@@ -28,7 +34,7 @@ pub(super) async fn spend_node(builder: &Builder, world: &World) {
     let change = world.router_documents.node_change.as_ref();
     let pending = change.map(|change| change.approval());
     let spent = |line: &String| is_of_node(line) && Some(line) != pending.as_ref();
-    let approved = builder.context.store.approved();
+    let approved = given(builder).await;
     if !approved.iter().any(spent) {
         return;
     }
@@ -44,23 +50,16 @@ pub(super) async fn spend_node(builder: &Builder, world: &World) {
 /// ends for an object that is desired again, and completely when none of its objects is left.
 ///
 /// On a disk that cannot be written an approval stays, and the rest of the work goes on.
-pub(super) async fn spend(builder: &Builder, snapshot: Snapshot) -> Snapshot {
-    let approved = builder.context.store.approved();
-    builder.feed.approved(&approved);
-    let mut snapshot = snapshot;
-    let mut confirmed = true;
-    if approved.contains(COMPLETE) {
-        let listed = builder
-            .context
-            .write(|store| store.confirm().and_then(|()| store.load()));
-        match listed.await {
-            Ok(listed) => snapshot = listed,
-            Err(error) => {
-                debug!(error = %chain(&error), "approval of all objects not applied; the next build tries again");
-                confirmed = false;
-            }
-        }
-    }
+pub(super) async fn spend(
+    builder: &Builder,
+    snapshot: Snapshot,
+    approved: BTreeSet<String>,
+) -> Snapshot {
+    builder.feed.approved(&approved).await;
+    let (snapshot, confirmed) = match approved.contains(COMPLETE) {
+        true => confirm(builder, snapshot).await,
+        false => (snapshot, true),
+    };
     let wanted: BTreeSet<String> = documents(&snapshot).collect();
     let left: BTreeSet<_> = approved
         .difference(&wanted)
@@ -105,6 +104,20 @@ pub(super) async fn spend(builder: &Builder, snapshot: Snapshot) -> Snapshot {
     snapshot
 }
 
+/// Confirms that no document is missing. Returns the listing after that, and whether it worked.
+async fn confirm(builder: &Builder, before: Snapshot) -> (Snapshot, bool) {
+    let listed = builder
+        .context
+        .write(|store| store.confirm().and_then(|()| store.load()));
+    match listed.await {
+        Ok(listed) => (listed, true),
+        Err(error) => {
+            debug!(error = %chain(&error), "approval of all objects not applied; the next build tries again");
+            (before, false)
+        }
+    }
+}
+
 /// Writes what is left of the approvals, and records what is spent.
 async fn write(builder: &Builder, before: BTreeSet<String>, left: BTreeSet<String>) {
     let spent: BTreeSet<String> = before.difference(&left).cloned().collect();
@@ -119,9 +132,10 @@ async fn write(builder: &Builder, before: BTreeSet<String>, left: BTreeSet<Strin
         .write(move |store| store.spend_approvals(&spent))
         .await;
     match written {
-        Ok(()) => builder
-            .feed
-            .file(Author::Agent, "The approval is spent", body, APPROVED),
+        Ok(()) => {
+            let (author, subject) = (Author::Agent, "The approval is spent");
+            builder.feed.file(author, subject, body, APPROVED).await;
+        }
         Err(error) => {
             debug!(error = %chain(&error), "spent approval not removed; the next build tries again");
         }

@@ -18,12 +18,12 @@ use crate::model::{Endpoint, ObjectKey, ObjectName, RoaTable, RouterKey};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::{BirdState, MainFile, Support, Tree, Version};
 use crate::render::{Features, Measured, Renderer};
-use crate::sources::resolve::Resolution;
 use crate::sources::{Rejection, Sources};
-use crate::status::{Acceptance, RoaFacts};
+use crate::status::{Acceptance, RoaFacts, RpkiName};
 use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::chain;
 use crate::util::notices::Notices;
+use crate::util::task::blocking;
 
 /// Makes worlds from the state directory, each only when its ingredients differ from those of the last one.
 pub struct WorldMaker {
@@ -48,7 +48,7 @@ pub struct WorldMaker {
 
 /// A world, and the ingredients it was made of.
 struct Made {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     material: Material,
     world: Arc<World>,
     /// The objects with documents in the last world of files at rest: only then the guard counts what came and went.
@@ -81,7 +81,13 @@ pub(crate) struct Material {
     main: MainFile,
     classes: BTreeMap<ObjectName, Measured>,
     roa: Option<Arc<RoaTable>>,
-    rpki: BTreeMap<Endpoint, Resolution>,
+    rpki: BTreeMap<Endpoint, RpkiName>,
+    reach: Reach,
+}
+
+/// Inputs of a world that programs and the kernel answer.
+pub(crate) struct Asked {
+    version: Result<Version, String>,
     reach: Reach,
 }
 
@@ -136,22 +142,30 @@ impl WorldMaker {
 
     /// The world of an empty state directory, used before the first listing.
     pub fn empty(&self) -> World {
-        let unread = Err("not looked at yet".to_owned());
-        let known = (unread, None, Secrets::new(), Reach::default());
-        let material = self.material_of(&BirdState::default(), known);
-        self.world(&Snapshot::default(), &material)
+        let asked = Asked {
+            version: Err("not looked at yet".to_owned()),
+            reach: Reach::default(),
+        };
+        let nothing = Snapshot::default();
+        let material = self.material(&nothing, &BirdState::default(), asked);
+        self.world(&nothing, &material)
     }
 
     /// Makes the world of a listing, or returns the last one if nothing that it was made of has changed. If BIRD does
     /// not answer, its program is asked for the version.
-    ///
-    /// # Errors
-    /// A secret's file cannot be listed at all.
     pub async fn make(
-        &self,
-        snapshot: &Snapshot,
-        bird: &BirdState,
-    ) -> Result<Arc<World>, StoreError> {
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        bird: &Arc<BirdState>,
+    ) -> Arc<World> {
+        let asked = self.ask(bird).await;
+        let (maker, snapshot, bird) = (Arc::clone(self), Arc::clone(snapshot), Arc::clone(bird));
+        // Reads files, and renders all texts.
+        blocking(move || maker.world_of(&snapshot, &bird, asked)).await
+    }
+
+    /// Returns the world of these inputs. Blocks.
+    fn world_of(&self, snapshot: &Arc<Snapshot>, bird: &BirdState, asked: Asked) -> Arc<World> {
         if let Some(known) = self.store.identity() {
             self.ownership.set_succession(known.succeeds);
         }
@@ -160,7 +174,7 @@ impl WorldMaker {
             snapshot.applied_firewall(),
             snapshot.applied_in_bird(),
         );
-        let material = self.material(snapshot, bird).await;
+        let material = self.material(snapshot, bird, asked);
         let mut counted = match snapshot.settled {
             true => documented(snapshot),
             false => BTreeSet::new(),
@@ -171,8 +185,8 @@ impl WorldMaker {
             }
             match self.outdated(made, snapshot, &material) {
                 None => {
-                    made.snapshot = snapshot.clone();
-                    return Ok(Arc::clone(&made.world));
+                    made.snapshot = Arc::clone(snapshot);
+                    return Arc::clone(&made.world);
                 }
                 Some(because) => debug!(because, "building the desired state"),
             }
@@ -180,7 +194,7 @@ impl WorldMaker {
         self.builds.fetch_add(1, Ordering::Relaxed);
         let world = Arc::new(self.world(snapshot, &material));
         *self.last.lock() = Some(Made {
-            snapshot: snapshot.clone(),
+            snapshot: Arc::clone(snapshot),
             material,
             world: Arc::clone(&world),
             counted,
@@ -190,29 +204,25 @@ impl WorldMaker {
         self.ownership
             .set_paused(paused.map(|session| session.name.clone()).collect());
         self.log_clashes(&world);
-        Ok(world)
+        world
     }
 
-    /// Collects the inputs of a world besides the listing and the templates.
-    pub(crate) async fn material(&self, snapshot: &Snapshot, bird: &BirdState) -> Material {
-        let version = self.version(bird.running).await;
-        let known = version.as_ref().ok().copied();
-        let reach = self.sources.host.look(&self.config.get()).await.into();
-        let secrets = self.secrets(snapshot);
-        self.material_of(bird, (version.and_then(features), known, secrets, reach))
+    /// Asks programs and the kernel for inputs of a world.
+    pub(crate) async fn ask(&self, bird: &BirdState) -> Asked {
+        Asked {
+            version: self.version(bird.running).await,
+            reach: self.sources.host.look(&self.config.get()).await.into(),
+        }
     }
 
-    /// Collects the ingredients in memory, and adds those that had to be read.
-    fn material_of(
+    /// Collects the inputs of a world besides the listing and the templates. Blocks.
+    pub(crate) fn material(
         &self,
+        snapshot: &Snapshot,
         bird: &BirdState,
-        (features, version, secrets, reach): (
-            Result<Features, String>,
-            Option<Version>,
-            Secrets,
-            Reach,
-        ),
+        Asked { version, reach }: Asked,
     ) -> Material {
+        let secrets = self.secrets(snapshot);
         let sources = &self.sources;
         Material {
             config: Same(self.config.get()),
@@ -227,13 +237,13 @@ impl WorldMaker {
             approved: self.store.approved(),
             refused: self.refused.all(),
             secrets,
-            bird: version,
-            features,
+            bird: version.as_ref().ok().copied(),
+            features: version.and_then(features),
             fragments: bird.live.tree.fragments.keys().cloned().collect(),
             main: bird.live.main.clone(),
             classes: sources.classes.measured(),
             roa: sources.roas.kept(&self.store),
-            rpki: sources.rpki.known(),
+            rpki: sources.rpki.names(),
             reach,
         }
     }
@@ -250,7 +260,7 @@ impl WorldMaker {
         let is_due = world.changes_at.is_some_and(|at| at <= Timestamp::now());
         let waits = !world.held().is_empty() || !world.settling().is_empty();
         // A file that is being written is listed as it was before.
-        let mut listed = snapshot.clone();
+        let mut listed = Snapshot::clone(snapshot);
         listed.settled = made.snapshot.settled;
         let foreseen = world.foresaw(&made.snapshot.applied, &snapshot.applied);
         if foreseen {
@@ -266,7 +276,7 @@ impl WorldMaker {
                 snapshot.settled && made.counted != documented(snapshot),
                 "objects that came or went while files changed",
             ),
-            (made.snapshot != listed, "documents"),
+            (*made.snapshot != listed, "documents"),
         ]
         .into_iter()
         .find_map(|(differs, what)| differs.then_some(what))

@@ -37,6 +37,8 @@ use crate::intervals::{
 use crate::model::{Endpoint, Host, ObjectKey};
 use crate::sources::Sources;
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
+use crate::util::fs;
+use crate::util::task::blocking;
 
 /// The builder of the desired state, with what it needs.
 pub struct Builder {
@@ -52,7 +54,7 @@ pub struct Builder {
     /// Applies BIRD's configuration, and checks it.
     pub committer: Committer,
     /// Combines the inputs of a world.
-    pub maker: WorldMaker,
+    pub maker: Arc<WorldMaker>,
     /// Publishes worlds.
     pub publish: watch::Sender<Arc<World>>,
 }
@@ -176,12 +178,8 @@ impl Worlds {
             BTreeSet::new()
         };
         // A file that was listed and is missing now is being saved again; it is reported once it is complete.
-        let store = &self.builder.context.store;
-        let is_away = |place: &Place| std::fs::symlink_metadata(store.path(place)).is_err();
-        let (away, places) = places
-            .into_iter()
-            .partition(|place| self.listed.contains(place) && is_away(place));
-        self.changed.extend::<BTreeSet<Place>>(away);
+        let (away, places) = self.split_away(places).await;
+        self.changed.extend(away);
         self.builder.feed.edits(&places).await;
         for key in places.iter().filter_map(key_of) {
             let _ = self.hints.send(Hint::Key(key));
@@ -196,6 +194,18 @@ impl Worlds {
                 .into_iter()
                 .for_each(|key| drop(self.hints.send(Hint::Key(key)))),
         }
+    }
+
+    /// Splits places into those that were listed and have no file now, and the others.
+    async fn split_away(&self, places: BTreeSet<Place>) -> (BTreeSet<Place>, BTreeSet<Place>) {
+        if places.is_empty() {
+            return Default::default();
+        }
+        let store = Arc::clone(&self.builder.context.store);
+        let is_away = move |place: &Place| fs::symlink_metadata(store.path(place)).is_err();
+        let listed = self.listed.clone();
+        let split = move |place: &Place| listed.contains(place) && is_away(place);
+        blocking(move || places.into_iter().partition(split)).await
     }
 
     /// Waits until a world may have changed. Breaks when the agent stops.
@@ -324,15 +334,17 @@ impl Listed {
 /// Lists, imports manual edits as overrides, and publishes the world.
 pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
     let mut snapshot = listing(builder).await?;
-    if !builder.context.store.approved().is_empty() {
-        snapshot = approval::spend(builder, snapshot).await;
+    let approved = approval::given(builder).await;
+    if !approved.is_empty() {
+        snapshot = approval::spend(builder, snapshot, approved).await;
     }
+    let snapshot = Arc::new(snapshot);
     let bird = builder.context.observer.bird(Instant::now()).await;
     measure_classes(builder).await;
     report_copy(builder);
-    let mut world = builder.maker.make(&snapshot, &bird).await?;
+    let mut world = builder.maker.make(&snapshot, &bird).await;
     if !approval::remember(builder, &world).await {
-        world = builder.maker.make(&snapshot, &bird).await?;
+        world = builder.maker.make(&snapshot, &bird).await;
     }
     builder.context.pulse.built(builder.maker.builds());
     approval::spend_node(builder, &world).await;

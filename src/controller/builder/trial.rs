@@ -8,6 +8,7 @@ use crate::render::Renderer;
 use crate::sources::Rejection;
 use crate::store::Store;
 use crate::telemetry::chain;
+use crate::util::task::spawn_blocking;
 
 /// Tests templates that are not in use yet.
 pub(crate) async fn test_templates(
@@ -25,11 +26,14 @@ pub(crate) async fn test_templates(
         .observer
         .bird(tokio::time::Instant::now())
         .await;
-    let material = builder.maker.material(&snapshot, &bird).await;
+    let asked = builder.maker.ask(&bird).await;
     // A template may take long to render, and must not delay other work.
-    let rendering = Arc::clone(&builder);
-    let render = move || rendering.maker.render_with(&snapshot, &material, &renderer);
-    let tree = tokio::task::spawn_blocking(render)
+    let maker = Arc::clone(&builder.maker);
+    let render = move || {
+        let material = maker.material(&snapshot, &bird, asked);
+        maker.render_with(&snapshot, &material, &renderer)
+    };
+    let tree = spawn_blocking(render)
         .await
         .map_err(|error| unknown(&error))??;
     match builder.committer.check(tree).await {

@@ -11,6 +11,7 @@ use tracing::debug;
 use crate::model::Identity;
 use crate::observed::mark::mark_of;
 use crate::util::file::{self, Writer};
+use crate::util::fs;
 
 const DIRECTORY: &str = "/run/moenet-agent";
 
@@ -27,7 +28,7 @@ pub(crate) fn note(identity: &Identity, dir: &Path) {
         mark_of(identity),
         dir.display()
     );
-    let written = std::fs::create_dir_all(DIRECTORY).and_then(|()| {
+    let written = fs::create_dir_all(DIRECTORY).and_then(|()| {
         Writer::new(0o644)
             .light()
             .replace(&record(identity), text.as_bytes())
@@ -69,7 +70,7 @@ fn is_of_other(
 
 /// Returns whether a directory exists, readable or not.
 fn is_there(directory: &Path) -> bool {
-    match std::fs::symlink_metadata(directory) {
+    match fs::symlink_metadata(directory) {
         Ok(_) => true,
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }

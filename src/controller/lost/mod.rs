@@ -26,6 +26,8 @@ use crate::ports::{Kernel as _, KernelError};
 use crate::store::{IDENTITY, StateIdentity, Store, StoreError};
 use crate::telemetry::chain;
 use crate::util::file;
+use crate::util::fs;
+use crate::util::task::blocking;
 
 /// The reason in conditions and `/status`.
 const REASON: &str = "StateDirectoryMissing";
@@ -132,29 +134,37 @@ impl Missing {
     /// may have left them. Writes nothing.
     pub(crate) async fn look(config: &Config) -> Result<(), Self> {
         let dir = &config.state.directory;
-        if StateIdentity::read(dir).is_some() || in_history(dir).await.is_some() {
+        if identity(dir).await.is_some() || in_history(dir).await.is_some() {
             return Ok(());
         }
-        let (links, files) = match evidence(config).await {
+        let found = evidence(config).await;
+        let dir = dir.clone();
+        let missing = blocking(move || Self::of(dir, found)).await;
+        missing.map_or(Ok(()), Err)
+    }
+
+    /// Returns what a search for marks says about the directory; `None`: it is not missing. Blocks.
+    fn of(dir: PathBuf, found: Result<Evidence, Unread>) -> Option<Self> {
+        let (links, files) = match found {
             Ok(found) => found,
             Err(unread) => {
-                return Err(Self {
-                    dir: dir.clone(),
+                return Some(Self {
+                    dir,
                     unread: Some(unread),
                     ..Self::default()
                 });
             }
         };
         if links.is_empty() && files.is_empty() {
-            return Ok(());
+            return None;
         }
         let marks = links.values().filter_map(|alias| alias.identity.as_ref());
         let marks = marks.chain(files.values().flatten());
-        Err(Self {
+        Some(Self {
             noted: marks
-                .filter_map(|identity| known_agents::missing_directory(identity, dir))
+                .filter_map(|identity| known_agents::missing_directory(identity, &dir))
                 .collect(),
-            dir: dir.clone(),
+            dir,
             links,
             files,
             unread: None,
@@ -182,7 +192,7 @@ impl Missing {
     /// The identity cannot be written.
     pub(crate) fn succeed(&self) -> Result<StateIdentity, StoreError> {
         let new = StateIdentity::new(self.succession());
-        std::fs::create_dir_all(&self.dir).map_err(StoreError::io("create", &self.dir))?;
+        fs::create_dir_all(&self.dir).map_err(StoreError::io("create", &self.dir))?;
         new.write(&self.dir)?;
         Ok(new)
     }
@@ -190,22 +200,27 @@ impl Missing {
 
 /// Restores the identity from the history if its file was deleted.
 pub(crate) async fn put_back(dir: &Path) {
-    if StateIdentity::read(dir).is_some() {
+    if identity(dir).await.is_some() {
         return;
     }
     if let Some(known) = in_history(dir).await {
         info!(identity = %known.identity, "identity read from the history; the file was missing");
-        if let Err(error) = known.write(dir) {
+        let dir = dir.to_owned();
+        if let Err(error) = blocking(move || known.write(&dir)).await {
             warn!(error = %chain(&error), "identity not written");
         }
     }
 }
 
+async fn identity(dir: &Path) -> Option<StateIdentity> {
+    let dir = dir.to_owned();
+    blocking(move || StateIdentity::read(&dir)).await
+}
+
 async fn in_history(dir: &Path) -> Option<StateIdentity> {
-    if !dir.join(".git").exists() {
-        return None;
-    }
-    let kept = History::new(dir).last_committed(Path::new(IDENTITY)).await;
+    let dir = dir.to_owned();
+    let history = blocking(move || fs::exists(dir.join(".git")).then(|| History::new(&dir)));
+    let kept = history.await?.last_committed(Path::new(IDENTITY)).await;
     StateIdentity::parse(&kept.ok()??)
 }
 
@@ -216,18 +231,23 @@ type Evidence = (
 
 /// Returns the links and files with an agent's mark.
 async fn evidence(config: &Config) -> Result<Evidence, Unread> {
-    let dir = &config.state.directory;
-    check_identity(dir)?;
-    let links = marked(
-        &view().await.map_err(|error| Unread::Links(chain(&error)))?,
-        dir,
+    let (dir, bird) = (
+        config.state.directory.clone(),
+        config.bird.directory.clone(),
     );
-    let mut files = marked_files(&config.bird.directory, dir)?;
-    if links.is_empty() && is_used(dir) {
-        // A mark without an identity may be from an earlier build that served these documents.
-        files.retain(|_, identity| identity.is_some());
-    }
-    Ok((links, files))
+    let checked = dir.clone();
+    blocking(move || check_identity(&checked)).await?;
+    let view = view().await.map_err(|error| Unread::Links(chain(&error)))?;
+    let search = move || {
+        let links = marked(&view, &dir);
+        let mut files = marked_files(&bird, &dir)?;
+        if links.is_empty() && is_used(&dir) {
+            // A mark without an identity may be from an earlier build that served these documents.
+            files.retain(|_, identity| identity.is_some());
+        }
+        Ok((links, files))
+    };
+    blocking(search).await
 }
 
 /// Checks that the directory has no identity that a disk error hides.
@@ -289,7 +309,7 @@ fn is_used(dir: &Path) -> bool {
     let kinds = Kind::many().map(Kind::folder);
     let mut folders = ["", "applied", "overrides"].into_iter().chain(kinds);
     folders.any(|folder| {
-        let entries = std::fs::read_dir(dir.join(folder)).into_iter().flatten();
+        let entries = fs::read_dir(dir.join(folder)).into_iter().flatten();
         entries.flatten().any(|entry| {
             entry
                 .path()
@@ -325,7 +345,7 @@ fn marked_files(bird: &Path, dir: &Path) -> Result<BTreeMap<PathBuf, Option<Iden
 /// Lists BIRD's files in a folder.
 fn configurations(folder: &Path) -> Result<Vec<PathBuf>, Unread> {
     let unread = |error: io::Error| Unread::Files(folder.to_owned(), error.to_string());
-    let entries = match std::fs::read_dir(folder) {
+    let entries = match fs::read_dir(folder) {
         Err(error) if is_absent(&error) => return Ok(Vec::new()),
         entries => entries.map_err(unread)?,
     };

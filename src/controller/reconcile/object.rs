@@ -17,8 +17,9 @@ use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{AdminState, Endpoint, ObjectKey, ObjectName, Uid};
 use crate::observed::kernel::Link;
 use crate::sources::probe::Target;
-use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, TunnelFacts, assess};
+use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, ObjectFacts, TunnelFacts, assess};
 use crate::store::StoreError;
+use crate::util::task::blocking;
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
@@ -108,7 +109,7 @@ async fn conclude(
     let probed = ctx.probed(target(object).as_ref());
     let status = status(world, object, before, &round, probed);
     if subject.kind == Kind::BgpSession {
-        ctx.reports.session(&object.uid, &status);
+        ctx.reports.session(&object.uid, &status).await;
     }
     let phase = status.phase;
     let waits = round.waits_for_bird();
@@ -207,7 +208,8 @@ async fn depart(
         return Outcome::Settled(MOVING_OBJECT);
     }
     let owes_report = is_session && object.documented && !object.operator_owned;
-    if owes_report && !ctx.reports.gone(&object.uid) {
+    let (reports, uid) = (Arc::clone(&ctx.reports), object.uid.clone());
+    if owes_report && !blocking(move || reports.gone(&uid)).await {
         return Outcome::Failed;
     }
     let removed = record::remove(ctx, subject).await;
@@ -259,12 +261,10 @@ pub(super) fn status(
     (rtt_ms, loss): (Option<f64>, Option<f64>),
 ) -> StatusBody {
     let look = &round.look;
-    let has_tunnel = object.kind.has_tunnel();
     let own_file = object.kind == Kind::BgpSession;
     let files_error = look.bird.files_error.clone();
     let error = round.error().or(files_error.filter(|_| own_file));
     let missing = record::remaining(round, false);
-    let link = object_link(object, round);
     let expected = facts::expected(object, look.applied.as_ref());
     let names = expected.iter().map(|it| it.protocol.clone()).collect();
     let protocols = look.bird.protocols(&names);
@@ -284,35 +284,37 @@ pub(super) fn status(
         our_asn,
         their_asn: facts::asn(object).or(our_asn),
     };
+    let tunnel = TunnelFacts {
+        link: object_link(object, round),
+        peer: facts::peer(object, look.applied.as_ref()),
+        missing: missing.as_deref(),
+        name: look.name(object.endpoint()),
+        route: look.route(),
+        babel: babel(object, round),
+    };
     let paused = object.hands_off(before.phase == Phase::Paused);
     let drained = || loaded && missing.is_none() && planning::is_base_loaded(world, &look.view());
     assess(&Facts {
         now: look.now,
-        object: &object.path(),
-        generation: object.generation,
-        acceptance: acceptance(world, object),
-        remark: object.remark.as_deref(),
+        object: ObjectFacts {
+            path: &object.path(),
+            generation: object.generation,
+            acceptance: acceptance(world, object),
+            remark: object.remark.as_deref(),
+            admin_state: object.admin_state,
+            service: facts::service(world, object, drained),
+            operator_owned: object.operator_owned,
+            paused: paused.as_deref(),
+            held: object.held.as_ref(),
+            overridden: object.overridden.keys().cloned().collect(),
+        },
         applied: look
             .applied
             .as_ref()
             .is_some_and(|applied| applied.applied.spec.is_some()),
-        admin_state: object.admin_state,
-        service: facts::service(world, object, drained),
-        operator_owned: object.operator_owned,
-        paused: paused.as_deref(),
-        held: object.held.as_ref(),
-        tunnel: TunnelFacts {
-            link,
-            peer: facts::peer(object, look.applied.as_ref()),
-            missing: missing.as_deref(),
-            error: error.as_deref(),
-        },
-        name: look.name(object.endpoint()),
-        route: look.route(),
-        babel: babel(object, round),
-        has_tunnel,
+        error: error.as_deref(),
+        tunnel: object.kind.has_tunnel().then_some(tunnel),
         bird: (!expected.is_empty()).then_some(bird),
-        overridden: object.overridden.keys().cloned().collect(),
         rtt_ms,
         loss,
         steps: round.steps.clone(),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::{Claims, Round, Subject, is_bird};
 use crate::controller::context::{Context, Entry, Look};
@@ -13,10 +14,11 @@ use crate::plan::Plan;
 use crate::redact::redact;
 use crate::status::changed;
 use crate::store::{
-    AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, StoreError,
+    AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, Store, StoreError,
     Written,
 };
 use crate::telemetry::{chain, failed};
+use crate::util::fs;
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
     Metadata {
@@ -274,12 +276,8 @@ pub(super) async fn status(
     before: &StatusBody,
     status: StatusBody,
 ) {
-    let write =
-        changed(before, &status) || ctx.board.is_unwritten(subject.key) || is_missing(ctx, subject);
+    let write = changed(before, &status) || ctx.board.is_unwritten(subject.key);
     ctx.board.set(subject.key.clone(), status.clone());
-    if !write {
-        return;
-    }
     let metadata = Metadata {
         generation: 0,
         ..metadata(subject)
@@ -290,18 +288,21 @@ pub(super) async fn status(
         metadata,
         status,
     };
-    let written = ctx.disk(move |store| store.write_status(&document)).await;
+    let place = Place::new(Area::Status, subject.kind, subject.name);
+    let write = move |store: &Store| match write || is_missing(&store.path(&place)) {
+        true => store.write_status(&document),
+        false => Ok(Written::Unchanged),
+    };
+    let written = ctx.disk(write).await;
     ctx.board.set_unwritten(subject.key, written.is_err());
     if let Err(error) = written {
         complain(subject, &error, "status not written");
     }
 }
 
-/// Returns whether the status file of an object is missing, as after `git clean -xfd`.
-fn is_missing(ctx: &Context, subject: &Subject<'_>) -> bool {
-    let place = Place::new(Area::Status, subject.kind, subject.name);
-    let path = ctx.store.path(&place);
-    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+/// Returns whether a status file is missing, as after `git clean -xfd`.
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Logs a failed write. A full disk fails every write; the trouble of the state directory is logged once,

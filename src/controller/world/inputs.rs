@@ -9,8 +9,7 @@ use crate::model::{Endpoint, ObjectName, RoaTable, RouterKey};
 use crate::observed::bird::{MainFile, Version};
 use crate::render::Measured;
 use crate::render::{Features, Renderer};
-use crate::sources::resolve::Resolution;
-use crate::status::RoaFacts;
+use crate::status::{RoaFacts, RpkiName};
 use crate::store::Snapshot;
 use crate::wire::Rejected;
 
@@ -37,7 +36,7 @@ pub struct Inputs<'a> {
     /// Facts about ROAs, live and cached.
     pub roas: RoaFacts,
     /// Resolutions of the names of RPKI servers.
-    pub rpki: &'a BTreeMap<Endpoint, Resolution>,
+    pub rpki: &'a BTreeMap<Endpoint, RpkiName>,
     /// The measured classes of links.
     pub classes: &'a BTreeMap<ObjectName, Measured>,
     /// The sessions with files in BIRD's directory.

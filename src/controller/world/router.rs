@@ -186,15 +186,8 @@ pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec
         .into_iter()
         .filter(|endpoint| matches!(endpoint.host, Host::Name(_)));
     let name = |endpoint| {
-        let known = inputs.rpki.get(&endpoint);
-        let address = known
-            .and_then(|known| known.address)
-            .map(|address| address.ip());
-        RpkiName {
-            address,
-            error: known.and_then(|known| known.error.clone()),
-            endpoint,
-        }
+        let known = inputs.rpki.get(&endpoint).cloned();
+        known.unwrap_or_else(|| RpkiName::unknown(endpoint))
     };
     named.map(name).collect()
 }

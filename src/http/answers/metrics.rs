@@ -327,9 +327,7 @@ fn state(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
         signed(uptime),
     )?;
     let outbox = api.sync.as_ref().and_then(|sync| sync.outbox.as_ref());
-    let waiting = outbox
-        .and_then(|outbox| outbox.pending().ok())
-        .map_or(0, |p| p.len() as u64);
+    let waiting = outbox.map_or(0, |outbox| outbox.waiting() as u64);
     gauge(
         registry,
         "moenet_agent_outbox_pending",

@@ -175,7 +175,8 @@ impl AgentApi for LocalApi {
             };
             let place = Place::single(Area::Documents, Kind::Maintenance);
             let feed = &self.feed;
-            feed.documents(author, subject, Vec::new(), vec![place]);
+            feed.documents(author, subject, Vec::new(), vec![place])
+                .await;
         }
         drop(writing);
         self.context.reports.reload();

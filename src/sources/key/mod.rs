@@ -19,6 +19,7 @@ use crate::model::{PrivateKey, PublicKey, RouterKey};
 use crate::observed::kernel::KernelView;
 use crate::store::Store;
 use crate::telemetry::{chain, failed};
+use crate::util::fs;
 use crate::util::task::blocking;
 
 /// File with the public key, below the state directory.
@@ -126,7 +127,7 @@ impl KeyFile {
 
     /// Returns whether the first start of the agent will create the key.
     pub(crate) fn is_to_be_created(&self) -> bool {
-        self.state.lock().never_had && !self.path.exists()
+        self.state.lock().never_had && !fs::exists(&self.path)
     }
 
     /// Logs a key that changed since the last run, and creates one on a router that has never had a key. Blocks.

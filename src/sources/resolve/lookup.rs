@@ -64,6 +64,7 @@ impl SystemLookup {
 }
 
 #[async_trait]
+#[expect(clippy::disallowed_methods, reason = "each lookup has its own thread")]
 impl Lookup for SystemLookup {
     async fn lookup(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let slot = Slot::take(&self.running)

@@ -19,6 +19,7 @@ use crate::intervals::{TEMPLATES_POLL, TEMPLATES_QUIET, TEMPLATES_RETRY};
 use crate::render::{RenderError, Renderer};
 use crate::store::Store;
 use crate::telemetry::chain;
+use crate::util::fs;
 use crate::util::task::blocking;
 
 /// Size limit of a template, in bytes; the built-in ones have up to 12 KB.
@@ -354,7 +355,8 @@ impl Templates {
 
     /// Stores the last good templates, again if a tool removed the file.
     async fn keep(&self, store: &Arc<Store>) {
-        if std::fs::symlink_metadata(store.dir().join(KEPT)).is_err() {
+        let kept = store.dir().join(KEPT);
+        if blocking(move || fs::symlink_metadata(kept)).await.is_err() {
             self.set_kept(false);
         }
         let Some(text) = self.to_keep() else {
@@ -385,7 +387,7 @@ fn collect(
         let path = path.to_owned();
         move |source| Unreadable { path, source }
     };
-    for entry in std::fs::read_dir(directory).map_err(unreadable(directory))? {
+    for entry in fs::read_dir(directory).map_err(unreadable(directory))? {
         let path = entry.map_err(unreadable(directory))?.path();
         if path
             .extension()
@@ -395,7 +397,7 @@ fn collect(
             let name = name.to_string_lossy().into_owned();
             let text = crate::util::file::read_text(&path, MOST_BYTES);
             found.insert(name, text.map_err(unreadable(&path))?);
-        } else if path.is_dir() {
+        } else if fs::is_dir(&path) {
             let deeper = depth.checked_sub(1).ok_or_else(|| {
                 let deep = format!("is more than {DEPTH_MAX} folders deep; a link may lead back");
                 unreadable(&path)(std::io::Error::other(deep))

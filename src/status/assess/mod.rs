@@ -90,8 +90,12 @@ pub struct TunnelFacts<'a> {
     pub peer: Option<PublicKey>,
     /// Remaining steps for the kernel, as a text; `None` when it matches the wanted state.
     pub missing: Option<&'a str>,
-    /// Why the last attempt failed.
-    pub error: Option<&'a str>,
+    /// The endpoint's name, if it has one.
+    pub name: Option<NameFacts<'a>>,
+    /// The route to the endpoint, if its address is known.
+    pub route: Option<RouteFacts>,
+    /// Babel; `None` for an object without it.
+    pub babel: Option<BabelFacts>,
 }
 
 /// The resolution state of a peer's endpoint name.
@@ -157,21 +161,17 @@ pub struct Expected {
     pub source: Option<IpAddr>,
 }
 
-/// The input of a session's status.
+/// Facts about an object that do not depend on an observation.
 #[derive(Debug)]
-pub struct Facts<'a> {
-    /// The current time.
-    pub now: Timestamp,
+pub struct ObjectFacts<'a> {
     /// The object, as `sessions/wg_1`.
-    pub object: &'a str,
+    pub path: &'a str,
     /// The generation of the document.
     pub generation: u64,
     /// Whether the document was accepted.
     pub acceptance: Acceptance,
     /// An address clash of an accepted document.
     pub remark: Option<&'a str>,
-    /// Whether the object has an applied state.
-    pub applied: bool,
     /// The administrative state.
     pub admin_state: AdminState,
     /// Whether it is meant to carry traffic.
@@ -182,20 +182,25 @@ pub struct Facts<'a> {
     pub paused: Option<&'a str>,
     /// Why its removal does not happen now, if no document wants it.
     pub held: Option<&'a Hold>,
-    /// The tunnel.
-    pub tunnel: TunnelFacts<'a>,
-    /// The endpoint's name, if it has one.
-    pub name: Option<NameFacts<'a>>,
-    /// The route to the endpoint, if its address is known.
-    pub route: Option<RouteFacts>,
-    /// Babel; `None` for an object without it.
-    pub babel: Option<BabelFacts>,
-    /// Whether the object has its own tunnel.
-    pub has_tunnel: bool,
-    /// BIRD; `None` for an object that does not use it.
-    pub bird: Option<BirdFacts<'a>>,
     /// The fields that an override sets.
     pub overridden: Vec<String>,
+}
+
+/// The input of an object's status.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The current time.
+    pub now: Timestamp,
+    /// The object.
+    pub object: ObjectFacts<'a>,
+    /// Whether the object has an applied state.
+    pub applied: bool,
+    /// Why the last attempt failed.
+    pub error: Option<&'a str>,
+    /// The tunnel; `None` for an object without one of its own.
+    pub tunnel: Option<TunnelFacts<'a>>,
+    /// BIRD; `None` for an object that does not use it.
+    pub bird: Option<BirdFacts<'a>>,
     /// Round-trip time in milliseconds.
     pub rtt_ms: Option<f64>,
     /// The share of lost echoes, 0 to 1.
@@ -211,20 +216,20 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
     let mut conditions = Conditions::new(&facts.before.conditions, facts.now);
     accepted(facts, &mut conditions);
     service::in_service(facts, &mut conditions);
-    let wanted = facts.admin_state == AdminState::Enabled;
+    let wanted = facts.object.admin_state == AdminState::Enabled;
     if wanted {
-        if facts.has_tunnel {
-            if let Some(name) = &facts.name {
+        if let Some(tunnel) = &facts.tunnel {
+            if let Some(name) = &tunnel.name {
                 tunnel::endpoint_resolved(name, &mut conditions);
             }
-            if let Some(route) = facts.route {
+            if let Some(route) = tunnel.route {
                 tunnel::endpoint_routed(route, &mut conditions);
             }
             // An object that was never accepted is to have no tunnel.
             if facts.applied || !conditions.fails(About::Accepted) {
-                tunnel::tunnel(facts, &mut conditions);
+                tunnel::tunnel(facts, tunnel, &mut conditions);
             }
-            if let Some(babel) = facts.babel {
+            if let Some(babel) = tunnel.babel {
                 tunnel::babel_adjacent(babel, &mut conditions);
             }
         }
@@ -234,26 +239,23 @@ pub fn assess(facts: &Facts<'_>) -> StatusBody {
             bgp::limits(bird, &mut conditions);
         }
     }
-    if let Some(held) = facts.held {
+    if let Some(held) = facts.object.held {
         held.set(&mut conditions);
         if held.approval().is_some() {
-            conditions.act(approve(facts.object));
+            conditions.act(approve(facts.object.path));
         }
     }
-    if facts.paused.is_some() {
+    if facts.object.paused.is_some() {
         withheld(&mut conditions);
     }
     overridden::add(facts, &mut conditions);
     StatusBody {
-        observed_generation: facts.generation,
+        observed_generation: facts.object.generation,
         phase: phase(facts, &conditions),
         last_error: last_error(facts),
         conditions: conditions.into_vec(),
-        overridden: facts.overridden.clone(),
-        tunnel: facts
-            .tunnel
-            .link
-            .map(|link| tunnel::status(link, facts.tunnel.peer)),
+        overridden: facts.object.overridden.clone(),
+        tunnel: facts.tunnel.as_ref().and_then(tunnel::status),
         bgp: facts.bird.as_ref().filter(|_| wanted).map(bgp::status),
         rtt_ms: facts.rtt_ms,
         loss: facts.loss,
@@ -275,8 +277,8 @@ fn withheld(conditions: &mut Conditions<'_>) {
 }
 
 fn accepted(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
-    match &facts.acceptance {
-        Acceptance::Valid => match facts.remark {
+    match &facts.object.acceptance {
+        Acceptance::Valid => match facts.object.remark {
             Some(remark) => conditions.set(About::Accepted, true, "AddressClash", remark),
             None => conditions.set(About::Accepted, true, "Valid", ""),
         },
@@ -319,23 +321,23 @@ fn stays(facts: &Facts<'_>) -> &'static str {
 }
 
 fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
-    if facts.paused.is_some() {
+    if facts.object.paused.is_some() {
         return Phase::Paused;
     }
     if conditions.fails(About::Accepted) || failed(facts) {
         return Phase::Error;
     }
-    match facts.admin_state {
+    match facts.object.admin_state {
         AdminState::Absent => return Phase::Deleting,
         AdminState::Disabled => return Phase::Disabled,
         AdminState::Pending => return Phase::Pending,
         AdminState::Enabled => {}
     }
-    if matches!(facts.acceptance, Acceptance::Waiting(_)) {
+    if matches!(facts.object.acceptance, Acceptance::Waiting(_)) {
         return Phase::Pending;
     }
     let bird = facts.bird.is_none() || conditions.holds(About::BirdConfigured);
-    let tunnel = !facts.has_tunnel || conditions.holds(About::TunnelConfigured);
+    let tunnel = facts.tunnel.is_none() || conditions.holds(About::TunnelConfigured);
     if !tunnel || !bird {
         return Phase::Configuring;
     }
@@ -350,7 +352,7 @@ fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
 
 /// Returns whether the kernel or BIRD refused.
 fn failed(facts: &Facts<'_>) -> bool {
-    facts.tunnel.error.is_some() || facts.bird.is_some_and(|bird| bird.refused.is_some())
+    facts.error.is_some() || facts.bird.is_some_and(|bird| bird.refused.is_some())
 }
 
 fn last_error(facts: &Facts<'_>) -> Option<String> {
@@ -358,11 +360,9 @@ fn last_error(facts: &Facts<'_>) -> Option<String> {
         .bird
         .and_then(|bird| bird.refused)
         .map(|text| format!("BIRD configuration failed: {text}"));
-    match &facts.acceptance {
+    match &facts.object.acceptance {
         Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(why.clone()),
-        Acceptance::Valid | Acceptance::Waiting(_) => {
-            facts.tunnel.error.map(str::to_owned).or(refused)
-        }
+        Acceptance::Valid | Acceptance::Waiting(_) => facts.error.map(str::to_owned).or(refused),
     }
 }
 

@@ -55,7 +55,7 @@ fn follows_from(about: About, field: &str) -> bool {
 
 /// Adds each overridden field to the next action of the first condition that follows from it.
 pub(super) fn add(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
-    let mut left = facts.overridden.clone();
+    let mut left = facts.object.overridden.clone();
     for condition in conditions.all_mut() {
         if condition.status != ConditionStatus::False {
             continue;
@@ -67,7 +67,7 @@ pub(super) fn add(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
         if these.is_empty() {
             continue;
         }
-        let (object, fields) = (facts.object, these.join(", "));
+        let (object, fields) = (facts.object.path, these.join(", "));
         let hint = format!(
             "an override sets {fields}: `moenet-agent diff {object}` shows both values, delete \
              overrides/{object}.yaml to end it"

@@ -43,19 +43,19 @@ pub(super) fn in_service(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
         conditions.set(About::InService, false, reason, message);
         conditions.act(action);
     };
-    if let Some(why) = facts.paused {
-        let file = facts.object;
+    if let Some(why) = facts.object.paused {
+        let file = facts.object.path;
         return off(
             "Paused",
             &paused(why),
             &format!("set paused: false in overrides/{file}.yaml, or delete the file"),
         );
     }
-    let author = match facts.operator_owned {
+    let author = match facts.object.operator_owned {
         true => "its document",
         false => "the Control Plane",
     };
-    match facts.service {
+    match facts.object.service {
         Service::Enabled => conditions.set(About::InService, true, "Enabled", ""),
         Service::Disabled => off(
             "Disabled",

@@ -1,6 +1,6 @@
 //! Conditions of the tunnel.
 
-use super::{BabelFacts, Facts, NameFacts, RouteFacts};
+use super::{BabelFacts, Facts, NameFacts, RouteFacts, TunnelFacts};
 use crate::document::{ConditionType as About, TunnelStatus};
 use crate::model::PublicKey;
 use crate::observed::kernel::{Link, WireGuardPeer};
@@ -11,10 +11,10 @@ use crate::status::Conditions;
 pub const HANDSHAKE_STALE: &str =
     "it worked before: ask the peer whether it is up and has moved, or look for a firewall between";
 
-pub(super) fn tunnel(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
-    let (about, tunnel) = (About::TunnelConfigured, &facts.tunnel);
+pub(super) fn tunnel(facts: &Facts<'_>, tunnel: &TunnelFacts<'_>, conditions: &mut Conditions<'_>) {
+    let about = About::TunnelConfigured;
     let unread = tunnel.link.is_some_and(|link| link.unread.is_some());
-    match (tunnel.error, tunnel.missing, tunnel.link) {
+    match (facts.error, tunnel.missing, tunnel.link) {
         (None, Some(missing), _) if unread => conditions.set(about, false, "Unread", missing),
         (Some(error), _, _) => conditions.set(about, false, "Failed", error),
         (None, Some(missing), _) => conditions.set(about, false, "Drift", missing),
@@ -24,18 +24,18 @@ pub(super) fn tunnel(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
     if conditions.fails(about) && !unread {
         conditions.act(format!(
             "`moenet-agent plan {}` shows the steps",
-            facts.object
+            facts.object.path
         ));
     }
-    handshake(facts, conditions);
+    handshake(facts, tunnel, conditions);
 }
 
-fn handshake(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
+fn handshake(facts: &Facts<'_>, tunnel: &TunnelFacts<'_>, conditions: &mut Conditions<'_>) {
     let about = About::HandshakeRecent;
-    let Some(link) = facts.tunnel.link else {
+    let Some(link) = tunnel.link else {
         return;
     };
-    let Some(peer) = peer_of(link, facts.tunnel.peer) else {
+    let Some(peer) = peer_of(link, tunnel.peer) else {
         return;
     };
     match peer.last_handshake {
@@ -158,13 +158,13 @@ fn peer_of(link: &Link, key: Option<PublicKey>) -> Option<&WireGuardPeer> {
     link.wireguard.as_ref()?.peers.get(&key?)
 }
 
-pub(super) fn status(link: &Link, key: Option<PublicKey>) -> TunnelStatus {
-    let peer = peer_of(link, key);
+pub(super) fn status(tunnel: &TunnelFacts<'_>) -> Option<TunnelStatus> {
+    let peer = peer_of(tunnel.link?, tunnel.peer);
     let endpoint = peer.and_then(|peer| peer.endpoint);
-    TunnelStatus {
+    Some(TunnelStatus {
         last_handshake: peer.and_then(|peer| peer.last_handshake),
         rx_bytes: peer.map_or(0, |peer| peer.rx_bytes),
         tx_bytes: peer.map_or(0, |peer| peer.tx_bytes),
         endpoint: endpoint.map(|endpoint| endpoint.to_string()),
-    }
+    })
 }

@@ -7,6 +7,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::write::{folder, sync_folder};
+use crate::util::fs;
 
 /// Suffix of a quarantined file; no listing and no include of BIRD matches it.
 pub(crate) const QUARANTINED: &str = ".broken";
@@ -45,10 +46,10 @@ pub(crate) fn quarantine(path: &Path, why: &str) -> io::Result<PathBuf> {
 fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // The file system cannot promise it.
-        Err(Errno::INVAL | Errno::NOSYS) if to.symlink_metadata().is_ok() => {
+        Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(to).is_ok() => {
             Err(ErrorKind::AlreadyExists.into())
         }
-        Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(from, to),
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
         renamed => Ok(renamed?),
     }
 }

@@ -1,11 +1,12 @@
 //! Tells whether a file changed, without reading it.
 
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::intervals::FILE_SETTLED;
+use crate::util::fs;
 
 /// The attributes that change with a file: device, inode, size, and the times of the last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +61,7 @@ impl Stamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn replaced_file_has_another_stamp_even_with_its_old_times() {

@@ -1,10 +1,11 @@
 //! Atomic files: a file exists completely or not at all, and a symbolic link in its place is replaced, not followed.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use crate::util::fs;
 use tempfile::TempPath;
 
 /// Prefix of temporary files: hidden, so that listings and BIRD's includes skip them, and unique to the agent, so that
@@ -85,14 +86,12 @@ impl Writer {
         let mut file = if self.is_sole {
             let temporary = temporary(path);
             remove_file(&temporary)?;
-            tempfile::Builder::new()
-                .prefix(temporary.file_name().unwrap_or_default())
-                .rand_bytes(0)
-                .tempfile_in(folder(path))
+            let mut builder = tempfile::Builder::new();
+            builder.prefix(temporary.file_name().unwrap_or_default());
+            fs::temporary_file(builder.rand_bytes(0), folder(path))
         } else {
-            tempfile::Builder::new()
-                .prefix(TEMPORARY)
-                .tempfile_in(folder(path))
+            let mut builder = tempfile::Builder::new();
+            fs::temporary_file(builder.prefix(TEMPORARY), folder(path))
         }
         .map_err(bare)?;
         if self.group.is_some() {
@@ -149,7 +148,7 @@ impl Staged {
 /// # Errors
 /// As the system says.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    fs::open_dir(folder)?.sync_all()
 }
 
 /// Removes a file durably. `false`: it did not exist.
@@ -218,6 +217,7 @@ fn bare(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();

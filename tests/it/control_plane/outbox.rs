@@ -77,7 +77,7 @@ fn files(directory: &Path) -> Vec<String> {
 #[tokio::test]
 async fn report_survives_restart_until_acknowledged() {
     let (client, fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     fake.lock().unwrap().answers.insert("a".into(), (500, ""));
     assert!(
         outbox
@@ -86,7 +86,7 @@ async fn report_survives_restart_until_acknowledged() {
     );
     assert_eq!(outbox.deliver_once(&client).await.unwrap().kept, 1);
 
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     assert_eq!(outbox.pending().unwrap().len(), 1);
     fake.lock().unwrap().answers.clear();
     let delivery = outbox.deliver_once(&client).await.unwrap();
@@ -101,7 +101,7 @@ async fn report_survives_restart_until_acknowledged() {
 #[tokio::test]
 async fn newest_state_wins_and_same_state_is_not_rewritten() {
     let (client, fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     assert!(
         outbox
             .put(&uid("a"), WireStatus::Error, Some("x".into()))
@@ -134,7 +134,7 @@ async fn newest_state_wins_and_same_state_is_not_rewritten() {
 #[tokio::test]
 async fn report_repeats_when_the_list_has_another_status() {
     let (client, _, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
     outbox.deliver_once(&client).await.unwrap();
     outbox.listed(BTreeMap::from([(uid("a"), WireStatus::Active)]));
@@ -151,7 +151,7 @@ async fn report_removed_while_stopped_is_noticed_at_start() {
     let (client, fake, directory) = bench().await;
     let inside = directory.path().join("outbox");
     let open = || Outbox::open_listed(&inside, directory.path().join("list")).unwrap();
-    let (outbox, _) = open();
+    let outbox = Arc::new(open().0);
     for name in ["a", "b", "c"] {
         outbox.put(&uid(name), WireStatus::Active, None).unwrap();
         let answer = (name, if name == "a" { 200 } else { 500 });
@@ -180,7 +180,7 @@ async fn unchanged_list_repeats_an_acknowledged_report_later_and_later() {
     ];
     for (before, report) in reports {
         let (client, fake, directory) = bench().await;
-        let outbox = Outbox::open(directory.path()).unwrap();
+        let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
         let list = |status| outbox.listed(BTreeMap::from([(uid("a"), status)]));
         let put = || outbox.put(&uid("a"), report, None).unwrap();
         list(before);
@@ -209,7 +209,7 @@ async fn unchanged_list_repeats_an_acknowledged_report_later_and_later() {
 #[tokio::test]
 async fn unknown_session_drops_its_report_unknown_router_drops_none() {
     let (client, fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     fake.lock()
         .unwrap()
         .answers
@@ -237,7 +237,7 @@ async fn unknown_session_drops_its_report_unknown_router_drops_none() {
 #[tokio::test]
 async fn a_refused_report_blocks_no_other_and_is_tried_slowly() {
     let (client, fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     for (name, answer) in [
         ("a", (400, "BAD_REQUEST")),
         ("b", (500, "INTERNAL")),
@@ -272,7 +272,7 @@ async fn a_refused_report_blocks_no_other_and_is_tried_slowly() {
 #[tokio::test]
 async fn every_unusable_answer_concerns_its_own_report_only() {
     let (client, fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     let huge: &'static str = "x".repeat(17 << 20).leak();
     let bodies = [
         ("a", "<html>welcome"),
@@ -302,7 +302,7 @@ fn read_only_outbox_delivers_each_report_once() {
 
 async fn deliver_read_only(disk: &Path) {
     let (client, fake, _directory) = bench().await;
-    let outbox = Outbox::open(&disk.join("outbox")).unwrap();
+    let outbox = Arc::new(Outbox::open(&disk.join("outbox")).unwrap());
     for name in ["a", "b"] {
         outbox.put(&uid(name), WireStatus::Active, None).unwrap();
     }
@@ -329,7 +329,7 @@ async fn deliver_read_only(disk: &Path) {
 #[tokio::test]
 async fn corrupt_report_is_quarantined_and_the_rest_delivered() {
     let (client, fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
     std::fs::write(
         directory.path().join("half-000000000000.json"),
@@ -353,7 +353,7 @@ async fn corrupt_report_is_quarantined_and_the_rest_delivered() {
 fn hostile_identities_stay_in_the_directory_and_apart() {
     let directory = tempfile::tempdir().unwrap();
     let inside = directory.path().join("outbox");
-    let outbox = Outbox::open(&inside).unwrap();
+    let outbox = Arc::new(Outbox::open(&inside).unwrap());
     let long = "x".repeat(128);
     let names = [
         "../../etc/passwd",
@@ -379,7 +379,7 @@ fn hostile_identities_stay_in_the_directory_and_apart() {
 #[tokio::test]
 async fn pipe_directory_or_huge_file_delays_no_report() {
     let (client, _fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
     let at = |name: &str| directory.path().join(name);
     let made = std::process::Command::new("mkfifo")
@@ -403,7 +403,7 @@ async fn pipe_directory_or_huge_file_delays_no_report() {
 #[tokio::test]
 async fn directory_in_place_of_report_is_always_quarantined() {
     let (client, _fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     for status in [WireStatus::Active, WireStatus::Error] {
         outbox.put(&uid("a"), status, None).unwrap();
         let report = |end: &str| {
@@ -426,7 +426,7 @@ async fn cleaned_folder_loses_no_report() {
     let (client, fake, directory) = bench().await;
     let folder = directory.path().join("outbox");
     std::fs::write(directory.path().join("identity"), "x").unwrap();
-    let outbox = Outbox::open(&folder).unwrap();
+    let outbox = Arc::new(Outbox::open(&folder).unwrap());
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
     outbox
         .put(&uid("b"), WireStatus::Error, Some("why".into()))
@@ -460,7 +460,7 @@ fn got(fake: &Shared) -> Vec<(String, u64)> {
 async fn deleted_report_is_dropped_only_while_the_agent_is_stopped() {
     let (client, fake, directory) = bench().await;
     let file = |name: &str| directory.path().join(name);
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
     outbox.put(&uid("b"), WireStatus::Active, None).unwrap();
     let names = files(directory.path());
@@ -469,7 +469,7 @@ async fn deleted_report_is_dropped_only_while_the_agent_is_stopped() {
     assert_eq!(files(directory.path()), names, "written again");
     drop(outbox);
     std::fs::remove_file(file(&names[0])).unwrap();
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     // A tool cleans the folder before the first delivery.
     std::fs::remove_file(file(&names[1])).unwrap();
     assert_eq!(outbox.deliver_once(&client).await.unwrap().delivered, 1);
@@ -480,7 +480,7 @@ async fn deleted_report_is_dropped_only_while_the_agent_is_stopped() {
 async fn cleaned_report_moves_to_the_new_uuid() {
     for cleaned in [true, false] {
         let (client, fake, directory) = bench().await;
-        let outbox = Outbox::open(directory.path()).unwrap();
+        let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
         outbox
             .put(&uid("old"), WireStatus::Error, Some("why".into()))
             .unwrap();
@@ -498,7 +498,7 @@ async fn cleaned_report_moves_to_the_new_uuid() {
 #[tokio::test]
 async fn old_uuid_does_not_replace_the_new_uuids_report() {
     let (client, fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     outbox
         .put(&uid("old"), WireStatus::Error, Some("why".into()))
         .unwrap();
@@ -514,7 +514,7 @@ async fn old_uuid_does_not_replace_the_new_uuids_report() {
 #[tokio::test]
 async fn newest_state_wins_over_a_cleaned_report() {
     let (client, fake, directory) = bench().await;
-    let outbox = Outbox::open(directory.path()).unwrap();
+    let outbox = Arc::new(Outbox::open(directory.path()).unwrap());
     outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
     outbox.deliver_once(&client).await.unwrap();
     outbox

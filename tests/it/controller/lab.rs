@@ -117,7 +117,7 @@ impl Machine {
             resolver: Resolver::start(Arc::new(Nobody), ResolverSettings::default()),
             prober: Prober::start(Arc::new(Nobody), ProbeSettings::default()),
             world,
-            reports: Reports::new(None),
+            reports: Arc::new(Reports::new(None)),
             journal,
             board: Board::default(),
             pulse: moenet_agent::controller::Pulse::default(),

@@ -198,7 +198,7 @@ async fn the_agents_client_and_outbox_speak_with_it() {
     };
     jp1.post_heartbeat(&heartbeat).await.unwrap();
     jp1.post_report(&Report::default()).await.unwrap();
-    let outbox = Outbox::open(&fleet.dir.path().join("outbox")).unwrap();
+    let outbox = std::sync::Arc::new(Outbox::open(&fleet.dir.path().join("outbox")).unwrap());
     for (uid, status) in [
         ("abc-123", WireStatus::Active),
         ("old", WireStatus::Disabled),

@@ -16,7 +16,9 @@ use moenet_agent::observed::Mark;
 use moenet_agent::observed::bird::{BgpState, ProtocolState};
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
 use moenet_agent::plan::{BirdView, Desired, Observed, TunnelView, WantedTunnel, plan};
-use moenet_agent::status::{Acceptance, BirdFacts, Expected, Facts, Service, TunnelFacts, assess};
+use moenet_agent::status::{
+    Acceptance, BirdFacts, Expected, Facts, ObjectFacts, Service, TunnelFacts, assess,
+};
 use moenet_agent::store::{AppliedBody, AppliedDocument, AppliedOverride, Area, Place};
 use serde_json::Value;
 
@@ -404,30 +406,31 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
     };
     let facts = Facts {
         now: at,
-        object: "sessions/wg_4242421080",
-        generation: 7,
-        acceptance: Acceptance::Valid,
-        remark: None,
+        object: ObjectFacts {
+            path: "sessions/wg_4242421080",
+            generation: 7,
+            acceptance: Acceptance::Valid,
+            remark: None,
+            admin_state: AdminState::Enabled,
+            service: Service::Enabled,
+            operator_owned: false,
+            paused: None,
+            held: None,
+            overridden: sample.status.overridden.clone(),
+        },
         applied: true,
-        admin_state: AdminState::Enabled,
-        service: Service::Enabled,
-        operator_owned: false,
-        paused: None,
-        held: None,
-        tunnel: TunnelFacts {
+        error: None,
+        tunnel: Some(TunnelFacts {
             link: Some(&link),
             peer: Some(peer),
             missing: None,
-            error: None,
-        },
-        has_tunnel: true,
+            name: None,
+            route: None,
+            babel: None,
+        }),
         bird: Some(bird),
-        overridden: sample.status.overridden.clone(),
         rtt_ms: None,
         loss: None,
-        name: None,
-        route: None,
-        babel: None,
         steps: Vec::new(),
         before: &StatusBody::default(),
     };

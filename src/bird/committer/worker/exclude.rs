@@ -11,6 +11,7 @@ use crate::intervals::FOREIGN_FILE_QUIET;
 use crate::observed::bird::Diagnostic;
 use crate::observed::bird::tree::fragment_path;
 use crate::ports::{CommitError, Fragment, FragmentError};
+use crate::util::task::blocking;
 
 impl Worker {
     /// Excludes the change to blame from the batch.
@@ -65,11 +66,11 @@ impl Worker {
         if batch.live.others.contains_key(&path) {
             return Err(CommitError::Tree(what).into());
         }
-        let judged = batch.live.tree.foreign.get(&path);
-        let is_incomplete = |judged: &String| {
-            disk::may_be_incomplete(&self.directory.join(&path), judged, FOREIGN_FILE_QUIET)
-        };
-        if !batch.progress.waited && judged.is_some_and(is_incomplete) {
+        let judged = batch.live.tree.foreign.get(&path).cloned();
+        let file = self.directory.join(&path);
+        let is_incomplete =
+            move |judged: String| disk::may_be_incomplete(&file, &judged, FOREIGN_FILE_QUIET);
+        if !batch.progress.waited && blocking(move || judged.is_some_and(is_incomplete)).await {
             batch.progress.waited = true;
             batch.progress.blamed.remove(&name);
             tokio::time::sleep(FOREIGN_FILE_QUIET).await;

@@ -67,9 +67,9 @@ impl Reach {
         for server in &policy.rpki.servers {
             let endpoint = server.endpoint();
             let resolved = inputs.rpki.get(&endpoint).and_then(|known| known.address);
-            if let Some(address) = endpoint.address().or(resolved) {
+            if let Some(address) = endpoint.address().map(|it| it.ip()).or(resolved) {
                 let what = format!("the RPKI server {}", server.host);
-                reach.add(address.ip(), Use::Needed, what);
+                reach.add(address, Use::Needed, what);
             }
         }
         for (name, spec) in recorded::<BgpSessionSpec>(snapshot, Kind::BgpSession) {

@@ -1,0 +1,380 @@
+//! Files of the state directory and of its repository, as the history needs them. Its work blocks.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::intervals::{GIT_LOCK_STALE, GIT_LOCK_YOUNG, PACK_CHECK};
+use crate::store::{
+    APPROVED, Area, BRANCH, IDENTITY, IndexWrite, Place, is_id, is_moving, moved, state_directory,
+};
+use crate::util::file::{self, Stamp, Writer};
+use crate::util::fs;
+
+use super::{GITIGNORE, HistoryError};
+
+/// Size limit of lists of references and of their logs, in bytes.
+const MAX_LOG: u64 = 64 * 1024 * 1024;
+
+/// The content of files at one moment; `None`: the file did not exist.
+pub type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
+/// Decides which contents may enter the history, for files whose path below the state directory is allowed.
+pub type Accepts = fn(&Path, &[u8]) -> bool;
+
+/// The files of the history that are not documents.
+pub const FILES: [&str; 4] = [".gitignore", "README.md", APPROVED, IDENTITY];
+
+/// Returns whether the history keeps a file. An allow list, so that no other file can enter: no
+/// observations, reports or secrets.
+pub(super) fn is_kept(path: &Path) -> bool {
+    FILES.iter().any(|name| path == Path::new(name))
+        || Place::parse(path).is_some_and(|place| place.area != Area::Status)
+}
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub(super) struct Tree {
+    pub(super) dir: PathBuf,
+    /// Identity of the directory when this value was created: nothing is written into another one.
+    pub(super) directory: Option<String>,
+    pub(super) accepts: Accepts,
+}
+
+impl Tree {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            directory: state_directory(dir),
+            accepts: |_, _| true,
+        }
+    }
+
+    /// Repairs a repository and removes stale locks. Returns whether there is a repository.
+    pub(super) fn prepare(&self) -> Result<bool, HistoryError> {
+        // An unmounted disk leaves an empty folder behind; a repository in it would be hidden below the disk.
+        if self.directory.is_some() && state_directory(&self.dir) != self.directory {
+            return Err(HistoryError::Away {
+                dir: self.dir.clone(),
+            });
+        }
+        if fs::symlink_metadata(self.git_dir()).is_err() {
+            return Ok(false);
+        }
+        self.remove_stale_locks();
+        self.repair_head();
+        self.repair_branch();
+        Ok(true)
+    }
+
+    /// Repairs a `HEAD` without a target, as a power failure leaves it, with which git does not
+    /// recognize the repository. It only names the checked-out branch, so rewriting it loses
+    /// nothing.
+    fn repair_head(&self) {
+        let head = self.git_dir().join("HEAD");
+        let good = match file::read(&head, file::DOCUMENT) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                text.trim_end()
+                    .strip_prefix("ref: refs/")
+                    .is_some_and(|rest| !rest.trim().is_empty())
+                    || is_id(text.trim_end())
+            }
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        };
+        let whole =
+            fs::is_dir(self.git_dir().join("objects")) && fs::is_dir(self.git_dir().join("refs"));
+        if !good && whole {
+            tracing::warn!(head = %head.display(), "repaired history: HEAD pointed to a missing \
+                                                    branch");
+            let _ = Writer::new(0o644).replace(&head, format!("ref: {BRANCH}\n").as_bytes());
+        }
+    }
+
+    /// Repairs a branch without a valid commit ID, as a power failure leaves it too. Git keeps the
+    /// previous position in the branch's log; if the repository's objects are lost as well, the
+    /// next commit finds it broken.
+    fn repair_branch(&self) {
+        let branch = self.git_dir().join(BRANCH);
+        let Ok(bytes) = file::read(&branch, file::DOCUMENT) else {
+            return;
+        };
+        if is_id(String::from_utf8_lossy(&bytes).trim_end()) {
+            return;
+        }
+        let noted =
+            file::read(&self.git_dir().join("logs").join(BRANCH), MAX_LOG).unwrap_or_default();
+        let noted = String::from_utf8_lossy(&noted);
+        let ids = noted
+            .lines()
+            .rev()
+            .filter_map(|line| line.split(' ').nth(1));
+        if let Some(id) = ids
+            .filter(|id| is_id(id))
+            .find(|id| id.bytes().any(|byte| byte != b'0'))
+        {
+            tracing::warn!(branch = %branch.display(), "repaired history: the branch pointed to a \
+                                                        missing commit");
+            let _ = Writer::new(0o644).replace(&branch, format!("{id}\n").as_bytes());
+        }
+    }
+
+    /// Begins to write the index, unless an operator's git operation is in progress.
+    pub(super) fn begin_index(&self) -> Option<IndexWrite> {
+        if self.is_operators_turn() {
+            return None;
+        }
+        self.remove_stale_locks();
+        IndexWrite::begin(&self.dir)
+    }
+
+    pub(super) fn has_repository(&self) -> bool {
+        fs::is_dir(self.git_dir())
+    }
+
+    /// Returns whether an operator's git operation is in progress.
+    fn is_operators_turn(&self) -> bool {
+        let git_dir = self.git_dir();
+        let busy = [
+            "MERGE_HEAD",
+            "CHERRY_PICK_HEAD",
+            "REVERT_HEAD",
+            "rebase-merge",
+            "rebase-apply",
+            "BISECT_LOG",
+        ];
+        busy.iter().any(|name| fs::exists(git_dir.join(name))) || moved(&self.dir).is_some()
+    }
+
+    pub(super) fn git_dir(&self) -> PathBuf {
+        self.dir.join(".git")
+    }
+
+    pub(super) fn write_ignore(&self) -> Result<(), HistoryError> {
+        let ignore = self.dir.join(".gitignore");
+        if fs::symlink_metadata(&ignore).is_ok() {
+            return Ok(());
+        }
+        let written = Writer::new(0o644).replace(&ignore, GITIGNORE.as_bytes());
+        written.map_err(HistoryError::io("write", &ignore))
+    }
+
+    /// Returns whether the history's branch exists, as a file or packed.
+    pub(super) fn has_branch(&self) -> bool {
+        fs::exists(self.git_dir().join(BRANCH)) || self.has_packed_branch()
+    }
+
+    fn has_packed_branch(&self) -> bool {
+        let packed =
+            file::read_text(&self.git_dir().join("packed-refs"), MAX_LOG).unwrap_or_default();
+        packed.lines().any(|line| line.ends_with(BRANCH))
+    }
+
+    /// Quarantines the repository.
+    pub(super) fn quarantine(&self) -> Result<PathBuf, HistoryError> {
+        let broken = self.git_dir();
+        file::quarantine(&broken, "the repository is broken")
+            .map_err(HistoryError::io("quarantine", &broken))
+    }
+
+    /// Returns whether it was checked lately whether to pack the repository.
+    pub(super) fn was_packed_lately(&self) -> bool {
+        let found = fs::metadata(self.packed()).and_then(|found| found.modified());
+        let age = found.ok().and_then(|at| at.elapsed().ok());
+        age.is_some_and(|age| age < PACK_CHECK)
+    }
+
+    pub(super) fn note_packed(&self) -> Result<(), HistoryError> {
+        let stamp = self.packed();
+        fs::write(&stamp, "").map_err(HistoryError::io("write", &stamp))
+    }
+
+    fn packed(&self) -> PathBuf {
+        self.git_dir().join("moenet-packed")
+    }
+
+    /// Returns the index while the tree is that of the history's branch; content that is read
+    /// between two calls with the same result is of that tree.
+    pub(super) fn at_rest(&self) -> Result<Option<Stamp>, HistoryError> {
+        if let Some(at) = moved(&self.dir) {
+            return Err(self.moved(at));
+        }
+        Ok(Stamp::at_unlinked(&self.dir.join(".git/index")))
+    }
+
+    /// Returns whether another git may be changing the tree.
+    pub(super) fn is_moving(&self) -> bool {
+        is_moving(&self.dir, Duration::ZERO)
+    }
+
+    pub(super) fn moved(&self, at: impl Into<String>) -> HistoryError {
+        HistoryError::Moved {
+            dir: self.dir.clone(),
+            at: at.into(),
+        }
+    }
+
+    /// Reads files. Leaves out a file that cannot be read, is not a regular file of a document's size,
+    /// or is not accepted: the history then neither changes nor loses it.
+    pub(super) fn read(&self, paths: impl IntoIterator<Item = PathBuf>) -> Contents {
+        let read = |path: PathBuf| {
+            content(&self.dir.join(&path))
+                .ok()
+                .map(|content| (path, content))
+        };
+        let kept = paths.into_iter().filter(|path| is_kept(path));
+        kept.filter_map(read)
+            .filter(|(path, content)| self.is_accepted(path, content.as_deref()))
+            .collect()
+    }
+
+    /// Returns whether a content may enter the history. A deletion always may.
+    pub(super) fn is_accepted(&self, path: &Path, content: Option<&[u8]>) -> bool {
+        content.is_none_or(|bytes| (self.accepts)(path, bytes))
+    }
+
+    /// Lists the files below a folder that the history keeps. A folder that cannot be listed has none,
+    /// and the history keeps its files, unless a file is proved to be deleted.
+    pub(super) fn on_disk(&self, folder: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.dir.join(folder))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = folder.join(entry.file_name());
+            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_kept(&path) {
+                found.push(path);
+            } else if is_folder && !hidden && folder.components().count() < 2 {
+                found.extend(self.on_disk(&path));
+            }
+        }
+        found
+    }
+
+    /// Removes leftovers of failed imports; on a full disk each attempt leaves some.
+    pub(super) fn remove_leftovers(&self) {
+        remove_named(&self.git_dir(), "fast_import_crash_", Duration::ZERO);
+        // A recent one may belong to an operator's own git.
+        remove_named(
+            &self.git_dir().join("objects/pack"),
+            "tmp_pack_",
+            GIT_LOCK_STALE,
+        );
+    }
+
+    /// Removes locks without a holder.
+    fn remove_stale_locks(&self) {
+        let git_dir = self.git_dir();
+        let mut locks = vec![git_dir.join(format!("{BRANCH}.lock"))];
+        locks.extend(
+            ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock"]
+                .map(|name| git_dir.join(name)),
+        );
+        for lock in locks.into_iter().filter(|lock| is_stale(lock, &self.dir)) {
+            tracing::warn!(lock = %lock.display(), "removing the lock of a git that has ended");
+            let _ = fs::remove_file(lock);
+        }
+    }
+}
+
+fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match file::read_unlinked(path, file::DOCUMENT) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the files of a folder whose names have this prefix and that are older than this.
+fn remove_named(folder: &Path, start: &str, older: Duration) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let modified = entry.metadata().and_then(|found| found.modified()).ok();
+        let age = modified
+            .and_then(|at| at.elapsed().ok())
+            .unwrap_or_default();
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(start.as_bytes())
+            && age >= older
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_stale(lock: &Path, repository: &Path) -> bool {
+    let modified = fs::symlink_metadata(lock)
+        .and_then(|found| found.modified())
+        .ok();
+    let Some(age) = modified.and_then(|at| at.elapsed().ok()) else {
+        return false;
+    };
+    age > GIT_LOCK_STALE || (age > GIT_LOCK_YOUNG && !git_runs_in(repository))
+}
+
+/// Returns whether a git may run in this directory; `true` if that is unknown.
+fn git_runs_in(repository: &Path) -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return true;
+    };
+    let mut processes = processes.flatten().map(|process| process.path());
+    processes.any(|process| {
+        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        name.starts_with("git") && may_work_in(&process, repository)
+    })
+}
+
+/// Returns whether a process has this directory as its working directory, or names it in its arguments or its
+/// environment. A process that cannot be read may; one that has ended and was not waited for has no arguments.
+fn may_work_in(process: &Path, repository: &Path) -> bool {
+    if fs::read(process.join("cmdline")).is_ok_and(|arguments| arguments.is_empty()) {
+        return false;
+    }
+    let names = |file: &str| {
+        let Ok(text) = fs::read(process.join(file)) else {
+            return fs::exists(process);
+        };
+        let name = repository.as_os_str().as_encoded_bytes();
+        text.windows(name.len()).any(|part| part == name)
+    };
+    let is_inside = match fs::read_link(process.join("cwd")) {
+        Ok(folder) => folder.starts_with(repository),
+        Err(_) => fs::exists(process),
+    };
+    is_inside || names("cmdline") || names("environ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn only_a_git_in_this_directory_holds_its_lock() {
+        let (state, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let program = elsewhere.path().join("git");
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        for (folder, holds) in [(elsewhere.path(), false), (state.path(), true)] {
+            let mut git = Command::new(&program)
+                .arg("60")
+                .current_dir(folder)
+                .spawn()
+                .unwrap();
+            // The name follows a moment after the program.
+            let end = std::time::Instant::now() + Duration::from_secs(10);
+            while holds && !git_runs_in(state.path()) && std::time::Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(git_runs_in(state.path()), holds);
+            git.kill().unwrap();
+            git.wait().unwrap();
+        }
+        assert!(!git_runs_in(state.path()));
+    }
+}

@@ -456,6 +456,7 @@ fn git_that_moves_cleans_or_restores_the_tree_changes_nothing() {
     assert_eq!(world.router.api("-X POST", "/maintenance/stop").0, 200);
     world.wait_file("maintenance.yaml", "enabled: false");
     let written = "because=\"bird.file: want define MOE_DRAINED = false;";
+    world.wait_log(written);
     let log = world.log();
     assert_eq!(log.matches(written).count(), 1, "drained until the stop");
     world.wait_log("HEAD of the state directory is at branch main again");

@@ -40,7 +40,7 @@ impl<S: Spec> AnyDocument for Stored<Document<S>> {
 /// An existing document of any kind: valid, or the reason why it is invalid.
 pub type AnySlot<'a> = Result<&'a dyn AnyDocument, &'a DocumentError>;
 
-/// The documents of one kind, whichever it is.
+/// The documents of a kind.
 pub(super) trait AnyDocuments {
     /// Returns the documents in the order of their names.
     fn all(&self) -> Vec<(Place, AnySlot<'_>)>;
@@ -52,7 +52,7 @@ pub(super) trait AnyDocuments {
     fn retain(&mut self, stays: &mut dyn FnMut(Place, &Metadata) -> bool);
 }
 
-/// The document of a kind with one document.
+/// A kind with one document.
 impl<S: Spec> AnyDocuments for Option<Slot<S>> {
     fn all(&self) -> Vec<(Place, AnySlot<'_>)> {
         let place = || Place::single(Area::Documents, S::KIND);
@@ -74,6 +74,7 @@ impl<S: Spec> AnyDocuments for Option<Slot<S>> {
     }
 }
 
+/// A kind with many documents.
 impl<S: Spec> AnyDocuments for BTreeMap<ObjectName, Slot<S>> {
     fn all(&self) -> Vec<(Place, AnySlot<'_>)> {
         let all = self.iter();

@@ -196,7 +196,7 @@ pub fn object(world: &World, object: &Object, view: &View<'_>) -> KeyPlan {
             session(world, object, wanted, text.as_deref(), view)
         }
         Intent::Present(Wanted::Mesh(tunnel)) => mesh(world, object, tunnel, view),
-        Intent::Present(wanted) => without_files(world, object, wanted, view),
+        Intent::Present(wanted) => enable_protocols(world, object, wanted, view),
     }
 }
 
@@ -225,8 +225,8 @@ fn live_text<'a>(object: &Object, view: &View<'a>) -> Option<&'a str> {
         .map(String::as_str)
 }
 
-/// Returns the plan of an object without a tunnel, whose text is in the shared files.
-fn without_files(world: &World, object: &Object, wanted: &Wanted, view: &View<'_>) -> KeyPlan {
+/// Returns the plan of an object without a tunnel: its text is in the shared files, so only its protocols are enabled.
+fn enable_protocols(world: &World, object: &Object, wanted: &Wanted, view: &View<'_>) -> KeyPlan {
     if !may_enable(world, view) {
         return Ok(Plan::default());
     }

@@ -39,11 +39,24 @@ pub(super) fn write(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -
 
 /// Quotes a value with spaces or quotes, so that programs can tell where it ends.
 fn quoted(value: &str) -> Cow<'_, str> {
-    let is_quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
-    match !is_quoted && value.contains(|c: char| c.is_whitespace() || c == '"') {
+    match !is_quoted(value) && value.contains(|c: char| c.is_whitespace() || c == '"') {
         true => Cow::Owned(format!("{value:?}")),
         false => Cow::Borrowed(value),
     }
+}
+
+/// Returns whether a value is one quoted string: no quote inside it ends it early.
+fn is_quoted(value: &str) -> bool {
+    let inside = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let mut is_escaped = false;
+    let is_plain = |c: char| {
+        let ends = c == '"' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        !ends
+    };
+    inside.is_some_and(|inside| inside.chars().all(is_plain)) && !is_escaped
 }
 
 /// Replaces control characters, which could change the terminal, by their escapes.
@@ -73,6 +86,10 @@ mod tests {
             ("add a route", "\"add a route\""),
             ("\"add a route\"", "\"add a route\""),
             ("say \"no\"", "\"say \\\"no\\\"\""),
+            ("\"a\" is not \"b\"", "\"\\\"a\\\" is not \\\"b\\\"\""),
+            ("\"a \\\"b\\\" c\"", "\"a \\\"b\\\" c\""),
+            ("\"ends in \\\"", "\"\\\"ends in \\\\\\\"\""),
+            ("\"", "\"\\\"\""),
         ] {
             assert_eq!(quoted(value), shown);
         }

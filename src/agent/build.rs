@@ -205,6 +205,7 @@ impl Parts {
             edits: Arc::clone(&self.edits),
             feed: Arc::clone(&self.feed),
             sources: Arc::clone(&self.sources),
+            remarks: Default::default(),
             started: self.started,
         }
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -13,19 +12,21 @@ use crate::config::Config;
 use crate::controller::Missing;
 use crate::document::{Kind, StatusBody};
 use crate::http::{
-    AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, Server, StatusView,
+    AgentApi, ApiRefusal, BirdView, Confirmation, HttpOptions, MaintenanceView, NodeView, Server,
+    StatusView,
 };
 use crate::intervals::LOST_DIRECTORY_POLL;
 use crate::model::{InterfaceName, ObjectName};
 use crate::telemetry::chain;
 use crate::util::task::blocking;
+use crate::util::notices::Notices;
 use crate::util::version::{COMMIT, VERSION};
 
 /// Waits until the state directory is back, or an operator confirms that it is lost, and answers
 /// the local API meanwhile. Returns whether to start.
 pub(super) async fn wait(config: &Config, missing: Missing, stop: &CancellationToken) -> bool {
     let directory = config.state.directory.display();
-    let waiting = Arc::new(Waiting::new(config, missing));
+    let waiting = Arc::new(Waiting::new(config, &missing));
     error!(%directory, error = waiting.why(), "waiting for the state directory");
     let serving = CancellationToken::new();
     let http = serve(config.clone(), Arc::clone(&waiting), serving.clone());
@@ -78,28 +79,28 @@ async fn serve(config: Config, state: Arc<Waiting>, stop: CancellationToken) {
 struct Waiting {
     name: String,
     /// The last finding.
-    why: Mutex<String>,
+    why: Notices,
     since: Instant,
 }
 
 impl Waiting {
-    fn new(config: &Config, missing: Missing) -> Self {
-        Self {
+    fn new(config: &Config, missing: &Missing) -> Self {
+        let waiting = Self {
             name: config.node.name.clone(),
-            why: Mutex::new(missing.to_string()),
+            why: Notices::default(),
             since: Instant::now(),
-        }
+        };
+        waiting.set(missing);
+        waiting
     }
 
     fn why(&self) -> String {
-        self.why.lock().clone()
+        self.why.first().unwrap_or_default()
     }
 
     /// Stores a new finding. Returns whether it differs.
     fn set(&self, missing: &Missing) -> bool {
-        let now = missing.to_string();
-        let before = std::mem::replace(&mut *self.why.lock(), now.clone());
-        before != now
+        !self.why.new_in([missing.to_string()]).is_empty()
     }
 
     fn refusal<T>(&self) -> Result<T, ApiRefusal> {
@@ -120,6 +121,12 @@ impl AgentApi for Waiting {
                 ..NodeView::default()
             },
             circuit_breaker: "closed".to_owned(),
+            bird: BirdView {
+                error: Some(
+                    "not observed while the agent waits for its state directory".to_owned(),
+                ),
+                ..BirdView::default()
+            },
             notices: vec![self.why()],
             ..StatusView::default()
         }

@@ -82,7 +82,7 @@ fn head(status: &Value) {
     }
     if status["maintenance"]["enabled"] == true {
         output::line(format_args!(
-            "maintenance: drained since {}; `moenet-agent maintenance stop` ends it",
+            "maintenance: drained since {}; `moenet-agent maintenance stop` ends the drain",
             text(&status["maintenance"]["since"])
         ));
     }
@@ -91,7 +91,10 @@ fn head(status: &Value) {
         (Some(true), Some(version)) => {
             output::line(format_args!("BIRD: running, version {version}"))
         }
-        (Some(false), _) => output::line("BIRD: does not answer"),
+        (Some(false), _) => {
+            let why = bird["error"].as_str().unwrap_or("not observed yet");
+            output::line(format_args!("BIRD: {why}"));
+        }
         _ => {}
     }
     output::line(format_args!(

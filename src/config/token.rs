@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use crate::model::Secret;
 use crate::redact::{forget, remember};
 use crate::util::file;
+use crate::util::notices::Notices;
 
 /// A bearer token: none, one from the configuration, or the content of a file that may change at any time. Clones
 /// share it. While the file cannot be read, the last token stays in use, and only calls can fail.
@@ -17,7 +18,7 @@ pub struct TokenSource(Arc<Mutex<State>>);
 struct State {
     from: From,
     token: Option<Secret<String>>,
-    problem: Option<TokenError>,
+    problem: Notices<TokenError>,
 }
 
 /// Source of a token.
@@ -29,7 +30,7 @@ enum From {
 }
 
 /// Reason why a token file cannot be used, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("token file {path}: {reason}; write the token into it and let the agent read it; no \
          restart is needed", path = path.display())]
 pub struct TokenError {
@@ -38,7 +39,7 @@ pub struct TokenError {
 }
 
 /// The fault of a token file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 enum Unusable {
     #[error("is empty")]
     Empty,
@@ -74,7 +75,7 @@ impl TokenSource {
                 let from = From::File(file.to_owned());
                 if state.from != from {
                     state.from = from;
-                    state.problem = None;
+                    state.problem.news([]);
                 }
             }
             (token, _) => {
@@ -116,15 +117,15 @@ impl TokenSource {
     /// The file could not be read yet.
     pub fn current(&self) -> Result<Option<Secret<String>>, TokenError> {
         let state = self.0.lock();
-        match (&state.token, &state.problem) {
-            (None, Some(problem)) => Err(problem.clone()),
+        match (&state.token, state.problem.first()) {
+            (None, Some(problem)) => Err(problem),
             (token, _) => Ok(token.clone()),
         }
     }
 
     /// Returns why the file cannot be read, if it cannot.
     pub fn problem(&self) -> Option<TokenError> {
-        self.0.lock().problem.clone()
+        self.0.lock().problem.first()
     }
 
     /// Reads the file again, if there is one. Blocks while it reads a small file.
@@ -137,7 +138,7 @@ impl TokenSource {
         match read {
             Ok(text) => {
                 remember(&path.to_string_lossy(), &text);
-                let was_unreadable = state.problem.take().is_some();
+                let was_unreadable = state.problem.news([]).is_over;
                 let is_same = state.token.as_ref().is_some_and(|t| *t.expose() == text);
                 state.token = Some(Secret::new(text));
                 match (is_same, was_unreadable) {
@@ -147,12 +148,9 @@ impl TokenSource {
                 }
             }
             Err(reason) => {
-                let problem = TokenError { path, reason };
-                if state.problem.as_ref() == Some(&problem) {
-                    return TokenNews::None;
-                }
-                state.problem = Some(problem.clone());
-                TokenNews::Unreadable(problem)
+                let new = state.problem.new_in([TokenError { path, reason }]);
+                let new = new.into_iter().next();
+                new.map_or(TokenNews::None, TokenNews::Unreadable)
             }
         }
     }

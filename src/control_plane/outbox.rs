@@ -15,6 +15,7 @@ use crate::util::backoff::Backoff;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 use crate::util::task::blocking;
+use crate::util::notices::Notices;
 use crate::wire::{Modify, WireStatus};
 
 /// Size limit of a report, in bytes.
@@ -43,6 +44,7 @@ struct Memory {
     refused: BTreeMap<Uid, Refusal>,
     /// Acknowledged reports whose files cannot be removed, as on a disk that became read-only. They are not sent again.
     leftover: BTreeMap<Uid, Modify>,
+    unremoved: Notices,
 }
 
 impl Memory {
@@ -402,20 +404,16 @@ impl Outbox {
             }
             fs::remove_file(&path).map_err(|source| failed("remove", &path, source))
         });
-        let works = memory.leftover.is_empty();
-        match removed {
-            Ok(()) => {
-                memory.leftover.remove(&report.uuid);
-                if !works && memory.leftover.is_empty() {
-                    tracing::info!("delivered reports can be removed again");
-                }
+        match &removed {
+            Ok(()) => drop(memory.leftover.remove(&report.uuid)),
+            Err(_) => drop(memory.leftover.insert(report.uuid.clone(), report.clone())),
+        }
+        match (memory.unremoved.edge(!memory.leftover.is_empty()), removed) {
+            (Some(true), Err(error)) => {
+                tracing::warn!(%error, "delivered report not removed; it is not sent again before a restart");
             }
-            Err(error) => {
-                memory.leftover.insert(report.uuid.clone(), report.clone());
-                if works {
-                    tracing::warn!(%error, "delivered report not removed; it is not sent again before a restart");
-                }
-            }
+            (Some(false), _) => tracing::info!("delivered reports can be removed again"),
+            _ => {}
         }
     }
 

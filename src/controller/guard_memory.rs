@@ -5,19 +5,21 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::guard::{Input, Ledger};
 use crate::document::{DocumentError, parse_list, to_yaml};
 use crate::store::{HELD, Store, StoreError};
 use crate::telemetry::chain;
 use crate::util::fs;
+use crate::util::notices::Notices;
 
 /// The guard's ledger in `held.yaml`, and the guard's clock.
 #[derive(Debug)]
 pub struct GuardMemory {
     started: (Timestamp, Instant),
     state: Mutex<State>,
+    unwritten: Notices,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ impl GuardMemory {
                 ledger: Arc::new(ledger),
                 writable: true,
             }),
+            unwritten: Notices::default(),
         }
     }
 
@@ -87,27 +90,28 @@ impl GuardMemory {
             return true;
         }
         let written = write(store, ledger);
-        let mut state = self.state.lock();
-        match written {
-            Ok(()) => {
-                *state = State {
-                    ledger: Arc::new(ledger.clone()),
-                    writable: true,
-                };
-                true
+        let is_valid = written.is_ok() || !writable;
+        {
+            let mut state = self.state.lock();
+            state.writable = written.is_ok();
+            if state.writable {
+                state.ledger = Arc::new(ledger.clone());
             }
-            Err(error) => {
-                state.writable = false;
-                drop(state);
-                if writable {
-                    warn!(
-                        file = HELD,
-                        error = chain(&error),
-                        "the guard's record cannot be written; removals wait until it can"
-                    );
-                }
-                !writable
-            }
+        }
+        self.log(written);
+        is_valid
+    }
+
+    /// Logs that the ledger cannot be written, and that it can again, once each.
+    fn log(&self, written: Result<(), LedgerError>) {
+        match (self.unwritten.edge(written.is_err()), written) {
+            (Some(true), Err(error)) => warn!(
+                file = HELD,
+                error = chain(&error),
+                "the guard's record cannot be written; removals wait until it can"
+            ),
+            (Some(false), _) => info!(file = HELD, "the guard's record can be written again"),
+            _ => {}
         }
     }
 }

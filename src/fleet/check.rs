@@ -15,7 +15,7 @@ use crate::wire::{
 };
 
 /// A problem and its path in the file: `["sessions", "2", "mtuu"]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Problem {
     pub(super) path: Vec<String>,
     pub(super) message: String,

@@ -149,18 +149,18 @@ impl Folder {
     /// Logs the new problems of a file, and its recovery when all are solved.
     pub(super) fn log(&self, call: Call, outcome: &Outcome) {
         let file = self.shown(file_of(call));
-        if outcome.recovered {
+        if outcome.news.is_over {
             tracing::info!(file = %file.display(), "fleet file is valid again");
         }
-        if outcome.new.is_empty() {
+        if outcome.news.new.is_empty() {
             return;
         }
         let text = file::read_text(&self.path.join(file_of(call)), MAX_BYTES).unwrap_or_default();
-        for problem in outcome.new.iter().take(PROBLEMS_LOGGED) {
+        for problem in outcome.news.new.iter().take(PROBLEMS_LOGGED) {
             let finding = Finding::new(&file, &text, problem);
             tracing::warn!(error = %finding, "fleet file has an error; serving the last valid version of this item");
         }
-        if let Some(more @ 1..) = outcome.new.len().checked_sub(PROBLEMS_LOGGED) {
+        if let Some(more @ 1..) = outcome.news.new.len().checked_sub(PROBLEMS_LOGGED) {
             tracing::warn!(file = %file.display(), more, "more errors in this file; `moenet-agent fleet validate` lists all");
         }
     }

@@ -11,15 +11,22 @@ use serde_json::{Map, Value};
 
 use super::check::{self, Problem, Unit};
 use super::reported::{GOOD, Reported};
+use crate::util::notices::{News, Notices};
 use crate::wire::Call;
 use crate::wire::reference::endpoint;
 
 /// The valid units of an answer by their identity.
 type Good = BTreeMap<String, Value>;
 
-/// The served answers, by router and call.
+/// The served answers and their problems, by router and call.
 #[derive(Debug, Default)]
-pub(super) struct LastGood(Mutex<HashMap<(String, Call), Served>>);
+pub(super) struct LastGood(Mutex<HashMap<(String, Call), Entry>>);
+
+#[derive(Debug, Default)]
+struct Entry {
+    served: Option<Served>,
+    problems: Notices<Problem>,
+}
 
 /// A served answer, and its inputs.
 #[derive(Debug, Clone)]
@@ -27,16 +34,13 @@ struct Served {
     written: Arc<Map<String, Value>>,
     node: Option<Value>,
     served: Arc<Map<String, Value>>,
-    problems: Vec<Problem>,
 }
 
 /// The answer, and the changes of its problems.
 pub(super) struct Outcome {
     pub(super) served: Arc<Map<String, Value>>,
-    /// Problems that the previous answer did not have.
-    pub(super) new: Vec<Problem>,
-    /// Whether the previous answer had problems and this one has none.
-    pub(super) recovered: bool,
+    /// The difference between its problems and those of the previous answer.
+    pub(super) news: News<Problem>,
 }
 
 impl LastGood {
@@ -52,15 +56,18 @@ impl LastGood {
         reported: &Reported,
     ) -> io::Result<Outcome> {
         let key = (router.to_owned(), call);
-        let known = self.0.lock().get(&key).cloned();
+        let known = self
+            .0
+            .lock()
+            .get(&key)
+            .and_then(|entry| entry.served.clone());
         if let Some(known) = &known
             && known.written == written
             && known.node == node
         {
             return Ok(Outcome {
                 served: Arc::clone(&known.served),
-                new: Vec::new(),
-                recovered: false,
+                news: News::default(),
             });
         }
         let units = check::units(call, &written, node.as_ref());
@@ -68,25 +75,15 @@ impl LastGood {
         let served = Arc::new(replaced(&written, &units, reported, &file)?);
         let mut problems = check::stray_keys(call, &written);
         problems.extend(units.into_iter().flat_map(|unit| unit.problems));
-        let before = known.map(|known| known.problems).unwrap_or_default();
-        let new = problems
-            .iter()
-            .filter(|problem| !before.contains(problem))
-            .cloned()
-            .collect();
-        let outcome = Outcome {
-            served: Arc::clone(&served),
-            new,
-            recovered: problems.is_empty() && !before.is_empty(),
-        };
-        let entry = Served {
+        let mut all = self.0.lock();
+        let entry = all.entry(key).or_default();
+        entry.served = Some(Served {
             written,
             node,
-            served,
-            problems,
-        };
-        self.0.lock().insert(key, entry);
-        Ok(outcome)
+            served: Arc::clone(&served),
+        });
+        let news = entry.problems.news(problems);
+        Ok(Outcome { served, news })
     }
 }
 

@@ -20,6 +20,7 @@ use super::{APPROVED, Area, IDENTITY, Place, SECRETS, document_folders};
 use crate::intervals::{EVENTS_GATHER, SCAN_POLL};
 use crate::util::file::Stamp;
 use crate::util::fs;
+use crate::util::notices::Notices;
 
 /// More changes at once than this become [`Hint::Everything`].
 const MANY: usize = 256;
@@ -80,12 +81,12 @@ impl Watch {
     }
 }
 
-/// Logged once when events become unavailable.
+/// Logged when events become unavailable.
 const BLIND: &str = "inotify does not watch the state directory, so the agent polls it every \
                      second; fs.inotify.max_user_watches or max_user_instances is too low, or \
                      other programs of this user use all watches";
 
-/// Logged once when events are available again.
+/// Logged when events are available again.
 const SEEING: &str = "inotify watches the state directory again";
 
 /// The folders that are watched: documents, overrides and secrets.
@@ -124,6 +125,7 @@ struct Watched {
     paths: Receiver<PathBuf>,
     /// There are folders without kernel events.
     blind: bool,
+    unwatched: Notices,
     /// Hash of the folders' content at the last scan, while `blind`.
     scanned: u64,
     next_scan: Instant,
@@ -147,6 +149,7 @@ impl Watched {
             events,
             paths,
             blind: false,
+            unwatched: Notices::default(),
             scanned: 0,
             next_scan,
         }
@@ -311,12 +314,12 @@ impl Watched {
 
     /// Logs once that events are unavailable, and once that they are available again.
     fn tell(&mut self, refused: Option<notify::Error>) {
-        match &refused {
-            Some(error) if !self.blind => tracing::warn!(%error, "{BLIND}"),
-            None if self.blind => tracing::info!("{SEEING}"),
+        self.blind = refused.is_some();
+        match (self.unwatched.edge(self.blind), refused) {
+            (Some(true), Some(error)) => tracing::warn!(%error, "{BLIND}"),
+            (Some(false), _) => tracing::info!("{SEEING}"),
             _ => {}
         }
-        self.blind = refused.is_some();
     }
 }
 

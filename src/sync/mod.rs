@@ -28,6 +28,7 @@ use crate::model::ErrorClass;
 use crate::sources::Sources;
 use crate::status::{Fact, State, Topic};
 use crate::store::StoreError;
+use crate::util::notices::Notices;
 
 /// The exchange with the Control Plane.
 pub struct Syncer {
@@ -50,8 +51,22 @@ pub struct Syncer {
     /// Changes of documents, for the history.
     pub feed: Arc<Feed>,
     pub(crate) sources: Arc<Sources>,
+    pub(crate) remarks: Remarks,
     /// Start time of the agent.
     pub started: Instant,
+}
+
+/// Remarks on the last lists, each logged once while it lasts.
+#[derive(Debug, Default)]
+pub(crate) struct Remarks {
+    /// Values of the policy that are probably not intended.
+    pub(crate) policy: Notices,
+    /// Items without an identity. An item with an identity has a status, whose edges are logged.
+    pub(crate) sessions: Notices,
+    /// The same in the list of peers of the backbone.
+    pub(crate) mesh: Notices,
+    /// The same in the list of internal neighbours.
+    pub(crate) ibgp: Notices,
 }
 
 /// The reason why the documents of a list are not written.

@@ -21,6 +21,7 @@ use crate::model::{Asn, Uid};
 use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::{chain, failed};
+use crate::util::notices::Notices;
 use crate::wire::{Call, Listing, NodeItem, PeerItem, PolicyItem, Rejected, WireError};
 
 /// Result of a poll: the changed files.
@@ -153,9 +154,8 @@ async fn policy(sync: Arc<Syncer>) -> Result<(), CallError> {
         .as_ref()
         .map(|listing| listing.rejected.clone())
         .unwrap_or_default();
-    note_rejected(sync, "an internal neighbour", rejected, |refused| {
-        &mut refused.ibgp
-    });
+    log_nameless("an internal neighbour", &rejected, &sync.remarks.ibgp);
+    note_rejected(sync, rejected, |refused| &mut refused.ibgp);
     if let Some(listing) = ibgp {
         let ibgp = apply_ibgp(sync, listing).await;
         done = done.and(ibgp);
@@ -180,14 +180,11 @@ fn remark(sync: &Syncer, spec: &RoutingPolicySpec, mut remarks: Vec<String>, sai
         remarks.push(remark);
     }
     remarks.extend(odd_policy(spec));
-    let mut before = Vec::new();
-    if sync
-        .refused
-        .change(|known| before = std::mem::replace(&mut known.remarks, remarks.clone()))
-    {
+    for remark in sync.remarks.policy.new_in(remarks.clone()) {
+        warn!(remark, "routing policy warning");
+    }
+    if sync.refused.change(|known| known.remarks = remarks) {
         sync.context.reports.reload();
-        let new = remarks.iter().filter(|remark| !before.contains(*remark));
-        new.for_each(|remark| warn!(remark, "routing policy warning"));
     }
 }
 
@@ -214,9 +211,8 @@ async fn single<S: Spec + Send + Sync + 'static>(
 async fn mesh(sync: Arc<Syncer>) -> Result<(), CallError> {
     let sync = &*sync;
     let listing = sync.client.fetch_mesh().await?;
-    note_rejected(sync, "a mesh peer", listing.rejected.clone(), |refused| {
-        &mut refused.mesh
-    });
+    log_nameless("a mesh peer", &listing.rejected, &sync.remarks.mesh);
+    note_rejected(sync, listing.rejected.clone(), |refused| &mut refused.mesh);
     let done = write_documents(sync, move |store, snapshot| {
         apply(store, plan_peers(&listing, &snapshot.mesh, snapshot))
     });
@@ -247,7 +243,8 @@ async fn sessions(sync: Arc<Syncer>) -> Result<(), CallError> {
 
 async fn fetch_sessions(sync: &Syncer) -> Result<Synced, CallError> {
     let listing = sync.client.fetch_sessions().await?;
-    note_rejected(sync, "a session", listing.rejected.clone(), |refused| {
+    log_nameless("a session", &listing.rejected, &sync.remarks.sessions);
+    note_rejected(sync, listing.rejected.clone(), |refused| {
         &mut refused.sessions
     });
     let statuses = listing
@@ -413,34 +410,28 @@ async fn record(sync: &Syncer, mut changed: Changed) -> usize {
 /// Records items that do not decode: their applied configuration stays, and their status shows the error.
 fn note_rejected(
     sync: &Syncer,
-    what: &str,
     rejected: Vec<Rejected>,
     list: impl FnOnce(&mut Refused) -> &mut Vec<Rejected>,
 ) {
-    let mut before = Vec::new();
-    let news = sync
-        .refused
-        .change(|refused| before = std::mem::replace(list(refused), rejected.clone()));
-    if !news {
-        return;
+    if sync.refused.change(|refused| *list(refused) = rejected) {
+        sync.context.reports.reload();
     }
-    for rejected in newly_nameless(&before, &rejected) {
-        warn!(error = %rejected, "{what} in the list has no identity; the agent removes nothing \
-                                  while it is listed");
-    }
-    sync.context.reports.reload();
 }
 
-/// Returns the items without an identity that were not listed before. An item with an identity has a status, whose edges
-/// are logged.
-fn newly_nameless<'a>(
-    before: &'a [Rejected],
-    now: &'a [Rejected],
-) -> impl Iterator<Item = &'a Rejected> {
+/// Logs the items without an identity, each once while it is listed.
+fn log_nameless(what: &str, rejected: &[Rejected], known: &Notices) {
+    for error in newly_nameless(rejected, known) {
+        warn!(
+            error,
+            "{what} in the list has no identity; the agent removes nothing while it is listed"
+        );
+    }
+}
+
+fn newly_nameless(rejected: &[Rejected], known: &Notices) -> Vec<String> {
     let nameless = |it: &&Rejected| it.uid.is_none() && it.node_id.is_none();
-    now.iter()
-        .filter(nameless)
-        .filter(|it| !before.contains(it))
+    let nameless = rejected.iter().filter(nameless);
+    known.new_in(nameless.map(ToString::to_string))
 }
 
 #[cfg(test)]
@@ -457,10 +448,10 @@ mod tests {
         };
         let before = rejected(r#""nonsense""#);
         let now = rejected(r#""nonsense", {"uuid": "x", "asn": 0, "status": 4}, {"status": 4}"#);
-        assert_eq!(newly_nameless(&[], &before).count(), 1);
-        let news: Vec<_> = newly_nameless(&before, &now).collect();
-        assert_eq!(news, [&now[2]]);
-        assert_eq!(newly_nameless(&now, &now).count(), 0);
+        let known = Notices::default();
+        assert_eq!(newly_nameless(&before, &known).len(), 1);
+        assert_eq!(newly_nameless(&now, &known), [now[2].to_string()]);
+        assert_eq!(newly_nameless(&now, &known), [""; 0]);
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn drained(snapshot: &Snapshot) {
     if state.enabled {
         let since = state.since.map(|since| format!(" since {since}"));
         output::line(format_args!(
-            "The router is drained{}; `moenet-agent maintenance stop` ends it",
+            "The router is drained{}; `moenet-agent maintenance stop` ends the drain",
             since.unwrap_or_default()
         ));
     }
@@ -258,7 +258,7 @@ const HEADER: [&str; 9] = [
 
 fn print(rows: &[Row]) {
     if rows.is_empty() {
-        return output::line("There are no documents.");
+        return output::line("No documents.");
     }
     output::line(output::table(&HEADER, rows.iter().map(cells)));
     for row in rows {

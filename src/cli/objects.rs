@@ -25,7 +25,7 @@ pub(crate) fn find<'a>(
         (Some(object), None) => Ok(object.clone()),
         (Some(one), Some(two)) => {
             anyhow::bail!(
-                "{meant} may be {} or {}; give the kind too",
+                "{meant} is ambiguous: {} or {}; add the kind",
                 one.path(),
                 two.path()
             )
@@ -79,9 +79,9 @@ pub(crate) fn unknown(meant: &str, known: impl IntoIterator<Item = String>) -> a
         .filter(|(far, known)| *far <= 1 + known.len() / 4);
     match near.min() {
         Some((_, nearest)) => {
-            anyhow::anyhow!("there is no object named {meant}; did you mean {nearest}?")
+            anyhow::anyhow!("no object named {meant}; did you mean {nearest}?")
         }
-        None => anyhow::anyhow!("there is no object named {meant}; `moenet-agent get` lists them"),
+        None => anyhow::anyhow!("no object named {meant}; `moenet-agent get` lists all objects"),
     }
 }
 

@@ -129,10 +129,7 @@ impl Rollback {
                 &self.name,
                 documents.keys().map(|(kind, name)| kind.path(name)),
             )),
-            _ => anyhow::bail!(
-                "{} may be several objects; give the kind too: sessions/…",
-                self.name
-            ),
+            _ => anyhow::bail!("{} is ambiguous; add the kind: sessions/…", self.name),
         }
     }
 

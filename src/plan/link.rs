@@ -95,7 +95,7 @@ pub(super) fn unread(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Option<Str
     links.find_map(|(name, link)| {
         let why = &link.unread.as_ref().filter(|_| concerns(name, &link.mark))?.why;
         Some(format!(
-            "the WireGuard configuration of {name} cannot be read, so the link is left as it is: {why}; the next pass \
+            "the WireGuard configuration of {name} cannot be read, so the agent leaves the link unchanged: {why}; the next pass \
              reads it again, and `moenet-agent restart {name}` recreates the link and its WireGuard process"
         ))
     })

@@ -91,7 +91,7 @@ fn has_all(want: &Loopback, link: &Link) -> bool {
 fn foreign(want: &Loopback, link: &Link) -> Refusal {
     let addresses: Vec<_> = want.addresses.iter().map(ToString::to_string).collect();
     let reason = format!(
-        "interface {} {}, so it is left as it is: add {} to it, or name lo or an interface that does not exist yet in \
+        "interface {} {}, so the agent leaves it unchanged: add {} to it, or name lo or an interface that does not exist yet in \
          loopback.interface",
         want.interface,
         link.mark,

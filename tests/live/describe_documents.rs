@@ -81,7 +81,7 @@ fn what_the_control_plane_says_is_told_first() {
     let world = World::converged(1);
     for (status, reason, words) in [
         (0, "Disabled", "its adminState is Disabled"),
-        (3, "PendingReview", "it waits for review"),
+        (3, "PendingReview", "it waits for approval"),
     ] {
         world.control_plane.sessions(&with(&world, 1, |session| {
             session["status"] = status.into()
@@ -165,7 +165,7 @@ fn rejected_documents_name_the_cause() {
     for name in ["twin", "foreign"] {
         let waits = (
             "Never",
-            "the agent waits for the peer to call, and no packet has come in on UDP port 900",
+            "the agent waits for the peer to connect, and no packet was received on UDP port 900",
         );
         expect(
             &world,

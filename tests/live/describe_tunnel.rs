@@ -65,7 +65,7 @@ fn tunnel_that_never_came_up_shows_its_progress() {
                 "NotResolved",
                 "`getent ahosts peer.invalid` asks the same resolver",
             ),
-            never("the agent waits for the peer to call"),
+            never("the agent waits for the peer to connect"),
             DOWN,
         ],
     );
@@ -77,7 +77,7 @@ fn tunnel_that_never_came_up_shows_its_progress() {
                 "a datagram to 192.0.2.18:51820 came back as “port unreachable”",
             ),
             never(
-                "packets have gone out to 192.0.2.18:51820, and none that WireGuard accepts has come in",
+                "packets were sent to 192.0.2.18:51820, and no valid WireGuard packet was received",
             ),
             DOWN,
         ],
@@ -86,7 +86,7 @@ fn tunnel_that_never_came_up_shows_its_progress() {
         3,
         &[
             never(
-                "packets have gone out to 192.0.2.26:51820, and none that WireGuard accepts has come in",
+                "packets were sent to 192.0.2.26:51820, and no valid WireGuard packet was received",
             ),
             DOWN,
         ],
@@ -94,7 +94,7 @@ fn tunnel_that_never_came_up_shows_its_progress() {
     told(
         4,
         &[
-            never("packets have come in that the peer's key made for this router's key"),
+            never("packets from the peer's key to this router's key were received"),
             DOWN,
         ],
     );
@@ -102,7 +102,7 @@ fn tunnel_that_never_came_up_shows_its_progress() {
         5,
         &[
             never(
-                "the agent waits for the peer to call, and no packet has come in on UDP port 21005",
+                "the agent waits for the peer to connect, and no packet was received on UDP port 21005",
             ),
             DOWN,
         ],
@@ -112,7 +112,7 @@ fn tunnel_that_never_came_up_shows_its_progress() {
         &[
             (
                 "WrongAddress",
-                "fe80::9:9 does not answer a ping in the tunnel; its other end answers as fe80::1:6",
+                "no ping reply from fe80::9:9 in the tunnel; the other end answers as fe80::1:6",
             ),
             DOWN,
         ],

@@ -88,7 +88,7 @@ fn plan_says_that_drift_of_a_hung_bird_is_unknown() {
     agent(&world.router, &["plan"]).ended(0);
     world.router.bird.hang();
     let plan = agent(&world.router, &["plan"]).ended(1);
-    plan.says("whether it has drifted is unknown");
+    plan.says("its drift is unknown");
     assert!(!plan.out.contains("No changes"), "{}", plan.out);
     world.router.bird.go_on();
 }

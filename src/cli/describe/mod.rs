@@ -180,7 +180,7 @@ fn maintenance(offline: &Offline, agent: &Agent) -> anyhow::Result<Described> {
     let name = Place::single(Area::Documents, Kind::Maintenance).name;
     let loaded = documents::all(&offline.snapshot).remove(&(Kind::Maintenance, name.clone()));
     let loaded = loaded.ok_or_else(|| {
-        anyhow::anyhow!("there is no maintenance.yaml, so the router is not drained; `moenet-agent maintenance start` drains it")
+        anyhow::anyhow!("no maintenance.yaml, so the router is not drained; run `moenet-agent maintenance start` to drain it")
     })?;
     let mut described = Described {
         object: Kind::Maintenance.path(&name),

@@ -119,7 +119,7 @@ fn list(title: &str, items: &[String]) {
 
 fn field(field: &Field, said: &str) -> Vec<String> {
     let origin = match &field.document {
-        Some(Value::Null) => format!("{} ({said} says nothing)", field.origin),
+        Some(Value::Null) => format!("{} ({said} does not set it)", field.origin),
         Some(document) => format!("{} ({said} says {})", field.origin, shown(document)),
         None => field.origin.to_string(),
     };

@@ -289,17 +289,17 @@ async fn ping(address: IpAddr, name: &InterfaceName, link: &Link) -> Option<Prob
     if answers? || others.contains(&address) {
         return Some(Probe::good("ping", format!("{address} answers")));
     }
-    let silent = format!("{address} does not answer a ping in the tunnel");
+    let silent = format!("no ping reply from {address} in the tunnel");
     if others.is_empty() {
-        let action = "ask the peer which address it has in the tunnel, and which one of this router it knows";
+        let action = "ask the peer for its address in the tunnel, and for the address that it uses for this router";
         return Some(Probe::bad("ping", "NeighbourSilent", silent).act(action));
     }
     let others: Vec<String> = others.iter().map(ToString::to_string).collect();
     let message = format!(
-        "{silent}; its other end answers as {}",
+        "{silent}; the other end answers as {}",
         others.join(" and ")
     );
-    let action = "if that is the peer's address, it belongs in the document's address";
+    let action = "if that is the peer's address, set it in the document";
     Some(Probe::bad("ping", "WrongAddress", message).act(action))
 }
 

@@ -64,22 +64,22 @@ pub(super) fn in_service(facts: &Facts<'_>, conditions: &mut Conditions<'_>) {
         ),
         Service::PendingReview => off(
             "PendingReview",
-            "it waits for review: its adminState is Pending",
+            "it waits for approval: its adminState is Pending",
             &format!("approve it: {author} then sets adminState: Enabled"),
         ),
         Service::Absent => off(
             "Absent",
-            "its document requests the removal, or does not exist",
+            "it is to be removed: its adminState is Absent, or it has no document",
             "wait until the agent has removed it",
         ),
         Service::MeshDisabled => off(
             "MeshDisabled",
-            "mesh.enabled is false, so no tunnel of the mesh is created",
+            "mesh.enabled is false in the configuration, so the agent configures no mesh tunnel",
             "set mesh.enabled: true in the configuration",
         ),
         Service::OwnNode => off(
             "OwnNode",
-            "its node id is this router's own, so there is no peer",
+            "its node id is this router's own, so the agent connects to no peer",
             "correct spec.nodeId, or node.id in the configuration",
         ),
         Service::ClosedByMaintenance => off(
@@ -108,12 +108,12 @@ fn drained(maintenance: Option<Option<Timestamp>>, loaded: bool) -> (String, &'s
                     "{lead}the router is in maintenance{}",
                     since.unwrap_or_default()
                 ),
-                "`moenet-agent maintenance stop` ends it",
+                "`moenet-agent maintenance stop` ends the drain",
             )
         }
         None => (
             format!("{lead}its bgp.drained is true"),
-            "set bgp.drained: false to end it",
+            "set bgp.drained: false to end the drain",
         ),
     }
 }

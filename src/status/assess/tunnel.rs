@@ -8,8 +8,7 @@ use crate::plan::HANDSHAKE_FRESH_SECONDS;
 use crate::status::Conditions;
 
 /// The action for a handshake that is too old.
-pub const HANDSHAKE_STALE: &str =
-    "it worked before: ask the peer whether it is up and has moved, or look for a firewall between";
+pub const HANDSHAKE_STALE: &str = "it worked before: ask the peer whether it is up or has moved, or check for a firewall on the path";
 
 pub(super) fn tunnel(facts: &Facts<'_>, tunnel: &TunnelFacts<'_>, conditions: &mut Conditions<'_>) {
     let about = About::TunnelConfigured;
@@ -18,7 +17,7 @@ pub(super) fn tunnel(facts: &Facts<'_>, tunnel: &TunnelFacts<'_>, conditions: &m
         (None, Some(missing), _) if unread => conditions.set(about, false, "Unread", missing),
         (Some(error), _, _) => conditions.set(about, false, "Failed", error),
         (None, Some(missing), _) => conditions.set(about, false, "Drift", missing),
-        (None, None, None) => conditions.set(about, false, "Missing", "there is no link"),
+        (None, None, None) => conditions.set(about, false, "Missing", "the link does not exist"),
         (None, None, Some(_)) => conditions.set(about, true, "AsWanted", ""),
     }
     if conditions.fails(about) && !unread {
@@ -76,30 +75,29 @@ fn never(link: &Link, peer: &WireGuardPeer) -> (String, &'static str) {
         // with wireguard-go; the kernel's receive.c does the same), so the public keys agree.
         (_, 1.., _) => (
             format!(
-                "{LEAD}, though packets have come in that the peer's key made for this router's key"
+                "{LEAD}, though packets from the peer's key to this router's key were received"
             ),
-            "compare the preshared keys; if they agree, packets of this router do not reach the peer",
+            "compare the preshared keys; if they agree, answers of this router do not reach the peer",
         ),
         (1.., 0, endpoint) => {
             let to = endpoint.map(|endpoint| format!(" to {endpoint}"));
             (
                 format!(
-                    "{LEAD}: packets have gone out{}, and none that WireGuard accepts has come in",
+                    "{LEAD}: packets were sent{}, and no valid WireGuard packet was received",
                     to.unwrap_or_default()
                 ),
-                "check with the peer: its address and port, that both have the other's public key and the same \
-                 preshared key or none, and firewalls",
+                "check with the peer: its address and port, both public keys, the preshared key, and firewalls",
             )
         }
         (0, 0, None) => (
             format!(
-                "{LEAD}: no endpoint is known, so the agent waits for the peer to call, and no packet has come in{}",
+                "{LEAD}: no endpoint is known, so the agent waits for the peer to connect, and no packet was received{}",
                 port.unwrap_or_default()
             ),
-            "ask the peer to call this router there, or set an endpoint in the document",
+            "ask the peer to connect to that port, or set the endpoint in the document",
         ),
         (0, 0, Some(endpoint)) => (
-            format!("{LEAD}: no packet has gone out to {endpoint}, and none has come in"),
+            format!("{LEAD}: no packet was sent to {endpoint}, and none received"),
             "send a packet into the tunnel, or set tunnel.persistentKeepalive",
         ),
     }

@@ -414,9 +414,7 @@ fn describe_tells_origins_and_the_chain_of_causes() {
     text.says(0, " TunnelConfigured (Failed): wireguard.privateKeyPath: ");
     text.says(0, "     → `moenet-agent plan sessions/");
     router.call(&["describe", "node"]).says(0, "spec.asn");
-    router
-        .call(&["describe", "hk1"])
-        .says(1, "give the kind too");
+    router.call(&["describe", "hk1"]).says(1, "add the kind");
 }
 
 /// The chain; whether example.com resolves depends on where the test runs.

@@ -18,8 +18,8 @@ use crate::http::{
 use crate::intervals::LOST_DIRECTORY_POLL;
 use crate::model::{InterfaceName, ObjectName};
 use crate::telemetry::chain;
-use crate::util::task::blocking;
 use crate::util::notices::Notices;
+use crate::util::task::blocking;
 use crate::util::version::{COMMIT, VERSION};
 
 /// Waits until the state directory is back, or an operator confirms that it is lost, and answers

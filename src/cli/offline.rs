@@ -26,6 +26,7 @@ use crate::plan::firewall::FirewallView;
 use crate::plan::{Plan, Refusal};
 use crate::ports::CommitError;
 use crate::store::{AppliedDocument, COMPLETE, Snapshot, Store};
+use crate::telemetry::chain;
 use crate::util::fs;
 use crate::util::task::blocking;
 
@@ -129,7 +130,7 @@ impl Wanted {
 
     /// Returns why the shared files of all sessions cannot be loaded into BIRD until an operator acts.
     pub(crate) fn blocked(&self) -> Option<String> {
-        planning::router_error(&self.world, &self.bird).map(|blocked| blocked.message)
+        planning::router_error(&self.world, &self.bird).map(|problem| problem.to_string())
     }
 
     /// Returns whether nothing was ever synced here, so that only the Control Plane knows the result of a first start.
@@ -211,7 +212,7 @@ impl Offline {
     pub(crate) fn unknown(&self) -> Option<String> {
         let why = self.bird.silent.as_ref()?;
         Some(format!(
-            "BIRD does not answer, so whether it has drifted is unknown: {why}. Restart BIRD if it hangs, and plan again"
+            "BIRD does not answer, so its drift is unknown: {why}. Restart BIRD if it hangs, and run `moenet-agent plan` again"
         ))
     }
 
@@ -219,10 +220,10 @@ impl Offline {
     pub(crate) fn node_error(&self) -> Option<String> {
         let blocked = planning::router_error(&self.world, &self.bird);
         blocked
-            .map(|blocked| blocked.message)
+            .map(|problem| problem.to_string())
             .or_else(|| self.refused.clone())
-            .or_else(|| self.world.router.as_ref().err().cloned())
-            .or_else(|| self.world.base.as_ref().err().cloned())
+            .or_else(|| self.world.router.as_ref().err().map(|error| chain(error)))
+            .or_else(|| self.world.base.as_ref().err().map(|error| chain(error)))
     }
 
     /// Returns every key with the controller's current plan.
@@ -250,7 +251,7 @@ impl Offline {
             .map(|ruleset| ruleset.marked(&ownership));
         let unreadable = |error: &FirewallError| Refusal {
             field: "firewall.enabled",
-            reason: crate::telemetry::chain(error),
+            reason: chain(error),
         };
         let view = self.filter.as_ref().map_err(unreadable)?;
         let step = planning::firewall(wanted.as_ref(), view, &ownership)?;

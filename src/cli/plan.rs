@@ -29,7 +29,7 @@ impl Plan {
                 .bird
                 .and_then(crate::observed::bird::Version::warning);
             let problem = crate::controller::planning::bird_problem(&offline.world, &offline.bird);
-            let bird = bird.or(problem.map(|(_, message)| message));
+            let bird = bird.or(problem.map(|problem| problem.to_string()));
             Ok((
                 steps::planned(&offline),
                 offline.world.key.clone(),

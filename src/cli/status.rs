@@ -86,17 +86,7 @@ fn head(status: &Value) {
             text(&status["maintenance"]["since"])
         ));
     }
-    let bird = &status["bird"];
-    match (bird["running"].as_bool(), bird["version"].as_str()) {
-        (Some(true), Some(version)) => {
-            output::line(format_args!("BIRD: running, version {version}"))
-        }
-        (Some(false), _) => {
-            let why = bird["error"].as_str().unwrap_or("not observed yet");
-            output::line(format_args!("BIRD: {why}"));
-        }
-        _ => {}
-    }
+    bird(&status["bird"]);
     output::line(format_args!(
         "circuit breaker: {}",
         output::shade(&text(&status["circuitBreaker"]))
@@ -111,6 +101,19 @@ fn head(status: &Value) {
                 text(&last["lastError"])
             )),
         }
+    }
+}
+
+fn bird(bird: &Value) {
+    match (bird["running"].as_bool(), bird["version"].as_str()) {
+        (Some(true), Some(version)) => {
+            output::line(format_args!("BIRD: running, version {version}"));
+        }
+        (Some(false), _) => {
+            let why = bird["error"].as_str().unwrap_or("not observed yet");
+            output::line(format_args!("BIRD: {why}"));
+        }
+        _ => {}
     }
 }
 

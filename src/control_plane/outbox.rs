@@ -14,8 +14,8 @@ use crate::model::{ObjectName, Uid};
 use crate::util::backoff::Backoff;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
-use crate::util::task::blocking;
 use crate::util::notices::Notices;
+use crate::util::task::blocking;
 use crate::wire::{Modify, WireStatus};
 
 /// Size limit of a report, in bytes.

@@ -86,6 +86,7 @@ fn facts(context: &Context, more: Vec<(Topic, Fact)>) -> FactSet {
     facts.insert(Topic::Maintenance, drain);
     facts.extend(of_daemons(context));
     facts.extend(of_rpki(world));
+    facts.extend(of_expired(world));
     facts.extend(of_overrides(world));
     facts.extend(of_held(context));
     facts.extend([of_settling(world)]);
@@ -198,6 +199,18 @@ fn of_overrides(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
     })
 }
 
+/// Facts of overrides whose time is over: an override may have ended before its change was seen.
+fn of_expired(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
+    world.expired.iter().flat_map(|(object, end)| {
+        let fact = Fact::new(State::Good, format!("expiresAt {end}"));
+        let topics = [
+            Topic::Override(object.clone()),
+            Topic::Pause(object.clone()),
+        ];
+        topics.map(|topic| (topic, fact.clone()))
+    })
+}
+
 /// Facts of an object's conditions.
 fn of_status<'a>(
     key: &'a ObjectKey,
@@ -271,7 +284,7 @@ fn drained(state: &Maintenance) -> String {
         ""
     };
     format!(
-        "{}{closed}`moenet-agent maintenance stop` ends it",
+        "{}{closed}`moenet-agent maintenance stop` ends the drain",
         since.unwrap_or_default()
     )
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::conveniences::Conveniences;
 use super::enabled::Enabled;
+use super::error::{ReconcileError, RestartError};
 use super::firewall::FirewallKeeper;
 use super::hint::Hint;
 use super::observe::Observer;
@@ -128,11 +129,11 @@ impl Announced {
 pub struct Restarts(Mutex<BTreeMap<ObjectKey, Vec<Waiter>>>);
 
 /// A request that waits until an object has been recreated.
-pub(super) type Waiter = tokio::sync::oneshot::Sender<Result<(), String>>;
+pub(super) type Waiter = tokio::sync::oneshot::Sender<Result<(), RestartError>>;
 
 impl Restarts {
     /// Requests that an object is recreated, and returns the receiver of the result.
-    pub fn ask(&self, key: ObjectKey) -> tokio::sync::oneshot::Receiver<Result<(), String>> {
+    pub fn ask(&self, key: ObjectKey) -> tokio::sync::oneshot::Receiver<Result<(), RestartError>> {
         let (done, wait) = tokio::sync::oneshot::channel();
         self.0.lock().entry(key).or_default().push(done);
         wait
@@ -276,8 +277,10 @@ impl Context {
         seen: &Observation,
         key: &ObjectKey,
         endpoint: Option<&Endpoint>,
-    ) -> Result<Look, String> {
-        let applied = seen.applied.as_ref().map_err(Clone::clone)?;
+    ) -> Result<Look, ReconcileError> {
+        let applied = seen.applied.as_ref();
+        let applied = applied.map_err(|error| ReconcileError::Store(Arc::clone(error)))?;
+        let kernel = seen.kernel.clone().map_err(ReconcileError::Kernel)?;
         let known = endpoint.map(|endpoint| {
             let known = self.resolver.current(endpoint);
             let is_compared = |it: &SocketAddr| world.has_compared(endpoint, it.ip());
@@ -285,7 +288,7 @@ impl Context {
         });
         let (resolved, name_error) = known.unwrap_or_default();
         Ok(Look {
-            kernel: seen.kernel.clone()?,
+            kernel,
             bird: Arc::clone(&seen.bird),
             applied: applied.get(key).cloned(),
             resolved,
@@ -309,12 +312,9 @@ impl Context {
             Ok(applied.collect())
         };
         Observation {
-            kernel: kernel.map_err(|error| crate::telemetry::chain(&*error)),
+            kernel,
             bird,
-            applied: self
-                .disk(read)
-                .await
-                .map_err(|error| crate::telemetry::chain(&error)),
+            applied: self.disk(read).await.map_err(Arc::new),
             now: Timestamp::now(),
             begun,
         }

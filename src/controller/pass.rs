@@ -13,7 +13,8 @@ use crate::intervals::PASS_REST_MAX;
 use crate::model::{ObjectKey, ObjectName};
 use crate::observed::bird::BirdState;
 use crate::observed::kernel::KernelView;
-use crate::store::AppliedDocument;
+use crate::ports::KernelError;
+use crate::store::{AppliedDocument, StoreError};
 
 /// Share of the time that observations may take: between two of them pass at least this many times their duration.
 const REST: u32 = 3;
@@ -22,11 +23,11 @@ const REST: u32 = 3;
 #[derive(Clone)]
 pub struct Observation {
     /// The kernel, or the reason why it could not be read.
-    pub kernel: Result<Arc<KernelView>, String>,
+    pub kernel: Result<Arc<KernelView>, Arc<KernelError>>,
     /// BIRD.
     pub bird: Arc<BirdState>,
     /// The applied documents of the pass's keys, or the reason why they could not be read.
-    pub applied: Result<BTreeMap<ObjectKey, AppliedDocument>, String>,
+    pub applied: Result<BTreeMap<ObjectKey, AppliedDocument>, Arc<StoreError>>,
     /// Time of the observation.
     pub now: Timestamp,
     /// The same time, for the schedule.

@@ -11,7 +11,7 @@ use serde::Deserialize as _;
 mod confirm;
 mod order;
 
-pub use confirm::not_run_yet;
+pub use confirm::{Unavailable, not_run_yet};
 use order::Turn;
 
 use super::guard::{self, Unrecorded};
@@ -20,7 +20,7 @@ use crate::document::Kind;
 use crate::effective::{MeshTunnel, Session};
 use crate::model::{Endpoint, Uid};
 use crate::observed::Ownership;
-use crate::observed::bird::{BirdState, Blocked, Version};
+use crate::observed::bird::{BirdProblem, BirdState, Version};
 use crate::observed::kernel::KernelView;
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::{
@@ -122,46 +122,50 @@ pub fn is_base_loaded(world: &World, view: &View<'_>) -> bool {
 }
 
 /// Returns the obstacle that keeps the files that all sessions share from BIRD until an operator acts.
-pub fn router_error(world: &World, bird: &BirdState) -> Option<Blocked> {
+pub fn router_error(world: &World, bird: &BirdState) -> Option<BirdProblem> {
     let foreign = || {
         let base = world.base.as_ref().ok()?;
         let path = *bird.live.in_the_way(base).first()?;
         let file = bird.live.main.path.with_file_name("").join(path);
-        let message = format!(
-            "{} was not written by the agent and is left as it is: move it away",
-            file.display()
-        );
-        Some(Blocked {
+        let file = file.display();
+        Some(BirdProblem {
             reason: "ForeignFile",
-            message,
+            message: format!("{file} was not written by the agent and is left unchanged"),
+            action: "move it away".to_owned(),
         })
     };
     bird.blocked().or_else(foreign)
 }
 
-/// Returns the feature that does not work, or cannot be checked, with the versions of BIRD on this router: reason
-/// and message.
-pub fn bird_problem(world: &World, bird: &BirdState) -> Option<(&'static str, String)> {
+/// Returns the feature that does not work, or cannot be checked, with the versions of BIRD on this router.
+pub fn bird_problem(world: &World, bird: &BirdState) -> Option<BirdProblem> {
     if let (Some(running), Some(installed)) = (bird.running, bird.installed)
         && running != installed
     {
-        let message = format!(
-            "the installed program is BIRD {installed} and the running daemon is BIRD {running}: restart BIRD, or set \
-             bird.binary to the daemon's program; until then a check may refuse what the daemon takes"
-        );
-        return Some(("VersionMismatch", message));
+        return Some(BirdProblem {
+            reason: "VersionMismatch",
+            message: format!(
+                "the installed program is BIRD {installed} and the running daemon is BIRD {running}, so a check may \
+                 reject a text that the daemon accepts"
+            ),
+            action: "restart BIRD, or set bird.binary to the daemon's program".to_owned(),
+        });
     }
     let version = world.bird?;
     let router = world.router.as_ref().ok()?;
     let address = router.loopback_ipv4.filter(|_| version < IPV4_OVER_IPV6)?;
     world.mesh().next()?;
-    let message = format!(
-        "BIRD {version} carries no IPv4 over the backbone's tunnels, which have IPv6 addresses only (RFC 9229, BIRD \
-         {}.{} or later): other routers do not reach {address}, and internal sessions between IPv4 loopbacks stay \
-         down. Upgrade BIRD, or give every node an IPv6 loopback",
-        IPV4_OVER_IPV6.major, IPV4_OVER_IPV6.minor
-    );
-    Some(("NoIpv4OnMesh", message))
+    let Version { major, minor, .. } = IPV4_OVER_IPV6;
+    Some(BirdProblem {
+        reason: "NoIpv4OnMesh",
+        message: format!(
+            "BIRD {version} carries no IPv4 over the backbone's tunnels, which have IPv6 addresses only (RFC 9229): \
+             other routers do not reach {address}, and internal sessions between IPv4 loopbacks stay down"
+        ),
+        action: format!(
+            "upgrade BIRD to {major}.{minor} or later, or give every node an IPv6 loopback"
+        ),
+    })
 }
 
 /// Enables the protocols of the shared files that a command disabled; objects' protocols belong to their own keys.

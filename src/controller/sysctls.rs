@@ -76,10 +76,6 @@ impl Sysctls {
         } else {
             String::new()
         };
-        let text = format!(
-            "{}{rest}; make /proc/sys/net writable for the agent (systemd: ReadWritePaths=/proc/sys/net), or set them yourself",
-            named.join("; ")
-        );
-        Convenience::fails("NotSet", text)
+        Convenience::fails("NotSet", named.join("; ") + &rest)
     }
 }

@@ -32,9 +32,7 @@ async fn bind(context: &Context, options: &HttpOptions) -> Server {
             }
             Err(error) => chain(&error),
         };
-        let message =
-            format!("{error}; free the address or change server.listen; the agent retries");
-        set(context, Convenience::fails("AddressTaken", message));
+        set(context, Convenience::fails("AddressTaken", error));
         tokio::time::sleep(waits.next().unwrap_or(LISTEN_RETRY.1)).await;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{BirdError, CheckError};
 use crate::model::Identity;
 use crate::observed::bird::mark::{way_out, whose};
-use crate::observed::bird::{Diagnostic, Version};
+use crate::observed::bird::{BirdProblem, Diagnostic, Version};
 
 /// Reason why BIRD does not run a fragment.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,7 +57,7 @@ pub enum BaseError {
     )]
     Path(String),
     /// BIRD's parser rejects the files. The previous files stay.
-    #[error("BIRD refuses the base configuration: {what}")]
+    #[error("BIRD configuration failed: {what}")]
     Refused {
         /// BIRD's message, with the live file, line and column.
         what: Diagnostic,
@@ -99,14 +99,14 @@ pub enum CommitError {
     #[error("cannot load the configuration into BIRD")]
     Bird(#[from] BirdError),
     /// A file carries no mark, so it is not the agent's.
-    #[error("{} was not written by the agent and is left as it is: move it away", .0.display())]
+    #[error("{} was not written by the agent and is left unchanged: move it away", .0.display())]
     Foreign(PathBuf),
     /// A file carries the mark of another state directory.
-    #[error("{} {} and is left as it is: {}", .0.display(), whose(.1.as_ref()), way_out(.1.as_ref()))]
+    #[error("{} {} and is left unchanged: {}", .0.display(), whose(.1.as_ref()), way_out(.1.as_ref()))]
     OtherAgent(PathBuf, Option<Identity>),
     /// BIRD's main file is the operator's and does not include the agent's files.
     #[error("{0}")]
-    Blocked(String),
+    Blocked(BirdProblem),
     /// The parser and the running daemon have different versions, and the parser rejects a text that the daemon may
     /// accept.
     #[error(

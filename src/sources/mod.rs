@@ -32,6 +32,7 @@ pub(crate) use host::{Host, control_plane};
 pub(crate) use key::KeyFile;
 pub(crate) use roa::{RoaTask, Roas};
 pub(crate) use rpki::RpkiServers;
+pub use templates::TemplateError;
 pub(crate) use templates::{Rejection, Templates};
 
 /// The inputs that only the builder of the desired state reads.

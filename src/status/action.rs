@@ -45,9 +45,7 @@ fn failing(about: ConditionType, reason: &str) -> &'static str {
         }
         (About::Accepted, _) => "fix the file; it is reloaded on save",
         (About::InService, _) => "enable the object in its document or in an override",
-        (About::EndpointResolved, _) => {
-            "check the name and the resolver of this host; the name is looked up again"
-        }
+        (About::EndpointResolved, _) => "check the name and this host's resolver",
         (About::EndpointRouted, _) => "check the uplink and its default route: `ip route`",
         (About::TunnelConfigured, "Unread") => "check the WireGuard process of the link",
         (About::TunnelConfigured, _) => "`moenet-agent plan` shows the steps",
@@ -55,13 +53,6 @@ fn failing(about: ConditionType, reason: &str) -> &'static str {
         (About::BabelAdjacent, _) => "check the tunnel, and BIRD on the peer",
         (About::BirdConfigured, "Refused" | "NotRendered") => {
             "correct the template or the document that the message names"
-        }
-        (About::BirdConfigured, "ForeignMainConfig" | "MainConfigNotIncluded") => {
-            "include the agent's files from the main file, or move that file away"
-        }
-        (About::BirdConfigured, "ForeignFile") => "move the named file away",
-        (About::BirdConfigured, "BirdDirectoryInUse") => {
-            "give each agent of this host a bird.directory of its own"
         }
         (About::BirdConfigured, "NotLoaded") => {
             "wait for the next load; `moenet-agent plan` shows the steps that are left"
@@ -71,25 +62,19 @@ fn failing(about: ConditionType, reason: &str) -> &'static str {
             "`moenet-agent plan` shows the steps that are left"
         }
         (About::BgpEstablished, _) => "ask the peer; its log says more",
-        (About::WithinLimits, _) => "if the routes are right, raise the limit",
+        (About::WithinLimits, _) => "if the routes are correct, raise the limit",
         (About::RemovalHeld | About::ChangeHeld, _) => HELD,
         (About::HistoryRecorded, _) => "check git and the disk of the state directory",
         (About::WorkTreeCurrent, _) => "run `git checkout main` in the state directory",
         (About::OriginsValidated, "NoServer") => "add an RPKI server to the policy",
         (About::OriginsValidated, "Collapsed") => {
-            "check the RPKI servers; if they are right, remove roa.conf from the state directory"
+            "check the RPKI servers; if they are correct, remove roa.conf from the state directory"
         }
         (About::OriginsValidated, _) => {
             "check the RPKI servers; a roa.conf in the state directory helps a cold start"
         }
         (About::TemplatesAccepted, _) => "fix the template; it is read again on save",
         (About::BirdFilesAccepted, _) => "correct and rename the quarantined files, or delete them",
-        (About::BirdSupported, "VersionMismatch") => {
-            "restart BIRD, or set bird.binary to the daemon's program"
-        }
-        (About::BirdSupported, "NoIpv4OnMesh") => {
-            "upgrade BIRD, or give every node an IPv6 loopback"
-        }
         (About::BirdSupported, _) => "install a BIRD version that the agent was tested with",
         (About::FirewallConfigured, _) => {
             "check `nft list ruleset`, or set firewall.enabled: false"
@@ -97,17 +82,15 @@ fn failing(about: ConditionType, reason: &str) -> &'static str {
         (About::Forwarding, _) => "set the sysctl that the message names",
         (About::PolicyInEffect, _) => "wait for GET bird-config, or write policy.yaml",
         (About::KeyAvailable, _) => "put the file back; the agent reads it without a restart",
-        (About::SysctlsConfigured, _) => "make the sysctls writable, or set them on the host",
-        (About::ApiListening, _) => "free the address, or change server.listen",
-        (About::ControlPlaneSynced, _) => {
-            "check the Control Plane and controlPlane.url; the agent tries again"
+        (About::SysctlsConfigured, _) => {
+            "make /proc/sys/net writable for the agent (systemd: ReadWritePaths=/proc/sys/net), or set the sysctls yourself"
         }
+        (About::ApiListening, _) => "free the address, or change server.listen",
+        (About::ControlPlaneSynced, _) => "check the Control Plane and controlPlane.url",
         (About::StateDirectoryUnique, _) => {
             "remove the copy; if the key was replaced on purpose, delete the file that the message names"
         }
-        (About::TokensReadable, _) => {
-            "write the token into the file; the agent reads it without a restart"
-        }
+        (About::TokensReadable, _) => "write the token into the file; the agent rereads it",
         (About::LogWritten, _) => "check the disk or the reader of the log",
     }
 }

@@ -2,6 +2,7 @@ use jiff::Timestamp;
 
 use super::action::next_action;
 use crate::document::{Condition, ConditionStatus, ConditionType};
+use crate::observed::bird::BirdProblem;
 
 /// Collects conditions, and keeps the time of the last transition for unchanged ones.
 #[derive(Debug)]
@@ -41,6 +42,12 @@ impl<'a> Conditions<'a> {
     pub fn had(&self, about: ConditionType) -> bool {
         let mut before = self.before.iter();
         before.any(|condition| condition.condition_type == about)
+    }
+
+    /// Adds a condition that fails because of a problem with BIRD.
+    pub fn problem(&mut self, about: ConditionType, problem: BirdProblem) {
+        self.set(about, false, problem.reason, problem.message);
+        self.act(problem.action);
     }
 
     /// Adds a condition whose state is unknown.

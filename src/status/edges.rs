@@ -316,6 +316,10 @@ fn ended(topic: &Topic, seen: &Seen, now: Timestamp) -> Option<Event> {
         Topic::Override(object) | Topic::Pause(object) | Topic::Held(object) => object,
         _ => return None,
     };
+    // The end of an override whose time is over was announced while its file was still there.
+    if seen.state != State::Bad {
+        return None;
+    }
     let expired = seen.at.is_some_and(|end| end <= now);
     let message = match (topic, expired) {
         (Topic::Held(_), _) => "change no longer held",
@@ -455,7 +459,7 @@ fn texts(topic: &Topic) -> (&'static str, &'static str) {
             "router is drained: neighbours route around it",
             "drain ended: the router carries traffic again",
         ),
-        Topic::Override(_) => ("override in effect", "override ended"),
+        Topic::Override(_) => ("override in effect", "override expired"),
         Topic::Pause(_) => ("pause begun: the agent writes nothing", "pause ended"),
         Topic::Condition(_, about) => condition_texts(*about),
     }

@@ -1,25 +1,10 @@
 //! Holds errors to types of their own: a text has no class, no source and no fields.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::modules::{root, sources};
 use crate::purity::code;
-
-/// Files that still return texts as errors. Only remove lines.
-const TEXTS: [&str; 12] = [
-    "controller/builder/maker.rs",
-    "controller/context.rs",
-    "controller/pass.rs",
-    "controller/planning/confirm.rs",
-    "controller/reconcile/commit.rs",
-    "controller/reconcile/mod.rs",
-    "controller/reconcile/record.rs",
-    "controller/world/mod.rs",
-    "controller/world/router.rs",
-    "controller/world/sessions.rs",
-    "controller/world/text_cache.rs",
-    "controller/world/texts.rs",
-];
 
 /// Returns the number of `Result<_, String>` in a source, tests left out.
 fn texts(code: &str) -> usize {
@@ -55,33 +40,11 @@ fn arguments(text: &str) -> Option<String> {
 #[test]
 fn errors_are_types_and_not_texts() {
     let src = root().join("src");
-    let mut found: Vec<String> = Vec::new();
-    for file in sources(&src) {
-        let count = texts(&code(&fs::read_to_string(&file).unwrap()));
-        if file.ends_with("tests.rs") {
-            continue;
-        }
-        let path = file
-            .strip_prefix(&src)
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
-        if count > 0 {
-            found.push(path);
-        }
-    }
-    found.sort();
-    let new: Vec<_> = found
-        .iter()
-        .filter(|path| !TEXTS.contains(&path.as_str()))
-        .collect();
-    assert!(new.is_empty(), "give these errors types: {new:#?}");
-    let old: Vec<_> = TEXTS
-        .iter()
-        .filter(|path| !found.iter().any(|it| it == *path))
-        .collect();
-    assert!(old.is_empty(), "remove these exceptions: {old:?}");
+    let returns_texts = |file: &PathBuf| texts(&code(&fs::read_to_string(file).unwrap())) > 0;
+    let files = sources(&src).into_iter();
+    let files = files.filter(|file| !file.ends_with("tests.rs"));
+    let found: Vec<_> = files.filter(returns_texts).collect();
+    assert!(found.is_empty(), "give these errors types: {found:#?}");
 }
 
 #[test]

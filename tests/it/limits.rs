@@ -14,16 +14,10 @@ const NAME: usize = 10;
 /// Files that are still too long. Only remove lines.
 const LONG_FILES: [&str; 0] = [];
 
-/// Functions that are still too long. Only remove lines.
-const LONG_FUNCTIONS: [&str; 8] = [
-    "src/controller/reconcile/object.rs status",
-    "src/controller/reconcile/router.rs conclude",
-    "src/status/action.rs failing",
-    "src/status/assess/bgp.rs explained",
+/// Longer functions, each with the reason.
+const LONG_FUNCTIONS: [&str; 1] = [
+    // A table with a row for each type of condition; the compiler checks that none is missing.
     "src/status/edges.rs condition_texts",
-    "src/controller/reconcile/node_status.rs status",
-    "src/controller/world/mod.rs build",
-    "src/controller/world/peers.rs mesh",
 ];
 
 /// A function, as its name, its number of lines, and whether it is a test.

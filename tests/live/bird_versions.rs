@@ -144,7 +144,7 @@ fn bird_without_ipv4_over_babel_names_the_unreachable_loopback() {
         .answer("mesh", Answer::Json(json!({"peers": [peer]})));
     world.router.start_agent();
     let why = world.wait_condition("node", "BirdSupported", "False", "NoIpv4OnMesh");
-    for word in ["BIRD 2.0.12", "172.23.105.177", "2.13", "Upgrade BIRD"] {
+    for word in ["BIRD 2.0.12", "172.23.105.177", "2.13", "upgrade BIRD"] {
         assert!(why.contains(word), "no {word:?} in {why}");
     }
     wait_until("it is logged", 20, || {

@@ -43,13 +43,13 @@ fn bgp_errors_name_the_rejecting_side() {
         &world,
         1,
         "RefusedByNeighbour",
-        "the neighbour refuses this router's AS number, AS4242420998 (BIRD: “Received: Bad peer AS”)",
+        "the neighbour rejects this router's AS number, AS4242420998 (BIRD: “Received: Bad peer AS”)",
     );
     told(
         &world,
         2,
         "RefusedByUs",
-        "it is another AS than AS4242421002 (BIRD: “BGP Error: Bad peer AS”)",
+        "this router rejects the neighbour, whose AS number is not AS4242421002 (BIRD: “BGP Error: Bad peer AS”)",
     );
     told(
         &world,

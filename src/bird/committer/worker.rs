@@ -178,7 +178,7 @@ impl Worker {
             files.remove(MAIN);
         }
         if let Some(blocked) = live.in_use() {
-            return Err(CommitError::Blocked(blocked.message));
+            return Err(CommitError::Blocked(blocked));
         }
         self.quarantine_unusable(&mut live).await?;
         let ownership = self.config.ownership.get();
@@ -335,7 +335,7 @@ impl Worker {
         }
         let blocked = live.blocked([].into_iter());
         if let Some(blocked) = blocked.as_ref().filter(|_| changes.is_empty() && !at_rest) {
-            return Err(CommitError::Blocked(blocked.message.clone()).into());
+            return Err(CommitError::Blocked(blocked.clone()).into());
         }
         if running != Running::Not
             && !at_rest
@@ -350,7 +350,7 @@ impl Worker {
         if let Some(lack) = promise::lack(&attempt.wanted, wishes, &self.directory) {
             return Err(blame_lack(lack, wishes));
         }
-        let blocked = blocked.map(|blocked| CommitError::Blocked(blocked.message));
+        let blocked = blocked.map(CommitError::Blocked);
         self.install(&attempt, &running, blocked, warnings).await
     }
 

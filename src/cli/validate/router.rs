@@ -1,6 +1,7 @@
 //! The configuration, every file of the state directory, and the desired state that they form together.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use tokio::time::Instant;
@@ -10,11 +11,13 @@ use crate::agent::start_problems;
 use crate::cli::offline::Wanted;
 use crate::cli::{Arguments, block_on, is_root, objects};
 use crate::config::{self, Config, ControlPlane, Environment};
-use crate::controller::World;
+use crate::controller::{Missing, World};
 use crate::document::DocumentError;
 use crate::model::{Endpoint, Host};
 use crate::status::Acceptance;
 use crate::store::{self, Place, Snapshot};
+use crate::telemetry::chain;
+use crate::util::fs;
 
 /// Returns every problem that a start of the agent would report.
 pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
@@ -27,15 +30,21 @@ pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
         ..Findings::default()
     };
     files(&config, &mut findings);
-    if let Err(error) = block_on(documents(config, &mut findings)) {
+    let found = fs::metadata(&config.state.directory);
+    let is_absent = found.is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let checked = block_on(async {
+        match is_absent {
+            true => before_start(&config, &mut findings).await,
+            false => documents(config, &mut findings).await,
+        }
+    });
+    if let Err(error) = checked {
         let text = error.to_string();
         findings
             .unchecked
             .push("the state directory: not readable".to_owned());
         if !findings.problems.contains(&text) {
-            findings
-                .problems
-                .push(crate::telemetry::chain(error.as_ref()));
+            findings.problems.push(chain(error.as_ref()));
         }
     }
     // A rejected template is a problem of both the configuration and the node.
@@ -82,6 +91,16 @@ impl Findings {
     }
 }
 
+/// Checks that no earlier run of an agent is known: then the state directory is not missing, but not created yet.
+async fn before_start(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
+    Missing::look(config).await?;
+    findings.unchecked.push(format!(
+        "the documents: the state directory {} does not exist yet; the first start (`moenet-agent run`) creates it",
+        config.state.directory.display()
+    ));
+    Ok(())
+}
+
 async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()> {
     let wanted = Wanted::read(config).await?.resolved().await?;
     let (world, snapshot) = (&wanted.world, &wanted.snapshot);
@@ -92,7 +111,7 @@ async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()
     let refused = match wanted.refused().await {
         Ok(refused) => refused,
         Err(error) => {
-            let error = crate::telemetry::chain(error.as_ref());
+            let error = chain(error.as_ref());
             findings
                 .unchecked
                 .push(format!("BIRD's configuration: {error}"));
@@ -183,20 +202,16 @@ fn object_problems(world: &World, files: &BTreeSet<String>) -> Vec<String> {
 async fn unchecked(wanted: &Wanted) -> Vec<String> {
     let world = &wanted.world;
     let texts = match (&world.router, &world.base) {
-        (Ok(_), Err(why)) => Some(format!(
-            "the files for BIRD, since they cannot be rendered: {why}"
+        (Ok(_), Err(error)) => Some(format!(
+            "the files for BIRD, since they cannot be rendered: {}",
+            chain(error)
         )),
         // The identity of this router is unknown, which is a separate problem.
         _ => None,
     };
     let context = &wanted.parts.context;
     let kernel = context.observer.kernel(Instant::now()).await.err();
-    let kernel = kernel.map(|error| {
-        format!(
-            "the links of this host: {}",
-            crate::telemetry::chain(&error)
-        )
-    });
+    let kernel = kernel.map(|error| format!("the links of this host: {}", chain(&error)));
     let names = endpoints(world)
         .into_iter()
         .filter_map(|(object, endpoint)| {

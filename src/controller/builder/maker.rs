@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use crate::bird::Checker;
 use crate::config::{Config, LiveConfig};
-use crate::controller::world::{Inputs, Object, Reach, Refused, TextCache};
+use crate::controller::world::{FeaturesError, Inputs, Object, Reach, Refused, TextCache};
 use crate::controller::{GuardMemory, RefusedItems, World};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
@@ -18,7 +18,7 @@ use crate::model::{Endpoint, ObjectKey, ObjectName, RoaTable, RouterKey};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::{BirdState, MainFile, Support, Tree, Version};
 use crate::render::{Features, Measured, Renderer};
-use crate::sources::{Rejection, Sources};
+use crate::sources::{Rejection, Sources, TemplateError};
 use crate::status::{Acceptance, RoaFacts, RpkiName};
 use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::chain;
@@ -69,14 +69,14 @@ fn documented(snapshot: &Snapshot) -> BTreeSet<ObjectKey> {
 pub(crate) struct Material {
     config: Same<Config>,
     key: RouterKey,
-    renderer: Result<Same<Renderer>, String>,
-    templates_refused: Option<String>,
+    renderer: Result<Same<Renderer>, TemplateError>,
+    templates_refused: Option<TemplateError>,
     roas: RoaFacts,
     approved: BTreeSet<String>,
     refused: Refused,
     secrets: Secrets,
     bird: Option<Version>,
-    features: Result<Features, String>,
+    features: Result<Features, FeaturesError>,
     fragments: BTreeSet<String>,
     main: MainFile,
     classes: BTreeMap<ObjectName, Measured>,
@@ -87,7 +87,7 @@ pub(crate) struct Material {
 
 /// Inputs of a world that programs and the kernel answer.
 pub(crate) struct Asked {
-    version: Result<Version, String>,
+    version: Result<Version, FeaturesError>,
     reach: Reach,
 }
 
@@ -143,7 +143,7 @@ impl WorldMaker {
     /// The world of an empty state directory, used before the first listing.
     pub fn empty(&self) -> World {
         let asked = Asked {
-            version: Err("not looked at yet".to_owned()),
+            version: Err(FeaturesError::Unread),
             reach: Reach::default(),
         };
         let nothing = Snapshot::default();
@@ -227,11 +227,7 @@ impl WorldMaker {
         Material {
             config: Same(self.config.get()),
             key: sources.key.current(),
-            renderer: sources
-                .templates
-                .in_use()
-                .map(Same)
-                .map_err(|error| error.to_string()),
+            renderer: sources.templates.in_use().map(Same),
             templates_refused: sources.templates.problem(),
             roas: sources.roas.facts(),
             approved: self.store.approved(),
@@ -317,8 +313,8 @@ impl WorldMaker {
             ..material.clone()
         };
         let after = self.world(snapshot, &material);
-        if let Err(why) = &after.router {
-            return Err(Rejection::Unknown(why.clone()));
+        if let Err(error) = &after.router {
+            return Err(Rejection::Unknown(error.to_string()));
         }
         if let Some(why) = not_rendered(&before, &after) {
             return Err(Rejection::Refused(why));
@@ -340,10 +336,10 @@ impl WorldMaker {
                 config: &material.config.0,
                 secrets: &material.secrets,
                 key: &material.key,
-                renderer: renderer.map(|it| &*it.0).map_err(String::as_str),
+                renderer: renderer.map(|it| &*it.0),
                 templates_refused: material.templates_refused.clone(),
                 bird: material.bird,
-                features: features.copied().map_err(String::as_str),
+                features: features.copied(),
                 roa: material.roa.as_deref(),
                 roas: material.roas,
                 rpki: &material.rpki,
@@ -361,7 +357,7 @@ impl WorldMaker {
 
     /// Returns the version of BIRD: of the running daemon, else of the last one that answered, else
     /// of the installed program.
-    async fn version(&self, running: Option<Version>) -> Result<Version, String> {
+    async fn version(&self, running: Option<Version>) -> Result<Version, FeaturesError> {
         let before = *self.version.lock();
         let version = match running.or(before) {
             Some(version) => version,
@@ -369,7 +365,7 @@ impl WorldMaker {
                 .checker
                 .version()
                 .await
-                .map_err(|error| chain(&error))?,
+                .map_err(|error| FeaturesError::Program(Arc::new(error)))?,
         };
         *self.version.lock() = Some(version);
         Ok(version)
@@ -377,9 +373,9 @@ impl WorldMaker {
 }
 
 /// Returns the features of a version; an error if it cannot read the templates.
-fn features(version: Version) -> Result<Features, String> {
-    match (version.support(), version.warning()) {
-        (Support::TooOld, Some(why)) => Err(why),
+fn features(version: Version) -> Result<Features, FeaturesError> {
+    match version.support() {
+        Support::TooOld => Err(FeaturesError::TooOld(version)),
         _ => Ok(Features::of(
             u32::from(version.major),
             u32::from(version.minor),
@@ -389,8 +385,8 @@ fn features(version: Version) -> Result<Features, String> {
 
 /// Returns why new templates do not render the desired state.
 fn not_rendered(before: &World, after: &World) -> Option<String> {
-    if let Err(why) = &after.base {
-        return Some(why.clone());
+    if let Err(error) = &after.base {
+        return Some(chain(error));
     }
     let lost = |session: &Object| {
         let was_there = before.objects.get(&session.key())?.wanted().is_some();

@@ -1,13 +1,30 @@
 //! Checks whether BIRD runs the router drained, or undrained.
 
 use super::router_error;
-use crate::controller::world::{Intent, World};
+use crate::controller::world::{Intent, TextError, World};
 use crate::document::Kind;
-use crate::observed::bird::BirdState;
+use crate::observed::bird::{BirdProblem, BirdState};
 use crate::plan::{Action, Step, plan_base};
 
 /// Largest number of sessions that a message names one by one.
 const FEW: usize = 5;
+
+/// Reason why BIRD cannot run the drain, or its end, for now.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Unavailable {
+    /// BIRD does not answer.
+    #[error("{0}")]
+    Silent(String),
+    /// No BIRD runs.
+    #[error("BIRD does not run; start it (`systemctl start bird`)")]
+    Down,
+    /// An operator has to act first.
+    #[error("{0}")]
+    Blocked(BirdProblem),
+    /// The files that all sessions share are unknown.
+    #[error(transparent)]
+    Text(TextError),
+}
 
 /// Returns the part of the router's drain, or of its end, that BIRD does not run yet; absent once BIRD runs all of
 /// it.
@@ -16,21 +33,22 @@ const FEW: usize = 5;
 /// than its document. So the sessions' own texts count only while the drain disables them.
 ///
 /// # Errors
-/// The reason why BIRD cannot be configured until an operator acts, or does not answer.
-pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, String> {
+/// BIRD cannot be configured until an operator acts, or does not answer.
+pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, Unavailable> {
     if bird.unread {
         return Ok(Some("BIRD has not answered yet".to_owned()));
     }
     if let Some(why) = &bird.silent {
-        return Err(why.clone());
+        return Err(Unavailable::Silent(why.clone()));
     }
     if !bird.is_running() {
-        return Err("BIRD does not run".to_owned());
+        return Err(Unavailable::Down);
     }
     if let Some(blocked) = router_error(world, bird) {
-        return Err(blocked.message);
+        return Err(Unavailable::Blocked(blocked));
     }
-    let base = world.base.as_ref().map_err(Clone::clone)?;
+    let base = world.base.as_ref();
+    let base = base.map_err(|error| Unavailable::Text(error.clone()))?;
     let is_write = |step: &Step| matches!(step.action, Action::WriteBase { .. });
     if plan_base(base, &bird.live.tree.base)
         .steps

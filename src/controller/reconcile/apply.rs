@@ -1,76 +1,14 @@
-use std::time::Duration;
-
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Subject, is_bird};
 use crate::controller::context::Context;
+use crate::controller::error::Trouble;
 use crate::controller::firewall;
 use crate::model::ObjectKey;
 use crate::plan::{Action, Plan, Step};
 use crate::ports::KernelError;
 use crate::telemetry::chain;
-
-/// The reason why the steps did not run to their end.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
-    /// The kernel refused.
-    #[error("{0}")]
-    Kernel(String),
-    /// The kernel, or the machine, lacks a feature.
-    #[error("{0}")]
-    Unsupported(String),
-    /// BIRD refused the text of this object; the field is BIRD's message.
-    #[error("BIRD refused it: {0}")]
-    BirdRefused(String),
-    /// BIRD hangs, or is busy; this ends without an operator.
-    #[error("{0}")]
-    Waiting(String),
-    /// The protocol was enabled less than a minute ago, so the step waits.
-    #[error("{what}")]
-    TooSoon {
-        /// The earlier enable, as text.
-        what: String,
-        /// Remaining wait.
-        left: Duration,
-    },
-    /// BIRD could not receive the text, for a reason unrelated to the object.
-    #[error("{0}")]
-    Bird(String),
-    /// BIRD could not receive the files that all sessions share.
-    #[error("{0}")]
-    Base(String),
-}
-
-impl Trouble {
-    /// Returns the text when the object itself cannot be configured; trouble with BIRD as a whole does not count.
-    pub(super) fn error(&self) -> Option<String> {
-        match self {
-            Self::Kernel(text) | Self::Unsupported(text) => Some(text.clone()),
-            Self::BirdRefused(_)
-            | Self::Bird(_)
-            | Self::Base(_)
-            | Self::Waiting(_)
-            | Self::TooSoon { .. } => None,
-        }
-    }
-
-    /// Returns the trouble with BIRD as a whole.
-    pub(super) fn of_bird(&self) -> Option<&str> {
-        match self {
-            Self::Bird(text) | Self::Waiting(text) | Self::TooSoon { what: text, .. } => Some(text),
-            _ => None,
-        }
-    }
-
-    /// Returns BIRD's message, when it refused the object.
-    pub(super) fn refused(&self) -> Option<&str> {
-        match self {
-            Self::BirdRefused(text) => Some(text),
-            _ => None,
-        }
-    }
-}
 
 /// Runs the kernel's steps of a plan one by one up to the first failure, and then the firewall. Returns the steps that
 /// ran.

@@ -7,8 +7,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::apply::{Trouble, note};
+use super::apply::note;
+use super::summary::Beginning;
 use crate::controller::context::Context;
+use crate::controller::error::Trouble;
 use crate::controller::world::World;
 use crate::model::ObjectKey;
 use crate::observed::bird::{BirdName, BirdState};
@@ -84,9 +86,20 @@ impl Commit {
     }
 }
 
+/// The part of a reconcile before its commit to BIRD. A slow commit outlives the reconcile that began it, and the next
+/// one reports both.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Facts from before the first step, for the log.
+    pub(super) beginning: Option<Beginning>,
+    /// The steps that ran, each with its reason.
+    pub(super) steps: Vec<String>,
+}
+
 /// The result of BIRD's part.
 #[derive(Debug)]
 pub(crate) struct Committed {
+    pub(super) before: Box<Before>,
     /// The steps that ran, each with its reason.
     pub(super) steps: Vec<String>,
     /// The reason why not all ran.
@@ -104,6 +117,7 @@ pub(crate) struct BirdSteps {
     pub(super) steps: Vec<Step>,
     /// The state of these steps.
     pub(crate) commit: Commit,
+    pub(super) before: Box<Before>,
     /// BIRD's state from which the steps were planned.
     pub(super) bird: Arc<BirdState>,
 }
@@ -112,7 +126,11 @@ impl BirdSteps {
     /// Runs the steps.
     pub(crate) async fn run(self) -> Committed {
         let (steps, trouble) = self.take().await;
-        Committed { steps, trouble }
+        Committed {
+            before: self.before,
+            steps,
+            trouble,
+        }
     }
 
     /// Returns the steps that ran, and the reason why not all did.
@@ -216,7 +234,7 @@ fn is_base(step: &Step) -> bool {
 /// Commits the files that all sessions share, together with every changed session file. The sessions are due anyway, but
 /// at their own times: an old text may call a function that the shared files no longer define, and a session that
 /// backs off would then keep BIRD from reading them. One check and one reload are for all texts of one world.
-async fn commit(ctx: &Arc<Context>, world: &World, bird: &BirdState) -> Result<(), String> {
+async fn commit(ctx: &Arc<Context>, world: &World, bird: &BirdState) -> Result<(), BaseError> {
     let Ok(files) = &world.base else {
         return Ok(());
     };
@@ -238,12 +256,8 @@ async fn commit(ctx: &Arc<Context>, world: &World, bird: &BirdState) -> Result<(
 }
 
 /// Sets the files that all sessions share.
-async fn base(ctx: &Context, files: &BaseFiles) -> Result<(), String> {
-    match ctx.committer.set_base(files.clone()).await {
-        Ok(_) => Ok(()),
-        Err(BaseError::Refused { what }) => Err(format!("BIRD configuration failed: {what}")),
-        Err(error) => Err(chain(&error)),
-    }
+async fn base(ctx: &Context, files: &BaseFiles) -> Result<(), BaseError> {
+    ctx.committer.set_base(files.clone()).await.map(drop)
 }
 
 fn refusal(error: FragmentError) -> Trouble {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::context::{Context, Look, Waiter};
+use super::error::{Obstacle, ReconcileError, RestartError, Trouble};
 use super::pass::Observation;
 use super::planning::KeyPlan;
 use super::queue::Outcome;
@@ -32,7 +33,6 @@ use crate::observed::kernel::KernelView;
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal};
 use crate::store::AppliedOverride;
 
-use apply::Trouble;
 use commit::{BirdSteps, Work};
 pub(super) use commit::{Commit, Committed};
 pub use facts::{expected, peer};
@@ -151,13 +151,6 @@ impl Round {
         self.trouble.is_none() && self.refusal.is_none() && self.remaining.is_done()
     }
 
-    /// Returns the obstacle of the whole router that BIRD waits for before it loads anything: reason and message.
-    fn waits(&self) -> Option<(&'static str, String)> {
-        let blocked = self.look.bird.blocked()?;
-        let message = format!("waits for the node: {}", blocked.message);
-        Some((blocked.reason, message))
-    }
-
     /// Returns the time of the next reconcile, if all remaining steps wait for BIRD.
     fn waits_for_bird(&self) -> Option<Outcome> {
         match self.trouble.as_ref()? {
@@ -167,6 +160,18 @@ impl Round {
             Trouble::Waiting(_) => Some(Outcome::Settled(MOVING_OBJECT)),
             Trouble::TooSoon { left, .. } => Some(Outcome::Settled(*left)),
             _ => None,
+        }
+    }
+
+    /// Returns the answer to those that wait until the object is recreated.
+    fn answer(&self) -> Result<(), RestartError> {
+        let failed = self.trouble.clone();
+        let failed = failed.filter(|trouble| trouble.error().is_some());
+        match (self.refusal.clone(), failed) {
+            _ if self.is_settled() => Ok(()),
+            (Some(refusal), _) => Err(RestartError::Refused(refusal)),
+            (None, Some(trouble)) => Err(RestartError::Failed(trouble)),
+            (None, None) => Err(RestartError::Unfinished(Box::new(self.remaining.clone()))),
         }
     }
 
@@ -191,7 +196,7 @@ async fn advance(
     seen: &Observation,
     plan: impl Fn(&Look) -> KeyPlan,
     mut progress: Progress,
-) -> Result<Advance, String> {
+) -> Result<Advance, ReconcileError> {
     let look = ctx
         .look(world, seen, subject.key, subject.endpoint)
         .map_err(|error| progress.failed(error))?;
@@ -249,7 +254,7 @@ async fn begin_commit(
     planned: &Plan,
     look: &Look,
     mut progress: Progress,
-) -> Result<Next, String> {
+) -> Result<Next, ReconcileError> {
     let recorded = record::finalizer(ctx, subject, planned, look).await;
     recorded.map_err(|error| progress.failed(error))?;
     progress.begin_commit();
@@ -261,6 +266,7 @@ async fn begin_commit(
         protocols: subject.protocols(),
         steps: bird_steps(planned).cloned().collect(),
         commit: Commit::begin(Work::of(bird_steps(planned))),
+        before: Box::new(progress.before()),
         bird: Arc::clone(&look.bird),
     };
     Ok(Next::Commit(progress, steps))
@@ -306,11 +312,10 @@ impl Advance {
             remaining,
             look,
         };
-        let unsettled = || round.error().unwrap_or_else(|| round.remaining.to_string());
-        let settled = round.is_settled().then_some(()).ok_or_else(unsettled);
+        let answer = round.answer();
         waiting
             .into_iter()
-            .for_each(|waiter| drop(waiter.send(settled.clone())));
+            .for_each(|waiter| drop(waiter.send(answer.clone())));
         Self::Ended(Box::new(round))
     }
 }
@@ -322,15 +327,15 @@ async fn restart(
     look: &Look,
     plan: impl Fn(&Look) -> KeyPlan,
     progress: &mut Progress,
-) -> Result<bool, String> {
+) -> Result<bool, ReconcileError> {
     let asked = ctx.restarts.take(subject.key);
     if asked.is_empty() {
         return Ok(false);
     }
+    let key = subject.key.clone();
     let refused = match subject.hands_off {
-        true => Some(paused(subject)),
-        false => unmakeable(subject, look, plan)
-            .map(|why| format!("{} is left as it is: {why}", subject.key)),
+        true => Some(RestartError::Paused { key }),
+        false => unmakeable(subject, look, plan).map(|why| RestartError::NotMakeable { key, why }),
     };
     if let Some(why) = refused {
         let refuse = |waiter: Waiter| drop(waiter.send(Err(why.clone())));
@@ -349,14 +354,15 @@ fn unmakeable(
     subject: &Subject<'_>,
     look: &Look,
     plan: impl Fn(&Look) -> KeyPlan,
-) -> Option<String> {
+) -> Option<Obstacle> {
     if let Some(endpoint) = subject.endpoint
         && look.resolved.is_none()
     {
         let why = look.name_error.as_deref().unwrap_or("not looked up yet");
-        return Some(format!(
-            "the name of its endpoint {endpoint} has no address ({why})"
-        ));
+        return Some(Obstacle::NoAddress {
+            endpoint: endpoint.clone(),
+            why: why.to_owned(),
+        });
     }
     let mut kernel = KernelView::clone(&look.kernel);
     kernel.links.retain(|_, link| !link.mark.is(subject.uid));
@@ -365,28 +371,24 @@ fn unmakeable(
         ..look.clone()
     };
     match plan(&taken_down) {
-        Ok(plan) => plan.waits,
-        Err(refusal) => Some(refusal.to_string()),
+        Ok(plan) => plan.waits.map(Obstacle::Waits),
+        Err(refusal) => Some(refusal.into()),
     }
 }
 
-/// Returns the reason why a paused object is not recreated.
-fn paused(subject: &Subject<'_>) -> String {
-    let (key, folder, name) = (subject.key, subject.kind.folder(), subject.name);
-    format!(
-        "{key} is paused, so nothing is written for it; end that in overrides/{folder}/{name}.yaml first"
-    )
-}
-
 /// Removes an object's link so that it is recreated, and its BGP sessions with it.
-async fn take_down(ctx: &Context, subject: &Subject<'_>, look: &Look) -> Result<(), String> {
+async fn take_down(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    look: &Look,
+) -> Result<(), ReconcileError> {
     let because = Drift::new("restart", "a new link", "the old one");
     let mut removal = crate::plan::plan_tunnel_removal(subject.uid, &look.kernel);
     let steps = removal.steps.iter_mut();
     steps.for_each(|step| step.because = because.clone());
     let (_, trouble) = apply::kernel(ctx, subject, &removal).await;
-    if let Some(error) = trouble.and_then(|trouble| trouble.error()) {
-        return Err(error);
+    if let Some(trouble) = trouble.filter(|trouble| trouble.error().is_some()) {
+        return Err(ReconcileError::TakeDown(trouble));
     }
     for name in subject.protocols() {
         let Ok(name) = BirdName::new(&name) else {

@@ -10,6 +10,7 @@ use crate::observed::bird::Support;
 use crate::plan::forwarding_blocked;
 use crate::status::{Acceptance, Conditions, RpkiName, Verdict};
 use crate::store::AppliedOverride;
+use crate::telemetry::chain;
 
 /// Returns the fields that an override sets.
 pub(super) fn fields(exception: Option<&AppliedOverride>) -> Vec<String> {
@@ -83,7 +84,14 @@ fn templates(world: &World, conditions: &mut Conditions<'_>) {
     match &world.templates {
         None => {}
         Some(Ok(())) => conditions.set(About::TemplatesAccepted, true, "InUse", ""),
-        Some(Err(why)) => conditions.set(About::TemplatesAccepted, false, "Refused", why),
+        Some(Err(error)) => {
+            conditions.set(
+                About::TemplatesAccepted,
+                false,
+                "Refused",
+                error.to_string(),
+            );
+        }
     }
 }
 
@@ -92,10 +100,9 @@ fn templates(world: &World, conditions: &mut Conditions<'_>) {
 fn bird_supported(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
     let Some(version) = world.bird else { return };
     if version.support() == Support::Tested
-        && let Some((reason, message)) = planning::bird_problem(world, &round.look.bird)
+        && let Some(problem) = planning::bird_problem(world, &round.look.bird)
     {
-        conditions.set(About::BirdSupported, false, reason, message);
-        return;
+        return conditions.problem(About::BirdSupported, problem);
     }
     let message = version.warning().unwrap_or_default();
     let reason = match version.support() {
@@ -191,12 +198,6 @@ fn forwarding(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
     }
 }
 
-/// Returns the obstacle that keeps the shared files from BIRD until an operator acts: reason and message.
-fn blocked(world: &World, round: &Round) -> Option<(&'static str, String)> {
-    let blocked = planning::router_error(world, &round.look.bird)?;
-    Some((blocked.reason, blocked.message))
-}
-
 /// Returns the protocols that the operator's main file defines instead of the agent.
 fn left_out(world: &World, round: &Round) -> String {
     let main = &round.look.bird.live.main;
@@ -229,39 +230,52 @@ fn bird_configured(
     error: Option<&str>,
     conditions: &mut Conditions<'_>,
 ) {
-    match (&world.router, &world.base) {
-        (Err(why), _) => conditions.unknown(About::BirdConfigured, "Waiting", why),
-        (Ok(_), Err(why)) => conditions.set(About::BirdConfigured, false, "NotRendered", why),
-        (Ok(_), Ok(_)) if blocked(world, round).is_some() => {
-            let (reason, message) = blocked(world, round).unwrap_or_default();
-            conditions.set(About::BirdConfigured, false, reason, message);
-        }
-        (Ok(_), Ok(_)) if error.is_some() => {
-            conditions.set(
-                About::BirdConfigured,
-                false,
-                "Failed",
-                error.unwrap_or_default(),
-            );
-        }
-        (Ok(_), Ok(_)) if !round.look.bird.is_running() => {
-            conditions.unknown(
-                About::BirdConfigured,
-                "NotRunning",
-                round.look.bird.why_down(),
-            );
-        }
-        (Ok(_), Ok(_)) => {
-            let missing = record::remaining(round, true);
-            let reason = if missing.is_none() {
-                "Loaded"
-            } else {
-                "NotLoaded"
-            };
-            let message = missing.clone().unwrap_or_else(|| left_out(world, round));
-            conditions.set(About::BirdConfigured, missing.is_none(), reason, message);
+    let about = About::BirdConfigured;
+    if let Err(error) = &world.router {
+        return conditions.unknown(about, "Waiting", error.to_string());
+    }
+    if let Err(error) = &world.base {
+        return conditions.set(about, false, "NotRendered", chain(error));
+    }
+    if let Some(problem) = planning::router_error(world, &round.look.bird) {
+        return conditions.problem(about, problem);
+    }
+    if let Some(error) = error {
+        return conditions.set(about, false, "Failed", error);
+    }
+    if !round.look.bird.is_running() {
+        return conditions.unknown(about, "NotRunning", round.look.bird.why_down());
+    }
+    match record::remaining(round, true) {
+        None => conditions.set(about, true, "Loaded", left_out(world, round)),
+        Some(missing) => conditions.set(about, false, "NotLoaded", missing),
+    }
+}
+
+/// Sets the condition for whether documents are read from the branch of the state directory's repository.
+fn work_tree(world: &World, conditions: &mut Conditions<'_>) {
+    let about = About::WorkTreeCurrent;
+    match &world.moved {
+        None => conditions.set(about, true, "OnBranch", ""),
+        Some(at) => {
+            let message = format!("HEAD is {at}; keeping the last documents and records");
+            conditions.set(about, false, "HeadMoved", message);
         }
     }
+}
+
+/// Sets the condition for a change of the node that an operator has to approve.
+fn change_held(world: &World, conditions: &mut Conditions<'_>) {
+    if let Some(held) = &world.router_documents.node_held {
+        let message = format!("{}: {}", held.change, held.reason);
+        conditions.set(About::ChangeHeld, true, "GuardTripped", message);
+    }
+}
+
+/// Returns the error of the files that all sessions share. An unknown identity is no error.
+fn base_error(world: &World) -> Option<String> {
+    world.router.as_ref().ok()?;
+    world.base.as_ref().err().map(|error| chain(error))
 }
 
 /// Returns the node's status, with the error of the reconcile and the error of its part for BIRD.
@@ -277,20 +291,11 @@ pub(super) fn status(
     let node = &world.router_documents.node;
     let remarks = node.remark.iter().cloned().collect();
     let refused = accepted(&node.acceptance, &remarks, &mut conditions);
-    if let Some(held) = &world.router_documents.node_held {
-        let message = format!("{}: {}", held.change, held.reason);
-        conditions.set(About::ChangeHeld, true, "GuardTripped", message);
-    }
+    change_held(world, &mut conditions);
     templates(world, &mut conditions);
     bird_supported(world, round, &mut conditions);
     bird_configured(world, round, of_bird, &mut conditions);
     foreign_files(round, &mut conditions);
-    let base_error = world
-        .router
-        .as_ref()
-        .ok()
-        .and(world.base.as_ref().err())
-        .cloned();
     policy_in_effect(world, &mut conditions);
     key_available(world, &mut conditions);
     packet_filter(world, filter, &mut conditions);
@@ -298,16 +303,11 @@ pub(super) fn status(
     for (about, is) in conveniences {
         conditions.set(*about, is.works, is.reason, &is.message);
     }
-    match &world.moved {
-        None => conditions.set(About::WorkTreeCurrent, true, "OnBranch", ""),
-        Some(at) => conditions.set(
-            About::WorkTreeCurrent,
-            false,
-            "HeadMoved",
-            format!("HEAD is {at}; keeping the last documents and records"),
-        ),
-    }
-    let last_error = error.map(str::to_owned).or(refused).or(base_error);
+    work_tree(world, &mut conditions);
+    let last_error = error
+        .map(str::to_owned)
+        .or(refused)
+        .or_else(|| base_error(world));
     let phase = match (&last_error, &world.router) {
         (Some(_), _) => Phase::Error,
         (None, Err(_)) => Phase::Pending,
@@ -319,10 +319,9 @@ pub(super) fn status(
         phase,
         conditions: conditions.into_vec(),
         overridden: fields(node.exception.as_ref()),
-        last_steps: if round.steps.is_empty() {
-            before.last_steps.clone()
-        } else {
-            round.steps.clone()
+        last_steps: match round.steps.is_empty() {
+            true => before.last_steps.clone(),
+            false => round.steps.clone(),
         },
         last_error,
         ..StatusBody::default()

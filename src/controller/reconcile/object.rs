@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 use super::record::{self, InForce};
 use super::{Advance, Next, Progress, Round, Subject, advance, chase, claims, facts};
 use crate::controller::context::{Context, Look};
+use crate::controller::error::Trouble;
 use crate::controller::pass::Observation;
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
@@ -19,6 +20,7 @@ use crate::observed::kernel::Link;
 use crate::sources::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, ObjectFacts, TunnelFacts, assess};
 use crate::store::StoreError;
+use crate::telemetry::{chain, failed};
 use crate::util::task::blocking;
 
 pub(super) async fn reconcile(
@@ -56,9 +58,9 @@ pub(super) async fn reconcile(
                 conclude(ctx, &subject, world, object, &before, *round).await
             }
             Err(error) => {
-                debug!(object = %key, %error, "observation failed");
+                failed(error.class(), key, &error, "reconcile not begun");
                 let status = StatusBody {
-                    last_error: Some(error),
+                    last_error: Some(chain(&error)),
                     ..before.clone()
                 };
                 record::status(ctx, &subject, &before, status).await;
@@ -241,7 +243,7 @@ async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) 
     let removed = ctx.write(move |store| store.remove_departed(&name)).await;
     removed.unwrap_or_else(|error| {
         // A moved tree and a disk that cannot be written are logged once, for the whole directory.
-        let error_text = crate::telemetry::chain(&error);
+        let error_text = chain(&error);
         match error {
             StoreError::Moved { .. } | StoreError::Io { .. } => {
                 debug!(object = %key, error = error_text, "document not removed; the next pass tries again");
@@ -261,28 +263,18 @@ pub(super) fn status(
     (rtt_ms, loss): (Option<f64>, Option<f64>),
 ) -> StatusBody {
     let look = &round.look;
-    let own_file = object.kind == Kind::BgpSession;
     let files_error = look.bird.files_error.clone();
-    let error = round.error().or(files_error.filter(|_| own_file));
+    let files_error = files_error.filter(|_| object.kind == Kind::BgpSession);
+    let error = round.error().or(files_error);
     let missing = record::remaining(round, false);
     let expected = facts::expected(object, look.applied.as_ref());
     let names = expected.iter().map(|it| it.protocol.clone()).collect();
-    let protocols = look.bird.protocols(&names);
-    let waits = round.waits();
-    let loaded = look.bird.loaded && record::remaining(round, true).is_none();
-    let our_asn = world.router.as_ref().ok().map(|router| router.asn.get());
+    let (protocols, blocked) = (look.bird.protocols(&names), look.bird.blocked());
     let bird = BirdFacts {
-        down: (!look.bird.is_running()).then(|| look.bird.why_down()),
-        loaded,
-        refused: round.trouble.as_ref().and_then(|trouble| trouble.refused()),
-        waits: waits
-            .as_ref()
-            .map(|(reason, message)| (*reason, message.as_str())),
-        trouble: round.trouble.as_ref().and_then(|trouble| trouble.of_bird()),
         protocols: &protocols,
         expected: &expected,
-        our_asn,
-        their_asn: facts::asn(object).or(our_asn),
+        blocked: blocked.as_ref(),
+        ..bird(world, object, round)
     };
     let tunnel = TunnelFacts {
         link: object_link(object, round),
@@ -293,7 +285,8 @@ pub(super) fn status(
         babel: babel(object, round),
     };
     let paused = object.hands_off(before.phase == Phase::Paused);
-    let drained = || loaded && missing.is_none() && planning::is_base_loaded(world, &look.view());
+    let drained =
+        || bird.loaded && missing.is_none() && planning::is_base_loaded(world, &look.view());
     assess(&Facts {
         now: look.now,
         object: ObjectFacts {
@@ -322,6 +315,23 @@ pub(super) fn status(
     })
 }
 
+/// Returns the facts about BIRD besides the object's protocols.
+fn bird<'a>(world: &World, object: &Object, round: &'a Round) -> BirdFacts<'a> {
+    let (bird, trouble) = (&round.look.bird, round.trouble.as_ref());
+    let our_asn = world.router.as_ref().ok().map(|router| router.asn.get());
+    BirdFacts {
+        down: (!bird.is_running()).then(|| bird.why_down()),
+        loaded: bird.loaded && record::remaining(round, true).is_none(),
+        refused: trouble.and_then(Trouble::refused),
+        blocked: None,
+        trouble: trouble.and_then(Trouble::of_bird),
+        protocols: &[],
+        expected: &[],
+        our_asn,
+        their_asn: facts::asn(object).or(our_asn),
+    }
+}
+
 /// Returns the link that carries the object's mark.
 fn object_link<'a>(object: &'a Object, round: &'a Round) -> Option<&'a Link> {
     let mut owned = round.look.kernel.owned_by(&object.uid);
@@ -342,7 +352,7 @@ fn babel(object: &Object, round: &Round) -> Option<BabelFacts> {
 
 fn acceptance(world: &World, object: &Object) -> Acceptance {
     match (&object.acceptance, &world.router) {
-        (Acceptance::Valid, Err(why)) => Acceptance::Waiting(why.clone()),
+        (Acceptance::Valid, Err(error)) => Acceptance::Waiting(error.to_string()),
         (acceptance, _) => acceptance.clone(),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::apply::Trouble;
 use super::{Round, node_status, object, router};
 use crate::controller::FirewallState;
 use crate::controller::context::Look;
+use crate::controller::error::Trouble;
 use crate::controller::planning::{self, KeyPlan};
 use crate::controller::world::World;
 use crate::document::{ConditionStatus, ConditionType, StatusBody};
@@ -43,7 +43,8 @@ pub fn observed(
 }
 
 fn node(world: &World, before: &StatusBody, round: &Round) -> StatusBody {
-    let blocked = planning::router_error(world, &round.look.bird).map(|blocked| blocked.message);
+    let blocked = planning::router_error(world, &round.look.bird);
+    let blocked = blocked.map(|problem| problem.to_string());
     let of_bird = blocked.or_else(|| round.look.bird.files_error.clone());
     let error = of_bird.clone().or_else(|| round.error());
     let errors = (error.as_deref(), of_bird.as_deref());

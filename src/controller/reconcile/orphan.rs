@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tracing::debug;
-
 use super::{Advance, Next, Progress, Subject, advance};
 use crate::controller::context::{Context, Look};
 use crate::controller::pass::Observation;
@@ -12,6 +10,7 @@ use crate::controller::queue::Outcome;
 use crate::controller::world::World;
 use crate::document::Kind;
 use crate::model::{ObjectKey, ObjectName, Uid};
+use crate::telemetry::failed;
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
@@ -37,7 +36,7 @@ pub(super) async fn reconcile(
         Ok(Advance::Ended(round)) if round.is_settled() => Outcome::Gone,
         Ok(_) => Outcome::Failed,
         Err(error) => {
-            debug!(object = %key, error, "observation failed");
+            failed(error.class(), &key, &error, "reconcile not begun");
             Outcome::Failed
         }
     })

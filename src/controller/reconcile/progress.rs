@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::apply::Trouble;
-use super::commit::{BirdSteps, Commit, Work};
+use super::commit::{Before, BirdSteps, Commit, Work};
 use super::is_bird;
 use super::summary::Beginning;
 use crate::controller::context::Waiter;
+use crate::controller::error::{ReconcileError, Trouble};
 use crate::controller::queue::Outcome;
 use crate::controller::world::World;
 use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED};
@@ -70,6 +70,11 @@ impl Progress {
             return;
         };
         let is_same = work.is_of(bird_steps(planned));
+        if self.beginning.is_none() {
+            let Before { beginning, steps } = *committed.before;
+            self.beginning = beginning;
+            self.steps.extend(steps);
+        }
         self.steps.extend(committed.steps);
         if is_same {
             self.trouble = committed.trouble.or(self.trouble.take());
@@ -115,16 +120,25 @@ impl Progress {
         self.bird.1 += 1;
     }
 
+    /// Returns what has happened so far, for a reconcile that follows this one.
+    pub(super) fn before(&self) -> Before {
+        Before {
+            beginning: self.beginning.clone(),
+            steps: self.steps.clone(),
+        }
+    }
+
     /// Begins again after the object was taken down: nothing that ran before counts.
     pub(super) fn taken_down(&mut self) {
         (self.trouble, self.kernel, self.bird) = (None, (None, 0), (None, 0));
     }
 
     /// Answers the requests that wait for a restart with the error that ends the reconcile, and returns it.
-    pub(super) fn failed(&mut self, error: String) -> String {
+    pub(super) fn failed(&mut self, error: impl Into<ReconcileError>) -> ReconcileError {
+        let error = error.into();
         for waiter in std::mem::take(&mut self.waiting) {
             // The caller may have disconnected meanwhile.
-            let _ = waiter.send(Err(error.clone()));
+            let _ = waiter.send(Err(error.clone().into()));
         }
         error
     }

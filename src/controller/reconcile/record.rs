@@ -17,7 +17,7 @@ use crate::store::{
     AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, Store, StoreError,
     Written,
 };
-use crate::telemetry::{chain, failed};
+use crate::telemetry::failed;
 use crate::util::fs;
 
 fn metadata(subject: &Subject<'_>) -> Metadata {
@@ -35,7 +35,7 @@ pub(super) async fn finalizer(
     subject: &Subject<'_>,
     plan: &Plan,
     look: &Look,
-) -> Result<(), String> {
+) -> Result<(), StoreError> {
     let Some(claims) = &subject.claims else {
         return Ok(());
     };
@@ -70,7 +70,6 @@ pub(super) async fn finalizer(
     ctx.write(move |store| store.write_applied(&document))
         .await
         .map(drop)
-        .map_err(|error| chain(&error))
 }
 
 /// Claims another interface than the one of the subject, which could not be created. The rest of the record stays.

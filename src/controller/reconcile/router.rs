@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::info;
 
-use super::apply::Trouble;
 use super::node_status::{accepted, fields, origins, rpki_names, status};
 use super::record::{self, InForce, NodeInForce};
 use super::{Advance, Claims, Next, Progress, Round, Subject, advance};
 use crate::controller::context::{Context, Look};
+use crate::controller::error::Trouble;
 use crate::controller::pass::Observation;
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
@@ -24,6 +24,7 @@ use crate::model::ObjectKey;
 use crate::plan::{Drift, Plan};
 use crate::status::Conditions;
 use crate::store::AppliedFirewall;
+use crate::telemetry::{chain, failed};
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
@@ -54,8 +55,7 @@ pub(super) async fn reconcile(
         Ok(Advance::Next(next)) => *next,
         Ok(Advance::Ended(round)) => Next::Done(end(ctx, &subject, world, &before, *round).await),
         Err(error) => {
-            // `Edges` reports a kernel or a state directory that cannot be read.
-            debug!(object = %key, %error, "observation failed");
+            failed(error.class(), &key, &error, "reconcile not begun");
             Next::Done(Outcome::Failed)
         }
     }
@@ -158,6 +158,32 @@ fn conveniences(
     all
 }
 
+/// Errors of a reconcile of the node.
+struct Errors {
+    /// The error of the files that all sessions share.
+    of_bird: Option<String>,
+    /// That error, and the error of the node's own addresses.
+    all: Option<String>,
+}
+
+impl Errors {
+    fn of(world: &World, round: &Round) -> Self {
+        let bird = &round.look.bird;
+        let blocked = planning::router_error(world, bird).map(|problem| problem.to_string());
+        let of_base = || match &round.trouble {
+            Some(Trouble::Base(error)) => Some(chain(error)),
+            _ => None,
+        };
+        let of_bird = blocked.or_else(of_base);
+        let of_bird = of_bird.or_else(|| bird.files_error.clone());
+        let all: Vec<_> = of_bird.clone().into_iter().chain(round.error()).collect();
+        Self {
+            of_bird,
+            all: (!all.is_empty()).then(|| all.join("; ")),
+        }
+    }
+}
+
 async fn conclude(
     ctx: &Context,
     subject: &Subject<'_>,
@@ -165,16 +191,10 @@ async fn conclude(
     before: &StatusBody,
     round: Round,
 ) -> Outcome {
-    let of_base = match &round.trouble {
-        Some(Trouble::Base(error)) => Some(error.clone()),
-        _ => None,
-    };
-    let of_bird = planning::router_error(world, &round.look.bird)
-        .map(|blocked| blocked.message)
-        .or(of_base)
-        .or_else(|| round.look.bird.files_error.clone());
-    let errors: Vec<_> = of_bird.clone().into_iter().chain(round.error()).collect();
-    let error = (!errors.is_empty()).then(|| errors.join("; "));
+    let Errors {
+        of_bird,
+        all: error,
+    } = Errors::of(world, &round);
     // The interface of the node's own addresses concerns neither the policy nor a drain.
     let is_shared_settled = round.trouble.is_none()
         && round.remaining.is_done()
@@ -183,20 +203,8 @@ async fn conclude(
     let settled = is_shared_settled && error.is_none();
     let waits = round.waits_for_bird().filter(|_| error.is_none());
     let filter = ctx.firewall.state();
-    let node = &world.router_documents.node;
     if settled && world.router.is_ok() {
-        let spec = node_spec(world);
-        let in_force = InForce {
-            spec,
-            overridden: node.exception.clone(),
-        };
-        let sysctls = sysctls_in_force(ctx, world, &round);
-        let node = NodeInForce {
-            firewall: firewall_in_force(world, &round, &filter),
-            sysctls,
-            loopback_addresses: loopback_addresses(world, &round),
-        };
-        record::of_node(ctx, subject, in_force, node, round.look.applied.as_ref()).await;
+        record_applied(ctx, subject, world, &round, &filter).await;
     }
     let status = status(
         world,
@@ -206,20 +214,38 @@ async fn conclude(
         (error.as_deref(), of_bird.as_deref()),
         &conveniences(ctx, world, &round),
     );
-    let failed = error.is_some() || (!settled && world.base.is_ok());
     record::status(ctx, subject, before, status).await;
     policy_in_force(ctx, world, is_shared_settled).await;
     if is_shared_settled {
         maintenance_in_force(ctx, world).await;
     }
-    if let Some(outcome) = waits {
-        return outcome;
+    let failed = error.is_some() || (!settled && world.base.is_ok());
+    match (waits, failed, round.look.bird.is_running()) {
+        (Some(outcome), ..) => outcome,
+        (None, true, _) => Outcome::Failed,
+        (None, false, true) => Outcome::Settled(SETTLED_OBJECT),
+        (None, false, false) => Outcome::Settled(MOVING_OBJECT),
     }
-    match (failed, round.look.bird.is_running()) {
-        (true, _) => Outcome::Failed,
-        (false, true) => Outcome::Settled(SETTLED_OBJECT),
-        (false, false) => Outcome::Settled(MOVING_OBJECT),
-    }
+}
+
+/// Writes the applied record of the node.
+async fn record_applied(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    world: &World,
+    round: &Round,
+    filter: &FirewallState,
+) {
+    let in_force = InForce {
+        spec: node_spec(world),
+        overridden: world.router_documents.node.exception.clone(),
+    };
+    let node = NodeInForce {
+        firewall: firewall_in_force(world, round, filter),
+        sysctls: sysctls_in_force(ctx, world, round),
+        loopback_addresses: loopback_addresses(world, round),
+    };
+    record::of_node(ctx, subject, in_force, node, round.look.applied.as_ref()).await;
 }
 
 /// Returns the record of the agent's table in nftables; until the first observation of this run, the previous

@@ -35,7 +35,7 @@ impl Cause {
 }
 
 /// Facts from before the first step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Beginning {
     cause: Option<Cause>,
     because: Drift,

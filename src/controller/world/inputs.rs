@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::FeaturesError;
 use crate::config::Config;
 use crate::controller::guard;
 use crate::effective::Secrets;
@@ -9,6 +10,7 @@ use crate::model::{Endpoint, ObjectName, RoaTable, RouterKey};
 use crate::observed::bird::{MainFile, Version};
 use crate::render::Measured;
 use crate::render::{Features, Renderer};
+use crate::sources::TemplateError;
 use crate::status::{RoaFacts, RpkiName};
 use crate::store::Snapshot;
 use crate::wire::Rejected;
@@ -24,13 +26,13 @@ pub struct Inputs<'a> {
     /// The agent's WireGuard key.
     pub key: &'a RouterKey,
     /// The templates, or the reason why they cannot be used.
-    pub renderer: Result<&'a Renderer, &'a str>,
+    pub renderer: Result<&'a Renderer, &'a TemplateError>,
     /// The features of BIRD, or the reason why they are unknown.
-    pub features: Result<Features, &'a str>,
+    pub features: Result<Features, &'a FeaturesError>,
     /// The version of BIRD, if known.
     pub bird: Option<Version>,
     /// The reason why the templates on disk are not in use.
-    pub templates_refused: Option<String>,
+    pub templates_refused: Option<TemplateError>,
     /// The cached table of ROAs.
     pub roa: Option<&'a RoaTable>,
     /// Facts about ROAs, live and cached.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `inputs` | inputs of a world |
 //! | `changed` | the objects in which two worlds differ |
+//! | `error` | reasons why the identity, BIRD's features or a text are unknown |
 //! | `text_cache` | texts of sessions that need no rendering again |
 //! | `object` | one object: its wanted state, and whether its documents were accepted |
 //! | `layered` | a document and its override, or the reason why neither applies |
@@ -17,6 +18,7 @@
 //! | `texts` | the text for BIRD |
 
 mod changed;
+mod error;
 mod inputs;
 mod layered;
 mod object;
@@ -41,10 +43,12 @@ use crate::model::{AdminState, Endpoint, Host, ObjectKey, ObjectName, RouterKey,
 use crate::observed::bird::{MainFile, Version};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
+use crate::sources::TemplateError;
 use crate::status::{Acceptance, Hold, Origins, RpkiName};
 use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 
 pub use changed::Changed;
+pub use error::{FeaturesError, RouterError, TextError};
 pub use inputs::{Inputs, Refused};
 pub(crate) use layered::{Beside, Layered, layered};
 pub use object::{Intent, Object, Objects, Wanted, WantedLink};
@@ -59,7 +63,7 @@ use texts::Parts;
 #[derive(Debug)]
 pub struct World {
     /// The identity of this router, or the reason why it is unknown.
-    pub router: Result<Router, String>,
+    pub router: Result<Router, RouterError>,
     /// Node and policy as documents: whether they are accepted, and their specification in effect.
     pub router_documents: RouterDocuments,
     /// Whether the router is drained, since when, and whether external sessions are already disabled.
@@ -69,13 +73,15 @@ pub struct World {
     /// Whether the agent's table in nftables is wanted.
     pub firewall: bool,
     /// The files that all sessions share, or the reason why there are none.
-    pub base: Result<BaseFiles, String>,
+    pub base: Result<BaseFiles, TextError>,
     /// The external peerings, the backbone tunnels and the internal neighbours.
     pub objects: Objects,
     /// The agent's WireGuard key.
     pub key: RouterKey,
     /// Time at which the world changes without an event: an override ends, or external sessions are disabled.
     pub changes_at: Option<Timestamp>,
+    /// The overrides whose time is over, by their objects.
+    pub expired: BTreeMap<String, Timestamp>,
     /// All errors of the state directory, for `validate` and the log.
     pub problems: Vec<String>,
     /// Facts of the host that could not be read, each with the reason.
@@ -99,7 +105,7 @@ pub struct World {
     /// BIRD's main file.
     pub main: MainFile,
     /// Whether using the operator's templates, or the reason why older ones are; `None` without templates.
-    pub templates: Option<Result<(), String>>,
+    pub templates: Option<Result<(), TemplateError>>,
     /// Largest number of links without a record that may be removed at once.
     pub max_removals: crate::config::MaxRemovals,
     /// The lines of the file `approved`: changes that an operator allowed.
@@ -254,45 +260,18 @@ impl World {
         let parts = Parts::new(inputs, &documents, maintenance, &objects, &rpki, &reach);
         let base = match &router {
             Ok(router) => parts.base(router),
-            Err(why) => Err(why.clone()),
+            Err(error) => Err(error.clone().into()),
         };
         let sessions = sessions::sessions(&parts, &router, &mut ledger);
         objects.extend(sessions);
-        let exceptions = inputs
-            .snapshot
-            .overrides
-            .values()
-            .filter_map(|slot| slot.as_ref().ok());
-        let ends = exceptions.filter_map(|stored| stored.document.spec.expires_at);
-        // An applied override may outlive its file, when the file cannot be read, and still ends on time.
-        let held = inputs.snapshot.applied.values();
-        let held =
-            held.filter_map(|stored| stored.document.applied.overridden.as_ref()?.expires_at);
-        let ends = ends.chain(held).filter(|end| *end > inputs.now);
-        let changes_at = ends.chain(maintenance_at).min();
-        let policy = &documents.policy.spec;
         let said = inputs.refused.remarks.iter().cloned();
-        let remarks: BTreeSet<String> = said.chain(odd_policy(policy)).collect();
-        let servers = policy.rpki.servers.len();
-        let checked = servers > 0 || inputs.roa.is_some();
-        let origins = inputs.roas.under(
-            servers,
-            checked && policy.rpki.reject_unknown.unwrap_or(true),
-        );
-        let refused = inputs.templates_refused.clone();
-        let templates = inputs
-            .config
-            .bird
-            .templates
-            .as_ref()
-            .map(|_| refused.map_or(Ok(()), Err));
         Self {
-            origins,
+            origins: origins(inputs, &documents.policy.spec),
             rpki,
-            remarks,
+            remarks: said.chain(odd_policy(&documents.policy.spec)).collect(),
             bird: inputs.bird,
             main: inputs.main.clone(),
-            templates,
+            templates: templates(inputs),
             loopback: router
                 .as_ref()
                 .ok()
@@ -309,7 +288,8 @@ impl World {
             firewall: inputs.config.firewall.enabled,
             base,
             objects,
-            changes_at,
+            changes_at: ends(inputs).chain(maintenance_at).min(),
+            expired: expired(inputs),
             complete: inputs.snapshot.complete,
             max_removals: inputs.config.guard.max_removals,
             approved: inputs.approved.clone(),
@@ -454,6 +434,42 @@ impl World {
     }
 }
 
+/// Returns the future ends of overrides. An applied override may outlive its file, when the file cannot be read, and
+/// still ends on time.
+fn ends(inputs: &Inputs<'_>) -> impl Iterator<Item = Timestamp> {
+    let files = inputs.snapshot.overrides.values().flatten();
+    let files = files.filter_map(|stored| stored.document.spec.expires_at);
+    let applied = inputs.snapshot.applied.values();
+    let applied =
+        applied.filter_map(|stored| stored.document.applied.overridden.as_ref()?.expires_at);
+    let now = inputs.now;
+    files.chain(applied).filter(move |end| *end > now)
+}
+
+/// Returns the overrides whose time is over, by their objects.
+fn expired(inputs: &Inputs<'_>) -> BTreeMap<String, Timestamp> {
+    let over = |((kind, name), slot): (&(Kind, ObjectName), &Slot<OverrideSpec>)| {
+        let spec = &slot.as_ref().ok()?.document.spec;
+        let is_over = !spec.in_force(inputs.now);
+        Some((kind.path(name), spec.expires_at.filter(|_| is_over)?))
+    };
+    inputs.snapshot.overrides.iter().filter_map(over).collect()
+}
+
+/// Returns the source of origin validation under this policy.
+fn origins(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Origins {
+    let servers = policy.rpki.servers.len();
+    let is_checked = servers > 0 || inputs.roa.is_some();
+    let rejects_unknown = policy.rpki.reject_unknown.unwrap_or(true);
+    inputs.roas.under(servers, is_checked && rejects_unknown)
+}
+
+/// Returns whether the operator's templates are in use, or the reason why older ones are; `None` without templates.
+fn templates(inputs: &Inputs<'_>) -> Option<Result<(), TemplateError>> {
+    inputs.config.bird.templates.as_ref()?;
+    Some(inputs.templates_refused.clone().map_or(Ok(()), Err))
+}
+
 fn problems(inputs: &Inputs<'_>) -> Vec<String> {
     let files = inputs.snapshot.problems.iter().map(ToString::to_string);
     let moved = inputs.snapshot.moved.as_ref().map(|at| {
@@ -461,7 +477,7 @@ fn problems(inputs: &Inputs<'_>) -> Vec<String> {
     });
     files
         .chain(moved)
-        .chain(inputs.templates_refused.clone())
+        .chain(inputs.templates_refused.as_ref().map(ToString::to_string))
         .collect()
 }
 
@@ -483,7 +499,12 @@ fn waiting(inputs: &Inputs<'_>) -> Vec<String> {
     let file =
         |kind: &Kind, name: &ObjectName| Place::new(Area::Overrides, *kind, name).to_string();
     waiting
-        .map(|((kind, name), _)| format!("{} waits: there is no such object", file(kind, name)))
+        .map(|((kind, name), _)| {
+            format!(
+                "{} waits: no object has this name; check the spelling",
+                file(kind, name)
+            )
+        })
         .collect()
 }
 

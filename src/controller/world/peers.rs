@@ -60,19 +60,8 @@ fn mesh(
     let held = removals(inputs, documents, &refused, &off, ledger);
     let check = |spec: &MeshPeerSpec, applied: Option<&AppliedDocument>| {
         let mut verdict = check_mesh(spec, reach, applied);
-        let theirs = |router: &Router| {
-            let derived = || LinkLocal::derived(router.asn, spec.node_id);
-            spec.link_local.unwrap_or_else(derived)
-        };
-        if let Some(router) = router.filter(|router| theirs(router) == router.link_local) {
-            let reason = format!(
-                "{} is our own on this tunnel; one of the two sides must take another",
-                router.link_local
-            );
-            verdict
-                .refused
-                .push(FieldError::new("spec.linkLocal", reason));
-        }
+        let own = router.and_then(|router| own_link_local(spec, router));
+        verdict.refused.extend(own);
         verdict
     };
     let known = Known {
@@ -90,6 +79,16 @@ fn mesh(
         }
     }
     objects
+}
+
+/// Returns the error of a peer that would have this router's own address in the tunnel.
+fn own_link_local(spec: &MeshPeerSpec, router: &Router) -> Option<FieldError> {
+    let derived = || LinkLocal::derived(router.asn, spec.node_id);
+    let theirs = spec.link_local.unwrap_or_else(derived);
+    let reason = format!(
+        "{theirs} is this router's own address in the tunnel; one of the two sides must use another"
+    );
+    (theirs == router.link_local).then(|| FieldError::new("spec.linkLocal", reason))
 }
 
 /// Returns clashes with another tunnel of the backbone, or with a session whose claims are applied. A session that
@@ -372,9 +371,7 @@ fn object<S: Spec, T: Into<Wanted>>(
         None if !layers.documented => Intent::Absent,
         None => stay(before),
         Some(_) if !router_known => {
-            layers
-                .acceptance
-                .wait("who this router is, is not known yet");
+            layers.acceptance.wait("the node's identity is unknown");
             Intent::Stay
         }
         Some(spec) if off(spec) => {

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::reach::check_loopbacks;
 use super::{
-    Beside, Inputs, Layered, Maintenance, Reach, RouterDocuments, SingleDocument, layered, node_uid,
+    Beside, Inputs, Layered, Maintenance, Reach, RouterDocuments, RouterError, SingleDocument,
+    layered, node_uid,
 };
 use crate::config::Node;
 use crate::controller::guard::{self, IdentityChange, Ledger};
@@ -267,19 +268,18 @@ fn is_configured(ours: &Node, field: &str) -> bool {
     }
 }
 
-pub(super) fn router(inputs: &Inputs<'_>, documents: &RouterDocuments) -> Result<Router, String> {
+pub(super) fn router(
+    inputs: &Inputs<'_>,
+    documents: &RouterDocuments,
+) -> Result<Router, RouterError> {
     match (&documents.node.spec, &documents.node.acceptance) {
         (Some(node), _) => Ok(Router::new(
             &inputs.config.node.name,
             node,
             inputs.key.public(),
         )),
-        (None, Acceptance::Invalid(why)) => Err(format!("node.yaml: {why}")),
-        (None, _) => Err(
-            "identity unknown: set node.id and node.asn, or wait for the first Control Plane \
-                 sync"
-                .to_owned(),
-        ),
+        (None, Acceptance::Invalid(why)) => Err(RouterError::Invalid(why.clone())),
+        (None, _) => Err(RouterError::Unknown),
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::reach::{check_peer, peer_addresses};
 use super::{
-    Intent, Layered, Object, Objects, Parts, Wanted, beside, is_operators, layered, rules,
+    Intent, Layered, Object, Objects, Parts, RouterError, TextError, Wanted, beside, is_operators,
+    layered, rules,
 };
 use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{BgpSessionSpec, Kind};
@@ -13,6 +14,7 @@ use crate::model::{AdminState, ObjectName, Uid};
 use crate::render::Peerings;
 use crate::status::{Acceptance, Hold};
 use crate::store::AppliedDocument;
+use crate::telemetry::chain;
 use crate::wire::Rejected;
 
 const KIND: Kind = Kind::BgpSession;
@@ -33,7 +35,7 @@ struct Candidate {
 
 pub(super) fn sessions(
     parts: &Parts<'_>,
-    router: &Result<Router, String>,
+    router: &Result<Router, RouterError>,
     ledger: &mut Ledger,
 ) -> Objects {
     let refused = refused(parts);
@@ -49,7 +51,7 @@ pub(super) fn sessions(
     let clashes = conflicts(&claimants(parts, &candidates));
     let peerings = match router {
         Ok(router) => parts.peerings(router),
-        Err(why) => Err(why.clone()),
+        Err(error) => Err(error.clone().into()),
     };
     parts
         .inputs
@@ -156,7 +158,7 @@ fn removals(
 
 fn candidate(
     parts: &Parts<'_>,
-    router: &Result<Router, String>,
+    router: &Result<Router, RouterError>,
     name: &ObjectName,
     held: Option<Hold>,
     refused: Option<&Rejected>,
@@ -185,7 +187,7 @@ fn candidate(
     };
     match router {
         Ok(router) => candidate.resolve(parts, router, name, applied),
-        Err(why) => candidate.layers.acceptance.wait(why),
+        Err(error) => candidate.layers.acceptance.wait(&error.to_string()),
     }
     let tunnel = |spec: &BgpSessionSpec| (spec.tunnel.clone(), spec.address.clone());
     candidate.needs_text = parts.inputs.fragments.contains(name.as_str())
@@ -320,7 +322,7 @@ pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
 
 fn object(
     parts: &Parts<'_>,
-    peerings: &Result<Peerings<'_>, String>,
+    peerings: &Result<Peerings<'_>, TextError>,
     name: &ObjectName,
     candidate: Candidate,
 ) -> Object {
@@ -345,9 +347,9 @@ fn object(
             // An unusable template never stops the tunnel.
             let fragment = match peerings {
                 Ok(peerings) => parts.fragment(peerings, &session),
-                Err(why) => Err(why.clone()),
+                Err(error) => Err(error.clone()),
             };
-            match fragment.map_err(|why| layers.acceptance.wait(&why)) {
+            match fragment.map_err(|error| layers.acceptance.wait(&chain(&error))) {
                 Err(()) if needs_text => Intent::Stay,
                 text => Intent::Present(Wanted::Session(Box::new(session), text.ok())),
             }

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 
 use crate::effective::Session;
 use crate::model::ObjectName;
-use crate::render::{Fingerprint, LinkClass};
+use crate::render::{Fingerprint, LinkClass, RenderError};
 
 /// The last text of each session, with everything it was rendered from: only a session that differs is rendered again.
 #[derive(Default)]
@@ -25,8 +25,8 @@ impl TextCache {
         of: Fingerprint,
         session: &Session,
         class: LinkClass,
-        render: impl FnOnce() -> Result<String, String>,
-    ) -> Result<Arc<str>, String> {
+        render: impl FnOnce() -> Result<String, RenderError>,
+    ) -> Result<Arc<str>, RenderError> {
         if let Some(last) = self.0.lock().get(&session.name)
             && (last.of, last.class) == (of, class)
             && last.session == *session

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Inputs, Maintenance, Object, Objects, RouterDocuments, router};
+use super::{Inputs, Maintenance, Object, Objects, RouterDocuments, TextError, router};
 use crate::effective::{Router, Session};
 use crate::model::{Endpoint, InterfaceName};
 use crate::plan::BaseFiles;
@@ -57,13 +57,13 @@ impl<'a> Parts<'a> {
     }
 
     /// Returns the renderer and its input.
-    fn input<'s>(&'s self, router: &'s Router) -> Result<(&'s Renderer, BaseInput<'s>), String> {
-        let renderer = self.inputs.renderer.map_err(str::to_owned)?;
+    fn input<'s>(&'s self, router: &'s Router) -> Result<(&'s Renderer, BaseInput<'s>), TextError> {
+        let renderer = self.inputs.renderer.map_err(Clone::clone)?;
         let input = BaseInput {
             router,
             policy: &self.documents.policy.spec,
             has_policy: self.documents.has_policy,
-            features: self.inputs.features.map_err(str::to_owned)?,
+            features: self.inputs.features.map_err(Clone::clone)?,
             drained: self.maintenance.enabled,
             ebgp_disabled: self.maintenance.ebgp_disabled,
             manage_main_config: self.inputs.main.is_agents()
@@ -78,15 +78,15 @@ impl<'a> Parts<'a> {
     }
 
     /// Returns the files that all sessions share.
-    pub(super) fn base(&self, router: &Router) -> Result<BaseFiles, String> {
+    pub(super) fn base(&self, router: &Router) -> Result<BaseFiles, TextError> {
         let (renderer, input) = self.input(router)?;
-        renderer.base(&input).map_err(|error| error.to_string())
+        Ok(renderer.base(&input)?)
     }
 
     /// Prepares the texts of sessions.
-    pub(super) fn peerings<'s>(&'s self, router: &'s Router) -> Result<Peerings<'s>, String> {
+    pub(super) fn peerings<'s>(&'s self, router: &'s Router) -> Result<Peerings<'s>, TextError> {
         let (renderer, input) = self.input(router)?;
-        renderer.peerings(&input).map_err(|error| error.to_string())
+        Ok(renderer.peerings(&input)?)
     }
 
     /// Returns the text of a session.
@@ -94,15 +94,15 @@ impl<'a> Parts<'a> {
         &self,
         peerings: &Peerings<'_>,
         session: &Session,
-    ) -> Result<Arc<str>, String> {
+    ) -> Result<Arc<str>, TextError> {
         let measured = self.inputs.classes.get(&session.name);
         let measured = measured.copied().unwrap_or_default();
         let bandwidth = self.documents.policy.spec.location.bandwidth;
         let class = LinkClass::of(session, measured.latency, measured.loss, bandwidth);
         let texts = self.inputs.texts;
-        texts.text(peerings.fingerprint(), session, class, || {
-            let text = peerings.text(session, &class);
-            text.map_err(|error| error.to_string())
-        })
+        let text = texts.text(peerings.fingerprint(), session, class, || {
+            peerings.text(session, &class)
+        });
+        Ok(text?)
     }
 }

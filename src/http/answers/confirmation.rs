@@ -8,6 +8,7 @@ use crate::controller::{Context, planning};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::intervals::{MAINTENANCE_POLL, MAINTENANCE_WAIT};
 use crate::model::ObjectKey;
+use crate::telemetry::chain;
 
 /// Reason of the condition while BIRD has not loaded the files yet, which is not an error.
 const NOT_LOADED: &str = "NotLoaded";
@@ -27,7 +28,7 @@ pub(super) async fn of_maintenance(
         loop {
             let bird = context.observer.bird(Instant::now()).await;
             match planning::not_run_yet(&context.world(), &bird)? {
-                None => return Ok(()),
+                None => return Ok::<_, planning::Unavailable>(()),
                 Some(rest) => missing = rest,
             }
             tokio::time::sleep(MAINTENANCE_POLL).await;
@@ -35,7 +36,7 @@ pub(super) async fn of_maintenance(
     };
     match tokio::time::timeout(MAINTENANCE_WAIT, confirmed).await {
         Ok(Ok(())) => Ok(Confirmation::Confirmed),
-        Ok(Err(why)) => Err(ApiRefusal::BirdUnavailable(why)),
+        Ok(Err(error)) => Err(ApiRefusal::BirdUnavailable(chain(&error))),
         Err(_) => {
             let status = context.board.get(&ObjectKey::Router);
             match status.as_ref().and_then(error_of_bird) {

@@ -139,7 +139,7 @@ impl AgentApi for LocalApi {
         self.context.hint(key);
         match tokio::time::timeout(RESTART_WAIT, done).await {
             Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(why))) => Err(ApiRefusal::Failed(why)),
+            Ok(Ok(Err(error))) => Err(ApiRefusal::Failed(chain(&error))),
             Ok(Err(_)) => Err(ApiRefusal::Failed("the agent is stopping".to_owned())),
             Err(_) => Err(ApiRefusal::Failed(format!(
                 "{interface} is not configured again after a minute"
@@ -309,7 +309,7 @@ fn notices(api: &LocalApi, world: &World) -> Vec<String> {
     ));
     let trouble = api.context.store.trouble();
     notices.extend(trouble.map(|why| format!("state directory: {why}")));
-    notices.extend(world.router.as_ref().err().cloned());
+    notices.extend(world.router.as_ref().err().map(ToString::to_string));
     notices.extend(world.router_documents.without_policy());
     notices.extend(world.key.missing().map(str::to_owned));
     notices.extend(of_objects(api, world));

@@ -74,13 +74,22 @@ pub struct Provided {
     pub direct: bool,
 }
 
-/// Why nothing can be loaded into BIRD until an operator acts.
+/// A problem with BIRD as a whole that lasts until an operator acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
+pub struct BirdProblem {
     /// The reason of the condition.
     pub reason: &'static str,
-    /// The obstacle, and what to do.
+    /// The obstacle.
     pub message: String,
+    /// What to do.
+    pub action: String,
+}
+
+/// The obstacle and the action, where there is no condition to hold both.
+impl fmt::Display for BirdProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.message, self.action)
+    }
 }
 
 /// The protocol types that the agent's files define as well.
@@ -137,17 +146,17 @@ impl MainFile {
 
     /// Returns why the agent's tree cannot be loaded through this main file. `running` are further protocols that the
     /// daemon runs from it.
-    pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<Blocked> {
+    pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<BirdProblem> {
         if self.is_agents() || self.included {
             return None;
         }
         let path = self.path.display();
         let include = "add the line `include \"moenet/main.conf\";` at its end";
         if !self.managed {
-            let message = format!("{path} does not include the agent's files: {include}");
-            return Some(Blocked {
+            return Some(BirdProblem {
                 reason: "MainConfigNotIncluded",
-                message,
+                message: format!("{path} does not include the agent's files"),
+                action: include.to_owned(),
             });
         }
         let mut names: Vec<String> = self.lost().map(ToString::to_string).collect();
@@ -158,13 +167,14 @@ impl MainFile {
             (true, false) => format!("it holds {}", self.beyond.join(", ")),
             (true, true) => "it is the operator's".to_owned(),
         };
-        let message = format!(
-            "{path} was not written by the agent and is left as it is; {lost}. Either {include}, or move it away \
-             (mv {path} {path}.old) and the agent writes its own. Tunnels are configured meanwhile"
-        );
-        Some(Blocked {
+        Some(BirdProblem {
             reason: "ForeignMainConfig",
-            message,
+            message: format!(
+                "{path} was not written by the agent and is left unchanged; {lost}; tunnels are configured meanwhile"
+            ),
+            action: format!(
+                "{include}, or move it away (`mv {path} {path}.old`) and the agent writes its own"
+            ),
         })
     }
 
@@ -443,7 +453,7 @@ mod tests {
             "/etc/bird/bird.conf",
             "include \"moenet/main.conf\";",
         ] {
-            assert!(blocked.message.contains(word), "{}", blocked.message);
+            assert!(blocked.to_string().contains(word), "{blocked}");
         }
     }
 

@@ -36,7 +36,7 @@ pub mod version;
 
 pub use diagnostics::Diagnostic;
 pub use framing::Reply;
-pub use main_file::{Blocked, MainFile, Owner, Provided};
+pub use main_file::{BirdProblem, MainFile, Owner, Provided};
 pub use name::{BadName, BirdName, Symbol};
 pub use protocols::{Bgp, BgpState, Channel, Limit, Protocol, ProtocolState, Routes, Rpki};
 pub use state::BirdState;

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::main_file::Blocked;
+use super::main_file::BirdProblem;
 use super::protocols::Protocol;
 use super::tree::LiveTree;
 use super::version::Version;
@@ -50,7 +50,7 @@ impl BirdState {
     }
 
     /// Returns the reason why nothing can be loaded into BIRD until an operator acts.
-    pub fn blocked(&self) -> Option<Blocked> {
+    pub fn blocked(&self) -> Option<BirdProblem> {
         const SHARED: [&str; 3] = ["Device", "Kernel", "Direct"];
         // If the main file does not include the agent's tree, the running protocols come from that main file.
         let running = self.protocols.iter();

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::main_file::{Blocked, MainFile};
+use super::main_file::{BirdProblem, MainFile};
 use super::mark::{EARLIER_BUILD, whose};
 use crate::model::Identity;
 
@@ -90,13 +90,13 @@ impl LiveTree {
     }
 
     /// Returns why nothing can be loaded until an operator acts. `running` are the protocols of the daemon.
-    pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<Blocked> {
+    pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<BirdProblem> {
         self.in_use().or_else(|| self.main.blocked(running))
     }
 
     /// Returns why the whole directory belongs to another agent: one of the files that every agent writes has its mark.
     /// The agent writes nothing to such a directory.
-    pub fn in_use(&self) -> Option<Blocked> {
+    pub fn in_use(&self) -> Option<BirdProblem> {
         let (path, identity) = [MAIN, MAIN_OF_TREE, GENERATION]
             .iter()
             .find_map(|path| self.others.get_key_value(*path))?;
@@ -110,14 +110,15 @@ impl LiveTree {
             ),
         };
         let message = format!(
-            "{} {}; nothing in {} is changed: {ways}. Tunnels are configured meanwhile",
+            "{} {}, so the agent changes nothing in {}; tunnels are configured meanwhile",
             directory.join(path).display(),
             whose(identity.as_ref()),
             directory.display(),
         );
-        Some(Blocked {
+        Some(BirdProblem {
             reason: "BirdDirectoryInUse",
             message,
+            action: ways,
         })
     }
 
@@ -241,7 +242,7 @@ mod tests {
             .foreign
             .insert("moenet/sessions/mine.conf".into(), String::new());
         live.others.insert("moenet/sessions/old.conf".into(), None);
-        let message = live.in_use().unwrap().message;
+        let message = live.in_use().unwrap().to_string();
         for path in ours {
             assert!(message.contains(path), "{message}");
         }
@@ -249,7 +250,7 @@ mod tests {
             assert!(!message.contains(path), "{message}");
         }
         live.others = [(GENERATION.to_owned(), None)].into();
-        let message = live.in_use().unwrap().message;
+        let message = live.in_use().unwrap().to_string();
         assert!(message.contains("approve --earlier-build"), "{message}");
         assert!(!message.contains("move"), "{message}");
     }

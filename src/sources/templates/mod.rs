@@ -76,12 +76,12 @@ struct State {
     good: Option<(Texts, bool)>,
 }
 
-/// No template is usable, with the reason and its place.
+/// The reason why templates are not used, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct NotUsable(String);
+pub struct TemplateError(String);
 
-impl NotUsable {
+impl TemplateError {
     fn of(error: RenderError) -> Self {
         Self(error.to_string())
     }
@@ -108,7 +108,7 @@ impl Templates {
     pub(crate) fn open(directory: Option<&Path>, store: &Store, writes: bool) -> Self {
         let state = match directory {
             Some(directory) => State::begin(directory, store, writes),
-            None => State::of(Renderer::new(&Texts::new()).map_err(NotUsable::of)),
+            None => State::of(Renderer::new(&Texts::new()).map_err(TemplateError::of)),
         };
         Self {
             directory: directory.map(Path::to_owned),
@@ -118,16 +118,16 @@ impl Templates {
     }
 
     /// The templates in use, or why there are none.
-    pub(crate) fn in_use(&self) -> Result<Arc<Renderer>, NotUsable> {
+    pub(crate) fn in_use(&self) -> Result<Arc<Renderer>, TemplateError> {
         let state = self.state.lock();
-        let problem = || state.trouble().unwrap_or_default();
+        let problem = || TemplateError(state.trouble().unwrap_or_default());
         let renderer = state.in_use.clone();
-        renderer.ok_or_else(|| NotUsable(problem()))
+        renderer.ok_or_else(problem)
     }
 
     /// The problem of the templates on disk; the templates in use are older in that case.
-    pub(crate) fn problem(&self) -> Option<String> {
-        self.state.lock().trouble()
+    pub(crate) fn problem(&self) -> Option<TemplateError> {
+        self.state.lock().trouble().map(TemplateError)
     }
 
     /// Waits until other templates are in use, or their problem changes. For one caller at a time; cancel-safe.
@@ -241,10 +241,10 @@ pub(crate) fn problem(directory: &Path) -> Option<String> {
 }
 
 impl State {
-    fn of(renderer: Result<Renderer, NotUsable>) -> Self {
+    fn of(renderer: Result<Renderer, TemplateError>) -> Self {
         let (in_use, problem) = match renderer {
             Ok(renderer) => (Some(Arc::new(renderer)), None),
-            Err(NotUsable(why)) => (None, Some(why)),
+            Err(TemplateError(why)) => (None, Some(why)),
         };
         Self {
             in_use,
@@ -264,8 +264,8 @@ impl State {
 
     /// The state at the start, from the templates on disk and the last good ones.
     fn begin(directory: &Path, store: &Store, writes: bool) -> Self {
-        let texts = read(directory).map_err(|error| NotUsable(chain(&error)));
-        let rendering = |texts: &Texts| Renderer::new(texts).map_err(NotUsable::of);
+        let texts = read(directory).map_err(|error| TemplateError(chain(&error)));
+        let rendering = |texts: &Texts| Renderer::new(texts).map_err(TemplateError::of);
         let on_disk = texts.clone().and_then(|texts| rendering(&texts));
         let kept = kept(directory, store);
         let Some((kept, renderer)) =

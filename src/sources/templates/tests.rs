@@ -71,7 +71,7 @@ fn restart_goes_on_with_the_last_good_templates() {
     write(&folder, "{% if %}");
     let templates = Templates::open(Some(folder.path()), &store, true);
     assert!(templates.in_use().is_ok());
-    let problem = templates.problem().unwrap();
+    let problem = templates.problem().unwrap().to_string();
     assert!(problem.contains("moenet/babel.conf, line 1"), "{problem}");
     assert_eq!(templates.to_keep(), None, "they are written down");
 
@@ -105,7 +105,7 @@ fn broken_edit_is_refused_and_the_last_good_stays() {
     let before = templates.in_use().unwrap();
     write(&folder, "\n{% if %}");
     assert!(settled(&templates).is_none());
-    let problem = templates.problem().unwrap();
+    let problem = templates.problem().unwrap().to_string();
     assert!(
         problem.starts_with("template moenet/babel.conf, line 2: "),
         "{problem}"
@@ -167,6 +167,7 @@ fn missing_template_directory_keeps_the_templates() {
         templates
             .problem()
             .unwrap()
+            .to_string()
             .contains("reading templates in ")
     );
     std::fs::create_dir_all(path.join("moenet")).unwrap();
@@ -181,7 +182,7 @@ fn unreadable_directory_does_not_replace_the_reason_of_a_refusal() {
     let templates = opened(folder.path());
     write(&folder, "{% if %}");
     assert!(settled(&templates).is_none());
-    let refused = templates.problem().unwrap();
+    let refused = templates.problem().unwrap().to_string();
     let pipe = folder.path().join("moenet/bgp.conf");
     std::os::unix::fs::symlink("/nowhere", &pipe).unwrap();
     assert!(settled(&templates).is_none());
@@ -189,11 +190,12 @@ fn unreadable_directory_does_not_replace_the_reason_of_a_refusal() {
         templates
             .problem()
             .unwrap()
+            .to_string()
             .contains("reading templates in ")
     );
     std::fs::remove_file(&pipe).unwrap();
     assert!(settled(&templates).is_none());
-    assert_eq!(templates.problem().unwrap(), refused);
+    assert_eq!(templates.problem().unwrap().to_string(), refused);
 }
 
 #[test]
@@ -204,7 +206,7 @@ fn pipe_and_huge_file_are_problems_and_not_read() {
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.unwrap().success());
     assert!(settled(&templates).is_none());
-    let problem = templates.problem().unwrap();
+    let problem = templates.problem().unwrap().to_string();
     assert!(problem.contains("regular file"), "{problem}");
     std::fs::remove_file(&path).unwrap();
     std::fs::File::create(&path)
@@ -212,7 +214,7 @@ fn pipe_and_huge_file_are_problems_and_not_read() {
         .set_len(1 << 40)
         .unwrap();
     assert!(settled(&templates).is_none());
-    let problem = templates.problem().unwrap();
+    let problem = templates.problem().unwrap().to_string();
     assert!(problem.contains("at most 262144"), "{problem}");
     assert!(problem.contains("moenet/bgp.conf"), "{problem}");
 }
@@ -224,7 +226,7 @@ fn template_folder_and_link_loop_are_problems() {
     let path = folder.path().join("moenet/bgp.conf");
     std::fs::create_dir(&path).unwrap();
     assert!(settled(&templates).is_none());
-    let problem = templates.problem().unwrap();
+    let problem = templates.problem().unwrap().to_string();
     assert!(
         problem.contains("moenet/bgp.conf: is a directory"),
         "{problem}"
@@ -232,7 +234,7 @@ fn template_folder_and_link_loop_are_problems() {
     std::fs::remove_dir(&path).unwrap();
     std::os::unix::fs::symlink(folder.path(), folder.path().join("moenet/back")).unwrap();
     assert!(settled(&templates).is_none());
-    let problem = templates.problem().unwrap();
+    let problem = templates.problem().unwrap().to_string();
     assert!(problem.contains("folders deep"), "{problem}");
 }
 

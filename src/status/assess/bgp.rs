@@ -14,8 +14,10 @@ pub(super) fn configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) 
     let about = About::BirdConfigured;
     if let Some(message) = bird.refused {
         conditions.set(about, false, "Refused", message);
-    } else if let Some((reason, message)) = bird.waits {
-        conditions.set(about, false, reason, message);
+    } else if let Some(problem) = bird.blocked {
+        let message = format!("waits for the node: {}", problem.message);
+        conditions.set(about, false, problem.reason, message);
+        conditions.act(&problem.action);
     } else if let Some(message) = bird.trouble {
         conditions.set(about, false, "Failed", message);
     } else if let Some(why) = bird.down {
@@ -141,6 +143,30 @@ fn silent(lead: &str, expected: &Expected) -> Down {
     }
 }
 
+/// The neighbour's message, as the end of a sentence.
+struct Words {
+    /// It belongs to the last error.
+    says: String,
+    /// It belongs to an earlier refusal. BIRD keeps the message when a later attempt gets another error, and that
+    /// happens soon, since a session that is shut down accepts no connection (seen on 2.17).
+    said: String,
+}
+
+impl Words {
+    fn of(protocol: &Protocol) -> Self {
+        let message = protocol.message.as_deref();
+        let earlier = message.filter(|_| protocol.state != ProtocolState::Down);
+        let words = |lead: &str, message: Option<&str>| {
+            let text = message.map(|text| format!(", and {lead}: {}", shown(text)));
+            text.unwrap_or_default()
+        };
+        Self {
+            says: words("says", message),
+            said: words("said before", earlier),
+        }
+    }
+}
+
 /// Explains BIRD's last error and which side sent it (its classes: docs/contract/bird.md#errors-of-a-session).
 fn explained(
     lead: &str,
@@ -150,59 +176,50 @@ fn explained(
     bird: &BirdFacts<'_>,
 ) -> Down {
     const NEIGHBOUR: &str = "RefusedByNeighbour";
-    let because =
-        |reason, what: String| Down::new(reason, format!("{lead}: {what} (BIRD: “{error}”)"));
+    const ASK: &str = "ask the peer; its log says more";
+    let Words { says, said } = Words::of(protocol);
     let (ours, theirs) = (asn(bird.our_asn), asn(bird.their_asn));
-    let message = protocol.message.as_deref();
-    let says = message.map(|text| format!(", and says {}", shown(text)));
-    let says = says.unwrap_or_default();
-    // BIRD keeps the message of a refusal when a later attempt gets another error. That happens soon, since a session
-    // that is shut down accepts no connection (seen on 2.17).
-    let said = message.filter(|_| protocol.state != ProtocolState::Down);
-    let said = said.map(|text| format!(", and said before: {}", shown(text)));
-    let said = said.unwrap_or_default();
-    match error.split_once(": ") {
-        Some(("Received", "Bad peer AS")) => because(
+    let (reason, what, action) = match error.split_once(": ") {
+        Some(("Received", "Bad peer AS")) => (
             NEIGHBOUR,
-            format!("the neighbour refuses this router's AS number, {ours}"),
-        )
-        .act(format!("ask the peer to configure this router as {ours}")),
-        Some(("Received", words)) if words.starts_with("Administrative shutdown") => because(
+            format!("the neighbour rejects this router's AS number, {ours}"),
+            format!("ask the peer to configure this router as {ours}"),
+        ),
+        Some(("Received", words)) if words.starts_with("Administrative shutdown") => (
             NEIGHBOUR,
-            format!("the neighbour has shut the session down on purpose{says}"),
-        )
-        .act("ask the peer why; there is nothing to do on this side"),
-        Some(("Received", _)) => because(NEIGHBOUR, format!("the neighbour refuses{says}"))
-            .act("ask the peer; its log says more"),
-        Some(("BGP Error" | "Error", "Bad peer AS")) => because(
+            format!("the neighbour shut the session down administratively{says}"),
+            "ask the peer why; this side needs no change".to_owned(),
+        ),
+        Some(("Received", _)) => (
+            NEIGHBOUR,
+            format!("the neighbour rejects the session{says}"),
+            ASK.to_owned(),
+        ),
+        Some(("BGP Error" | "Error", "Bad peer AS")) => (
             "RefusedByUs",
-            format!("this router refuses the neighbour, since it is another AS than {theirs}"),
-        )
-        .act("ask the peer for its AS number, and compare it with spec.asn"),
+            format!("this router rejects the neighbour, whose AS number is not {theirs}"),
+            "ask the peer for its AS number, and compare it with spec.asn".to_owned(),
+        ),
         Some(("Socket", words)) if words.contains("refused") => {
             let who = address(expected.address, "the neighbour");
-            because(
-                NEIGHBOUR,
-                format!("{who} refuses the connection on TCP port 179{said}"),
-            )
-            .act("ask the peer whether its BGP daemon runs and listens there")
+            let what = format!("{who} refuses the connection on TCP port 179{said}");
+            let action = "ask the peer whether its BGP daemon runs and listens there";
+            (NEIGHBOUR, what, action.to_owned())
         }
         Some(("Socket", words)) if words.contains("closed") || words.contains("reset") => {
-            let ours_there = address(expected.source, "of this router");
-            because(
-                NEIGHBOUR,
-                format!("the neighbour closed the connection{said}"),
-            )
-            .act(format!(
-                "ask the peer whether it knows the address {ours_there} and the AS number {ours}"
-            ))
+            let source = address(expected.source, "of this router");
+            let what = format!("the neighbour closed the connection{said}");
+            let action = format!(
+                "ask the peer whether it knows the address {source} and the AS number {ours}"
+            );
+            (NEIGHBOUR, what, action)
         }
-        _ => Down::new(
-            NOT_ESTABLISHED,
-            format!("{lead}; BIRD's last error is “{error}”{says}"),
-        )
-        .act("ask the peer; its log says more"),
-    }
+        _ => {
+            let message = format!("{lead}; BIRD's last error is “{error}”{says}");
+            return Down::new(NOT_ESTABLISHED, message).act(ASK);
+        }
+    };
+    Down::new(reason, format!("{lead}: {what} (BIRD: “{error}”)")).act(action)
 }
 
 fn address(address: Option<IpAddr>, unknown: &str) -> String {
@@ -266,9 +283,8 @@ pub(super) fn limits(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
     }
     conditions.set(about, false, "LimitExceeded", texts.join("; "));
     if texts.iter().any(|text| text.ends_with("(block)")) {
-        conditions.act(
-            "routes above the limit are not accepted; if they are right, raise bgp.importLimit",
-        );
+        conditions
+            .act("BIRD ignores routes above the limit; if they are correct, raise bgp.importLimit");
     }
 }
 

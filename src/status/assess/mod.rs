@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::Conditions;
 use crate::document::{ConditionType as About, Phase, StatusBody};
 use crate::model::{AdminState, PublicKey};
-use crate::observed::bird::Protocol;
+use crate::observed::bird::{BirdProblem, Protocol};
 use crate::observed::kernel::Link;
 
 pub use bgp::state_word;
@@ -136,8 +136,8 @@ pub struct BirdFacts<'a> {
     pub loaded: bool,
     /// BIRD's message, when it rejected the session.
     pub refused: Option<&'a str>,
-    /// The reason and message of the whole router's wait, which holds this session too.
-    pub waits: Option<(&'a str, &'a str)>,
+    /// The problem of the whole router, which blocks this session too.
+    pub blocked: Option<&'a BirdProblem>,
     /// Why the session's text could not be given to BIRD, although BIRD does not reject it.
     pub trouble: Option<&'a str>,
     /// The session's protocols in BIRD.

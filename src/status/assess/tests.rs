@@ -119,7 +119,7 @@ impl Case {
             down: self.down,
             loaded: self.loaded,
             refused: self.refused,
-            waits: None,
+            blocked: None,
             trouble: None,
             protocols: &self.protocols,
             expected: &expected,
@@ -231,10 +231,10 @@ fn out_of_service_names_the_way_back() {
         (
             Service::PendingReview,
             "PendingReview",
-            "waits for review",
+            "waits for approval",
             "approve",
         ),
-        (Service::Absent, "Absent", "or does not exist", "wait"),
+        (Service::Absent, "Absent", "or it has no document", "wait"),
         (
             Service::MeshDisabled,
             "MeshDisabled",
@@ -342,22 +342,22 @@ fn silent_peer_is_explained_by_the_direction_of_packets() {
     };
     never(
         &with(sent.clone()),
-        "packets have gone out to 192.0.2.1:1, and none that WireGuard accepts",
+        "packets were sent to 192.0.2.1:1, and no valid WireGuard packet was received",
         "firewalls",
     );
     let answered = WireGuardPeer {
         rx_bytes: 9,
         ..sent.clone()
     };
-    never(&with(answered), "for this router's key", "preshared keys");
+    never(&with(answered), "to this router's key", "preshared keys");
     let waits = Case {
         port: Some(5),
         ..with(WireGuardPeer::default())
     };
     never(
         &waits,
-        "no packet has come in on UDP port 5",
-        "ask the peer to call",
+        "no packet was received on UDP port 5",
+        "ask the peer to connect to that port",
     );
     let idle = WireGuardPeer {
         endpoint,
@@ -365,7 +365,7 @@ fn silent_peer_is_explained_by_the_direction_of_packets() {
     };
     never(
         &with(idle),
-        "no packet has gone out to 192.0.2.1:1",
+        "no packet was sent to 192.0.2.1:1",
         "persistentKeepalive",
     );
     let stale = WireGuardPeer {
@@ -461,25 +461,25 @@ fn bgp_errors_name_the_rejecting_side() {
         (
             "Received: Bad peer AS",
             "RefusedByNeighbour",
-            "refuses this router's AS number, AS64500",
+            "rejects this router's AS number, AS64500",
             "AS64500",
         ),
         (
             "Received: Administrative shutdown",
             "RefusedByNeighbour",
-            "on purpose",
+            "administratively",
             "ask the peer why",
         ),
         (
             "Received: Cease",
             "RefusedByNeighbour",
-            "the neighbour refuses",
+            "the neighbour rejects",
             "its log",
         ),
         (
             "BGP Error: Bad peer AS",
             "RefusedByUs",
-            "another AS than AS64501",
+            "whose AS number is not AS64501",
             "spec.asn",
         ),
         (

@@ -131,6 +131,30 @@ fn a_run_through_every_edge_logs_each_once() {
     assert_eq!(run.log, include_str!("golden.log"));
 }
 
+#[test]
+fn override_that_ends_before_it_was_seen_has_expired() {
+    let topic = Topic::Override(WG.to_owned());
+    let over = |run: &mut Run, second| {
+        run.set(topic.clone(), State::Good, "expiresAt 2026-01-01T00:00:00Z");
+        run.step(second)
+    };
+    let mut run = Run::default();
+    // It had expired before the agent started, and then its file is removed.
+    over(&mut run, 0);
+    run.facts.remove(&topic);
+    run.step(1);
+    assert_eq!(run.log, "");
+    // An operator sets the end of an override into the past.
+    run.set(topic.clone(), State::Bad, "spec.tunnel.mtu: on PPPoE")
+        .step(2);
+    over(&mut run, 3);
+    run.facts.remove(&topic);
+    run.step(4);
+    let (_, end) = run.log.split_once('\n').unwrap();
+    let expected = format!("  3 Info {WG} override expired [expiresAt 2026-01-01T00:00:00Z]\n");
+    assert_eq!(end, expected);
+}
+
 /// Turns each topic bad, keeps it so, and turns it good again.
 fn every_other_topic(run: &mut Run) {
     use ConditionType as About;

@@ -297,3 +297,26 @@ fn validate_knows_a_file_by_its_place() {
         "kind: a document in this folder must be a MeshPeer, not \"BgpSession\"",
     );
 }
+
+#[test]
+fn validate_before_the_first_start_says_so_and_succeeds() {
+    let router = Router::new();
+    fs::remove_dir_all(router.state("")).unwrap();
+    let answer = router.call(&["validate"]);
+    answer.says(0, "does not exist yet; the first start");
+    answer.says(0, "Everything that could be checked is valid.");
+    router.configure(|text| text.replace("id: 1, ", "id: 0, "));
+    router.call(&["validate"]).says(1, "node.id");
+    assert!(!router.state("").exists());
+}
+
+#[test]
+fn validate_finds_marks_of_a_missing_state_directory() {
+    let router = Router::new();
+    fs::remove_dir_all(router.state("")).unwrap();
+    let bird = router.dir.path().join("bird/moenet");
+    fs::create_dir_all(&bird).unwrap();
+    let mark = "# Written by moenet-agent; edits are replaced, a copy is kept. sha256:0\n";
+    fs::write(bird.join("main.conf"), mark).unwrap();
+    router.call(&["validate"]).says(1, "StateDirectoryMissing");
+}

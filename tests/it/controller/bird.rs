@@ -1,5 +1,7 @@
 //! A BIRD that hangs, and protocols that a command disabled.
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moenet_agent::controller::Hint;
@@ -70,6 +72,61 @@ async fn tunnel_is_repaired_while_its_own_commit_hangs() {
     assert_eq!(mtu(&machine), 1380);
     assert_ne!(agent.status(1).phase, Phase::Error);
     assert!(agent.status(1).last_error.is_none());
+}
+
+/// Longer than a reconcile waits for a commit.
+const COMMIT_WAIT: Duration = Duration::from_secs(6);
+
+/// The log of a test.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::Write::write(&mut *self.0.lock().unwrap(), bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Records the log of this thread while the guard lives.
+    fn record(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let lines = tracing_subscriber::fmt().with_writer(move || log.clone());
+        tracing::subscriber::set_default(lines.with_ansi(false).finish())
+    }
+
+    /// Returns the lines with this text.
+    fn lines(&self, text: &str) -> Vec<String> {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines.map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_commit_is_logged_once_it_ends() {
+    let (machine, agent, hints) = settled().await;
+    let log = Log::default();
+    let _recording = log.record();
+    *machine.bird.delay.lock().unwrap() = COMMIT_WAIT * 4;
+    let mut spec = session(1, "Enabled");
+    spec["tunnel"]["mtu"] = 1380.into();
+    spec["asn"] = 4_242_429_999_u32.into();
+    write::<BgpSessionSpec>(agent.store(), &name(1), &uid(1), spec);
+    agent.relist();
+    hints.send(Hint::Key(session_key(1))).unwrap();
+    sleep(COMMIT_WAIT * 2).await;
+    assert_eq!(log.lines("session configured"), [""; 0]);
+    sleep(COMMIT_WAIT * 12).await;
+    let lines = log.lines("session configured");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for field in ["steps=2", "cause=\"sync\"", "tunnel.mtu: want 1380"] {
+        assert!(lines[0].contains(field), "no {field} in {lines:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

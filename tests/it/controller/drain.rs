@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use moenet_agent::controller::planning::not_run_yet;
+use moenet_agent::controller::planning::{Unavailable, not_run_yet};
 use moenet_agent::document::{BgpSessionSpec, Kind, MaintenanceSpec};
 use serde_json::json;
 use tokio::time::Instant;
@@ -66,7 +66,7 @@ async fn record_without_start_time_keeps_disabled_sessions_down() {
 }
 
 /// What BIRD does not run yet of the world.
-async fn missing(agent: &Agent) -> Result<Option<String>, String> {
+async fn missing(agent: &Agent) -> Result<Option<String>, Unavailable> {
     let bird = agent.context.observer.bird(Instant::now()).await;
     not_run_yet(&agent.context.world(), &bird)
 }
@@ -118,5 +118,5 @@ async fn held_session_does_not_delay_a_drain() {
     assert_eq!(missing(&agent).await, Ok(None));
     *machine.bird.down.lock().unwrap() = true;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(missing(&agent).await, Err("BIRD does not run".to_owned()));
+    assert_eq!(missing(&agent).await, Err(Unavailable::Down));
 }

@@ -233,6 +233,8 @@ pub(crate) struct FakeBird {
     pub(crate) down: Mutex<bool>,
     /// It accepts connections and never answers.
     pub(crate) hangs: Mutex<bool>,
+    /// How long each commit takes in addition.
+    pub(crate) delay: Mutex<Duration>,
     /// Protocols that a command disabled.
     pub(crate) disabled: Mutex<BTreeSet<String>>,
     /// Every protocol that was enabled, in order.
@@ -248,6 +250,8 @@ impl FakeBird {
         if *self.hangs.lock().unwrap() {
             std::future::pending::<()>().await;
         }
+        let delay = *self.delay.lock().unwrap();
+        sleep(delay).await;
         *self.sets.lock().unwrap() += 1;
         let end = {
             let mut reloads = self.reloads.lock().unwrap();

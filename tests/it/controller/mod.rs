@@ -483,7 +483,7 @@ async fn restart_touches_nothing_that_could_not_be_made_again() {
     let answer = agent.context.restarts.ask(session_key(1));
     sleep(Duration::from_secs(1)).await;
     agent.pass().await;
-    let error = answer.await.unwrap().unwrap_err();
+    let error = answer.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("has no address"), "{error}");
     assert_eq!(machine.kernel.model.lock().unwrap().links, before);
 }

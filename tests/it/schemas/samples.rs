@@ -394,7 +394,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         source: None,
     }];
     let bird = BirdFacts {
-        waits: None,
+        blocked: None,
         down: None,
         loaded: true,
         refused: None,

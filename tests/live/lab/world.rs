@@ -199,7 +199,7 @@ impl World {
 }
 
 impl World {
-    /// Waits until a condition of an object has a status and a reason, and returns its message.
+    /// Waits until a condition of an object has a status and a reason, and returns its message and next action.
     #[track_caller]
     pub(crate) fn wait_condition(
         &self,
@@ -219,7 +219,8 @@ impl World {
                     .iter()
                     .find(|c| c["type"] == about)
                     .ok_or(format!("{found}"))?;
-                message = condition["message"].as_str().unwrap_or_default().into();
+                let text = |field: &str| condition[field].as_str().unwrap_or_default();
+                message = format!("{} → {}", text("message"), text("nextAction"));
                 if condition["status"] == status && condition["reason"] == reason {
                     return Ok(());
                 }

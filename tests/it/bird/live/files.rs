@@ -140,12 +140,12 @@ async fn bird_without_the_agents_include_is_detected() {
         let BaseError::Commit(error) = error else {
             panic!("{version}: {error}")
         };
-        let CommitError::Blocked(message) = &*error else {
+        let CommitError::Blocked(blocked) = &*error else {
             panic!("{version}: {error}")
         };
         assert!(
-            message.contains("include \"moenet/main.conf\";"),
-            "{version}: {message}"
+            blocked.action.contains("include \"moenet/main.conf\";"),
+            "{version}: {blocked}"
         );
         let client = committer.client();
         assert_eq!(committer.counters().configures(), 0, "{version}");

@@ -50,10 +50,12 @@ pub(crate) const WORLD_UNSETTLED: Duration = Duration::from_millis(100);
 pub(crate) const WATCH_RESTART: Duration = Duration::from_secs(1);
 /// Limit of the wait for names, in a single pass or for an operator's command.
 pub(crate) const NAMES_WAIT: Duration = Duration::from_secs(3);
-/// Time to gather first answers of peers. Each may set a class of its link, and each new class is a
-/// reload of BIRD: a thousand peers that answer in their first minute must not cause a thousand
-/// reloads.
+/// Time to gather answers of peers that answer for the first time, or again.
 pub(crate) const ANSWERS_GATHER: Duration = Duration::from_secs(2);
+/// Minimum time between two changes of the classes of links. Each change is a reload of BIRD: a thousand peers that
+/// answer in their first minute must not cause a thousand reloads. The first change waits until all peers were probed,
+/// at most this long.
+pub(crate) const CLASSES_APART: Duration = Duration::from_secs(60);
 /// Time to gather entries: all changes that one world applied are one cause.
 pub(crate) const STEPS_GATHER: Duration = Duration::from_millis(500);
 /// How long steps that changed no file wait for the change they were taken for: a policy is applied

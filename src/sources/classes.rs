@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::probe::{Probe, Prober, Target};
+use crate::intervals::CLASSES_APART;
 use crate::model::ObjectName;
 use crate::render::{Hysteresis, Measure, Measured};
 use crate::store::Store;
@@ -21,7 +23,40 @@ const FILE: &str = "classes.json";
 
 /// The classes of every link, with their hysteresis.
 #[derive(Debug, Default)]
-pub(crate) struct Classes(Mutex<BTreeMap<ObjectName, Link>>);
+pub(crate) struct Classes {
+    links: Mutex<BTreeMap<ObjectName, Link>>,
+    published: Mutex<Published>,
+}
+
+/// The classes that the desired state uses. Each change of them is a reload of BIRD, so they change together.
+#[derive(Debug)]
+struct Published {
+    classes: BTreeMap<ObjectName, Measured>,
+    /// The time of the last change, or of the start.
+    at: Instant,
+    /// Whether they changed since the start.
+    is_changed: bool,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            classes: BTreeMap::new(),
+            at: Instant::now(),
+            is_changed: false,
+        }
+    }
+}
+
+impl Published {
+    /// Takes new classes: at first once all links were probed, later at most once in [`CLASSES_APART`].
+    fn take(&mut self, classes: BTreeMap<ObjectName, Measured>, all_probed: bool) {
+        let is_first = !self.is_changed && all_probed;
+        if self.classes != classes && (is_first || self.at.elapsed() >= CLASSES_APART) {
+            (self.classes, self.at, self.is_changed) = (classes, Instant::now(), true);
+        }
+    }
+}
 
 /// The classes of one link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -63,16 +98,25 @@ impl Classes {
                                                          them again");
             BTreeMap::new()
         });
-        Self(Mutex::new(links))
+        let classes = Self {
+            links: Mutex::new(links),
+            published: Mutex::default(),
+        };
+        classes.published.lock().classes = classes.measured();
+        classes
     }
 
-    /// The class of every link.
-    pub(crate) fn measured(&self) -> BTreeMap<ObjectName, Measured> {
-        self.0
-            .lock()
+    /// The class of every link, as the desired state uses it.
+    pub(crate) fn published(&self) -> BTreeMap<ObjectName, Measured> {
+        self.published.lock().classes.clone()
+    }
+
+    fn measured(&self) -> BTreeMap<ObjectName, Measured> {
+        let links = self.links.lock();
+        let classes = links
             .iter()
-            .map(|(name, link)| (name.clone(), link.classes()))
-            .collect()
+            .map(|(name, link)| (name.clone(), link.classes()));
+        classes.collect()
     }
 
     /// Takes the last probes of all links into account, and forgets the other links. Writes the file only if a class
@@ -88,6 +132,9 @@ impl Classes {
             let probe = target.as_ref().and_then(|target| prober.current(target));
             changed |= probe.is_some_and(|probe| self.take(name, &probe));
         }
+        let mut targets = links.values().flatten();
+        let all_probed = targets.all(|target| prober.is_probed(target));
+        self.published.lock().take(self.measured(), all_probed);
         if !changed || !store.is_writable() {
             return;
         }
@@ -102,7 +149,7 @@ impl Classes {
 
     /// Takes a probe into account. Returns whether a class changed.
     fn take(&self, name: &ObjectName, probe: &Probe) -> bool {
-        let mut links = self.0.lock();
+        let mut links = self.links.lock();
         let link = links.entry(name.clone()).or_default();
         let before = link.classes();
         link.take(probe);
@@ -111,7 +158,7 @@ impl Classes {
 
     /// Returns the text of the file, for these links only.
     fn text(&self, names: &BTreeSet<&ObjectName>) -> Option<String> {
-        let mut links = self.0.lock();
+        let mut links = self.links.lock();
         links.retain(|name, _| names.contains(name));
         serde_json::to_string_pretty(&*links).ok()
     }
@@ -151,6 +198,33 @@ mod tests {
                 loss: Some(91)
             }
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn classes_change_together_at_most_once_a_minute() {
+        let mut published = Published::default();
+        let class = |latency| Measured {
+            latency: Some(latency),
+            loss: None,
+        };
+        let one = BTreeMap::from([("wg_1".parse().unwrap(), class(1))]);
+        let both: BTreeMap<_, _> = ["wg_1", "wg_2"]
+            .map(|name| (name.parse().unwrap(), class(1)))
+            .into();
+        published.take(one.clone(), false);
+        assert!(published.classes.is_empty(), "the other link is not probed");
+        published.take(both.clone(), true);
+        assert_eq!(published.classes, both);
+        published.take(one.clone(), true);
+        assert_eq!(published.classes, both, "within the minute");
+        tokio::time::advance(CLASSES_APART).await;
+        published.take(one.clone(), true);
+        assert_eq!(published.classes, one);
+        // A link that is never probed delays the others by no more than that time.
+        let mut published = Published::default();
+        tokio::time::advance(CLASSES_APART).await;
+        published.take(one.clone(), false);
+        assert_eq!(published.classes, one);
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl WorldMaker {
             features: version.and_then(features),
             fragments: bird.live.tree.fragments.keys().cloned().collect(),
             main: bird.live.main.clone(),
-            classes: sources.classes.measured(),
+            classes: sources.classes.published(),
             roa: sources.roas.kept(&self.store),
             rpki: sources.rpki.names(),
             reach,

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,6 +27,8 @@ struct Shared {
     targets: Mutex<BTreeMap<Target, Entry>>,
     wake: Notify,
     answered: Notify,
+    /// Whether a target has answered that [`Prober::answered`] has not announced yet.
+    news: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -38,7 +41,13 @@ struct Entry {
     silences: u32,
 }
 
-impl Shared {}
+impl Entry {
+    /// Returns whether the target has answered, or was silent more than once: a tunnel may come up after its first
+    /// probe.
+    fn is_probed(&self) -> bool {
+        self.last.is_some_and(|probe| probe.rtt_ms.is_some()) || self.silences > 1
+    }
+}
 
 impl Prober {
     /// Starts the task on the current tokio runtime.
@@ -57,6 +66,7 @@ impl Prober {
             targets: Mutex::default(),
             wake: Notify::new(),
             answered: Notify::new(),
+            news: AtomicBool::new(false),
         });
         let work = run(Arc::clone(&shared), ping, settings);
         (Self { shared, task: None }, work)
@@ -94,8 +104,14 @@ impl Prober {
             .and_then(|entry| entry.last)
     }
 
-    /// Waits until a target has answered for the first time, or again after it was silent: from then on its link has
-    /// a latency class, which must not be delayed. For one caller at a time; safe to cancel.
+    /// Returns whether the target has answered, or was silent more than once.
+    pub fn is_probed(&self, target: &Target) -> bool {
+        let targets = self.shared.targets.lock();
+        targets.get(target).is_some_and(Entry::is_probed)
+    }
+
+    /// Waits until targets have answered for the first time, or again after they were silent, and all are
+    /// probed: the classes of all links become known together. For one caller at a time; safe to cancel.
     pub async fn answered(&self) {
         self.shared.answered.notified().await;
     }
@@ -188,7 +204,7 @@ fn record(
     }
     let answers = |probe: Option<Probe>| probe.is_some_and(|probe| probe.rtt_ms.is_some());
     if answers(entry.last) && !answers(before) {
-        shared.answered.notify_one();
+        shared.news.store(true, Ordering::Relaxed);
     }
     let silent = entry.error.is_some() || !answers(entry.last);
     entry.silences = if silent {
@@ -197,6 +213,10 @@ fn record(
         0
     };
     entry.due = Instant::now() + pause(entry, before.is_none(), interval);
+    if shared.news.load(Ordering::Relaxed) && targets.values().all(Entry::is_probed) {
+        shared.news.store(false, Ordering::Relaxed);
+        shared.answered.notify_one();
+    }
 }
 
 /// Returns the time to the next probe, with a tenth of jitter. After the first probe it is a random part of the

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::changes::FileChanges;
-use super::files::{MAX_BYTES, failed, read_file};
+use super::files::{MAX_BYTES, Seen, failed, read_file};
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
 use crate::observed::Ownership;
@@ -36,13 +36,14 @@ pub(super) fn read(
     directory: &Path,
     manages_main: bool,
     ownership: &Ownership,
+    seen: &Seen,
 ) -> Result<LiveTree, CommitError> {
     let mut live = LiveTree::default();
-    if let Some(content) = read_file(&directory.join(GENERATION))? {
+    if let Some(content) = seen.read_file(&directory.join(GENERATION))? {
         keep(&mut live, GENERATION.to_owned(), content, ownership);
     }
-    main_file::read(directory, manages_main, ownership, &mut live)?;
-    read_directory(directory, TREE, DEEPEST, ownership, &mut live)?;
+    main_file::read(directory, manages_main, ownership, seen, &mut live)?;
+    read_directory(directory, TREE, DEEPEST, ownership, seen, &mut live)?;
     if live.in_use().is_some() {
         return Ok(LiveTree {
             others: live.others,
@@ -62,10 +63,11 @@ fn read_directory(
     relative: &str,
     depth: usize,
     ownership: &Ownership,
+    seen: &Seen,
     live: &mut LiveTree,
 ) -> Result<(), CommitError> {
     let directory = root.join(relative);
-    let entries = match fs::read_dir(&directory) {
+    let entries = match seen.read_dir(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(failed("list", &directory))?,
     };
@@ -84,7 +86,9 @@ fn read_directory(
             && is_read_by_bird(&name)
             && !(names::is_part(&name) && kind.is_file())
         {
-            let read = file::read(&root.join(&path), MAX_BYTES);
+            let strange = root.join(&path);
+            seen.note(&strange);
+            let read = file::read(&strange, MAX_BYTES);
             keep_strange(live, path, read);
             continue;
         }
@@ -92,9 +96,9 @@ fn read_directory(
             continue;
         }
         if kind.is_dir() && depth > 0 && relative != SESSIONS {
-            read_directory(root, &path, depth - 1, ownership, live)?;
+            read_directory(root, &path, depth - 1, ownership, seen, live)?;
         } else if kind.is_file() && name.ends_with(".conf") && path != GENERATION {
-            let text = read_file(&root.join(&path))?.unwrap_or_default();
+            let text = seen.read_file(&root.join(&path))?.unwrap_or_default();
             keep(live, path, text, ownership);
         }
     }
@@ -392,7 +396,7 @@ mod tests {
         ] {
             fs::write(root.join(stranger), "stranger").unwrap();
         }
-        let live = read(root, true, &none).unwrap();
+        let live = read(root, true, &none, &Seen::default()).unwrap();
         assert_eq!(
             live.tree.base,
             [("moenet/a/b.conf".into(), "b".into())].into()
@@ -436,7 +440,7 @@ mod tests {
         ] {
             std::os::unix::fs::symlink(target, sessions.join(name)).unwrap();
         }
-        let live = read(root.path(), true, &Ownership::default()).unwrap();
+        let live = read(root.path(), true, &Ownership::default(), &Seen::default()).unwrap();
         assert_eq!(live.unusable.len(), 3, "{:?}", live.unusable);
     }
 
@@ -447,7 +451,7 @@ mod tests {
         fs::create_dir_all(&sessions).unwrap();
         let large = File::create(sessions.join("wg_1.conf")).unwrap();
         large.set_len(MAX_BYTES + 1).unwrap();
-        let error = read(root.path(), true, &Ownership::default()).unwrap_err();
+        let error = read(root.path(), true, &Ownership::default(), &Seen::default()).unwrap_err();
         assert!(error.to_string().contains("wg_1.conf"), "{error}");
         assert_eq!(fs::read_dir(&sessions).unwrap().count(), 1);
         assert!(sessions.join("wg_1.conf").exists());

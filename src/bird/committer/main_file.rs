@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::files::read_file;
+use super::files::Seen;
 use super::names::plain;
 use super::{owned, promise};
 use crate::observed::Ownership;
@@ -33,10 +33,11 @@ pub(super) fn read(
     directory: &Path,
     manages_main: bool,
     ownership: &Ownership,
+    seen: &Seen,
     live: &mut LiveTree,
 ) -> Result<(), CommitError> {
     let path = directory.join(MAIN);
-    let content = read_file(&path)?;
+    let content = seen.read_file(&path)?;
     let mark = content.as_deref().map(mark::read);
     if let Some(whose) = mark.and_then(|mark| owned::other_agent(&mark, ownership))
         && manages_main
@@ -80,7 +81,7 @@ pub(super) fn read(
         }
         return Ok(());
     }
-    let files = sources(directory);
+    let files = sources(directory, seen);
     let included = files.first().is_some_and(|main| main.leads);
     let texts = files
         .iter()
@@ -91,20 +92,21 @@ pub(super) fn read(
 
 /// Returns the main file and the files it includes, the main file first. Unreadable files are skipped: BIRD reports
 /// them.
-pub(super) fn sources(directory: &Path) -> Vec<Source> {
+pub(super) fn sources(directory: &Path, seen: &Seen) -> Vec<Source> {
     let mut found = Vec::new();
-    follow(directory, &directory.join(MAIN), DEEPEST, &mut found);
+    follow(directory, &directory.join(MAIN), DEEPEST, seen, &mut found);
     found
 }
 
 /// Reads a file and those that it includes. Returns whether it reaches the agent's tree.
-fn follow(root: &Path, path: &Path, depth: usize, found: &mut Vec<Source>) -> bool {
+fn follow(root: &Path, path: &Path, depth: usize, seen: &Seen, found: &mut Vec<Source>) -> bool {
+    seen.note(path);
     let is_readable =
         fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.len() <= LARGEST);
     if !is_readable || found.len() >= MOST_FILES {
         return false;
     }
-    let Ok(Some(text)) = read_file(path) else {
+    let Ok(Some(text)) = seen.read_file(path) else {
         return false;
     };
     let (folder, at) = (path.parent().unwrap_or(root).to_owned(), found.len());
@@ -119,8 +121,8 @@ fn follow(root: &Path, path: &Path, depth: usize, found: &mut Vec<Source>) -> bo
         if is_tree(root, &pattern) {
             leads = true;
         } else if depth > 0 {
-            for file in matches(&pattern) {
-                leads |= follow(root, &file, depth - 1, found);
+            for file in matches(&pattern, seen) {
+                leads |= follow(root, &file, depth - 1, seen, found);
             }
         }
     }
@@ -141,7 +143,7 @@ pub(super) fn is_tree(root: &Path, path: &Path) -> bool {
 
 /// Returns the files that a pattern of an `include` matches, in BIRD's order. Wildcards count only in the last part of
 /// the path.
-pub(super) fn matches(pattern: &Path) -> Vec<PathBuf> {
+pub(super) fn matches(pattern: &Path, seen: &Seen) -> Vec<PathBuf> {
     let (Some(folder), Some(name)) = (pattern.parent(), pattern.file_name()) else {
         return Vec::new();
     };
@@ -149,7 +151,7 @@ pub(super) fn matches(pattern: &Path) -> Vec<PathBuf> {
     if !name.contains(['*', '?']) {
         return vec![pattern.to_owned()];
     }
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = seen.read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let files: BTreeSet<_> = names
         .filter(|file| !file.starts_with('.') && promise::matches(&name, file))
@@ -171,7 +173,8 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let mut live = LiveTree::default();
-        read(root.path(), manages_main, &Ownership::default(), &mut live).unwrap();
+        let (none, seen) = (Ownership::default(), Seen::default());
+        read(root.path(), manages_main, &none, &seen, &mut live).unwrap();
         (root, live)
     }
 
@@ -197,7 +200,7 @@ mod tests {
         let (root, live) = with(&files, false);
         assert!(live.main.included && live.main.provided("lo").kernel4);
         assert!(!live.main.provided("lo").device);
-        let leads: Vec<_> = sources(root.path())
+        let leads: Vec<_> = sources(root.path(), &Seen::default())
             .iter()
             .map(|source| source.leads)
             .collect();

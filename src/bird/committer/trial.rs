@@ -1,21 +1,24 @@
 //! Checks a tree that is not to be loaded yet. It runs apart from the committing task and in its own stage, so that no
 //! commit waits for a trial.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
 use super::batch::Wishes;
+use super::files::Seen;
 use super::promise::{self, Lack};
 use super::stage::{Stage, StageError};
 use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
-use crate::observed::SharedOwnership;
 use crate::observed::bird::tree::MAIN;
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
+use crate::observed::{Ownership, SharedOwnership};
 use crate::ports::CommitError;
+use crate::util::file::Stamp;
 use crate::util::task::blocking;
 
 /// The directory for trials in BIRD's directory.
@@ -33,6 +36,22 @@ pub(super) struct Trials {
     checker: Checker,
     program: String,
     stage: Arc<Mutex<Stage>>,
+    last: Arc<parking_lot::Mutex<Option<Reading>>>,
+}
+
+/// The last reading of the live files, valid while none of them changes.
+#[derive(Debug)]
+struct Reading {
+    ownership: Arc<Ownership>,
+    stamps: BTreeMap<PathBuf, Option<Stamp>>,
+    live: LiveTree,
+}
+
+impl Reading {
+    fn is_valid(&self, ownership: &Arc<Ownership>) -> bool {
+        let mut stamps = self.stamps.iter();
+        self.ownership == *ownership && stamps.all(|(path, stamp)| Stamp::at(path) == *stamp)
+    }
 }
 
 impl Trials {
@@ -49,13 +68,29 @@ impl Trials {
             checker,
             program: config.bird_binary.display().to_string(),
             stage: Arc::new(Mutex::new(stage)),
+            last: Arc::default(),
         }
     }
 
+    /// Reads the live files, if any has changed since the last time.
     pub(super) async fn read(&self) -> Result<LiveTree, CommitError> {
         let (directory, manages_main) = (self.directory.clone(), self.manages_main);
-        let ownership = self.ownership.get();
-        blocking(move || disk::read(&directory, manages_main, &ownership)).await
+        let (ownership, last) = (self.ownership.get(), Arc::clone(&self.last));
+        blocking(move || {
+            let mut last = last.lock();
+            if let Some(reading) = last.as_ref().filter(|it| it.is_valid(&ownership)) {
+                return Ok(reading.live.clone());
+            }
+            let seen = Seen::default();
+            let live = disk::read(&directory, manages_main, &ownership, &seen)?;
+            *last = seen.settled().map(|stamps| Reading {
+                ownership,
+                stamps,
+                live: live.clone(),
+            });
+            Ok(live)
+        })
+        .await
     }
 
     /// Checks a tree with the operator's current files.

@@ -301,20 +301,20 @@ impl Context {
     /// Observes for these keys, not earlier than `not_before`.
     pub(super) async fn observe(&self, keys: Vec<ObjectKey>, not_before: Instant) -> Observation {
         let begun = Instant::now();
-        let kernel = self.observer.kernel(not_before).await;
-        let bird = self.observer.bird(not_before).await;
-        let read = move |store: &Store| {
-            let applied = keys.into_iter().filter_map(|key| {
-                let (kind, name) = record_of(&key)?;
-                let applied = store.read_applied(kind, &name)?;
-                Some((key, applied))
-            });
-            Ok(applied.collect())
-        };
+        let recorded = keys.into_iter().filter_map(|key| {
+            let (kind, name) = record_of(&key)?;
+            Some((key, kind, name))
+        });
+        let recorded: Vec<_> = recorded.collect();
+        let (kernel, bird, applied) = tokio::join!(
+            self.observer.kernel(not_before),
+            self.observer.bird(not_before),
+            self.disk(move |store| Ok(store.read_all_applied(recorded))),
+        );
         Observation {
             kernel,
             bird,
-            applied: self.disk(read).await.map_err(Arc::new),
+            applied: applied.map_err(Arc::new),
             now: Timestamp::now(),
             begun,
         }

@@ -1,5 +1,6 @@
 //! Writes documents, without ever losing an operator's content.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -225,8 +226,27 @@ impl Store {
     /// and the record is written again once they match the desired state. Until then the listing
     /// reports the problem.
     pub fn read_applied(&self, kind: Kind, name: &ObjectName) -> Option<AppliedDocument> {
+        self.read_applied_at(kind, name, self.moved().is_some())
+    }
+
+    /// As [`Self::read_applied`], for many objects.
+    pub fn read_all_applied<K: Ord>(
+        &self,
+        objects: Vec<(K, Kind, ObjectName)>,
+    ) -> BTreeMap<K, AppliedDocument> {
+        let is_moved = self.moved().is_some();
+        let read = |(key, kind, name)| Some((key, self.read_applied_at(kind, &name, is_moved)?));
+        objects.into_iter().filter_map(read).collect()
+    }
+
+    fn read_applied_at(
+        &self,
+        kind: Kind,
+        name: &ObjectName,
+        is_moved: bool,
+    ) -> Option<AppliedDocument> {
         let place = Place::new(Area::Applied, kind, name);
-        if self.moved().is_some() || self.waits(&place) {
+        if is_moved || self.waits(&place) {
             let kept = self.applied_kept(&place);
             return kept.map(|stored| stored.document.clone());
         }

@@ -1,5 +1,6 @@
-//! Applies each action, after a check that the link is the agent's at this very moment.
+//! Applies the changes of one object, after a check that its links are the agent's at this very moment.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
@@ -11,29 +12,117 @@ use rtnetlink::packet_route::link::LinkMessage;
 
 use super::counters::count;
 use super::error::{ENODEV, Fault};
-use super::{
-    Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi, wireguard,
-};
+use super::{Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi};
 use crate::model::{Address, Identity, InterfaceName, Uid};
 use crate::observed::Mark;
 use crate::observed::kernel::{Link, LinkKind, Sysctl};
 use crate::observed::mark::Alias;
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
+use crate::ports::KernelError;
 use crate::util::task::blocking;
 
 impl LinuxKernel {
-    pub(super) async fn run(&self, action: &KernelAction) -> Result<(), Fault> {
+    /// Makes the changes of one object in their order, up to the first failure that others depend on.
+    pub(super) async fn run(&self, actions: &[&KernelAction]) -> Vec<Result<(), KernelError>> {
+        let mut batch = Batch {
+            kernel: self,
+            links: BTreeMap::new(),
+        };
+        let (mut results, mut rest) = (Vec::with_capacity(actions.len()), actions);
+        while !rest.is_empty() {
+            let (together, later) = rest.split_at(joint(rest));
+            let done = batch.take(together).await;
+            let is_over = done.len() < together.len() || done.iter().any(Result::is_err);
+            let is_needed = !matches!(together, [KernelAction::SetSysctl { .. }, ..]);
+            // The text of an action shows no key.
+            let named = done.into_iter().zip(together);
+            results.extend(
+                named.map(|(done, action)| done.map_err(|fault| fault.at(action.to_string()))),
+            );
+            if is_over && is_needed {
+                break;
+            }
+            rest = later;
+        }
+        results
+    }
+
+    /// Reads the current state of the link.
+    pub(super) async fn fresh(&self, interface: &InterfaceName) -> io::Result<Option<Link>> {
+        let message = self.netlink.link(interface).await?;
+        Ok(message.as_ref().and_then(|message| self.parsed(message)))
+    }
+
+    fn parsed(&self, message: &LinkMessage) -> Option<Link> {
+        let parsed = link_message::parse(message, &self.ownership.get());
+        parsed.map(|(_, link)| link)
+    }
+
+    /// Returns the identity for new marks. The agent has one before it changes anything.
+    fn identity(&self) -> Result<Identity, Fault> {
+        self.ownership.get().identity.clone().ok_or_else(|| {
+            Fault::said("the state directory has no identity; see `moenet-agent describe node`")
+        })
+    }
+
+    async fn change_link(&self, message: LinkMessage) -> io::Result<()> {
+        count(&self.counters.link_writes);
+        let message = RouteNetlinkMessage::NewLink(message);
+        self.netlink.change(message, 0).await
+    }
+}
+
+/// Returns the interface of a setting of a link: settings of one link that follow each other go in one message.
+fn setting_of(action: &KernelAction) -> Option<&InterfaceName> {
+    match action {
+        KernelAction::SetMark { interface, .. }
+        | KernelAction::DisableKernelAddresses { interface }
+        | KernelAction::SetMtu { interface, .. }
+        | KernelAction::SetUp { interface } => Some(interface),
+        _ => None,
+    }
+}
+
+/// Returns how many of the first actions are made together.
+fn joint(actions: &[&KernelAction]) -> usize {
+    let Some(first) = actions.first() else {
+        return 0;
+    };
+    let is_sysctl = |action: &KernelAction| matches!(action, KernelAction::SetSysctl { .. });
+    let belongs = |action: &KernelAction| match setting_of(first) {
+        Some(interface) => setting_of(action) == Some(interface),
+        None => is_sysctl(first) && is_sysctl(action),
+    };
+    let others = actions.iter().skip(1).take_while(|action| belongs(action));
+    1 + others.count()
+}
+
+/// The changes of one object. Each link is read before its first change; from then on its index is used, which the
+/// kernel does not reuse while it counts on: a link recreated under this name is not touched.
+struct Batch<'a> {
+    kernel: &'a LinuxKernel,
+    links: BTreeMap<InterfaceName, Link>,
+}
+
+impl Batch<'_> {
+    /// Makes joint changes. Returns the results up to the first failure; those of sysctls are all returned.
+    async fn take(&mut self, actions: &[&KernelAction]) -> Vec<Result<(), Fault>> {
+        match actions {
+            [KernelAction::SetSysctl { .. }, ..] => self.set_sysctls(actions).await,
+            [first, ..] if setting_of(first).is_some() => self.set(actions).await,
+            _ => match actions.first() {
+                Some(action) => vec![self.take_one(action).await],
+                None => Vec::new(),
+            },
+        }
+    }
+
+    async fn take_one(&mut self, action: &KernelAction) -> Result<(), Fault> {
         match action {
             KernelAction::CreateLink { interface, kind } => self.create(interface, kind).await,
             KernelAction::TryLink { interface, kind } => self.try_link(interface, kind).await,
             KernelAction::RenameLink { interface, uid, to } => {
                 self.rename(interface, uid, to).await
-            }
-            KernelAction::SetMark { interface, uid } => self.set_mark(interface, uid).await,
-            KernelAction::DisableKernelAddresses { interface } => {
-                let link = self.ours(interface).await?;
-                self.change_link(link_message::no_kernel_addresses(link.index))
-                    .await
             }
             KernelAction::SetGreEnds {
                 interface,
@@ -45,14 +134,6 @@ impl LinuxKernel {
                     remote: *remote,
                 };
                 self.set_gre_ends(interface, &kind).await
-            }
-            KernelAction::SetMtu { interface, mtu } => {
-                let link = self.ours(interface).await?;
-                self.change_link(link_message::mtu(link.index, *mtu)).await
-            }
-            KernelAction::SetUp { interface } => {
-                let link = self.ours(interface).await?;
-                self.change_link(link_message::up(link.index)).await
             }
             KernelAction::ConfigureWireGuard { interface, patch } => {
                 self.configure(interface, patch).await
@@ -69,51 +150,37 @@ impl LinuxKernel {
                 source,
             } => {
                 let link = self.ours(interface).await?;
-                self.add_route(&link, *destination, *source).await
+                self.add_route(link.index, *destination, *source).await
             }
-            KernelAction::SetSysctl {
-                interface,
-                key,
-                value,
-            } => self.set_sysctl(interface.as_ref(), *key, *value).await,
             KernelAction::DeleteLink { interface, uid } => self.delete(interface, uid).await,
+            KernelAction::SetMark { .. }
+            | KernelAction::DisableKernelAddresses { .. }
+            | KernelAction::SetMtu { .. }
+            | KernelAction::SetUp { .. } => self.set_joined(&[action]).await,
+            KernelAction::SetSysctl { .. } => self.set_sysctls(&[action]).await.remove(0),
         }
     }
 
-    async fn set_mark(&self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {
-        let link = self.markable(interface).await?;
-        let alias = Alias {
-            identity: Some(self.identity()?),
-            object: uid.clone(),
-        };
-        self.change_link(link_message::alias(link.index, &alias))
-            .await
+    /// Returns the link, read now or earlier in this batch.
+    async fn find(&mut self, interface: &InterfaceName) -> io::Result<Option<Link>> {
+        if let Some(link) = self.links.get(interface) {
+            return Ok(Some(link.clone()));
+        }
+        let found = self.kernel.fresh(interface).await?;
+        if let Some(link) = &found {
+            self.links.insert(interface.clone(), link.clone());
+        }
+        Ok(found)
     }
 
-    async fn set_gre_ends(&self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
-        let link = self.ours(interface).await?;
-        let message = link_message::new_gre_ends(link.index, interface, kind);
-        self.change_link(message.ok_or_else(two_families)?).await
-    }
-
-    /// Reads the current state of the link.
-    pub(super) async fn fresh(&self, interface: &InterfaceName) -> io::Result<Option<Link>> {
-        let message = self.netlink.link(interface).await?;
-        Ok(message
-            .as_ref()
-            .and_then(|message| link_message::parse(message, &self.ownership.get()))
-            .map(|(_, link)| link))
-    }
-
-    async fn existing(&self, interface: &InterfaceName) -> io::Result<Link> {
-        self.fresh(interface)
+    async fn existing(&mut self, interface: &InterfaceName) -> io::Result<Link> {
+        self.find(interface)
             .await?
             .ok_or_else(|| io::Error::from_raw_os_error(ENODEV))
     }
 
-    /// Returns the link, if it carries one of the agent's marks. Later steps use its index, which the kernel does not
-    /// reuse while it counts on: a link recreated under this name is not touched.
-    async fn ours(&self, interface: &InterfaceName) -> Result<Link, Fault> {
+    /// Returns the link, if it carries one of the agent's marks.
+    async fn ours(&mut self, interface: &InterfaceName) -> Result<Link, Fault> {
         let link = self.existing(interface).await?;
         match link.mark.is_ours() {
             true => Ok(link),
@@ -121,17 +188,9 @@ impl LinuxKernel {
         }
     }
 
-    /// Returns the identity for new marks. The agent has one before it changes anything.
-    fn identity(&self) -> Result<Identity, Fault> {
-        self.ownership.get().identity.clone().ok_or_else(|| {
-            Fault::said("the state directory has no identity; see `moenet-agent describe node`")
-        })
-    }
-
     /// Returns the link, if the agent creates this kind of link and it is not foreign: hardware, bridges and `lo` are
-    /// never
-    /// marked, even if a document names them.
-    async fn markable(&self, interface: &InterfaceName) -> Result<Link, Fault> {
+    /// never marked, even if a document names them.
+    async fn markable(&mut self, interface: &InterfaceName) -> Result<Link, Fault> {
         let link = self.existing(interface).await?;
         match &link.kind {
             LinkKind::Loopback | LinkKind::Other(_) => Err(Fault::not_ours(interface, &link.mark)),
@@ -144,7 +203,7 @@ impl LinuxKernel {
 
     /// Returns the link, if it is the agent's or `lo`, which may carry the agent's loopback addresses.
     async fn addressable(
-        &self,
+        &mut self,
         interface: &InterfaceName,
         address: &Address,
     ) -> Result<Link, Fault> {
@@ -156,21 +215,82 @@ impl LinuxKernel {
         }
     }
 
-    async fn change_link(&self, message: LinkMessage) -> Result<(), Fault> {
-        count(&self.counters.link_writes);
-        Ok(self
-            .netlink
-            .change(RouteNetlinkMessage::NewLink(message), 0)
-            .await?)
+    /// Makes settings of one link with one message. If the kernel refuses it, they are made one by one, so that each
+    /// has its own result.
+    async fn set(&mut self, actions: &[&KernelAction]) -> Vec<Result<(), Fault>> {
+        match self.set_joined(actions).await {
+            Ok(()) => actions.iter().map(|_| Ok(())).collect(),
+            Err(fault) if actions.len() == 1 => vec![Err(fault)],
+            Err(_) => {
+                let mut results = Vec::new();
+                for action in actions {
+                    let result = self.set_joined(&[action]).await;
+                    let is_over = result.is_err();
+                    results.push(result);
+                    if is_over {
+                        break;
+                    }
+                }
+                results
+            }
+        }
     }
 
-    async fn create(&self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
-        count(&self.counters.link_writes);
+    async fn set_joined(&mut self, actions: &[&KernelAction]) -> Result<(), Fault> {
+        let Some((interface, first)) = actions.first().and_then(|it| Some((setting_of(it)?, it)))
+        else {
+            return Ok(());
+        };
+        let mut link = match first {
+            KernelAction::SetMark { .. } => self.markable(interface).await?,
+            _ => self.ours(interface).await?,
+        };
+        let index = link.index;
+        let mut messages = Vec::with_capacity(actions.len());
+        for action in actions {
+            messages.push(match action {
+                KernelAction::SetMark { uid, .. } => {
+                    let alias = Alias {
+                        identity: Some(self.kernel.identity()?),
+                        object: uid.clone(),
+                    };
+                    link.mark = Mark::Ours(uid.clone());
+                    link_message::alias(index, &alias)
+                }
+                KernelAction::DisableKernelAddresses { .. } => {
+                    link_message::no_kernel_addresses(index)
+                }
+                KernelAction::SetMtu { mtu, .. } => link_message::mtu(index, *mtu),
+                _ => {
+                    link.up = true;
+                    link_message::up(index)
+                }
+            });
+        }
+        let message = link_message::joined(messages);
+        self.kernel.change_link(message).await?;
+        self.links.insert(interface.clone(), link);
+        Ok(())
+    }
+
+    async fn set_gre_ends(
+        &mut self,
+        interface: &InterfaceName,
+        kind: &NewLink,
+    ) -> Result<(), Fault> {
+        let link = self.ours(interface).await?;
+        let message = link_message::new_gre_ends(link.index, interface, kind);
+        let message = message.ok_or_else(two_families)?;
+        Ok(self.kernel.change_link(message).await?)
+    }
+
+    async fn create(&mut self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
+        count(&self.kernel.counters.link_writes);
         if *kind == NewLink::WireGuard {
             return self.create_wireguard(interface).await;
         }
         let message = link_message::new_link(interface, kind).ok_or_else(two_families)?;
-        match self.create_in_kernel(message).await {
+        match self.create_in_kernel(interface, message).await {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 Err(Fault::Unsupported(no_driver(kind)))
             }
@@ -178,10 +298,22 @@ impl LinuxKernel {
         }
     }
 
+    async fn create_in_kernel(
+        &mut self,
+        interface: &InterfaceName,
+        message: LinkMessage,
+    ) -> io::Result<()> {
+        let created = self.kernel.netlink.create(message).await?;
+        if let Some(link) = created.and_then(|message| self.kernel.parsed(&message)) {
+            self.links.insert(interface.clone(), link);
+        }
+        Ok(())
+    }
+
     /// Creates a link and deletes it. A link left by a crash is treated like one just created: it is
     /// down, without a mark, and its name is derived from one of the agent's objects.
-    async fn try_link(&self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
-        if self.fresh(interface).await?.is_none() {
+    async fn try_link(&mut self, interface: &InterfaceName, kind: &NewLink) -> Result<(), Fault> {
+        if self.find(interface).await?.is_none() {
             self.create(interface, kind).await?;
         }
         let link = self.markable(interface).await?;
@@ -193,12 +325,12 @@ impl LinuxKernel {
 
     /// Renames a link. Before Linux 6.2 the kernel renames no link that is up (`dev_change_name`).
     async fn rename(
-        &self,
+        &mut self,
         interface: &InterfaceName,
         uid: &Uid,
         to: &InterfaceName,
     ) -> Result<(), Fault> {
-        let link = self.existing(interface).await?;
+        let mut link = self.existing(interface).await?;
         if !link.mark.is(uid) {
             return Err(Fault::not_ours(interface, &link.mark));
         }
@@ -207,34 +339,32 @@ impl LinuxKernel {
                 "the control socket of userspace WireGuard goes by the first name of its link",
             ));
         }
+        let kernel = self.kernel;
         if link.up {
-            self.change_link(link_message::down(link.index)).await?;
+            kernel.change_link(link_message::down(link.index)).await?;
         }
-        let renamed = self.change_link(link_message::rename(link.index, to)).await;
+        let renamed = kernel
+            .change_link(link_message::rename(link.index, to))
+            .await;
         if renamed.is_err() && link.up {
             // The link keeps working under its old name.
-            self.change_link(link_message::up(link.index)).await?;
+            kernel.change_link(link_message::up(link.index)).await?;
         }
-        renamed
+        renamed?;
+        self.links.remove(interface);
+        link.up = false;
+        self.links.insert(to.clone(), link);
+        Ok(())
     }
 
-    async fn create_in_kernel(&self, message: LinkMessage) -> io::Result<()> {
-        self.netlink
-            .change(
-                RouteNetlinkMessage::NewLink(message),
-                NLM_F_CREATE | NLM_F_EXCL,
-            )
-            .await
-    }
-
-    async fn create_wireguard(&self, interface: &InterfaceName) -> Result<(), Fault> {
-        let in_kernel = match self.backend {
-            Backend::Auto => !self.kernel_lacks_wireguard.load(Ordering::Relaxed),
+    async fn create_wireguard(&mut self, interface: &InterfaceName) -> Result<(), Fault> {
+        let in_kernel = match self.kernel.backend {
+            Backend::Auto => !self.kernel.kernel_lacks_wireguard.load(Ordering::Relaxed),
             Backend::Kernel => true,
             Backend::Userspace => false,
         };
         if in_kernel && let Some(message) = link_message::new_link(interface, &NewLink::WireGuard) {
-            match self.create_in_kernel(message).await {
+            match self.create_in_kernel(interface, message).await {
                 // The kernel's answer to an unknown kind (`rtnl_newlink`).
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                     self.without_kernel()?
@@ -247,24 +377,25 @@ impl LinuxKernel {
 
     /// Remembers that the kernel has no WireGuard, unless the configuration allows only the kernel's.
     fn without_kernel(&self) -> Result<(), Fault> {
-        if self.backend == Backend::Kernel {
+        if self.kernel.backend == Backend::Kernel {
             return Err(Fault::Unsupported(
                 "the kernel has no WireGuard; load it with `modprobe wireguard`, \
                  or set wireguard.backend to auto"
                     .to_owned(),
             ));
         }
-        self.kernel_lacks_wireguard.store(true, Ordering::Relaxed);
+        let lacks = &self.kernel.kernel_lacks_wireguard;
+        lacks.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn create_userspace(&self, interface: &InterfaceName) -> Result<(), Fault> {
+    async fn create_userspace(&mut self, interface: &InterfaceName) -> Result<(), Fault> {
         // A process that finds a tun of its name would use it, even a foreign one.
-        if self.netlink.link(interface).await?.is_some() {
+        if self.kernel.netlink.link(interface).await?.is_some() {
             return Err(Fault::said("a link of this name exists already"));
         }
-        self.userspace.start(interface).await?;
-        match self.fresh(interface).await? {
+        self.kernel.userspace.start(interface).await?;
+        match self.find(interface).await? {
             Some(_) => Ok(()),
             None => Err(Fault::said(
                 "the userspace WireGuard runs, but its link is not in this namespace",
@@ -273,59 +404,59 @@ impl LinuxKernel {
     }
 
     async fn configure(
-        &self,
+        &mut self,
         interface: &InterfaceName,
         patch: &WireGuardPatch,
     ) -> Result<(), Fault> {
         let link = self.ours(interface).await?;
+        let (kernel, writes) = (self.kernel, &self.kernel.counters.wireguard_writes);
         match link.kind {
             LinkKind::Tun => {
-                count(&self.counters.wireguard_writes);
-                Ok(uapi::set(&self.userspace.socket(interface), patch).await?)
+                count(writes);
+                Ok(uapi::set(&kernel.userspace.socket(interface), patch).await?)
             }
             LinkKind::WireGuard => {
-                count(&self.counters.wireguard_writes);
-                let (interface, patch) = (interface.clone(), patch.clone());
-                let set = move || wireguard::set(&interface, &patch);
-                Ok(blocking(set).await?)
+                count(writes);
+                Ok(kernel.devices.set(link.index, patch).await?)
             }
             _ => Err(Fault::said("it is not a WireGuard link")),
         }
     }
 
     /// Adds an address. The kernel creates the route to the other end of an IPv6 address a moment later, after
-    /// duplicate
-    /// address detection, even if that is off (`__ipv6_ifa_notify`; measured, Linux 6.18: a dump at once
+    /// duplicate address detection, even if that is off (`__ipv6_ifa_notify`; measured, Linux 6.18: a dump at once
     /// does not have it). It is created here, so that it does not count as missing, and BGP can connect.
-    async fn add_address(&self, interface: &InterfaceName, address: &Address) -> Result<(), Fault> {
+    async fn add_address(
+        &mut self,
+        interface: &InterfaceName,
+        address: &Address,
+    ) -> Result<(), Fault> {
         let link = self.addressable(interface, address).await?;
-        count(&self.counters.address_writes);
-        let message =
-            RouteNetlinkMessage::NewAddress(address_message::message(link.index, address));
-        self.netlink
-            .change(message, NLM_F_CREATE | NLM_F_EXCL)
-            .await?;
+        count(&self.kernel.counters.address_writes);
+        let message = address_message::message(link.index, address);
+        let message = RouteNetlinkMessage::NewAddress(message);
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.kernel.netlink.change(message, flags).await?;
         match address.route() {
             Some(route) if address.peer.is_some_and(|peer| peer.is_ipv6()) && link.up => {
-                self.add_route(&link, route, None).await
+                self.add_route(link.index, route, None).await
             }
             _ => Ok(()),
         }
     }
 
     /// Removes an address. IPv4 compares the peer too. IPv6 identifies an address of a link by the address and its
-    /// length
-    /// alone (`inet6_addr_del`); there is only one such.
+    /// length alone (`inet6_addr_del`); there is only one such.
     async fn remove_address(
-        &self,
+        &mut self,
         interface: &InterfaceName,
         address: &Address,
     ) -> Result<(), Fault> {
         let link = self.addressable(interface, address).await?;
-        count(&self.counters.address_writes);
-        let message =
-            RouteNetlinkMessage::DelAddress(address_message::message(link.index, address));
-        match self.netlink.change(message, 0).await {
+        count(&self.kernel.counters.address_writes);
+        let message = address_message::message(link.index, address);
+        let message = RouteNetlinkMessage::DelAddress(message);
+        match self.kernel.netlink.change(message, 0).await {
             // Already gone, which is the wanted state.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
             done => Ok(done?),
@@ -335,41 +466,56 @@ impl LinuxKernel {
     /// Adds a route, in addition to any other route to the same destination, as the kernel itself does (`fib_magic`).
     async fn add_route(
         &self,
-        link: &Link,
+        index: u32,
         destination: IpNet,
         source: Option<Ipv4Addr>,
     ) -> Result<(), Fault> {
-        count(&self.counters.route_writes);
-        let message =
-            RouteNetlinkMessage::NewRoute(route_message::message(link.index, destination, source));
-        match self
-            .netlink
-            .change(message, NLM_F_CREATE | NLM_F_APPEND)
-            .await
-        {
+        count(&self.kernel.counters.route_writes);
+        let message = route_message::message(index, destination, source);
+        let message = RouteNetlinkMessage::NewRoute(message);
+        let flags = NLM_F_CREATE | NLM_F_APPEND;
+        match self.kernel.netlink.change(message, flags).await {
             // Already there, which is the wanted state.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => Ok(done?),
         }
     }
 
-    async fn set_sysctl(
-        &self,
-        interface: Option<&InterfaceName>,
-        key: Sysctl,
-        value: i64,
-    ) -> Result<(), Fault> {
+    /// Sets sysctls, each with its own result.
+    async fn set_sysctls(&mut self, actions: &[&KernelAction]) -> Vec<Result<(), Fault>> {
+        let mut checked = Vec::with_capacity(actions.len());
+        for action in actions {
+            checked.push(self.settable(action).await);
+        }
+        let write = |(interface, key, value): (Option<InterfaceName>, Sysctl, i64)| {
+            Ok(sysctl::write(interface.as_ref(), key, value)?)
+        };
+        let each = move || checked.into_iter().map(|it| it.and_then(write)).collect();
+        blocking(each).await
+    }
+
+    /// Returns the sysctl of an action, if its link is the agent's.
+    async fn settable(
+        &mut self,
+        action: &KernelAction,
+    ) -> Result<(Option<InterfaceName>, Sysctl, i64), Fault> {
+        let KernelAction::SetSysctl {
+            interface,
+            key,
+            value,
+        } = action
+        else {
+            return Err(Fault::said("it is not a sysctl"));
+        };
         if let Some(interface) = interface {
             self.ours(interface).await?;
         }
-        count(&self.counters.sysctl_writes);
-        let interface = interface.cloned();
-        let write = move || sysctl::write(interface.as_ref(), key, value);
-        Ok(blocking(write).await?)
+        count(&self.kernel.counters.sysctl_writes);
+        Ok((interface.clone(), *key, *value))
     }
 
-    async fn delete(&self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {
-        let Some(link) = self.fresh(interface).await? else {
+    async fn delete(&mut self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {
+        let Some(link) = self.find(interface).await? else {
             return Ok(());
         };
         if !link.mark.is(uid) {
@@ -378,20 +524,19 @@ impl LinuxKernel {
         self.delete_link(interface, &link).await
     }
 
-    async fn delete_link(&self, interface: &InterfaceName, link: &Link) -> Result<(), Fault> {
-        count(&self.counters.link_writes);
+    async fn delete_link(&mut self, interface: &InterfaceName, link: &Link) -> Result<(), Fault> {
+        let kernel = self.kernel;
+        count(&kernel.counters.link_writes);
         let mut message = LinkMessage::default();
         message.header.index = link.index;
-        match self
-            .netlink
-            .change(RouteNetlinkMessage::DelLink(message), 0)
-            .await
-        {
+        let message = RouteNetlinkMessage::DelLink(message);
+        match kernel.netlink.change(message, 0).await {
             Err(error) if error.raw_os_error() == Some(ENODEV) => {}
             done => done?,
         }
+        self.links.remove(interface);
         if link.kind == LinkKind::Tun {
-            self.userspace.wait_for_end(interface).await?;
+            kernel.userspace.wait_for_end(interface).await?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoGre, InfoGre6, InfoKind,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoGre, InfoGre6, InfoKind,
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{LinkDummy, LinkGre, LinkGre6, LinkMessageBuilder, LinkUnspec, LinkWireguard};
@@ -13,7 +13,7 @@ use rtnetlink::{LinkDummy, LinkGre, LinkGre6, LinkMessageBuilder, LinkUnspec, Li
 use super::netlink::name_of;
 use crate::model::{InterfaceName, Mtu};
 use crate::observed::Ownership;
-use crate::observed::kernel::{GreEnds, Link, LinkKind};
+use crate::observed::kernel::{GreEnds, Link, LinkKind, Sysctl};
 use crate::observed::mark::Alias;
 use crate::plan::action::NewLink;
 
@@ -51,7 +51,7 @@ pub(super) fn parse(message: &LinkMessage, ownership: &Ownership) -> Option<(Int
         gre: matches!(kind, LinkKind::Gre | LinkKind::Ip6Gre).then(|| gre_ends(message)),
         unread: None,
         learnt_address: false,
-        sysctls: BTreeMap::new(),
+        sysctls: sysctls(message),
         kind,
     };
     Some((name, link))
@@ -95,17 +95,51 @@ fn kind(message: &LinkMessage) -> LinkKind {
     }
 }
 
-fn addrgen_none(message: &LinkMessage) -> bool {
-    let inet6 = find(message, |attribute| match attribute {
-        LinkAttribute::AfSpecUnspec(families) => families.iter().find_map(|family| match family {
-            AfSpecUnspec::Inet6(facts) => Some(facts.as_slice()),
-            _ => None,
-        }),
+fn families(message: &LinkMessage) -> &[AfSpecUnspec] {
+    find(message, |attribute| match attribute {
+        LinkAttribute::AfSpecUnspec(families) => Some(families.as_slice()),
         _ => None,
-    });
-    inet6
-        .unwrap_or_default()
-        .contains(&AfSpecInet6::AddrGenMode(In6AddrGenMode::None))
+    })
+    .unwrap_or_default()
+}
+
+fn addrgen_none(message: &LinkMessage) -> bool {
+    let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let is_none = |family: &AfSpecUnspec| matches!(family, AfSpecUnspec::Inet6(facts) if facts.contains(&none));
+    families(message).iter().any(is_none)
+}
+
+/// Returns the link's sysctls: the kernel sends them with each link. Those of a family that is turned off are missing;
+/// one that the kernel is too old for is 0.
+fn sysctls(message: &LinkMessage) -> BTreeMap<Sysctl, i64> {
+    let mut found = BTreeMap::new();
+    let mut set = |key, value: i32| {
+        found.insert(key, i64::from(value));
+    };
+    for family in families(message) {
+        match family {
+            AfSpecUnspec::Inet(facts) => {
+                for fact in facts {
+                    if let AfSpecInet::DevConf(conf) = fact {
+                        set(Sysctl::Ipv4Forwarding, conf.forwarding);
+                        set(Sysctl::RpFilter, conf.rp_filter);
+                    }
+                }
+            }
+            AfSpecUnspec::Inet6(facts) => {
+                for fact in facts {
+                    if let AfSpecInet6::DevConf(conf) = fact {
+                        set(Sysctl::Ipv6Forwarding, conf.forwarding);
+                        set(Sysctl::AcceptRa, conf.accept_ra);
+                        set(Sysctl::Autoconf, conf.autoconf);
+                        set(Sysctl::ForceForwarding, conf.force_forwarding);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 fn gre_ends(message: &LinkMessage) -> GreEnds {
@@ -241,6 +275,17 @@ pub(super) fn no_kernel_addresses(index: u32) -> LinkMessage {
         .build()
 }
 
+/// Returns one message with the settings of all.
+pub(super) fn joined(messages: impl IntoIterator<Item = LinkMessage>) -> LinkMessage {
+    let join = |mut all: LinkMessage, one: LinkMessage| {
+        all.header.flags |= one.header.flags;
+        all.header.change_mask |= one.header.change_mask;
+        all.attributes.extend(one.attributes);
+        all
+    };
+    messages.into_iter().reduce(join).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use rtnetlink::packet_core::{Emitable, Parseable};
@@ -336,6 +381,19 @@ mod tests {
         assert!(link.up && link.addrgen_none);
         assert_eq!((link.index, link.mtu), (7, 1420));
         assert!(link.mark.is(&"abc".parse().unwrap()));
+    }
+
+    #[test]
+    fn joined_settings_are_all_in_one_message() {
+        let message = joined([
+            no_kernel_addresses(7),
+            mtu(7, Mtu::try_from(1400).unwrap()),
+            up(7),
+        ]);
+        let (index, flags) = (message.header.index, message.header.flags);
+        assert_eq!((index, flags), (7, LinkFlags::Up));
+        assert_eq!(message.header.change_mask, LinkFlags::Up);
+        assert!(addrgen_none(&message) && message.attributes.contains(&LinkAttribute::Mtu(1400)));
     }
 
     #[test]

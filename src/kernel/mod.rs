@@ -2,10 +2,11 @@
 //! the sysctls of interfaces.
 //!
 //! No netlink type leaves this module. Every write goes through [`LinuxKernel::apply`], which reads
-//! the link's mark again before each change and counts each write.
+//! the link's mark again before the changes of an object and counts each write.
 
 mod address_message;
 mod apply;
+mod connection;
 mod counters;
 mod error;
 mod events;
@@ -45,6 +46,7 @@ use crate::ports::{Kernel, KernelError};
 use error::Fault;
 use netlink::Netlink;
 use userspace::Userspace;
+use wireguard::Devices;
 
 /// WireGuard implementation for new links. Existing links keep theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,12 +92,13 @@ impl Default for KernelOptions {
 /// except by [`KernelAction::SetMark`] itself on a kind of link that the agent creates, and addresses on `lo`.
 ///
 /// Caveats: between the check of the mark and the change, root could give the link to another owner.
-/// Changes use the link's index, so that at least no new link of the name is affected; the
-/// configuration of WireGuard and sysctls use the name.
+/// Changes use the link's index, so that at least no new link of the name is affected; userspace WireGuard and sysctls
+/// use the name.
 pub struct LinuxKernel {
     backend: Backend,
     userspace: Userspace,
     netlink: Netlink,
+    devices: Devices,
     counters: Arc<KernelCounters>,
     /// Detected with the first WireGuard link, and remembered until the agent restarts.
     kernel_lacks_wireguard: AtomicBool,
@@ -112,6 +115,7 @@ impl LinuxKernel {
                 socket_dir: options.socket_dir,
             },
             netlink: Netlink::default(),
+            devices: Devices::default(),
             counters: Arc::default(),
             kernel_lacks_wireguard: AtomicBool::new(false),
             ownership: options.ownership,
@@ -148,16 +152,13 @@ impl LinuxKernel {
 #[async_trait]
 impl Kernel for LinuxKernel {
     async fn observe(&self) -> Result<KernelView, KernelError> {
-        observe::observe(&self.netlink, &self.userspace, &self.ownership.get())
+        observe::observe(self)
             .await
             .map_err(|error| Fault::Io(error).at("read links and addresses".to_owned()))
     }
 
-    async fn apply(&self, action: &KernelAction) -> Result<(), KernelError> {
-        // The text of an action shows no key.
-        self.run(action)
-            .await
-            .map_err(|fault| fault.at(action.to_string()))
+    async fn apply(&self, actions: &[&KernelAction]) -> Vec<Result<(), KernelError>> {
+        self.run(actions).await
     }
 
     async fn is_starting(&self, interface: &InterfaceName) -> bool {

@@ -5,10 +5,10 @@ use std::io;
 use std::net::IpAddr;
 
 use futures::StreamExt as _;
-use parking_lot::Mutex;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
@@ -16,21 +16,40 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::route::RouteMessage;
 use tokio::task::AbortHandle;
 
+use super::connection::{Connection, answered, ended};
 use super::error::ENODEV;
 use super::route_message;
-use crate::intervals::NETLINK_REQUEST;
 use crate::model::InterfaceName;
 
 /// How often a dump is restarted when links were added or removed while it ran.
 const DUMP_ATTEMPTS: usize = 5;
 
-/// A connection that is opened with the first request and again after it has failed.
-#[derive(Default)]
+/// The connection for links, addresses and routes.
 pub(super) struct Netlink {
-    live: Mutex<Option<(Handle, AbortHandle)>>,
+    connection: Connection<Handle>,
     /// The kernel answers EBUSY to a second dump on one socket while the first runs
     /// (`__netlink_dump_start`), so two passes that observe at once take turns.
     dumping: tokio::sync::Mutex<()>,
+}
+
+impl Default for Netlink {
+    fn default() -> Self {
+        Self {
+            connection: Connection::new(open),
+            dumping: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+fn open() -> io::Result<(Handle, AbortHandle)> {
+    // With strict checking (since Linux 4.20) the kernel itself selects the few requested routes;
+    // a router with a full Internet table has a million others.
+    let (mut connection, handle, _) =
+        rtnetlink::new_connection_with_strict_check().or_else(|_| rtnetlink::new_connection())?;
+    // Without these the end of an answer and the end of a failing connection look the same.
+    connection.set_forward_ack(true);
+    connection.set_forward_done(true);
+    Ok((handle, tokio::spawn(connection).abort_handle()))
 }
 
 /// The network namespace, as messages.
@@ -52,6 +71,13 @@ impl Netlink {
     /// Sends a change and waits for the kernel's acknowledgement.
     pub(super) async fn change(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.exchange(message, NLM_F_ACK | flags).await.map(|_| ())
+    }
+
+    /// Creates a link. Returns it if the kernel answers with it (`NLM_F_ECHO`): only newer ones do.
+    pub(super) async fn create(&self, message: LinkMessage) -> io::Result<Option<LinkMessage>> {
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO;
+        let reply = self.exchange(RouteNetlinkMessage::NewLink(message), flags);
+        Ok(reply.await?.messages.into_iter().find_map(new_link))
     }
 
     /// Reads one link by its name; `None` when it does not exist.
@@ -155,51 +181,8 @@ impl Netlink {
     }
 
     async fn exchange(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Reply> {
-        let handle = self.handle()?;
-        let reply =
-            match tokio::time::timeout(NETLINK_REQUEST, converse(handle, message, flags)).await {
-                Ok(reply) => reply,
-                Err(_) => Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!(
-                        "the kernel did not answer within {} s",
-                        NETLINK_REQUEST.as_secs()
-                    ),
-                )),
-            };
-        // Errors from the kernel leave the connection intact; after any other error it is not reused.
-        if reply
-            .as_ref()
-            .is_err_and(|error| error.raw_os_error().is_none())
-        {
-            self.disconnect();
-        }
-        reply
-    }
-
-    fn handle(&self) -> io::Result<Handle> {
-        let mut live = self.live.lock();
-        if let Some((handle, task)) = &*live
-            && !task.is_finished()
-        {
-            return Ok(handle.clone());
-        }
-        // With strict checking (since Linux 4.20) the kernel itself selects the few requested routes;
-        // a router with a full Internet table has a million others.
-        let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()
-            .or_else(|_| rtnetlink::new_connection())?;
-        // Without these the end of an answer and the end of a failing connection look the same.
-        connection.set_forward_ack(true);
-        connection.set_forward_done(true);
-        let task = tokio::spawn(connection).abort_handle();
-        *live = Some((handle.clone(), task));
-        Ok(handle)
-    }
-
-    fn disconnect(&self) {
-        if let Some((_, task)) = self.live.lock().take() {
-            task.abort();
-        }
+        let converse = |handle| converse(handle, message, flags);
+        self.connection.exchange(converse).await
     }
 }
 
@@ -211,7 +194,7 @@ async fn converse(
 ) -> io::Result<Reply> {
     let mut request = NetlinkMessage::from(message);
     request.header.flags = NLM_F_REQUEST | flags;
-    let mut answers = handle.request(request).map_err(|_| connection_ended())?;
+    let mut answers = handle.request(request).map_err(|_| ended())?;
     let mut reply = Reply {
         messages: Vec::new(),
         interrupted: false,
@@ -220,26 +203,11 @@ async fn converse(
         reply.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
         match answer.payload {
             NetlinkPayload::InnerMessage(message) => reply.messages.push(message),
-            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-            // A dump that fails midway reports it in its last message.
-            NetlinkPayload::Done(done) if done.code != 0 => {
-                return Err(io::Error::from_raw_os_error(done.code.abs()));
-            }
-            NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(reply),
-            NetlinkPayload::Overrun(_) => {
-                return Err(io::Error::other("the netlink socket overran"));
-            }
+            other if answered(&other)? => return Ok(reply),
             _ => {}
         }
     }
-    Err(connection_ended())
-}
-
-fn connection_ended() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the netlink connection ended before the answer",
-    )
+    Err(ended())
 }
 
 fn new_link(message: RouteNetlinkMessage) -> Option<LinkMessage> {
@@ -270,7 +238,7 @@ mod tests {
     async fn a_connection_that_died_is_opened_again() {
         let netlink = Netlink::default();
         assert!(!netlink.dump().await.unwrap().links.is_empty());
-        netlink.live.lock().as_ref().unwrap().1.abort();
+        netlink.connection.abort();
         tokio::task::yield_now().await;
         assert!(!netlink.dump().await.unwrap().links.is_empty());
     }
@@ -278,8 +246,8 @@ mod tests {
     #[tokio::test]
     async fn truncated_dump_is_an_error() {
         let netlink = Netlink::default();
-        let handle = netlink.handle().unwrap();
-        netlink.disconnect();
+        let handle = netlink.connection.handle().unwrap();
+        netlink.connection.disconnect();
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let error = converse(handle, request, NLM_F_DUMP).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
@@ -297,6 +265,6 @@ mod tests {
             reply.err().and_then(|error| error.raw_os_error()),
             Some(ENODEV)
         );
-        assert!(netlink.live.lock().is_some(), "the connection is kept");
+        assert!(netlink.connection.is_open(), "the connection is kept");
     }
 }

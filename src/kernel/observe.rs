@@ -7,12 +7,12 @@ use futures::StreamExt as _;
 use tracing::debug;
 
 use super::error::ENODEV;
-use super::netlink::{Dump, Netlink};
-use super::userspace::Userspace;
-use super::{address_message, link_message, route_message, sysctl, uapi, wireguard};
+use super::netlink::Dump;
+use super::wireguard::Devices;
+use super::{LinuxKernel, address_message, link_message, route_message, sysctl, uapi};
 use crate::model::InterfaceName;
-use crate::observed::kernel::{KernelView, LinkKind, Sysctl, Unread, WireGuard};
-use crate::observed::{Mark, Ownership};
+use crate::observed::Ownership;
+use crate::observed::kernel::{KernelView, LinkKind, Unread, WireGuard};
 use crate::util::task::blocking;
 
 /// Number of control sockets queried at the same time.
@@ -29,46 +29,22 @@ enum Answer {
     Unread(io::Error),
 }
 
-/// The results of the blocking thread: sysctls, and answers about the kernel's devices.
-#[derive(Default)]
-struct FromThread {
-    all: BTreeMap<Sysctl, i64>,
-    sysctls: BTreeMap<InterfaceName, BTreeMap<Sysctl, i64>>,
-    answers: Vec<(InterfaceName, Answer)>,
-}
-
-pub(super) async fn observe(
-    netlink: &Netlink,
-    userspace: &Userspace,
-    ownership: &Ownership,
-) -> io::Result<KernelView> {
-    let mut view = assemble(&netlink.dump().await?, ownership);
-    let names = |wanted: fn(&LinkKind, &Mark) -> bool| -> Vec<InterfaceName> {
-        let links = view
-            .links
-            .iter()
-            .filter(|(_, link)| wanted(&link.kind, &link.mark));
-        links.map(|(name, _)| name.clone()).collect()
+pub(super) async fn observe(kernel: &LinuxKernel) -> io::Result<KernelView> {
+    let mut view = assemble(&kernel.netlink.dump().await?, &kernel.ownership.get());
+    let of_kind = |kind: LinkKind| -> Vec<(InterfaceName, u32)> {
+        let links = view.links.iter().filter(|(_, link)| link.kind == kind);
+        links
+            .map(|(name, link)| (name.clone(), link.index))
+            .collect()
     };
-    let mut read_sysctls_of = names(|_, mark| mark.is_ours());
-    let learnt = view
-        .links
-        .iter()
-        .filter(|(_, link)| link.learnt_address && !link.mark.is_ours());
-    read_sysctls_of.extend(learnt.map(|(name, _)| name.clone()));
-    let devices = names(|kind, _| *kind == LinkKind::WireGuard);
-    let tuns = names(|kind, _| *kind == LinkKind::Tun);
-    let (from_thread, from_sockets) = tokio::join!(
-        blocking(move || read_blocking(&read_sysctls_of, devices)),
-        async { ask_sockets(netlink, userspace, tuns).await }
+    let (devices, tuns) = (of_kind(LinkKind::WireGuard), of_kind(LinkKind::Tun));
+    let (of_kernel, of_sockets, all) = tokio::join!(
+        ask_kernel(&kernel.devices, devices),
+        ask_sockets(kernel, tuns),
+        blocking(sysctl::read_all)
     );
-    view.all = from_thread.all;
-    for (name, sysctls) in from_thread.sysctls {
-        if let Some(link) = view.links.get_mut(&name) {
-            link.sysctls = sysctls;
-        }
-    }
-    for (name, answer) in from_thread.answers.into_iter().chain(from_sockets) {
+    view.all = all;
+    for (name, answer) in of_kernel.into_iter().chain(of_sockets) {
         fill_in(&mut view, name, answer);
     }
     Ok(view)
@@ -97,6 +73,9 @@ fn assemble(dump: &Dump, ownership: &Ownership) -> KernelView {
             link.routes.insert(destination);
         }
     }
+    let others = links.values_mut().map(|(_, link)| link);
+    let others = others.filter(|link| !link.mark.is_ours() && !link.learnt_address);
+    others.for_each(|link| link.sysctls.clear());
     KernelView {
         links: links.into_values().collect(),
         ..KernelView::default()
@@ -112,34 +91,26 @@ fn fill_in(view: &mut KernelView, name: InterfaceName, answer: Answer) {
     }
 }
 
-/// Reads sysctls and devices in one thread: a thousand threads for a thousand tunnels would cost more than the
-/// queries, which the kernel answers in order anyway.
-fn read_blocking(links: &[InterfaceName], devices: Vec<InterfaceName>) -> FromThread {
-    FromThread {
-        all: sysctl::read_all(),
-        sysctls: links
-            .iter()
-            .map(|name| (name.clone(), sysctl::read(name)))
-            .collect(),
-        answers: devices
-            .into_iter()
-            .map(|name| {
-                let answer = answer(&name, wireguard::get(&name));
-                (name, answer)
-            })
-            .collect(),
+async fn ask_kernel(
+    devices: &Devices,
+    links: Vec<(InterfaceName, u32)>,
+) -> Vec<(InterfaceName, Answer)> {
+    let mut answers = Vec::with_capacity(links.len());
+    for (name, index) in links {
+        let answer = answer(&name, devices.get(index).await);
+        answers.push((name, answer));
     }
+    answers
 }
 
 async fn ask_sockets(
-    netlink: &Netlink,
-    userspace: &Userspace,
-    tuns: Vec<InterfaceName>,
+    kernel: &LinuxKernel,
+    tuns: Vec<(InterfaceName, u32)>,
 ) -> Vec<(InterfaceName, Answer)> {
-    let ask = |name: InterfaceName| async move {
-        let reply = uapi::get(&userspace.socket(&name)).await;
+    let ask = |(name, _): (InterfaceName, u32)| async move {
+        let reply = uapi::get(&kernel.userspace.socket(&name)).await;
         // A socket disappears with its link, so a failed query may mean that both are gone.
-        if reply.is_err() && matches!(netlink.link(&name).await, Ok(None)) {
+        if reply.is_err() && matches!(kernel.netlink.link(&name).await, Ok(None)) {
             return (name, Answer::Gone);
         }
         let answer = match reply {

@@ -19,19 +19,10 @@ fn path(interface: &str, key: Sysctl) -> PathBuf {
         .join(key)
 }
 
-/// Reads all available sysctls; those that are missing (IPv6 turned off, the link gone) are missing in the map.
-pub(super) fn read(interface: &InterfaceName) -> BTreeMap<Sysctl, i64> {
-    read_at(interface.as_str())
-}
-
-/// Reads the sysctls of all links together.
+/// Reads the sysctls of all links together; those that are missing (IPv6 turned off) are missing in the map.
 pub(super) fn read_all() -> BTreeMap<Sysctl, i64> {
-    read_at("all")
-}
-
-fn read_at(interface: &str) -> BTreeMap<Sysctl, i64> {
     let value = |key| {
-        fs::read_to_string(path(interface, key))
+        fs::read_to_string(path("all", key))
             .ok()?
             .trim()
             .parse()

@@ -52,6 +52,16 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Returns the change of the kernel, if it is one.
+    pub fn kernel(&self) -> Option<&KernelAction> {
+        match self {
+            Self::Kernel(action) => Some(action),
+            _ => None,
+        }
+    }
+}
+
 /// Omits the texts, which may hold passwords.
 impl fmt::Debug for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

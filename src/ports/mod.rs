@@ -27,8 +27,10 @@ pub trait Kernel: Send + Sync {
     /// Reads all links, their addresses and their WireGuard configuration in one dump.
     async fn observe(&self) -> Result<KernelView, KernelError>;
 
-    /// Makes one change. Refuses to touch a link that does not carry the mark it should.
-    async fn apply(&self, action: &KernelAction) -> Result<(), KernelError>;
+    /// Makes the changes of one object in their order, up to the first failure; that of a sysctl ends nothing, because
+    /// no other change needs it. Returns the result of each change that was tried. Refuses to touch a link that does
+    /// not carry the mark it should.
+    async fn apply(&self, actions: &[&KernelAction]) -> Vec<Result<(), KernelError>>;
 
     /// Returns whether a userspace WireGuard of this link runs whose link does not exist, or carries no mark yet.
     async fn is_starting(&self, interface: &InterfaceName) -> bool;

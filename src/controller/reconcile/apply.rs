@@ -6,11 +6,11 @@ use crate::controller::context::Context;
 use crate::controller::error::Trouble;
 use crate::controller::firewall;
 use crate::model::ObjectKey;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Plan, Step};
 use crate::ports::KernelError;
 use crate::telemetry::chain;
 
-/// Runs the kernel's steps of a plan one by one up to the first failure, and then the firewall. Returns the steps that
+/// Runs the kernel's steps of a plan up to the first failure, and then the firewall. Returns the steps that
 /// ran.
 pub(super) async fn kernel(
     ctx: &Context,
@@ -43,47 +43,57 @@ async fn run_kernel(
     steps: &[&Step],
     taken: &mut Vec<String>,
 ) -> Result<(), Trouble> {
-    if steps.is_empty() {
-        return Ok(());
-    }
-    let _turn = ctx.turns.kernel().await;
+    let actions: Vec<_> = steps
+        .iter()
+        .filter_map(|step| step.action.kernel())
+        .collect();
+    let results = match actions.is_empty() {
+        true => Vec::new(),
+        false => {
+            let _turn = ctx.turns.kernel().await;
+            ctx.kernel.apply(&actions).await
+        }
+    };
+    let mut results = results.into_iter();
     for step in steps {
-        if take(ctx, subject, step).await? {
+        if step.action.kernel().is_none() {
             taken.push(step.to_string());
+            continue;
+        }
+        match results.next() {
+            Some(Ok(())) => {
+                ctx.sysctls.done(step);
+                note(ctx, subject.key, subject.generation, step);
+                taken.push(step.to_string());
+            }
+            Some(Err(error)) => failed(ctx, subject, step, error)?,
+            None => break,
         }
     }
     Ok(())
 }
 
-/// Runs a step. `false`: it failed, and nothing depends on it.
-async fn take(ctx: &Context, subject: &Subject<'_>, step: &Step) -> Result<bool, Trouble> {
-    let Action::Kernel(action) = &step.action else {
-        return Ok(true);
-    };
-    match ctx.kernel.apply(action).await {
-        Ok(()) => {
-            ctx.sysctls.done(step);
-            note(ctx, subject.key, subject.generation, step);
-            Ok(true)
+/// Records that a step failed. A sysctl is a convenience: the later steps are configured without it.
+fn failed(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    step: &Step,
+    error: KernelError,
+) -> Result<(), Trouble> {
+    let text = chain(&error);
+    if let Some(news) = ctx.sysctls.failed(step, &text, Instant::now()) {
+        if news {
+            debug!(object = %subject.key, step = %step.action, error = %text, "sysctl not set");
+            ctx.hint(ObjectKey::Router);
         }
-        Err(error) => {
-            let text = chain(&error);
-            // A sysctl is a convenience: the later steps are configured without it.
-            if let Some(news) = ctx.sysctls.failed(step, &text, Instant::now()) {
-                if news {
-                    debug!(object = %subject.key, step = %step.action, error = %text, "sysctl not set");
-                    ctx.hint(ObjectKey::Router);
-                }
-                return Ok(false);
-            }
-            // The object's condition has the error, and each attempt would add a log line.
-            debug!(object = %subject.key, generation = subject.generation, step = %step.action, error = %text, "step failed");
-            Err(match error {
-                KernelError::Unsupported { .. } => Trouble::Unsupported(text),
-                _ => Trouble::Kernel(text),
-            })
-        }
+        return Ok(());
     }
+    // The object's condition has the error, and each attempt would add a log line.
+    debug!(object = %subject.key, generation = subject.generation, step = %step.action, error = %text, "step failed");
+    Err(match error {
+        KernelError::Unsupported { .. } => Trouble::Unsupported(text),
+        _ => Trouble::Kernel(text),
+    })
 }
 
 /// Records that a step ran: in the log, and for the history. Records it once, also when several objects run it

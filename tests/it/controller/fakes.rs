@@ -168,7 +168,22 @@ impl Kernel for FakeKernel {
         self.starting.lock().unwrap().contains(interface)
     }
 
-    async fn apply(&self, action: &KernelAction) -> Result<(), KernelError> {
+    async fn apply(&self, actions: &[&KernelAction]) -> Vec<Result<(), KernelError>> {
+        let mut results = Vec::new();
+        for action in actions {
+            let result = self.apply_one(action).await;
+            let ends = result.is_err() && !matches!(action, KernelAction::SetSysctl { .. });
+            results.push(result);
+            if ends {
+                break;
+            }
+        }
+        results
+    }
+}
+
+impl FakeKernel {
+    async fn apply_one(&self, action: &KernelAction) -> Result<(), KernelError> {
         if let KernelAction::SetSysctl {
             interface: None,
             key,

@@ -162,7 +162,11 @@ impl Bench {
     }
 
     async fn apply(&self, action: KernelAction) {
-        self.kernel.apply(&action).await.unwrap();
+        self.try_apply(action).await.unwrap();
+    }
+
+    async fn try_apply(&self, action: KernelAction) -> Result<(), KernelError> {
+        self.kernel.apply(&[&action]).await.remove(0)
     }
 
     async fn configure(&self, patch: WireGuardPatch) {
@@ -532,7 +536,7 @@ live!(
             .apply(bench.add(address("fd00::1/128", Some("fd00::2"))))
             .await;
         let again = bench.add(address("fd00::1/128", Some("fd00::3")));
-        let error = bench.kernel.apply(&again).await.unwrap_err().to_string();
+        let error = bench.try_apply(again).await.unwrap_err().to_string();
         assert!(
             error.contains("add address fd00::1 peer fd00::3/128") && error.contains("exists"),
             "{error}"
@@ -547,8 +551,7 @@ live!(
         let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", bench.interface);
         std::fs::write(path, "1").unwrap();
         let error = bench
-            .kernel
-            .apply(&bench.add(address("fd00::1/64", None)))
+            .try_apply(bench.add(address("fd00::1/64", None)))
             .await
             .unwrap_err()
             .to_string();

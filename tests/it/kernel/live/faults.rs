@@ -37,7 +37,7 @@ live!(foreign_links_are_never_touched, async || {
             },
         ];
         for action in actions {
-            let refused = bench.kernel.apply(&action).await;
+            let refused = bench.try_apply(action.clone()).await;
             assert!(
                 matches!(refused, Err(KernelError::NotOurs { .. })),
                 "{action}: {refused:?}"
@@ -81,7 +81,7 @@ live!(a_link_is_deleted_by_its_mark_alone, async || {
         interface: bench.interface.clone(),
         uid: "other".parse().unwrap(),
     };
-    let refused = bench.kernel.apply(&other).await.unwrap_err();
+    let refused = bench.try_apply(other).await.unwrap_err();
     assert!(
         matches!(&refused, KernelError::NotOurs { found, .. } if found.contains("555555555555"))
     );
@@ -114,7 +114,7 @@ live!(
             "link", "property", "add", "dev", "v0", "altname", "nickname",
         ]);
         bench.apply(bench.delete()).await;
-        assert!(bench.kernel.apply(&bench.mtu(1400)).await.is_err());
+        assert!(bench.try_apply(bench.mtu(1400)).await.is_err());
         assert_eq!(link_named(&bench.kernel, "v0").await.mtu, 1500);
     }
 );
@@ -133,12 +133,11 @@ live!(a_half_made_link_is_seen_without_a_mark, async || {
     );
     // Without a mark only the mark can be set.
     assert!(matches!(
-        bench.kernel.apply(&bench.mtu(1400)).await,
+        bench.try_apply(bench.mtu(1400)).await,
         Err(KernelError::NotOurs { .. })
     ));
     let again = bench
-        .kernel
-        .apply(&bench.create())
+        .try_apply(bench.create())
         .await
         .unwrap_err()
         .to_string();
@@ -258,7 +257,7 @@ live!(
             kernel,
             interface: name(""),
         };
-        match bench.kernel.apply(&bench.create()).await {
+        match bench.try_apply(bench.create()).await {
             Ok(()) => assert_eq!(bench.link().await.kind, LinkKind::WireGuard),
             Err(KernelError::Unsupported { missing, .. }) => {
                 assert!(missing.contains("modprobe wireguard"))
@@ -295,10 +294,8 @@ live!(
         let kernel = kernel();
         for (name, (kind, ends), expected) in all {
             let interface = name.parse().unwrap();
-            match kernel
-                .apply(&KernelAction::CreateLink { interface, kind })
-                .await
-            {
+            let create = KernelAction::CreateLink { interface, kind };
+            match kernel.apply(&[&create]).await.remove(0) {
                 Ok(()) => {
                     let link = link_named(&kernel, name).await;
                     let ends = ends.map(|(local, remote)| GreEnds {
@@ -435,7 +432,7 @@ live!(
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let action = listen_on(port.local_addr().unwrap().port());
-        let error = bench.kernel.apply(&action).await.unwrap_err();
+        let error = bench.try_apply(action).await.unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(
             text.contains(&format!("set WireGuard on {}", bench.interface)),

@@ -2,7 +2,7 @@
 # run.sh: every check of the project, one stage after the other, each timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy deny schemas unit live vm demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy deny schemas unit scale live vm demo
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken=
@@ -15,6 +15,8 @@ fmt()    { cargo fmt --all --check; }
 clippy() { cargo clippy --quiet --all-targets -- -D warnings; }
 unit()   { cargo test --quiet --lib --bins --examples --test it && cargo test --quiet --doc; }
 schemas() { tests/check-schemas.sh; }
+# Counts what a start with fifty sessions takes; it measures no time.
+scale()  { cargo build --quiet && tests/lab/scale.sh --counts target/debug/moenet-agent 50; }
 # The program that the other stages have built; the demo by itself makes a release build.
 demo()   { cargo build --quiet && MOENET_AGENT=${MOENET_AGENT:-$PWD/target/debug/moenet-agent} examples/demo.sh; }
 
@@ -99,10 +101,10 @@ causes() {
   for name in $broken; do tests/lab/failures "$name" "$logs/$name"; done | head -n 100
 }
 
-[ $# -gt 0 ] || set -- deps birds fmt clippy deny schemas unit live vm demo
+[ $# -gt 0 ] || set -- deps birds fmt clippy deny schemas unit scale live vm demo
 for name in "$@"; do
   case $name in
-    deps | birds | fmt | clippy | deny | schemas | unit | live | vm | demo) stage "$name" ;;
+    deps | birds | fmt | clippy | deny | schemas | unit | scale | live | vm | demo) stage "$name" ;;
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done

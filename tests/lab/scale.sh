@@ -4,6 +4,8 @@
 #
 #   tests/lab/scale.sh [--soak MINUTES] AGENT [SESSIONS]     here, in namespaces of its own
 #   tests/lab/scale.sh --guest AGENT [SESSIONS]              in the guest of tests/lab/vm, on kernel WireGuard
+#   tests/lab/scale.sh --counts AGENT [SESSIONS]             here, the cold start only: fails when it takes more
+#                                                            operations than are allowed; any build of the agent
 #
 # AGENT is a release build (cargo build --release: target/release/moenet-agent); 1000 sessions unless told, 100
 # in the guest. Here the links are those of wireguard-stand-in: a process of wireguard-go for each session would
@@ -79,6 +81,20 @@ converge() { # start
   row acknowledged "$(since "$1") s" "the Control Plane has every session's report"
 }
 
+# How much a cold start may take: a number, and one for each session.
+ALLOWED="passes:60:0 desired_builds:15:0 netlink_writes:20:13 bird_reloads:7:0 bird_checks:7:0 state_writes:40:7"
+
+counts() {
+  local allowed name fixed each most value failed=0
+  for allowed in $ALLOWED; do
+    IFS=: read -r name fixed each <<<"$allowed"
+    most=$((fixed + each * sessions)) value=$(metric "${name}_total")
+    row "  $name" "$value" "at most $most"
+    [ "$value" -le "$most" ] || failed=1
+  done
+  return $failed
+}
+
 # The first answers of peers set classes of links, which BIRD is told a few times; then nothing is written.
 rest() { # start
   local before after cpu
@@ -109,14 +125,14 @@ soak() { # minutes
   row "  children left behind" "$(ps -o stat= --ppid "$agent" | grep -c Z || true)" "zombies"
 }
 
-measure() { # lab sessions soak
+measure() { # lab sessions soak: minutes, or "counts"
   lab=$1 sessions=$2
   local start bird_dir=$lab/bird fast=
   mkdir -p /run/bird "$bird_dir" "$lab/state"
   echo 'router id 192.0.2.1; protocol device {}' >"$bird_dir/bird.conf"
   bird -f -c "$bird_dir/bird.conf" -s /run/bird/bird.ctl 2>"$lab/bird.log" & bird=$!
   fleet "$lab/fleet" "$sessions"
-  [ "$3" = 0 ] || fast=', syncInterval: 2, meshInterval: 2, birdConfigInterval: 2, heartbeatInterval: 2, metricInterval: 2'
+  [ "$3" = 0 ] || [ "$3" = counts ] || fast=', syncInterval: 2, meshInterval: 2, birdConfigInterval: 2, heartbeatInterval: 2, metricInterval: 2'
   cat >"$lab/config.yaml" <<YAML
 node: {name: jp1}
 controlPlane: {url: "http://127.0.0.1:8080", token: lab-token$fast}
@@ -130,8 +146,10 @@ YAML
   "$lab/moenet-agent" --config "$lab/config.yaml" run 2>"$lab/agent.log" & agent=$!
   row sessions "$sessions"
   converge "$start"
-  rest "$start"
-  [ "$3" = 0 ] || soak "$3"
+  if [ "$3" = counts ]; then counts; else
+    rest "$start"
+    [ "$3" = 0 ] || soak "$3"
+  fi
   kill "$agent" "$bird" "$control_plane"
 }
 
@@ -157,13 +175,14 @@ here() { # agent sessions soak, in namespaces that go away with this process
 
 soak=0
 [ "${1:-}" = --soak ] && { soak=$2; shift 2; }
+[ "${1:-}" = --counts ] && { soak=counts; shift; }
 case ${1:-} in
   ''|-*) if [ "${1:-}" = --guest ] && [ -n "${2:-}" ]; then
       dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
       exec "$dir/vm/vmrun" --mem 3072 --timeout 3000 --copy "$2:/lab/moenet-agent" --copy "$dir/scale.sh:/lab/scale.sh" \
         --env "HOST_SPIN=$(spin)" -- "bash /lab/scale.sh guest ${3:-100}"
     fi
-    sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+    sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
   guest) guest "$2" ;;
   here) here "$2" "$3" "$4" ;;
   *) exec unshare --net --mount --propagation private "$0" here "$1" "${2:-1000}" "$soak" ;;

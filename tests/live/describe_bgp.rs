@@ -125,7 +125,7 @@ fn password_limit_and_missing_bird_are_distinguished() {
         true,
         &[(
             "LimitExceeded",
-            "ipv4: import limit of 1 exceeded (block) → routes above the limit are not accepted; if they are right, \
+            "ipv4: import limit of 1 exceeded (block) → BIRD ignores routes above the limit; if they are correct, \
              raise bgp.importLimit; an override sets spec.bgp.importLimit",
         )],
     );

@@ -111,12 +111,15 @@ impl Classes {
         self.published.lock().classes.clone()
     }
 
+    /// The current classes of the links that have any.
     fn measured(&self) -> BTreeMap<ObjectName, Measured> {
         let links = self.links.lock();
         let classes = links
             .iter()
             .map(|(name, link)| (name.clone(), link.classes()));
-        classes.collect()
+        classes
+            .filter(|(_, classes)| *classes != Measured::default())
+            .collect()
     }
 
     /// Takes the last probes of all links into account, and forgets the other links. Writes the file only if a class
@@ -231,7 +234,8 @@ mod tests {
     fn a_peer_that_is_deaf_to_echoes_has_no_classes() {
         let (classes, name) = (Classes::default(), "wg_1".parse().unwrap());
         assert!(!classes.take(&name, &probe(0, None, 1.0)));
-        assert_eq!(classes.measured()[&name], Measured::default());
+        // Otherwise an answer that comes later would wait for the next change.
+        assert!(classes.measured().is_empty());
     }
 
     #[test]

@@ -66,7 +66,8 @@ impl World {
     /// nothing changes by itself.
     #[track_caller]
     pub(crate) fn wait_measured(&self) {
-        wait_until("every link is measured", 40, || {
+        // A link that answers after all others is classified up to a minute and a half later.
+        wait_until("every link is measured", 100, || {
             let sessions = self.router.bird.folder.join("moenet/sessions");
             let loaded = self.router.inside.try_shell(&format!(
                 "grep -l 'moe_link(0,' {}/*.conf",

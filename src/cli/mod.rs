@@ -279,6 +279,7 @@ impl Arguments {
 
 /// Runs a future to its end.
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    crate::util::task::is_program();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -12,6 +12,8 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether this process is the program, and not a test that links it.
+static IS_PROGRAM: AtomicBool = AtomicBool::new(false);
 /// Whether blocking work on an async worker is an error.
 static CHECKS: AtomicBool = AtomicBool::new(false);
 
@@ -58,10 +60,16 @@ pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Makes [`assert_may_block`] effective in this process from now on, if it is a debug build. For servers, once their tasks
-/// start: a start and a verb of the command line have no other work that they could delay.
+/// Records that this process is the program: a test that serves in its own process blocks workers as it likes.
+pub(crate) fn is_program() {
+    IS_PROGRAM.store(true, Ordering::Relaxed);
+}
+
+/// Makes [`assert_may_block`] effective in this process from now on, if it is a debug build of the program. For servers,
+/// once their tasks start: a start and a verb of the command line have no other work that they could delay.
 pub(crate) fn check_blocking_work() {
-    CHECKS.store(cfg!(debug_assertions), Ordering::Relaxed);
+    let is_checked = cfg!(debug_assertions) && IS_PROGRAM.load(Ordering::Relaxed);
+    CHECKS.store(is_checked, Ordering::Relaxed);
 }
 
 /// Panics if blocking work runs on an async worker.

@@ -22,7 +22,8 @@ use crate::ports::KernelError;
 use crate::util::task::blocking;
 
 impl LinuxKernel {
-    /// Makes the changes of one object in their order, up to the first failure that others depend on.
+    /// Makes the changes of one object in their order, up to the first failure. A failed sysctl does not stop the later
+    /// changes.
     pub(super) async fn run(&self, actions: &[&KernelAction]) -> Vec<Result<(), KernelError>> {
         let mut batch = Batch {
             kernel: self,
@@ -83,7 +84,7 @@ fn setting_of(action: &KernelAction) -> Option<&InterfaceName> {
     }
 }
 
-/// Returns how many of the first actions are made together.
+/// Returns how many of the first actions are made together: at least one, if there is any.
 fn joint(actions: &[&KernelAction]) -> usize {
     let Some(first) = actions.first() else {
         return 0;
@@ -93,12 +94,23 @@ fn joint(actions: &[&KernelAction]) -> usize {
         Some(interface) => setting_of(action) == Some(interface),
         None => is_sysctl(first) && is_sysctl(action),
     };
+    // In one message the kernel brings a link up before it sets the mode of its addresses (`do_setlink`; measured, Linux
+    // 6.18), and would make an address.
+    let is_mode =
+        |action: &&KernelAction| matches!(action, KernelAction::DisableKernelAddresses { .. });
+    let is_up = |action: &KernelAction| matches!(action, KernelAction::SetUp { .. });
     let others = actions.iter().skip(1).take_while(|action| belongs(action));
-    1 + others.count()
+    let count = 1 + others.count();
+    let joined = &actions[..count];
+    let up = joined.iter().position(|action| is_up(action));
+    match up {
+        Some(at) if at > 0 && joined.iter().any(is_mode) => at,
+        _ => count,
+    }
 }
 
-/// The changes of one object. Each link is read before its first change; from then on its index is used, which the
-/// kernel does not reuse while it counts on: a link recreated under this name is not touched.
+/// The changes of one object. Each link is read before its first change; from then on its index is used. The kernel does
+/// not reuse an index, so a link that was recreated under this name is not touched.
 struct Batch<'a> {
     kernel: &'a LinuxKernel,
     links: BTreeMap<InterfaceName, Link>,
@@ -107,18 +119,15 @@ struct Batch<'a> {
 impl Batch<'_> {
     /// Makes joint changes. Returns the results up to the first failure; those of sysctls are all returned.
     async fn take(&mut self, actions: &[&KernelAction]) -> Vec<Result<(), Fault>> {
-        match actions {
-            [KernelAction::SetSysctl { .. }, ..] => self.set_sysctls(actions).await,
-            [first, ..] if setting_of(first).is_some() => self.set(actions).await,
-            _ => match actions.first() {
-                Some(action) => vec![self.take_one(action).await],
-                None => Vec::new(),
-            },
-        }
-    }
-
-    async fn take_one(&mut self, action: &KernelAction) -> Result<(), Fault> {
-        match action {
+        let Some(first) = actions.first() else {
+            return Vec::new();
+        };
+        let done = match first {
+            KernelAction::SetMark { .. }
+            | KernelAction::DisableKernelAddresses { .. }
+            | KernelAction::SetMtu { .. }
+            | KernelAction::SetUp { .. } => return self.set(actions).await,
+            KernelAction::SetSysctl { .. } => return self.set_sysctls(actions).await,
             KernelAction::CreateLink { interface, kind } => self.create(interface, kind).await,
             KernelAction::TryLink { interface, kind } => self.try_link(interface, kind).await,
             KernelAction::RenameLink { interface, uid, to } => {
@@ -129,10 +138,8 @@ impl Batch<'_> {
                 local,
                 remote,
             } => {
-                let kind = NewLink::Gre {
-                    local: *local,
-                    remote: *remote,
-                };
+                let (local, remote) = (*local, *remote);
+                let kind = NewLink::Gre { local, remote };
                 self.set_gre_ends(interface, &kind).await
             }
             KernelAction::ConfigureWireGuard { interface, patch } => {
@@ -148,17 +155,13 @@ impl Batch<'_> {
                 interface,
                 destination,
                 source,
-            } => {
-                let link = self.ours(interface).await?;
-                self.add_route(link.index, *destination, *source).await
-            }
+            } => match self.ours(interface).await {
+                Ok(link) => self.add_route(link.index, *destination, *source).await,
+                Err(fault) => Err(fault),
+            },
             KernelAction::DeleteLink { interface, uid } => self.delete(interface, uid).await,
-            KernelAction::SetMark { .. }
-            | KernelAction::DisableKernelAddresses { .. }
-            | KernelAction::SetMtu { .. }
-            | KernelAction::SetUp { .. } => self.set_joined(&[action]).await,
-            KernelAction::SetSysctl { .. } => self.set_sysctls(&[action]).await.remove(0),
-        }
+        };
+        vec![done]
     }
 
     /// Returns the link, read now or earlier in this batch.
@@ -171,6 +174,12 @@ impl Batch<'_> {
             self.links.insert(interface.clone(), link.clone());
         }
         Ok(found)
+    }
+
+    /// Reads the link again: what follows uses its name, or cannot be undone.
+    async fn find_now(&mut self, interface: &InterfaceName) -> io::Result<Option<Link>> {
+        self.links.remove(interface);
+        self.find(interface).await
     }
 
     async fn existing(&mut self, interface: &InterfaceName) -> io::Result<Link> {
@@ -220,8 +229,7 @@ impl Batch<'_> {
     async fn set(&mut self, actions: &[&KernelAction]) -> Vec<Result<(), Fault>> {
         match self.set_joined(actions).await {
             Ok(()) => actions.iter().map(|_| Ok(())).collect(),
-            Err(fault) if actions.len() == 1 => vec![Err(fault)],
-            Err(_) => {
+            Err(Fault::Io(error)) if actions.len() > 1 && error.raw_os_error().is_some() => {
                 let mut results = Vec::new();
                 for action in actions {
                     let result = self.set_joined(&[action]).await;
@@ -233,6 +241,7 @@ impl Batch<'_> {
                 }
                 results
             }
+            Err(fault) => vec![Err(fault)],
         }
     }
 
@@ -330,6 +339,7 @@ impl Batch<'_> {
         uid: &Uid,
         to: &InterfaceName,
     ) -> Result<(), Fault> {
+        self.links.remove(interface);
         let mut link = self.existing(interface).await?;
         if !link.mark.is(uid) {
             return Err(Fault::not_ours(interface, &link.mark));
@@ -412,6 +422,9 @@ impl Batch<'_> {
         let (kernel, writes) = (self.kernel, &self.kernel.counters.wireguard_writes);
         match link.kind {
             LinkKind::Tun => {
+                // Its socket goes by the name of its link.
+                self.links.remove(interface);
+                self.ours(interface).await?;
                 count(writes);
                 Ok(uapi::set(&kernel.userspace.socket(interface), patch).await?)
             }
@@ -483,6 +496,10 @@ impl Batch<'_> {
 
     /// Sets sysctls, each with its own result.
     async fn set_sysctls(&mut self, actions: &[&KernelAction]) -> Vec<Result<(), Fault>> {
+        // Sysctls go by the name of their link.
+        for interface in actions.iter().filter_map(|action| action.interface()) {
+            self.links.remove(interface);
+        }
         let mut checked = Vec::with_capacity(actions.len());
         for action in actions {
             checked.push(self.settable(action).await);
@@ -515,7 +532,7 @@ impl Batch<'_> {
     }
 
     async fn delete(&mut self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {
-        let Some(link) = self.find(interface).await? else {
+        let Some(link) = self.find_now(interface).await? else {
             return Ok(());
         };
         if !link.mark.is(uid) {
@@ -555,4 +572,46 @@ fn no_driver(kind: &NewLink) -> String {
         NewLink::Gre { .. } => "ip6_gre",
     };
     format!("the kernel has no such links; load its module with `modprobe {module}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Mtu;
+
+    #[test]
+    fn settings_and_sysctls_that_follow_each_other_are_joined() {
+        let interface: InterfaceName = "wg_1".parse().unwrap();
+        let create = KernelAction::CreateLink {
+            interface: interface.clone(),
+            kind: NewLink::WireGuard,
+        };
+        let mark = KernelAction::SetMark {
+            interface: interface.clone(),
+            uid: "a".parse().unwrap(),
+        };
+        let mode = KernelAction::DisableKernelAddresses {
+            interface: interface.clone(),
+        };
+        let mtu = KernelAction::SetMtu {
+            interface: interface.clone(),
+            mtu: Mtu::try_from(1400).unwrap(),
+        };
+        let up = KernelAction::SetUp {
+            interface: interface.clone(),
+        };
+        let sysctl = KernelAction::SetSysctl {
+            interface: Some(interface),
+            key: Sysctl::RpFilter,
+            value: 0,
+        };
+        assert_eq!(joint(&[]), 0);
+        assert_eq!(joint(&[&create, &create]), 1);
+        assert_eq!(joint(&[&mark, &mode, &create]), 2);
+        assert_eq!(joint(&[&mtu, &up, &sysctl, &sysctl]), 2);
+        assert_eq!(joint(&[&sysctl, &sysctl, &up]), 2);
+        // The mode of addresses must be set before the link is up.
+        assert_eq!(joint(&[&mode, &mtu, &up]), 2);
+        assert_eq!(joint(&[&up, &mode]), 2);
+    }
 }

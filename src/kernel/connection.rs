@@ -1,15 +1,25 @@
 //! A netlink connection that is kept, and the end of an answer.
 
 use std::io;
+use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 use rtnetlink::packet_core::NetlinkPayload;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
 
 use crate::intervals::NETLINK_REQUEST;
 
-/// Opens a connection and starts its task.
-type Open<H> = fn() -> io::Result<(H, AbortHandle)>;
+/// Opens a connection and starts its task, on the thread for connections.
+type Open<H> = fn(&'static Runtime) -> io::Result<(H, AbortHandle)>;
+
+/// The thread of the connections. The kernel works on a request while it is sent, and waits then for links that are
+/// being deleted: 0.1 s each. No task of the agent waits with it.
+static THREAD: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("netlink");
+    builder.enable_io().build()
+});
 
 /// A connection that is opened with the first request and again after it has failed.
 pub(super) struct Connection<H> {
@@ -51,7 +61,12 @@ impl<H: Clone> Connection<H> {
         {
             return Ok(handle.clone());
         }
-        let (handle, task) = (self.open)()?;
+        let runtime = match &*THREAD {
+            Ok(runtime) => runtime,
+            Err(error) => return Err(error.kind().into()),
+        };
+        let _entered = runtime.enter();
+        let (handle, task) = (self.open)(runtime)?;
         *live = Some((handle.clone(), task));
         Ok(handle)
     }
@@ -67,6 +82,9 @@ impl<H: Clone> Connection<H> {
     pub(super) fn abort(&self) {
         if let Some((_, task)) = &*self.live.lock() {
             task.abort();
+            while !task.is_finished() {
+                std::thread::yield_now();
+            }
         }
     }
 

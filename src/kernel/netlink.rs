@@ -14,6 +14,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::route::RouteMessage;
+use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
 use super::connection::{Connection, answered, ended};
@@ -41,7 +42,7 @@ impl Default for Netlink {
     }
 }
 
-fn open() -> io::Result<(Handle, AbortHandle)> {
+fn open(runtime: &Runtime) -> io::Result<(Handle, AbortHandle)> {
     // With strict checking (since Linux 4.20) the kernel itself selects the few requested routes;
     // a router with a full Internet table has a million others.
     let (mut connection, handle, _) =
@@ -49,7 +50,7 @@ fn open() -> io::Result<(Handle, AbortHandle)> {
     // Without these the end of an answer and the end of a failing connection look the same.
     connection.set_forward_ack(true);
     connection.set_forward_done(true);
-    Ok((handle, tokio::spawn(connection).abort_handle()))
+    Ok((handle, runtime.spawn(connection).abort_handle()))
 }
 
 /// The network namespace, as messages.

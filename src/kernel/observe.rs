@@ -96,8 +96,17 @@ async fn ask_kernel(
     links: Vec<(InterfaceName, u32)>,
 ) -> Vec<(InterfaceName, Answer)> {
     let mut answers = Vec::with_capacity(links.len());
+    let mut is_late = false;
     for (name, index) in links {
-        let answer = answer(&name, devices.get(index).await);
+        // A kernel that does not answer is not asked about each link in turn.
+        let reply = match is_late {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => devices.get(index).await,
+        };
+        is_late |= reply
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+        let answer = answer(&name, reply);
         answers.push((name, answer));
     }
     answers

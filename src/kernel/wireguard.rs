@@ -20,6 +20,9 @@ use netlink_packet_wireguard::{
 use rtnetlink::packet_core::{
     Emitable as _, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
+use rustix::io::Errno;
+use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
 
 use super::connection::{Connection, answered, ended};
 use crate::model::{Port, PresharedKey, PublicKey};
@@ -45,12 +48,12 @@ impl Default for Devices {
     }
 }
 
-fn open() -> io::Result<(GenetlinkHandle, tokio::task::AbortHandle)> {
+fn open(runtime: &Runtime) -> io::Result<(GenetlinkHandle, AbortHandle)> {
     let (mut connection, handle, _) = genetlink::new_connection()?;
     // Without these the end of an answer and the end of a failing connection look the same.
     connection.set_forward_ack(true);
     connection.set_forward_done(true);
-    Ok((handle, tokio::spawn(connection).abort_handle()))
+    Ok((handle, runtime.spawn(connection).abort_handle()))
 }
 
 impl Devices {
@@ -83,8 +86,21 @@ impl Devices {
     ) -> io::Result<Vec<WireguardMessage>> {
         let message = WireguardMessage { cmd, attributes };
         let request = NetlinkMessage::from(GenlMessage::from_payload(message));
-        let converse = |handle| converse(handle, request, flags);
-        self.connection.exchange(converse).await
+        let again = request.clone();
+        let exchanged = self
+            .connection
+            .exchange(|handle| converse(handle, request, flags));
+        match exchanged.await {
+            // The module was loaded again, and has another number than this connection knows.
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
+                self.connection.disconnect();
+                let exchanged = self
+                    .connection
+                    .exchange(|handle| converse(handle, again, flags));
+                exchanged.await
+            }
+            exchanged => exchanged,
+        }
     }
 }
 

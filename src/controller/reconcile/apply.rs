@@ -67,7 +67,10 @@ async fn run_kernel(
                 taken.push(step.to_string());
             }
             Some(Err(error)) => failed(ctx, subject, step, error)?,
-            None => break,
+            None => {
+                let missing = format!("the kernel returned no result for: {}", step.action);
+                return Err(Trouble::Kernel(missing));
+            }
         }
     }
     Ok(())

@@ -88,7 +88,7 @@ fn read_directory(
         {
             let strange = root.join(&path);
             seen.note(&strange);
-            let read = file::read(&strange, MAX_BYTES);
+            let read = seen.check(file::read(&strange, MAX_BYTES));
             keep_strange(live, path, read);
             continue;
         }

@@ -1,6 +1,6 @@
 //! What all file operations of the committer share: reading and errors.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::ReadDir;
 use std::io;
@@ -16,32 +16,49 @@ pub(super) const MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// The files and folders of one reading, each with its stamp from before it was read: a later reading is needed only
 /// once one of them has changed.
 #[derive(Debug, Default)]
-pub(super) struct Seen(RefCell<BTreeMap<PathBuf, Option<Stamp>>>);
+pub(super) struct Seen {
+    stamps: RefCell<BTreeMap<PathBuf, Option<Stamp>>>,
+    /// Whether something could not be read: the next reading tries again.
+    is_incomplete: Cell<bool>,
+}
 
 impl Seen {
     /// Records a file or folder that is about to be read.
     pub(super) fn note(&self, path: &Path) {
         let stamp = Stamp::at(path);
-        self.0.borrow_mut().insert(path.to_owned(), stamp);
+        self.stamps.borrow_mut().insert(path.to_owned(), stamp);
+    }
+
+    /// Records the error of a reading, unless it is that nothing is there.
+    pub(super) fn check<T>(&self, read: io::Result<T>) -> io::Result<T> {
+        let is_failure = |error: &io::Error| error.kind() != io::ErrorKind::NotFound;
+        if read.as_ref().is_err_and(is_failure) {
+            self.is_incomplete.set(true);
+        }
+        read
     }
 
     /// As [`read_file`], recorded.
     pub(super) fn read_file(&self, path: &Path) -> Result<Option<String>, CommitError> {
         self.note(path);
-        read_file(path)
+        let read = read_file(path);
+        self.is_incomplete
+            .set(self.is_incomplete.get() || read.is_err());
+        read
     }
 
     /// Lists a folder, recorded.
     pub(super) fn read_dir(&self, path: &Path) -> io::Result<ReadDir> {
         self.note(path);
-        fs::read_dir(path)
+        self.check(fs::read_dir(path))
     }
 
-    /// Returns the stamps, if any later change must change one of them.
+    /// Returns the stamps, if everything was read and any later change must change one of them.
     pub(super) fn settled(self) -> Option<BTreeMap<PathBuf, Option<Stamp>>> {
-        let stamps = self.0.into_inner();
+        let stamps = self.stamps.into_inner();
         let mut found = stamps.values().flatten();
-        found.all(Stamp::is_settled).then_some(stamps)
+        let is_settled = !self.is_incomplete.get() && found.all(Stamp::is_settled);
+        is_settled.then_some(stamps)
     }
 }
 

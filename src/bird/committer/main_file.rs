@@ -101,8 +101,8 @@ pub(super) fn sources(directory: &Path, seen: &Seen) -> Vec<Source> {
 /// Reads a file and those that it includes. Returns whether it reaches the agent's tree.
 fn follow(root: &Path, path: &Path, depth: usize, seen: &Seen, found: &mut Vec<Source>) -> bool {
     seen.note(path);
-    let is_readable =
-        fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.len() <= LARGEST);
+    let facts = seen.check(fs::metadata(path));
+    let is_readable = facts.is_ok_and(|facts| facts.is_file() && facts.len() <= LARGEST);
     if !is_readable || found.len() >= MOST_FILES {
         return false;
     }

@@ -1,13 +1,12 @@
 //! Stages a whole tree next to the live one, and checks it with BIRD's parser.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::{Seen, failed};
 use super::{disk, main_file, operator};
 use crate::bird::check::Checker;
-use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, fragment_path, generation_text};
+use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, generation_text};
 use crate::observed::bird::{Diagnostic, LiveTree, MainFile, Tree, mark};
 use crate::ports::{CheckError, CommitError};
 use crate::util::fs;
@@ -87,11 +86,10 @@ impl Stage {
         checker: &Checker,
     ) -> Result<Vec<Diagnostic>, StageError> {
         let (stage, wanted, main) = (self.clone(), tree.clone(), live.main.clone());
-        let live_files = unchanged(tree, live);
         let is_in_use = live.in_use().is_some();
         let write = move || {
             let place = stage.place(is_in_use)?;
-            stage.write(&place.path, &wanted, &live_files, &main)?;
+            stage.write(&place.path, &wanted, &main)?;
             Ok::<_, CommitError>(place)
         };
         let place = blocking(write).await?;
@@ -114,19 +112,10 @@ impl Stage {
         }
     }
 
-    fn write(
-        &self,
-        stage: &Path,
-        tree: &Tree,
-        live_files: &BTreeSet<String>,
-        main: &MainFile,
-    ) -> Result<(), CommitError> {
+    fn write(&self, stage: &Path, tree: &Tree, main: &MainFile) -> Result<(), CommitError> {
         clear(stage)?;
         disk::create_directories(&stage.join(SESSIONS), self.group)?;
         for (path, text) in tree.files() {
-            if live_files.contains(&path) && self.link(stage, &path) {
-                continue;
-            }
             self.write_file(&stage.join(path), &mark::marked(text, None))?;
         }
         for (path, text) in &tree.foreign {
@@ -159,12 +148,6 @@ impl Stage {
         staged
     }
 
-    /// Stages a live file without a copy of it. Returns whether that is possible: not on every file system, and not
-    /// across two.
-    fn link(&self, stage: &Path, path: &str) -> bool {
-        fs::hard_link(self.directory.join(path), stage.join(path)).is_ok()
-    }
-
     fn write_file(&self, path: &Path, text: &str) -> Result<(), CommitError> {
         if let Some(parent) = path.parent() {
             disk::create_directories(parent, self.group)?;
@@ -187,16 +170,6 @@ impl Stage {
         what.message = what.message.replace(&stage, &live);
         (path, what)
     }
-}
-
-/// Returns the live session files that a tree does not change.
-fn unchanged(tree: &Tree, live: &LiveTree) -> BTreeSet<String> {
-    let same = tree
-        .fragments
-        .iter()
-        .filter(|(name, text)| live.tree.fragments.get(*name) == Some(*text));
-    let paths = same.map(|(name, _)| fragment_path(name));
-    paths.filter(|path| !live.edited.contains(path)).collect()
 }
 
 fn clear(stage: &Path) -> Result<(), CommitError> {

@@ -49,8 +49,8 @@ pub(crate) struct Commit(Option<Arc<(Work, Mutex<State>)>>);
 enum State {
     /// BIRD works on it.
     Running,
-    /// It has ended, and no run has taken its result yet.
-    Ended(Committed),
+    /// It ended at this time, and no run has taken its result yet.
+    Ended(Committed, Instant),
     Over,
 }
 
@@ -62,7 +62,8 @@ impl Commit {
     /// Keeps the result for the next run of the key, which reads it back. `None`: the task panicked.
     pub(crate) fn end(&self, committed: Option<Committed>) {
         if let Some(commit) = &self.0 {
-            *commit.1.lock() = committed.map_or(State::Over, State::Ended);
+            let ended = |committed| State::Ended(committed, Instant::now());
+            *commit.1.lock() = committed.map_or(State::Over, ended);
         }
     }
 
@@ -72,12 +73,12 @@ impl Commit {
         (!matches!(*state.lock(), State::Over)).then_some(work)
     }
 
-    /// Takes the result of a commit that has ended.
-    pub(super) fn take(&self) -> Option<(Work, Committed)> {
+    /// Takes the result of a commit that had ended when the observation began, which so reads it back.
+    pub(super) fn take(&self, seen: Instant) -> Option<(Work, Committed)> {
         let (work, state) = &**self.0.as_ref()?;
         let mut state = state.lock();
         match std::mem::replace(&mut *state, State::Over) {
-            State::Ended(committed) => Some((work.clone(), committed)),
+            State::Ended(committed, at) if at <= seen => Some((work.clone(), committed)),
             other => {
                 *state = other;
                 None

@@ -209,7 +209,7 @@ async fn advance(
         Ok(planned) => apply::without_unsettable(ctx, planned),
         Err(refusal) => return Ok(Advance::end(ctx, subject, progress, look, Err(refusal))),
     };
-    progress.take_commit(&planned);
+    progress.take_commit(&planned, seen.begun);
     let part = progress.next(&planned, subject.kind == Kind::Node);
     let part = part.filter(|_| !subject.hands_off);
     if part.is_some() && progress.beginning.is_none() {

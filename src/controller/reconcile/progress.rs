@@ -65,8 +65,8 @@ pub(crate) struct Progress {
 impl Progress {
     /// Takes the result of a commit that has ended. A failure of other steps than those that are planned now, such as
     /// of an older text, says nothing about the object.
-    pub(super) fn take_commit(&mut self, planned: &Plan) {
-        let Some((work, committed)) = self.commit.take() else {
+    pub(super) fn take_commit(&mut self, planned: &Plan, seen: Instant) {
+        let Some((work, committed)) = self.commit.take(seen) else {
             return;
         };
         let is_same = work.is_of(bird_steps(planned));

@@ -230,13 +230,23 @@ impl Store {
     }
 
     /// As [`Self::read_applied`], for many objects.
-    pub fn read_all_applied<K: Ord>(
+    pub fn read_all_applied<K: Ord + Clone>(
         &self,
         objects: Vec<(K, Kind, ObjectName)>,
     ) -> BTreeMap<K, AppliedDocument> {
+        let read_at = |is_moved| {
+            let read = |(key, kind, name): &(K, Kind, ObjectName)| {
+                Some((key.clone(), self.read_applied_at(*kind, name, is_moved)?))
+            };
+            objects.iter().filter_map(read).collect()
+        };
         let is_moved = self.moved().is_some();
-        let read = |(key, kind, name)| Some((key, self.read_applied_at(kind, &name, is_moved)?));
-        objects.into_iter().filter_map(read).collect()
+        let records = read_at(is_moved);
+        // Git may have moved the tree meanwhile.
+        match !is_moved && self.moved().is_some() {
+            true => read_at(true),
+            false => records,
+        }
     }
 
     fn read_applied_at(

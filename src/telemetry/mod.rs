@@ -23,10 +23,6 @@ use crate::model::ErrorClass;
 use sink::Sink;
 pub use sink::{loses_lines, lost_lines};
 
-/// The file watcher warns of each watch that ended with its folder, in words that no operator can act on; the
-/// agent itself reports problems of the state directory.
-const QUIET: &str = "notify=error";
-
 /// The log of this process.
 struct Running {
     sink: Sink,
@@ -42,7 +38,7 @@ pub fn start(log: &Log) {
     let sink = Sink::start(log.format);
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| of_level(&log.level))
-        .unwrap_or_else(|_| EnvFilter::new(format!("info,{QUIET}")));
+        .unwrap_or_else(|_| EnvFilter::new("info"));
     // Colours are for terminals: not for a file, a pipe or the journal.
     let colour = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -86,7 +82,7 @@ pub fn flush() {
 }
 
 fn of_level(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    EnvFilter::try_new(format!("{level},{QUIET}"))
+    EnvFilter::try_new(level)
 }
 
 /// Logs a panic as one line. The hook of the standard library would wait for a reader of standard error.

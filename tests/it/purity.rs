@@ -340,3 +340,10 @@ fn source_reader_ignores_comments_and_tests() {
     assert!(!source.names("rand::"));
     assert!(source.names("brand::"));
 }
+
+/// Lines of the crate `log` can hold whole netlink messages, and so keys.
+#[test]
+fn no_line_of_another_log_reaches_ours() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    assert!(!lock.contains("name = \"tracing-log\""));
+}

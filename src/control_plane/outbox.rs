@@ -188,8 +188,9 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Processes the statuses of a list. Does not block. If the Control Plane changed a status to another than the acknowledged one, the
-    /// same report is sent again at once. If it acknowledged the report and did not change what it lists, later and later.
+    /// Processes the statuses of a list; does not block. If the Control Plane changed a status to another than the
+    /// acknowledged one, the same report is sent again at once. If it acknowledged a report and lists the former status
+    /// still, the report is sent again after a wait, which doubles each time.
     pub fn listed(&self, statuses: BTreeMap<Uid, WireStatus>) {
         let memory = &mut *self.memory.lock();
         let before = std::mem::replace(&mut memory.listed, statuses);

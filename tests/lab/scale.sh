@@ -151,6 +151,8 @@ YAML
     [ "$3" = 0 ] || soak "$3"
   fi
   kill "$agent" "$bird" "$control_plane"
+  # The agent ends once its commits to the history have.
+  wait "$agent" "$bird" "$control_plane" || true
 }
 
 guest() { # sessions

@@ -39,14 +39,8 @@ struct Entry {
     running: bool,
     /// Number of consecutive probes without a reply.
     silences: u32,
-}
-
-impl Entry {
-    /// Returns whether the target has answered, or was silent more than once: a tunnel may come up after its first
-    /// probe.
-    fn is_probed(&self) -> bool {
-        self.last.is_some_and(|probe| probe.rtt_ms.is_some()) || self.silences > 1
-    }
+    /// Whether the target has answered, or was silent more than once: a tunnel may come up after its first probe.
+    is_probed: bool,
 }
 
 impl Prober {
@@ -86,6 +80,7 @@ impl Prober {
                     due,
                     running: false,
                     silences: 0,
+                    is_probed: false,
                 };
                 due += PROBE_STAGGER;
                 entry
@@ -107,7 +102,7 @@ impl Prober {
     /// Returns whether the target has answered, or was silent more than once.
     pub fn is_probed(&self, target: &Target) -> bool {
         let targets = self.shared.targets.lock();
-        targets.get(target).is_some_and(Entry::is_probed)
+        targets.get(target).is_some_and(|entry| entry.is_probed)
     }
 
     /// Waits until targets have answered for the first time, or again after they were silent, and all are
@@ -212,8 +207,9 @@ fn record(
     } else {
         0
     };
+    entry.is_probed |= !silent || entry.silences > 1;
     entry.due = Instant::now() + pause(entry, before.is_none(), interval);
-    if shared.news.load(Ordering::Relaxed) && targets.values().all(Entry::is_probed) {
+    if shared.news.load(Ordering::Relaxed) && targets.values().all(|entry| entry.is_probed) {
         shared.news.store(false, Ordering::Relaxed);
         shared.answered.notify_one();
     }

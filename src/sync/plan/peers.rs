@@ -29,13 +29,14 @@ pub fn plan_peers<S: PeerSpec>(
             continue;
         }
         let key = (S::KIND, name.clone());
-        let in_force = snapshot
+        let applied = snapshot
             .applied
             .get(&key)
             .map_or(0, |stored| stored.document.metadata.generation);
+        // The uid marks the link, so the folder's name cannot change any more.
         let uid = derived(S::KIND.folder(), node_id);
         let existing = slot.and_then(synced);
-        let document = updated(name, uid, spec.clone(), existing, in_force, snapshot);
+        let document = updated(name, uid, spec.clone(), existing, applied, snapshot);
         changes.extend(document.map(|document| Change::Write(Box::new(document))));
     }
     if listing.complete {

@@ -33,7 +33,7 @@ fn operator_causes_come_first_and_end_when_withdrawn() {
         true,
         &[(
             "Drained",
-            "drained (graceful shutdown, RFC 8326): its bgp.drained is true → set bgp.drained: false to end it; an \
+            "drained (graceful shutdown, RFC 8326): its bgp.drained is true → set bgp.drained: false to end the drain; an \
              override sets spec.bgp.drained",
         )],
     );

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tracing::{info, warn};
+use tracing::info;
 use wireguard_control::Key;
 
 use crate::model::{Invalid, PrivateKey, PublicKey};
@@ -86,17 +86,13 @@ pub fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
     if key.is_zero() {
         return Err(not_a_key(Invalid::new("a key of zeros means no key")));
     }
-    warn_if_readable_by_others(path);
     Ok(Some(key))
 }
 
-fn warn_if_readable_by_others(path: &Path) {
-    let mode = fs::metadata(path).map_or(0, |facts| facts.permissions().mode());
-    if mode & 0o077 != 0 {
-        let mode = format!("{:o}", mode & 0o7777);
-        let path = path.display();
-        warn!(%path, %mode, "other users may read this WireGuard private key; run `chmod 600 {path}`");
-    }
+/// Returns the file's mode in octal if other users may read the key.
+pub(crate) fn mode_for_others(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o077 != 0).then(|| format!("{:o}", mode & 0o7777))
 }
 
 fn write_new(path: &Path, key: &PrivateKey) -> io::Result<()> {

@@ -20,6 +20,7 @@ use crate::observed::kernel::KernelView;
 use crate::store::Store;
 use crate::telemetry::{chain, failed};
 use crate::util::fs;
+use crate::util::notices::Notices;
 use crate::util::task::blocking;
 
 /// File with the public key, below the state directory.
@@ -35,6 +36,8 @@ pub(crate) struct KeyFile {
     state: Mutex<State>,
     /// Signals another key, or another state of its file.
     changed: Notify,
+    /// The mode of a file that other users may read.
+    exposed: Notices,
 }
 
 #[derive(Debug)]
@@ -76,11 +79,21 @@ impl KeyFile {
             copied: None,
             doubtful: false,
         };
-        Self {
+        let file = Self {
             path,
             store,
             state: Mutex::new(state),
             changed: Notify::new(),
+            exposed: Notices::default(),
+        };
+        file.warn_if_exposed();
+        file
+    }
+
+    fn warn_if_exposed(&self) {
+        let path = self.path.display();
+        for mode in self.exposed.news(keys::mode_for_others(&self.path)).new {
+            warn!(%path, %mode, "other users may read this WireGuard private key; run `chmod 600 {path}`");
         }
     }
 
@@ -162,6 +175,7 @@ impl KeyFile {
     /// Reads the file again. Returns whether the key in use changed, or the directory is no longer a copy. Blocks.
     fn look(&self) -> bool {
         let found = keys::load(&self.path);
+        self.warn_if_exposed();
         let mut state = self.state.lock();
         let settled = state.copied.is_some() && matches!(self.store.kept(FILE), Ok(None));
         if settled {

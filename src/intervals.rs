@@ -67,6 +67,13 @@ pub(crate) const STOP_COMMITS: Duration = Duration::from_secs(5);
 pub(crate) const ONCE_COMMITS: Duration = Duration::from_secs(15);
 /// Limit of the wait for the first world at the start.
 pub(crate) const START_FIRST_WORLD: Duration = Duration::from_secs(5);
+/// Interval at which the service manager gets the counts, if they changed, and the watchdog is fed; a short
+/// `WatchdogSec=` shortens it.
+pub(crate) const SERVICE_STATUS: Duration = Duration::from_secs(5);
+/// Interval at which the agent checks whether it is ready, for the service manager.
+pub(crate) const SERVICE_READY_POLL: Duration = Duration::from_millis(100);
+/// Limit of one message to the service manager.
+pub(crate) const SERVICE_MESSAGE: Duration = Duration::from_secs(1);
 /// Shortest interval between two reactions to changes of the agent's table in nftables.
 pub(crate) const FIREWALL_QUIET: Duration = Duration::from_millis(500);
 /// Interval at which a single pass without the daemon checks whether the state directory is quiet.

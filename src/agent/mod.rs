@@ -6,10 +6,12 @@
 //! | `tasks` | starts and watches the long-lived tasks |
 //! | `signals`, `reload` | SIGTERM and SIGHUP; reloads of the configuration and its files |
 //! | `lost` | waits for the state directory |
+//! | `service_manager` | readiness, counts and the watchdog, for systemd |
 
 mod build;
 mod lost;
 mod reload;
+mod service_manager;
 mod signals;
 mod tasks;
 
@@ -24,6 +26,7 @@ pub(crate) use build::start_problems;
 pub use build::{BuildError, Parts};
 pub use signals::Signals;
 
+use service_manager::ServiceManager;
 use tasks::{Ended, Tasks};
 
 use crate::config::Config;
@@ -66,10 +69,13 @@ const WORKING: [&str; 11] = [
 /// makes valid. The Control Plane, DNS, BIRD, a missing key and the local API's address never
 /// prevent a start. Later: the end of a task.
 pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError> {
+    let manager = Arc::new(ServiceManager::default());
     if let Err(missing) = Missing::look(&config).await {
         let stop = CancellationToken::new();
+        let status = format!("waiting for the state directory: {missing}");
         let back = tokio::select! {
             back = lost::wait(&config, missing, &stop) => back,
+            () = manager.waits(status) => false,
             () = signals.stopped() => false,
         };
         if !back {
@@ -77,7 +83,6 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
         }
     }
     let parts = Arc::new(Parts::build(config).await?);
-    let api = parts.api();
     info!(router = %parts.config.node.name, version = VERSION, commit = COMMIT, "starting");
     check_blocking_work();
     begin_key(&parts).await;
@@ -87,8 +92,14 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
 
     tasks.spawn(
         "signals",
-        reload::signals(Arc::clone(&parts), signals, stop.clone()),
+        reload::signals(
+            (Arc::clone(&parts), Arc::clone(&manager)),
+            signals,
+            stop.clone(),
+        ),
     );
+    let reports = Arc::clone(&manager).run(Arc::clone(&parts.context), stop.clone());
+    tasks.spawn("service-manager", reports);
     tasks.spawn(
         "journal",
         record_changes(
@@ -99,25 +110,26 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
         ),
     );
     converge(&parts, &mut tasks, &stop).await;
-    tasks.spawn(
-        "local-api",
-        after_first_world(
-            &parts,
-            http::listen(Arc::clone(&parts.context), api, stop.clone()),
-        ),
-    );
-    let files = reload::files(Arc::clone(&parts), stop.clone());
-    tasks.spawn("token-files", files);
-    if let Some(sync) = parts.sync.clone() {
-        tasks.spawn("control-plane", sync.run(stop.clone()));
-    }
+    serve(&parts, &mut tasks, &stop);
 
     let early = tokio::select! {
         biased;
         () = stop.cancelled() => None,
         ended = tasks.ended() => Some(ended),
     };
+    manager.stopping().await;
     end(&parts, &mut tasks, (&stop, &stopped), early).await
+}
+
+/// Starts the tasks that talk to operators and the Control Plane.
+fn serve(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
+    let api = http::listen(Arc::clone(&parts.context), parts.api(), stop.clone());
+    tasks.spawn("local-api", after_first_world(parts, api));
+    let files = reload::files(Arc::clone(parts), stop.clone());
+    tasks.spawn("token-files", files);
+    if let Some(sync) = parts.sync.clone() {
+        tasks.spawn("control-plane", sync.run(stop.clone()));
+    }
 }
 
 /// The first write of a start: everything that can refuse the start has been checked.

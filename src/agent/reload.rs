@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Parts;
+use super::service_manager::ServiceManager;
 use super::signals::{Asked, Signals};
 use crate::config::{Config, TokenNews, TokenSource};
 use crate::controller::Convenience;
@@ -19,11 +20,19 @@ use crate::util::task::blocking;
 use crate::wire::Call;
 
 /// Handles signals until the agent stops.
-pub(super) async fn signals(parts: Arc<Parts>, mut signals: Signals, stop: CancellationToken) {
+pub(super) async fn signals(
+    (parts, manager): (Arc<Parts>, Arc<ServiceManager>),
+    mut signals: Signals,
+    stop: CancellationToken,
+) {
     loop {
         match signals.next().await {
             Asked::Stop => return stop.cancel(),
-            Asked::Reload => reload(&parts).await,
+            Asked::Reload => {
+                manager.reloading().await;
+                reload(&parts).await;
+                manager.reloaded().await;
+            }
         }
     }
 }

@@ -36,9 +36,13 @@ impl Tasks {
     ) {
         debug!(task = name, "task started");
         let task = self.set.spawn(async move {
+            // Pinned outside, so that a task that hangs keeps what it holds.
+            let mut work = std::pin::pin!(work);
             tokio::select! {
-                () = work => {}
-                () = end_for_a_test(name) => {}
+                () = &mut work => {}
+                hangs = fault_for_a_test(name) => if hangs {
+                    std::future::pending().await
+                }
             }
         });
         self.names.insert(task.id(), name);
@@ -106,15 +110,20 @@ fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// In a debug build, `MOENET_AGENT_END_TASK=NAME` makes the task of that name panic a second after
-/// its start, and `NAME:return` makes it end.
-async fn end_for_a_test(name: &str) {
+/// its start, `NAME:return` makes it end, and `NAME:hang` makes it do nothing from then on. Returns whether to hang.
+async fn fault_for_a_test(name: &str) -> bool {
     let asked = std::env::var("MOENET_AGENT_END_TASK").unwrap_or_default();
     let (task, way) = asked.split_once(':').unwrap_or((&asked, "panic"));
     if !cfg!(debug_assertions) || task != name {
         return std::future::pending().await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
+    if way == "hang" {
+        warn!(task = name, "task hangs, as MOENET_AGENT_END_TASK asks");
+        return true;
+    }
     assert!(way == "return", "asked for by MOENET_AGENT_END_TASK");
+    false
 }
 
 #[cfg(test)]

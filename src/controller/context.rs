@@ -21,7 +21,7 @@ use super::sysctls::Sysctls;
 use super::taken::{Taken, TakenStep};
 use super::turns::Turns;
 use super::world::{HeldChange, World};
-use crate::document::{ConditionType, StatusBody};
+use crate::document::{ConditionType, Phase, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;
 use crate::model::{Endpoint, Host, ObjectKey, Uid};
@@ -194,6 +194,15 @@ impl Board {
     /// Returns every status.
     pub fn all(&self) -> BTreeMap<ObjectKey, StatusBody> {
         self.0.lock().clone()
+    }
+
+    /// Returns the phase of every object.
+    pub fn phases(&self) -> Vec<(ObjectKey, Phase)> {
+        let board = self.0.lock();
+        let phases = board
+            .iter()
+            .map(|(key, status)| (key.clone(), status.phase));
+        phases.collect()
     }
 
     /// Returns the status of one object.

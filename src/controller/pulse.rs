@@ -16,6 +16,8 @@ pub struct Pulse(Mutex<State>);
 struct State {
     /// Time at which a run ended, or the runner had nothing to do.
     last: Instant,
+    /// Whether a run has ended.
+    has_run: bool,
     running: BTreeMap<ObjectKey, Instant>,
     passes: u64,
     plans: u64,
@@ -26,6 +28,7 @@ impl Default for Pulse {
     fn default() -> Self {
         Self(Mutex::new(State {
             last: Instant::now(),
+            has_run: false,
             running: BTreeMap::new(),
             passes: 0,
             plans: 0,
@@ -56,6 +59,12 @@ impl Pulse {
         let mut state = self.0.lock();
         state.running.remove(key);
         state.last = Instant::now();
+        state.has_run = true;
+    }
+
+    /// Returns whether a run has ended since the start.
+    pub fn has_run(&self) -> bool {
+        self.0.lock().has_run
     }
 
     /// Records how often the desired state was built.
@@ -69,11 +78,16 @@ impl Pulse {
     }
 
     /// Records a tick: a runner without runs has finished its pass.
-    pub(super) fn tick(&self) {
+    pub(crate) fn tick(&self) {
         let mut state = self.0.lock();
         if state.running.is_empty() {
             state.last = Instant::now();
         }
+    }
+
+    /// Returns the time at which a run ended or the runner had nothing to do.
+    pub fn progress(&self) -> Instant {
+        self.0.lock().last
     }
 
     /// Returns the time since a run ended or the runner had nothing to do.

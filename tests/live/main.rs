@@ -62,6 +62,7 @@ mod roa;
 mod rollback;
 mod rpki_names;
 mod secrets;
+mod service_manager;
 mod shapes;
 mod strangers;
 mod supervision;

@@ -44,7 +44,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests block"))]
 
-pub mod agent;
+pub(crate) mod agent;
 pub mod bird;
 pub mod cli;
 pub mod config;
@@ -67,7 +67,7 @@ pub mod render;
 pub mod sources;
 pub mod status;
 pub mod store;
-pub mod sync;
-pub mod telemetry;
+pub(crate) mod sync;
+pub(crate) mod telemetry;
 mod util;
 pub mod wire;

@@ -40,7 +40,6 @@ pub enum BuildError {
     /// The Control Plane's URL or token.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The outbox.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
     /// The local API.
@@ -62,7 +61,6 @@ pub struct Parts {
     pub live: Arc<LiveConfig>,
     /// The token for the Control Plane.
     pub token: TokenSource,
-    /// The token for the local API.
     pub api_token: TokenSource,
     /// Shared context of the reconciles.
     pub context: Arc<Context>,
@@ -88,7 +86,6 @@ pub struct Parts {
     pub requests: Arc<Requests>,
     /// Counters of the kernel's writes.
     pub kernel_counters: Arc<KernelCounters>,
-    /// Start time of the agent.
     pub started: Instant,
 }
 

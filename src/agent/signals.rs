@@ -16,7 +16,6 @@ pub struct Signals {
 pub(super) enum Asked {
     /// An orderly shutdown.
     Stop,
-    /// A reload of the configuration.
     Reload,
 }
 

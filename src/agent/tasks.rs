@@ -23,7 +23,6 @@ pub(super) struct Tasks {
 #[derive(Debug)]
 pub(super) struct Ended {
     name: &'static str,
-    /// The message of its panic.
     panic: Option<String>,
 }
 

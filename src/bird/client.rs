@@ -19,8 +19,8 @@ use crate::intervals::BIRD_COMMAND;
 use crate::model::RoaTable;
 use crate::observed::bird::framing::{Decoder, FramingError};
 use crate::observed::bird::{
-    BirdName, ConfigureStatus, Protocol, Reply, Status, Symbol, Version, babel, protocols, roa,
-    status, text,
+    BirdName, ConfigureStatus, Protocol, Reply, Symbol, Version, babel, protocols, roa, status,
+    text,
 };
 use crate::ports::BirdError;
 
@@ -113,14 +113,6 @@ impl Client {
         })
     }
 
-    /// `show status`.
-    ///
-    /// # Errors
-    /// Any [`BirdError`].
-    pub async fn status(&self) -> Result<Status, BirdError> {
-        Ok(status::parse(&self.run(&Command::ShowStatus).await?))
-    }
-
     /// Returns the version of the running daemon.
     ///
     /// # Errors
@@ -170,16 +162,6 @@ impl Client {
         }
     }
 
-    /// Returns the number of routes in a table.
-    ///
-    /// # Errors
-    /// Any [`BirdError`]; `Refused` if there is no such table.
-    pub async fn route_count(&self, table: Symbol) -> Result<u64, BirdError> {
-        let command = Command::ShowRouteCount(table);
-        let reply = self.run(&command).await?;
-        status::parse_route_count(&reply).ok_or_else(|| unexpected(&command, &reply))
-    }
-
     /// Returns the ROAs in BIRD's tables that did not come from the agent's cached table: those of the RPKI servers and
     /// those of an operator's templates. [`MAX_REPLY`](crate::observed::bird::framing::MAX_REPLY) limits them to about 160 000 per
     /// family.
@@ -211,14 +193,6 @@ impl Client {
         self.run(&Command::Restart(name)).await.map(drop)
     }
 
-    /// Disables one protocol, until the next successful `configure`.
-    ///
-    /// # Errors
-    /// Any [`BirdError`]; `Refused` (8003) if there is no such protocol.
-    pub async fn disable(&self, name: BirdName) -> Result<(), BirdError> {
-        self.run(&Command::Disable(name)).await.map(drop)
-    }
-
     /// Enables one protocol. Returns whether it was disabled (0011; else 0010, measured).
     ///
     /// # Errors
@@ -240,10 +214,7 @@ impl Client {
         match command {
             Command::Configure { .. } => self.counters.count_configure(),
             Command::ConfigureConfirm | Command::ConfigureUndo => {}
-            Command::Disable(_)
-            | Command::Enable(_)
-            | Command::Restart(_)
-            | Command::ReloadIn(_) => {
+            Command::Enable(_) | Command::Restart(_) | Command::ReloadIn(_) => {
                 self.counters.count_action();
             }
             _ => self.counters.count_read(),

@@ -11,14 +11,10 @@ use crate::observed::bird::{BirdName, Symbol, Version};
 /// reply at all (measured).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// `show status`
-    ShowStatus,
     /// `show protocols`: rows only.
     ShowProtocols,
     /// `show protocols all`: every protocol with its details, in one reply.
     ShowProtocolsAll,
-    /// `show route table T count`
-    ShowRouteCount(Symbol),
     /// `show route table moe_roa4 where …`: the ROAs that did not come from the agent's cached table, which
     /// would otherwise look like those of a server (the forms are the same on 2.0.12 to 3.4, measured).
     ShowRoas {
@@ -40,8 +36,6 @@ pub enum Command {
     ConfigureUndo,
     /// `configure status`
     ConfigureStatus,
-    /// `disable "X"`. Any successful `configure` enables it again (measured).
-    Disable(BirdName),
     /// `enable "X"`
     Enable(BirdName),
     /// `restart "X"`
@@ -54,10 +48,8 @@ impl Command {
     /// Returns the request line for this version, without its newline. Always below BIRD's limit of 1023 bytes.
     pub fn text(&self, version: Version) -> String {
         match self {
-            Self::ShowStatus => "show status".into(),
             Self::ShowProtocols => "show protocols".into(),
             Self::ShowProtocolsAll => "show protocols all".into(),
-            Self::ShowRouteCount(table) => format!("show route table {table} count"),
             Self::ShowRoas { ipv6 } => {
                 let family = if *ipv6 { 6 } else { 4 };
                 format!("show route table moe_roa{family} where proto !~ \"moe_cached_roa*\"")
@@ -70,7 +62,6 @@ impl Command {
             Self::ConfigureConfirm => "configure confirm".into(),
             Self::ConfigureUndo => "configure undo".into(),
             Self::ConfigureStatus => "configure status".into(),
-            Self::Disable(name) => format!("disable \"{name}\""),
             Self::Enable(name) => format!("enable \"{name}\""),
             Self::Restart(name) => format!("restart \"{name}\""),
             Self::ReloadIn(name) if version.reloads_filters() => {

@@ -21,10 +21,10 @@
 //! Statements about BIRD's behaviour were measured on 2.0.12, 2.17.6, 2.20.0, 3.1.8 and 3.4.0 unless
 //! they say otherwise.
 
-pub mod check;
-pub mod client;
-pub mod command;
-pub mod committer;
+pub(crate) mod check;
+pub(crate) mod client;
+pub(crate) mod command;
+pub(crate) mod committer;
 mod counters;
 
 pub use check::Checker;

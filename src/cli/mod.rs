@@ -38,7 +38,7 @@ use std::process::ExitCode;
 use crate::util::fs;
 use clap::{Parser, Subcommand};
 
-pub use output::Format;
+pub(crate) use output::Format;
 pub use schema::schemas;
 
 /// A short introduction for new users.

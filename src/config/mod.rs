@@ -18,13 +18,14 @@ use serde::Deserialize;
 
 use crate::model::{Asn, InterfaceName, LinkLocal, Secret};
 
-pub use listen::{InvalidListen, Listen};
-pub use live::{LiveConfig, Reloaded};
-pub use load::{ConfigError, Environment, load, parse};
+pub use listen::Listen;
+pub(crate) use live::LiveConfig;
+pub use load::parse;
+pub(crate) use load::{ConfigError, Environment, load};
 pub(crate) use load::{found, problems};
-pub use source::Source;
-pub use token::{TokenError, TokenNews, TokenSource};
-pub use values::{Backend, Interval, LogFormat, MaxRemovals};
+pub(crate) use source::Source;
+pub(crate) use token::{TokenNews, TokenSource};
+pub(crate) use values::{Backend, Interval, LogFormat, MaxRemovals};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

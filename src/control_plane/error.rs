@@ -7,9 +7,7 @@ use crate::wire::{Call, WireError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {failure}")]
 pub struct CallError {
-    /// The failed call.
     pub call: Call,
-    /// The cause.
     pub failure: Failure,
 }
 
@@ -39,7 +37,6 @@ pub enum Failure {
     /// Another 4xx, or a redirect.
     #[error("the Control Plane refuses the request with status {status}{}", said(.detail))]
     Refused {
-        /// The status.
         status: u16,
         /// The Control Plane's message.
         detail: String,
@@ -47,7 +44,6 @@ pub enum Failure {
     /// 5xx.
     #[error("the Control Plane failed with status {status}{}", said(.detail))]
     Server {
-        /// The status.
         status: u16,
         /// The Control Plane's message.
         detail: String,

@@ -11,10 +11,11 @@ mod retry;
 mod schedule;
 mod transport;
 
-pub use breaker::{Breaker, State};
+pub(crate) use breaker::Breaker;
+pub use breaker::State;
 pub use client::{Client, ClientOptions};
-pub use counters::Counters;
+pub(crate) use counters::Counters;
 pub use error::{CallError, Class, ClientError, Failure};
-pub use outbox::{Delivery, Outbox, OutboxError};
-pub use retry::{full_jitter, retry_after};
-pub use schedule::{after_failure, at, jittered};
+pub use outbox::Outbox;
+pub(crate) use outbox::{Delivery, OutboxError};
+pub(crate) use schedule::{after_failure, at, jittered};

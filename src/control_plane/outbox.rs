@@ -82,11 +82,8 @@ struct Refusal {
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {}: {source}; check the free space and the owner of the state directory", path.display())]
 pub struct OutboxError {
-    /// The attempted operation.
     pub operation: &'static str,
-    /// The file.
     pub path: PathBuf,
-    /// The cause.
     pub source: io::Error,
 }
 

@@ -148,12 +148,10 @@ impl Restarts {
 /// A change that took effect, with its steps and reasons, for the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The object.
     pub key: ObjectKey,
     /// Files that the agent wrote to the state directory for the object; without a text, the file was removed.
     /// Empty where the steps ran for the records of other objects.
     pub files: Vec<(Place, Option<String>)>,
-    /// The steps, each with its reason.
     pub steps: Vec<TakenStep>,
 }
 
@@ -214,11 +212,8 @@ impl Board {
 /// One observation of everything that a key is compared with.
 #[derive(Clone)]
 pub struct Look {
-    /// The kernel.
     pub kernel: Arc<KernelView>,
-    /// BIRD.
     pub bird: Arc<BirdState>,
-    /// The applied document.
     pub applied: Option<AppliedDocument>,
     /// The peer's address.
     pub resolved: Option<std::net::SocketAddr>,

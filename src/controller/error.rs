@@ -11,7 +11,6 @@ use crate::store::StoreError;
 /// The reason why the steps did not run to their end.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Trouble {
-    /// The kernel refused.
     #[error("{0}")]
     Kernel(String),
     /// The kernel, or the machine, lacks a feature.
@@ -107,25 +106,16 @@ pub enum RestartError {
     #[error(
         "{key} is paused (hands off), so it is left unchanged; remove the pause in overrides/{key}.yaml first"
     )]
-    Paused {
-        /// The object.
-        key: ObjectKey,
-    },
+    Paused { key: ObjectKey },
     /// Its link, once removed, could not be created again.
     #[error("{key} is left unchanged: {why}")]
-    NotMakeable {
-        /// The object.
-        key: ObjectKey,
-        /// The obstacle.
-        why: Obstacle,
-    },
+    NotMakeable { key: ObjectKey, why: Obstacle },
     /// The reconcile ended early.
     #[error(transparent)]
     Reconcile(#[from] ReconcileError),
     /// A foreign object is in the way of the new link.
     #[error(transparent)]
     Refused(Refusal),
-    /// A step failed.
     #[error(transparent)]
     Failed(Trouble),
     /// Steps are left.
@@ -139,7 +129,6 @@ pub enum Obstacle {
     /// The name of the peer's endpoint does not resolve.
     #[error("the name of its endpoint {endpoint} has no address ({why})")]
     NoAddress {
-        /// The endpoint.
         endpoint: Endpoint,
         /// The error of the last lookup.
         why: String,

@@ -5,6 +5,5 @@ use crate::model::ObjectKey;
 pub enum Hint {
     /// The changed object is unknown; reconcile everything.
     Everything,
-    /// This object.
     Key(ObjectKey),
 }

@@ -25,7 +25,6 @@ pub struct Observer {
     bird: Arc<BirdLooks>,
     is_patient: AtomicBool,
     kernel_error: StdMutex<Option<String>>,
-    /// The last view of the kernel.
     seen: StdMutex<Arc<KernelView>>,
 }
 

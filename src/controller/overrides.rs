@@ -22,7 +22,6 @@ pub struct OverrideView {
     pub expires_at: Option<Timestamp>,
     /// Whether writes for the object are paused.
     pub paused: bool,
-    /// The fields that it sets.
     pub fields: Vec<OverriddenField>,
 }
 

@@ -24,7 +24,6 @@ const REST: u32 = 3;
 pub struct Observation {
     /// The kernel, or the reason why it could not be read.
     pub kernel: Result<Arc<KernelView>, Arc<KernelError>>,
-    /// BIRD.
     pub bird: Arc<BirdState>,
     /// The applied documents of the pass's keys, or the reason why they could not be read.
     pub applied: Result<BTreeMap<ObjectKey, AppliedDocument>, Arc<StoreError>>,

@@ -39,11 +39,8 @@ pub type KeyPlan = Result<Plan, Refusal>;
 /// Everything that a plan needs besides the world.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// The kernel.
     pub kernel: &'a KernelView,
-    /// BIRD.
     pub bird: &'a BirdState,
-    /// The applied document of the object.
     pub applied: Option<&'a AppliedDocument>,
     /// The peer's address, where its name has been resolved.
     pub resolved: Option<SocketAddr>,

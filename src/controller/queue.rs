@@ -24,7 +24,6 @@ pub struct Queue<K> {
 /// Wait of a failing key: doubled each time, within bounds, and separate for each key.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
-    /// The first wait.
     pub first: Duration,
     /// The longest wait.
     pub most: Duration,
@@ -52,7 +51,6 @@ pub enum Outcome {
     Failed,
     /// Another object has to move first; reconcile again soon, and then at every beat until it has moved.
     Waiting,
-    /// The object is gone.
     Gone,
     /// The reconcile is not over: continue after this time, or when an event adds the key.
     Again(Duration),
@@ -182,11 +180,6 @@ impl<K: Ord + Clone> Queue<K> {
     pub fn next_due(&self) -> Option<Instant> {
         self.order.first().map(|(due, _)| *due)
     }
-
-    /// Returns whether a key is running.
-    pub fn is_running(&self) -> bool {
-        !self.running.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -258,7 +251,7 @@ mod tests {
         queue.add("a", now);
         queue.next(now);
         queue.finish(&"a", Outcome::Gone, now, 1.0);
-        assert_eq!((queue.next_due(), queue.is_running()), (None, false));
+        assert_eq!((queue.next_due(), !queue.running.is_empty()), (None, false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,9 +13,7 @@ const MANY: usize = 1000;
 /// A step that ran, in the form for logs and history: without its content, which may be secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenStep {
-    /// The change.
     pub action: String,
-    /// Its reason.
     pub because: Drift,
 }
 

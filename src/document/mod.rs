@@ -8,17 +8,20 @@ mod check;
 mod codec;
 mod envelope;
 mod schema;
-pub mod v1;
+pub(crate) mod v1;
 pub(crate) mod words;
 
 pub use check::minimal;
 pub(crate) use check::{Fault, check_patch, check_spec, faults, read};
+pub(crate) use codec::parse_list;
 pub use codec::{
-    DocumentError, Reader, check_document, parse, parse_list, parse_value, parse_versions, to_yaml,
+    DocumentError, Reader, check_document, parse, parse_value, parse_versions, to_yaml,
 };
 pub(crate) use codec::{locate, placed, problems, value};
-pub use envelope::{ApiVersion, Document, Metadata, Spec};
-pub use schema::{override_schema, schema, status_schema};
+pub(crate) use envelope::ApiVersion;
+pub use envelope::{Document, Metadata, Spec};
+pub use schema::schema;
+pub(crate) use schema::{override_schema, status_schema};
 pub(crate) use schema::{root as root_schema, with_nearest};
 pub(crate) use v1::with_spec;
 pub use v1::*;

@@ -8,9 +8,7 @@ use crate::model::{InterfaceName, Port, Uid};
 /// A resource that only one object of a router can have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
-    /// An interface name.
     Interface(InterfaceName),
-    /// A UDP port.
     ListenPort(Port),
     /// A protocol name in BIRD.
     Protocol(String),

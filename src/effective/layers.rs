@@ -16,7 +16,6 @@ pub enum Origin {
     ControlPlane,
     /// The operator's own document.
     Operator,
-    /// An override.
     Override,
     /// The specification that was applied before the document became unreadable; its own origin is unknown.
     LastGood,
@@ -37,7 +36,6 @@ impl fmt::Display for Origin {
 /// A specification with the override applied, and the fields that the override changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Merged<S> {
-    /// The merged specification.
     pub spec: S,
     /// The fields that the override sets, such as `spec.tunnel.mtu`, each with the document's value.
     pub overridden: BTreeMap<String, Value>,

@@ -11,11 +11,9 @@ use super::{Claim, FieldError};
 /// A resolved backbone tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshTunnel {
-    /// Its name.
     pub name: ObjectName,
     /// The uid that marks its link.
     pub uid: Uid,
-    /// The administrative state.
     pub admin_state: AdminState,
     /// The link's name.
     pub interface: InterfaceName,
@@ -23,7 +21,6 @@ pub struct MeshTunnel {
     pub mtu: Mtu,
     /// The agent's UDP port.
     pub listen_port: Port,
-    /// The peer's key.
     pub peer: PublicKey,
     /// The address on which the peer listens.
     pub endpoint: Option<Endpoint>,
@@ -31,7 +28,6 @@ pub struct MeshTunnel {
     pub link_local: LinkLocal,
     /// Seconds between keepalives; none with 0.
     pub keepalive: u16,
-    /// The uid of the tunnel in reports.
     pub reported_as: Option<Uid>,
 }
 
@@ -140,7 +136,6 @@ fn interface(prefix: &str, name: &ObjectName, node_id: u16) -> String {
 /// A resolved internal BGP neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InternalNeighbour {
-    /// Its name.
     pub name: ObjectName,
     /// Name of the protocol in BIRD.
     pub protocol: String,

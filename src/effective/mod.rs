@@ -10,12 +10,15 @@ mod mesh;
 mod router;
 mod session;
 
-pub use conflicts::{Claim, Claimant, Clash, conflicts};
+pub(crate) use conflicts::{Claim, Claimant, Clash, conflicts};
 pub(crate) use layers::merge_problems;
-pub use layers::{Merged, Origin, difference, leaves, merge};
-pub use mesh::{InternalNeighbour, MeshDefaults, MeshTunnel};
+pub(crate) use layers::{Merged, Origin};
+pub use layers::{difference, leaves, merge};
+pub use mesh::InternalNeighbour;
+pub(crate) use mesh::{MeshDefaults, MeshTunnel};
 pub use router::Router;
-pub use session::{Defaults, Neighbour, Secrets, Session, Tunnel};
+pub use session::{Defaults, Secrets, Session};
+pub(crate) use session::{Neighbour, Tunnel};
 
 /// The reason why a specification cannot be applied, although each of its values is valid: the field and the
 /// reason.

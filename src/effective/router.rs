@@ -10,15 +10,12 @@ pub struct Router {
     pub name: String,
     /// Number of the router in its network.
     pub id: u16,
-    /// The AS number of this router.
     pub asn: Asn,
     /// The region, as free text from the operator.
     pub region: Option<String>,
     /// The BGP identifier.
     pub router_id: Ipv4Addr,
-    /// The loopback IPv4 address.
     pub loopback_ipv4: Option<Ipv4Addr>,
-    /// The loopback IPv6 address.
     pub loopback_ipv6: Option<Ipv6Addr>,
     /// The link-local address of this router in every tunnel.
     pub link_local: LinkLocal,

@@ -29,17 +29,14 @@ pub type Secrets = BTreeMap<String, Secret<String>>;
 /// A resolved peering: everything except the address of the endpoint's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Its name.
     pub name: ObjectName,
     /// The uid that marks its link.
     pub uid: Uid,
-    /// The administrative state.
     pub admin_state: AdminState,
     /// The peer's AS number.
     pub asn: Asn,
     /// Text for humans; untrusted.
     pub description: String,
-    /// The tunnel.
     pub tunnel: Tunnel,
     /// All addresses of the tunnel's link.
     pub addresses: BTreeSet<Address>,
@@ -62,7 +59,6 @@ pub struct Session {
 /// The tunnel of a peering.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
-    /// The type of the tunnel.
     pub kind: TunnelType,
     /// The link's name.
     pub interface: InterfaceName,
@@ -72,7 +68,6 @@ pub struct Tunnel {
     pub listen_port: Option<Port>,
     /// The peer's key, for WireGuard.
     pub peer: Option<PublicKey>,
-    /// The preshared key.
     pub preshared_key: Option<PresharedKey>,
     /// The address on which the peer listens.
     pub endpoint: Option<Endpoint>,
@@ -89,7 +84,6 @@ pub struct Tunnel {
 pub struct Neighbour {
     /// Name of the protocol in BIRD.
     pub protocol: String,
-    /// The neighbour's address.
     pub address: IpAddr,
     /// The local address towards it; pinned, since a second link-local address breaks the session.
     pub source: IpAddr,

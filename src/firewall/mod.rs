@@ -42,15 +42,12 @@ pub enum FirewallError {
         "{operation}: {program} not found; install the Debian package `nftables`, or set firewall.enabled to false"
     )]
     Missing {
-        /// The operation.
         operation: &'static str,
-        /// The program.
         program: String,
     },
     /// `nft` could not be started, or its pipes failed.
     #[error("{operation}: run nft: {source}")]
     Run {
-        /// The operation.
         operation: &'static str,
         /// The error of the operating system.
         source: std::io::Error,
@@ -58,7 +55,6 @@ pub enum FirewallError {
     /// `nft` or the kernel refused the change.
     #[error("{operation}: nft says: {message}{}", advice(message))]
     Refused {
-        /// The operation.
         operation: &'static str,
         /// The error message, cut.
         message: String,
@@ -69,7 +65,6 @@ pub enum FirewallError {
          the agent retries"
     )]
     Deadline {
-        /// The operation.
         operation: &'static str,
         /// How long the agent waited.
         seconds: u64,
@@ -79,9 +74,7 @@ pub enum FirewallError {
         "{operation}: nft printed no ruleset in JSON ({reason}); nftables 1.0 or later is needed"
     )]
     Output {
-        /// The operation.
         operation: &'static str,
-        /// The error in it.
         reason: String,
     },
     /// The change was accepted, but the table that was read back differs.
@@ -90,9 +83,7 @@ pub enum FirewallError {
          agent's table?"
     )]
     NotInForce {
-        /// The operation.
         operation: &'static str,
-        /// The difference.
         difference: String,
     },
 }

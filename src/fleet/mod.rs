@@ -21,16 +21,15 @@ use crate::util::fs;
 use crate::util::task::check_blocking_work;
 use tokio::net::TcpListener;
 
-pub use finding::Finding;
-pub use service::{Watcher, app, watched};
-pub use validate::{Findings, validate};
+pub use service::{Watcher, watched};
+pub(crate) use validate::Findings;
+pub use validate::validate;
 
 /// Options of the embedded Control Plane.
 #[derive(Debug, Clone)]
 pub struct FleetOptions {
     /// The directory with one folder per router.
     pub dir: PathBuf,
-    /// The listening address.
     pub listen: SocketAddr,
     /// The request limit of each router.
     pub rate: RateLimit,
@@ -75,9 +74,7 @@ pub enum FleetError {
     /// The address cannot be used.
     #[error("listen on {listen}: {source}")]
     Bind {
-        /// The address.
         listen: SocketAddr,
-        /// The cause.
         source: io::Error,
     },
 }

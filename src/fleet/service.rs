@@ -55,11 +55,6 @@ struct Fleet {
     broken: Mutex<HashMap<String, Option<Stamp>>>,
 }
 
-/// The embedded Control Plane as a service, without its listener.
-pub fn app(options: &FleetOptions) -> Router {
-    watched(options).0
-}
-
 /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
 pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
     let fleet = Arc::new(Fleet::new(options));

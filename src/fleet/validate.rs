@@ -22,7 +22,6 @@ const CALLS: [Call; 4] = [Call::Config, Call::Sessions, Call::Mesh, Call::BirdCo
 /// All errors of a fleet directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
-    /// Number of routers.
     pub routers: usize,
     /// The errors, by file.
     pub problems: Vec<Finding>,

@@ -92,7 +92,6 @@ impl FromIterator<Place> for Paths {
 /// One cause, which becomes one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// The author of the change.
     pub author: Author,
     /// The changed files.
     pub paths: Paths,

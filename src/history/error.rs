@@ -10,7 +10,6 @@ pub enum HistoryError {
     /// Git is not installed.
     #[error("cannot run {}: {source}; install git, and the history continues", program.display())]
     NoGit {
-        /// The called program.
         program: PathBuf,
         /// The system's error.
         source: io::Error,
@@ -39,7 +38,6 @@ pub enum HistoryError {
         dir.display()
     )]
     Broken {
-        /// The repository.
         dir: PathBuf,
         /// Git's error.
         reason: String,
@@ -54,7 +52,6 @@ pub enum HistoryError {
         /// The time limit.
         deadline: Duration,
     },
-    /// Git refused.
     #[error("git cannot {operation} in {}: {reason}", dir.display())]
     Git {
         /// The attempted operation, as a verb.
@@ -69,7 +66,6 @@ pub enum HistoryError {
     Io {
         /// The attempted operation, as a verb.
         operation: &'static str,
-        /// The file.
         path: PathBuf,
         /// The system's error.
         source: io::Error,

@@ -42,7 +42,6 @@ struct Known {
 
 /// A history that records causes.
 pub struct Recording {
-    /// The handle of the queue.
     pub handle: HistoryHandle,
 }
 

@@ -28,12 +28,12 @@ use tokio::sync::Mutex;
 
 pub use commit::{Author, Cause, Paths};
 pub use error::HistoryError;
-pub use feed::{Feed, Recording};
+pub(crate) use feed::{Feed, Recording};
 pub use id::CommitId;
-pub use query::Entry;
-pub use queue::HistoryHandle;
-pub use tree::{Accepts, Contents, FILES};
-pub use writers::is_document;
+pub(crate) use query::Entry;
+pub(crate) use queue::HistoryHandle;
+pub(crate) use tree::{Accepts, Contents, FILES};
+pub(crate) use writers::is_document;
 
 use crate::intervals::{GIT_CALL, GIT_PACKING};
 use crate::util::task::blocking;

@@ -14,11 +14,9 @@ use crate::util::task::blocking;
 /// One commit of a list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Entry {
-    /// The commit's ID.
     pub id: CommitId,
     /// The commit's time.
     pub time: Timestamp,
-    /// The author of the change.
     pub author: String,
     /// The summary, one line.
     pub subject: String,

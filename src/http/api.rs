@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::controller::world::HeldChange;
-pub use crate::controller::{OverriddenField, OverrideView};
+pub(crate) use crate::controller::{OverriddenField, OverrideView};
 use crate::document::{Kind, StatusBody};
 use crate::model::{InterfaceName, ObjectName};
 pub use crate::sync::SyncView;

@@ -12,15 +12,11 @@ use super::ApiRefusal;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} ({code})")]
 pub struct ApiError {
-    /// The status of the answer.
     pub status: StatusCode,
-    /// The code, for programs.
     pub code: &'static str,
-    /// The message, for readers.
     pub message: String,
     /// Time until the next attempt is allowed.
     pub retry_after: Option<Duration>,
-    /// The allowed method.
     pub allow: Option<&'static str>,
 }
 

@@ -12,16 +12,16 @@ mod routes;
 mod server;
 mod token;
 
-pub use answers::LocalApi;
+pub(crate) use answers::LocalApi;
 pub use api::{
-    AgentApi, ApiRefusal, BirdView, Confirmation, HeldView, ListView, MaintenanceView, NodeView,
-    OverriddenField, OverrideView, SessionCounts, StatusView, SyncView, WaitView,
+    AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, SessionCounts, StatusView,
 };
-pub use bucket::TokenBucket;
-pub use error::ApiError;
-pub use listen::listen;
+pub(crate) use api::{BirdView, HeldView};
+pub(crate) use bucket::TokenBucket;
+pub(crate) use error::ApiError;
+pub(crate) use listen::listen;
 pub use routes::{HttpOptions, app};
-pub use server::{ServeError, Server, serve};
+pub use server::{ServeError, Server};
 
 pub(crate) use accept::run;
 pub(crate) use routes::read_body;

@@ -29,11 +29,9 @@ const RATE: (f64, u32) = (10.0, 20);
 /// Options of the local API.
 #[derive(Clone)]
 pub struct HttpOptions {
-    /// The listening address.
     pub listen: Listen,
     /// The required token; mandatory if other machines can reach the address.
     pub token: TokenSource,
-    /// The agent that answers.
     pub state: Arc<dyn AgentApi>,
 }
 

@@ -21,21 +21,14 @@ pub enum ServeError {
         "server.listen {0} can be reached from outside; set server.token (or tokenFile), or listen on 127.0.0.1"
     )]
     TokenRequired(Listen),
-    /// The token is an empty text.
     #[error("server.token is empty; remove it, or give it a value")]
     EmptyToken,
     /// The address cannot be used.
     #[error("listen on {listen}: {source}")]
-    Bind {
-        /// The address.
-        listen: Listen,
-        /// The cause.
-        source: io::Error,
-    },
+    Bind { listen: Listen, source: io::Error },
     /// The path of the socket is occupied.
     #[error("listen on unix:{}: {reason}", path.display())]
     Occupied {
-        /// The path.
         path: PathBuf,
         /// The file at the path, and the advice.
         reason: &'static str,
@@ -52,18 +45,6 @@ pub struct Server {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-/// Listens and serves until the shutdown.
-///
-/// # Errors
-/// As [`Server::bind`].
-pub async fn serve(
-    options: HttpOptions,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), ServeError> {
-    Server::bind(&options).await?.run(shutdown).await;
-    Ok(())
 }
 
 impl Server {

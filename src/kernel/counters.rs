@@ -10,11 +10,9 @@ pub struct KernelCounters {
     pub link_writes: AtomicU64,
     /// Addresses added and removed.
     pub address_writes: AtomicU64,
-    /// Routes added.
     pub route_writes: AtomicU64,
     /// Changes of WireGuard keys, ports and peers.
     pub wireguard_writes: AtomicU64,
-    /// Sysctls set.
     pub sysctl_writes: AtomicU64,
 }
 

@@ -19,7 +19,6 @@ pub enum KeyError {
     Io {
         /// "read", "create".
         what: &'static str,
-        /// The file of the key.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -27,7 +26,6 @@ pub enum KeyError {
     /// The file does not hold a key. It is not overwritten, because it may be another key.
     #[error("{path} holds no WireGuard private key ({reason})", path = path.display())]
     NotAKey {
-        /// The file.
         path: PathBuf,
         /// The reason; never the content.
         reason: Invalid,

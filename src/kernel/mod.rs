@@ -32,10 +32,10 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 
-pub use counters::KernelCounters;
-pub use events::{KernelEvent, events};
+pub(crate) use counters::KernelCounters;
+pub use events::events;
 pub use nftables_events::nftables_events;
-pub use source::source_towards;
+pub(crate) use source::source_towards;
 
 use crate::model::InterfaceName;
 use crate::observed::Mark;

@@ -61,17 +61,14 @@ impl KernelView {
 pub struct Link {
     /// The kernel's index; it changes only when a link is recreated.
     pub index: u32,
-    /// Its kind.
     pub kind: LinkKind,
     /// MTU in bytes.
     pub mtu: u32,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
-    /// Its owner.
     pub mark: Mark,
     /// Whether the kernel's link-local addresses are turned off (`IN6_ADDR_GEN_MODE_NONE`).
     pub addrgen_none: bool,
-    /// Its addresses.
     pub addresses: BTreeSet<Address>,
     /// The destinations of the routes through this link that the kernel created for its addresses (protocol `kernel`);
     /// other
@@ -83,7 +80,6 @@ pub struct Link {
     /// Set when the query for its WireGuard configuration failed: nothing is known about it then, not even
     /// that it is absent.
     pub unread: Option<Unread>,
-    /// The ends of a GRE tunnel.
     pub gre: Option<GreEnds>,
     /// Whether it has a learnt IPv6 address that will expire: from router advertisements, or DHCP.
     pub learnt_address: bool,
@@ -130,7 +126,6 @@ impl Link {
 /// Kind of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkKind {
-    /// A WireGuard link of the kernel.
     WireGuard,
     /// A tun device: a userspace WireGuard when it has a control socket.
     Tun,
@@ -138,9 +133,7 @@ pub enum LinkKind {
     Gre,
     /// GRE over IPv6.
     Ip6Gre,
-    /// A dummy device.
     Dummy,
-    /// The loopback device.
     Loopback,
     /// Any other kind, by the kernel's name (`veth`, `bridge`; empty for hardware).
     Other(String),
@@ -171,14 +164,12 @@ pub struct WireGuard {
     pub public_key: Option<PublicKey>,
     /// The UDP port it listens on.
     pub listen_port: Option<Port>,
-    /// Its peers.
     pub peers: BTreeMap<PublicKey, WireGuardPeer>,
 }
 
 /// One peer of a WireGuard interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WireGuardPeer {
-    /// The preshared key.
     pub preshared_key: Option<PresharedKey>,
     /// The current endpoint: as configured, or where the peer last roamed to.
     pub endpoint: Option<SocketAddr>,

@@ -16,7 +16,6 @@ pub const AGENT: &str = "moenet-agent";
 pub struct Alias {
     /// The state directory; `None` in an alias of an earlier build.
     pub identity: Option<Identity>,
-    /// The object.
     pub object: Uid,
 }
 
@@ -148,7 +147,6 @@ pub struct Ownership {
 /// Lost state directories whose objects another one takes over (`approve --state-lost`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Succession {
-    /// Their identities.
     pub identities: BTreeSet<Identity>,
     /// Marks of earlier builds, which carry no identity, are taken over too.
     pub unnamed: bool,

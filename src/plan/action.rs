@@ -15,37 +15,30 @@ use crate::observed::kernel::Sysctl;
 pub enum KernelAction {
     /// Creates a link, down and without a mark.
     CreateLink {
-        /// Its name.
         interface: InterfaceName,
-        /// Its kind.
         kind: NewLink,
     },
     /// Creates a link and deletes it at once, to test whether the kernel and the helper programs can create it.
     TryLink {
         /// An unused name.
         interface: InterfaceName,
-        /// Its kind.
         kind: NewLink,
     },
     /// Renames a link, if it carries this mark at the moment of renaming. A link that is up goes down for it.
     RenameLink {
-        /// The link.
         interface: InterfaceName,
         /// The owner it must have.
         uid: Uid,
-        /// Its new name.
         to: InterfaceName,
     },
     /// Sets the alias `moenet-agent:2:<identity>:<object>`.
     SetMark {
-        /// The link.
         interface: InterfaceName,
         /// The new owner.
         uid: Uid,
     },
     /// Changes the outer addresses of a GRE tunnel, within their family.
     SetGreEnds {
-        /// The link.
         interface: InterfaceName,
         /// The local outer address.
         local: Option<IpAddr>,
@@ -54,63 +47,46 @@ pub enum KernelAction {
     },
     /// Stops the kernel from creating a link-local address (`addrgenmode none`).
     DisableKernelAddresses {
-        /// The link.
         interface: InterfaceName,
     },
     /// Changes keys, port or peers.
     ConfigureWireGuard {
-        /// The link.
         interface: InterfaceName,
         /// The changed settings; all others stay.
         patch: WireGuardPatch,
     },
-    /// Adds an address.
     AddAddress {
-        /// The link.
         interface: InterfaceName,
-        /// The address.
         address: Address,
     },
-    /// Removes an address.
     RemoveAddress {
-        /// The link.
         interface: InterfaceName,
-        /// The address.
         address: Address,
     },
     /// Restores the route that the kernel creates for an address, after it was removed.
     AddRoute {
-        /// The link.
         interface: InterfaceName,
-        /// Its destination.
         destination: IpNet,
         /// The local source address of this route for IPv4; IPv6 selects its own.
         source: Option<Ipv4Addr>,
     },
-    /// Sets the MTU.
     SetMtu {
-        /// The link.
         interface: InterfaceName,
-        /// The MTU.
         mtu: Mtu,
     },
     /// Sets a sysctl of the link, or of all links (`conf/all`).
     SetSysctl {
         /// The link; `None` means `all`.
         interface: Option<InterfaceName>,
-        /// The sysctl.
         key: Sysctl,
-        /// Its value.
         value: i64,
     },
     /// Brings the link up.
     SetUp {
-        /// The link.
         interface: InterfaceName,
     },
     /// Deletes the link, if it still carries this mark at the moment of deletion.
     DeleteLink {
-        /// The link.
         interface: InterfaceName,
         /// The owner it must have.
         uid: Uid,
@@ -129,16 +105,13 @@ pub enum NewLink {
         /// The neighbour's outer address.
         remote: IpAddr,
     },
-    /// A dummy device.
     Dummy,
 }
 
 /// A change of a WireGuard interface. `None` or empty fields leave the setting unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WireGuardPatch {
-    /// The local private key.
     pub private_key: Option<PrivateKey>,
-    /// The UDP port.
     pub listen_port: Option<Port>,
     /// Whether the kernel chooses any free UDP port.
     pub release_port: bool,
@@ -151,11 +124,9 @@ pub struct WireGuardPatch {
 /// A change of one peer; a missing peer is added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerPatch {
-    /// The peer.
     pub public_key: PublicKey,
     /// A new preshared key, or `Some(None)` to remove it.
     pub preshared_key: Option<Option<PresharedKey>>,
-    /// A new endpoint.
     pub endpoint: Option<SocketAddr>,
     /// A new persistent keepalive in seconds, or `Some(None)` to remove it.
     pub keepalive: Option<Option<u16>>,

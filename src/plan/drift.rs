@@ -5,7 +5,6 @@ use std::fmt;
 pub struct Drift {
     /// The field that differs, as `tunnel.mtu`.
     pub field: &'static str,
-    /// The wanted value.
     pub want: String,
     /// The observed value.
     pub have: String,

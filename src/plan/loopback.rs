@@ -18,7 +18,6 @@ pub struct Loopback {
     pub uid: Uid,
     /// The interface: a dummy device, which is created when missing, or `lo`.
     pub interface: InterfaceName,
-    /// The addresses.
     pub addresses: BTreeSet<Address>,
     /// The addresses that the agent added according to the node's applied record: on a shared interface only these are
     /// removed.

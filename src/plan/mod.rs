@@ -29,12 +29,13 @@ mod tunnel;
 mod wanted;
 mod wireguard;
 
-pub use bird::{BaseFiles, Effect, enabled_in, plan_base, plan_enable};
-pub use drift::Drift;
-pub use host::{forwarding_blocked, plan_host};
+pub use bird::{BaseFiles, plan_base};
+pub(crate) use bird::{enabled_in, plan_enable};
+pub(crate) use drift::Drift;
+pub(crate) use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
 pub use session::{BirdView, Desired, Observed, plan};
 pub use step::{Action, Plan, Refusal, Step};
-pub use tunnel::{plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
-pub use wanted::{TunnelView, WantedTunnel, WantedWireGuard};
+pub(crate) use tunnel::{plan_tunnel, plan_tunnel_removal};
+pub use wanted::{TunnelView, WantedTunnel};
 pub use wireguard::HANDSHAKE_FRESH_SECONDS;

@@ -10,7 +10,6 @@ use crate::model::{ObjectName, Uid};
 pub enum Desired<'a> {
     /// The tunnel and the BGP session exist.
     Present {
-        /// The tunnel.
         tunnel: &'a WantedTunnel,
         /// The text of the session for BIRD.
         fragment: &'a str,
@@ -54,7 +53,6 @@ impl fmt::Debug for BirdView<'_> {
 /// The observed state for the plan of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Observed<'a> {
-    /// The kernel.
     pub tunnel: TunnelView<'a>,
     /// BIRD's directory.
     pub bird: BirdView<'a>,

@@ -11,7 +11,6 @@ use crate::observed::kernel::Sysctl;
 /// One change, of the kernel, of the firewall or of BIRD's configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Action {
-    /// A change of the kernel.
     Kernel(KernelAction),
     /// A change of the agent's table in nftables.
     Firewall(FirewallAction),
@@ -47,7 +46,6 @@ pub enum Action {
     LoadBird,
     /// Enables a protocol that a command disabled.
     EnableProtocol {
-        /// Its name.
         name: String,
     },
 }
@@ -92,9 +90,7 @@ impl fmt::Display for Action {
 /// One change and its reason. The log line, the audit entry and the printed plan come from this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The change.
     pub action: Action,
-    /// Its reason.
     pub because: Drift,
 }
 

@@ -21,7 +21,6 @@ pub struct WantedTunnel {
     pub uid: Uid,
     /// The link's name.
     pub interface: InterfaceName,
-    /// The link's kind.
     pub kind: NewLink,
     /// The link's MTU.
     pub mtu: Mtu,
@@ -55,16 +54,13 @@ pub struct TunnelView<'a> {
 /// The wanted WireGuard configuration of a link: one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedWireGuard {
-    /// The local key.
     pub key: RouterKey,
     /// The local UDP port.
     pub listen_port: Port,
     /// Whether the link's port is given up for any free one: another object waits for it, and this one waits
     /// for another.
     pub release_port: bool,
-    /// The peer's key.
     pub peer: PublicKey,
-    /// The preshared key.
     pub preshared_key: Option<PresharedKey>,
     /// Seconds between keepalives.
     pub keepalive: Option<u16>,

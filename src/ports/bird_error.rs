@@ -40,10 +40,8 @@ pub enum BirdError {
     Framing {
         /// The request line.
         command: String,
-        /// The framing error.
         source: FramingError,
     },
-    /// BIRD refused the command.
     #[error("BIRD refused `{command}`: {text} (code {code})")]
     Refused {
         /// The request line.

@@ -14,7 +14,6 @@ pub enum CheckError {
     /// The program could not be run.
     #[error("cannot run {}: is BIRD installed?", .program.display())]
     Run {
-        /// The program.
         program: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -22,7 +21,6 @@ pub enum CheckError {
     /// The program did not end in time and was killed.
     #[error("{} did not end within {deadline:?}", .program.display())]
     Timeout {
-        /// The program.
         program: PathBuf,
         /// The deadline that expired.
         deadline: Duration,
@@ -31,15 +29,12 @@ pub enum CheckError {
     #[error("{} crashed ({status}) while reading the configuration: a text in it is too long for \
              BIRD", .program.display())]
     Crashed {
-        /// The program.
         program: PathBuf,
-        /// Its exit status.
         status: ExitStatus,
     },
     /// `bird --version` printed no version.
     #[error("{} printed no version: {output:?}", .program.display())]
     NoVersion {
-        /// The program.
         program: PathBuf,
         /// The output printed instead.
         output: String,

@@ -19,7 +19,6 @@ pub enum FragmentError {
     /// BIRD's parser rejects the text. The previous text stays.
     #[error("BIRD refuses the fragment {name}: {what}")]
     Refused {
-        /// The fragment.
         name: String,
         /// BIRD's message, with the live file, line and column.
         what: Diagnostic,
@@ -29,20 +28,10 @@ pub enum FragmentError {
         "the file of {name} does not define protocol {}: not loaded, keeping the previous file",
         .missing.join(", ")
     )]
-    Undefined {
-        /// The fragment.
-        name: String,
-        /// The protocols that are missing.
-        missing: Vec<String>,
-    },
+    Undefined { name: String, missing: Vec<String> },
     /// BIRD loaded the text but does not have the protocols that it defines. The load was undone.
     #[error("BIRD loaded the fragment {name} but has no protocol {}: undone", .missing.join(", "))]
-    Unverified {
-        /// The fragment.
-        name: String,
-        /// The protocols that are missing.
-        missing: Vec<String>,
-    },
+    Unverified { name: String, missing: Vec<String> },
     /// The commit failed for all callers.
     #[error(transparent)]
     Commit(#[from] Arc<CommitError>),
@@ -114,9 +103,7 @@ pub enum CommitError {
          possible: restart BIRD, or set bird.binary to the daemon's program ({what})"
     )]
     Versions {
-        /// The program that parses.
         program: String,
-        /// Its version.
         parser: Version,
         /// The version of the daemon on the control socket.
         daemon: Version,
@@ -142,7 +129,6 @@ pub enum CommitError {
          earliest, a changed one at once"
     )]
     FailedBefore {
-        /// The failure.
         cause: String,
         /// How long it is not retried.
         wait: Duration,

@@ -17,7 +17,7 @@ use crate::observed::kernel::KernelView;
 use crate::plan::action::KernelAction;
 
 pub use bird_error::BirdError;
-pub use check_error::CheckError;
+pub(crate) use check_error::CheckError;
 pub use commit::{Committed, Fragment};
 pub use commit_error::{BaseError, CommitError, FragmentError};
 
@@ -76,7 +76,6 @@ pub enum KernelError {
     /// The link belongs to another program.
     #[error("interface {interface} {found}; refusing to touch it")]
     NotOurs {
-        /// The link.
         interface: InterfaceName,
         /// Whose it is, as in "belongs to another program".
         found: String,

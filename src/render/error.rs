@@ -25,7 +25,6 @@ pub enum RenderError {
          an empty or half-saved file?"
     )]
     Incomplete {
-        /// Name of the template.
         template: String,
         /// The missing definition, as `protocol ebgp_wg_1`.
         missing: String,
@@ -35,7 +34,6 @@ pub enum RenderError {
         "template {template}: it renders to more than {limit} bytes; is there an endless loop?"
     )]
     TooLarge {
-        /// Name of the template.
         template: String,
         /// The maximum size of its output.
         limit: usize,

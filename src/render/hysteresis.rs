@@ -51,7 +51,6 @@ impl Measure {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hysteresis {
-    /// The class in effect.
     pub class: Option<u8>,
     /// When it took effect.
     pub since: Option<Timestamp>,

@@ -18,7 +18,6 @@ pub const DEFAULT_MAX_PATH: u32 = 10;
 /// The input of a whole router's configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct BaseInput<'a> {
-    /// This router.
     pub router: &'a Router,
     /// The routing policy; `RoutingPolicySpec::default()` before the first one.
     pub policy: &'a RoutingPolicySpec,

@@ -111,14 +111,6 @@ impl Renderer {
         BUILT_IN.iter().map(|(name, _)| *name)
     }
 
-    /// Returns the text of a built-in template, as a starting point for an operator.
-    pub fn built_in(name: &str) -> Option<&'static str> {
-        BUILT_IN
-            .iter()
-            .find(|(other, _)| *other == name)
-            .map(|(_, text)| *text)
-    }
-
     /// Renders every file except the sessions', by path below BIRD's directory. The committer owns
     /// `moenet/generation.conf` and the folder `moenet/sessions`, which these include.
     ///
@@ -488,9 +480,6 @@ mod tests {
 
     #[test]
     fn every_built_in_template_can_be_read() {
-        assert!(
-            Renderer::names()
-                .all(|name| Renderer::built_in(name).is_some_and(|text| !text.is_empty()))
-        );
+        assert!(BUILT_IN.iter().all(|(_, text)| !text.is_empty()));
     }
 }

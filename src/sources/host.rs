@@ -71,11 +71,8 @@ pub struct HostAddresses {
     pub own: Vec<IpAddr>,
     /// Its gateways, with the interfaces of their routes.
     pub gateways: Vec<(InterfaceName, IpAddr)>,
-    /// Its name servers.
     pub name_servers: Vec<IpAddr>,
-    /// The Control Plane.
     pub control_plane: Vec<IpAddr>,
-    /// The resolved addresses of endpoints.
     pub names: BTreeMap<Endpoint, BTreeSet<IpAddr>>,
     /// Facts that could not be read, each with the reason.
     pub unread: Vec<String>,

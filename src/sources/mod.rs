@@ -27,12 +27,12 @@ use std::sync::Arc;
 use crate::document::RoutingPolicySpec;
 
 pub(crate) use classes::Classes;
-pub use host::HostAddresses;
+pub(crate) use host::HostAddresses;
 pub(crate) use host::{Host, control_plane};
 pub(crate) use key::KeyFile;
 pub(crate) use roa::{RoaTask, Roas};
 pub(crate) use rpki::RpkiServers;
-pub use templates::TemplateError;
+pub(crate) use templates::TemplateError;
 pub(crate) use templates::{Rejection, Templates};
 
 /// The inputs that only the builder of the desired state reads.

@@ -24,27 +24,19 @@ const CAUSES_MAX: usize = 16;
 /// Subject of a fact.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
-    /// The BIRD daemon.
     Bird,
-    /// BIRD's files.
     BirdFiles,
-    /// The kernel.
     Kernel,
-    /// The state directory.
     StateDirectory,
-    /// The Control Plane as a whole.
     ControlPlane,
     /// One call to the Control Plane, as `sessions`.
     Call(String),
     /// A circuit breaker, of `fetches` or `posts`.
     Breaker(String),
-    /// The RPKI servers together.
     RpkiServers,
-    /// The name of one RPKI server.
     RpkiName(String),
     /// The drain of the router; `Bad` while drained.
     Maintenance,
-    /// A condition of an object.
     Condition(String, ConditionType),
     /// An override in effect, by its object; `Bad` while in effect.
     Override(String),
@@ -71,7 +63,6 @@ pub enum State {
 /// One fact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
-    /// The state.
     pub state: State,
     /// The cause in the words of its source.
     pub cause: String,
@@ -132,11 +123,9 @@ pub enum Severity {
 /// One edge, for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The severity.
     pub severity: Severity,
     /// The object, where there is one.
     pub object: Option<String>,
-    /// The message.
     pub message: &'static str,
     /// The cause; empty if the message is complete.
     pub cause: String,
@@ -209,12 +198,6 @@ impl Edges {
             events.extend(seen.and_then(|seen| ended(&topic, &seen, now)));
         }
         events
-    }
-
-    /// Returns whether a bad state has not lasted long enough to be announced.
-    pub fn is_holding(&self) -> bool {
-        let holding = |seen: &Seen| seen.bad_since.is_some() && seen.announced.is_empty();
-        self.seen.values().any(holding)
     }
 }
 

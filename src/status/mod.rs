@@ -12,13 +12,16 @@ mod edges;
 mod health;
 mod origins;
 
-pub use action::{BIRD_DOWN, IDENTITY_UNKNOWN, next_action};
+pub(crate) use action::{BIRD_DOWN, IDENTITY_UNKNOWN, next_action};
 pub use assess::{
-    Acceptance, BabelFacts, BirdFacts, Expected, Facts, HANDSHAKE_STALE, Hold, NameFacts,
-    ObjectFacts, RouteFacts, Service, TunnelFacts, approve, assess, paused, state_word,
+    Acceptance, BirdFacts, Expected, Facts, ObjectFacts, Service, TunnelFacts, assess,
 };
-pub use changed::changed;
-pub use conditions::Conditions;
-pub use edges::{Edges, Event, Fact, FactSet, Severity, State, Topic};
-pub use health::{Health, HealthFacts, condition_text, is_bad};
-pub use origins::{Origins, RoaFacts, Roas, RpkiName, Verdict};
+pub(crate) use assess::{
+    BabelFacts, HANDSHAKE_STALE, Hold, NameFacts, RouteFacts, approve, paused, state_word,
+};
+pub(crate) use changed::changed;
+pub(crate) use conditions::Conditions;
+pub(crate) use edges::{Edges, Event, Fact, FactSet, Severity, State, Topic};
+pub(crate) use health::{Health, HealthFacts, is_bad};
+pub use origins::RoaFacts;
+pub(crate) use origins::{Origins, Roas, RpkiName, Verdict};

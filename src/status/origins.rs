@@ -7,7 +7,6 @@ use crate::model::{Endpoint, RoaTable};
 pub struct Origins {
     /// RPKI servers in the policy.
     pub servers: usize,
-    /// The known ROAs.
     pub roas: RoaFacts,
     /// Whether routes without a ROA are rejected.
     pub rejects_unknown: bool,
@@ -76,9 +75,7 @@ impl RpkiName {
 /// Number of ROAs, by family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Roas {
-    /// IPv4.
     pub ipv4: usize,
-    /// IPv6.
     pub ipv6: usize,
 }
 

@@ -16,11 +16,9 @@ use crate::util::fs;
 /// A document with the attributes of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored<D> {
-    /// The document.
     pub document: D,
     /// The SHA-256 of the file's text.
     pub hash: TextHash,
-    /// The file.
     pub path: PathBuf,
     /// The numeric user ID of the file's owner.
     pub owner: u32,

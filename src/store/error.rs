@@ -64,17 +64,11 @@ pub enum StoreError {
          Rename or delete it to let the Control Plane's document of this name in",
         path.display()
     )]
-    OperatorOwned {
-        /// The file.
-        path: PathBuf,
-    },
+    OperatorOwned { path: PathBuf },
     /// An operator edited a synced document; the edit becomes an override before the document is overwritten.
     #[error("{} was edited by hand; the edit must be imported as an override before the file is \
              overwritten", path.display())]
-    EditedInPlace {
-        /// The file.
-        path: PathBuf,
-    },
+    EditedInPlace { path: PathBuf },
     /// The existing file is not a valid document, so its owner is unknown.
     #[error("not overwritten, because its owner is unknown: {0}")]
     Document(#[from] DocumentError),
@@ -84,7 +78,6 @@ pub enum StoreError {
     /// An invalid file in `secrets/`: a link, a directory, too large, not text.
     #[error("{}: {reason}", path.display())]
     Secret {
-        /// The file.
         path: PathBuf,
         /// The problem; never the content.
         reason: String,

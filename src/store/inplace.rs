@@ -20,9 +20,7 @@ pub const EDITED_IN_PLACE: &str = "edited in place";
 /// A synced document that differs from the version of the sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
-    /// The document.
     pub place: Place,
-    /// The change of the document.
     pub change: Change,
 }
 
@@ -35,7 +33,6 @@ pub enum Change {
     TakenOver,
     /// The `uid` was added again: the document belongs to the sync again.
     GivenBack,
-    /// The content changed.
     Edited {
         /// The specification that the sync wrote.
         last: Value,

@@ -66,19 +66,20 @@ use crate::util::fs;
 use crate::util::task::pause;
 
 pub use absorb::Absorbed;
-pub use any::{AnyDocument, AnySlot};
-pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, applied_schema};
-pub use cache::{Slot, Stored};
+pub(crate) use any::{AnyDocument, AnySlot};
+pub(crate) use applied::applied_schema;
+pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride};
+pub(crate) use cache::{Slot, Stored};
 pub use error::StoreError;
 pub(crate) use head::{BRANCH, IndexWrite, is_id, is_moving, moved};
 pub use identity::{IDENTITY, StateIdentity};
-pub use inplace::{Change, EDITED_IN_PLACE, Edit, edited_in_place};
+pub(crate) use inplace::Edit;
+pub use inplace::{Change, edited_in_place};
 pub use place::{Area, Place};
 pub(crate) use problems::{problems, stored};
-pub use read::TextHash;
 pub use snapshot::Snapshot;
-pub use synced::BrokenDocument;
-pub use watch::{Hint, Watch, watch};
+pub(crate) use synced::BrokenDocument;
+pub use watch::{Hint, Watch};
 pub use write::Written;
 
 use identity::{Doubt, Held};

@@ -32,7 +32,6 @@ impl Area {
 /// The place of one document in the state directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
-    /// The tree.
     pub area: Area,
     /// The kind of the object. For an override: the kind of its target.
     pub kind: Kind,

@@ -37,7 +37,6 @@ pub struct Snapshot {
     pub ibgp: BTreeMap<ObjectName, Slot<IbgpPeerSpec>>,
     /// The operator's overrides, by target.
     pub overrides: BTreeMap<(Kind, ObjectName), Slot<OverrideSpec>>,
-    /// The applied records.
     pub applied: BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>,
     /// Synced documents that were edited or deleted manually; see [`super::Store::absorb`].
     pub edits: Vec<Edit>,

@@ -33,7 +33,6 @@ pub(super) fn without_mark(copy: &str) -> &str {
 pub struct BrokenDocument {
     /// The identity of the object.
     pub uid: Uid,
-    /// Its specification.
     pub spec: Value,
 }
 

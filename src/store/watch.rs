@@ -55,16 +55,11 @@ impl Default for Watch {
     }
 }
 
-/// Watches a state directory until the receiver is dropped. If the kernel has no watches left,
-/// polls the files' stamps every second, and requests watches again every 30 s; while a folder is
-/// missing, sends [`Hint::Everything`] at the same interval. Files that the agent writes for itself
-/// (`status/`, `applied/`, `outbox/`, `.git/`) give no hints.
-pub fn watch(dir: &Path) -> mpsc::Receiver<Hint> {
-    Watch::default().start(dir)
-}
-
 impl Watch {
-    /// As [`watch`], with another interval.
+    /// Watches a state directory until the receiver is dropped. If the kernel has no watches left,
+    /// polls the files' stamps every second, and requests watches again at the interval; while a folder is
+    /// missing, sends [`Hint::Everything`] at the same interval. Files that the agent writes for itself
+    /// (`status/`, `applied/`, `outbox/`, `.git/`) give no hints.
     pub fn start(self, dir: &Path) -> mpsc::Receiver<Hint> {
         self.start_with(dir, Writers::default())
     }

@@ -32,15 +32,11 @@ use crate::util::notices::Notices;
 
 /// The exchange with the Control Plane.
 pub struct Syncer {
-    /// The client.
     pub client: Arc<Client>,
-    /// Health of the calls.
     pub calls: Arc<Calls>,
-    /// Syncs that an operator requested.
     pub requests: Arc<Requests>,
     /// Reports that the Control Plane has not acknowledged.
     pub outbox: Option<Arc<Outbox>>,
-    /// The configuration.
     pub config: Arc<LiveConfig>,
     /// The controller's state.
     pub context: Arc<Context>,
@@ -74,10 +70,7 @@ pub(crate) struct Remarks {
 pub enum SyncError {
     /// The next fetch after the return writes the documents.
     #[error("HEAD of the state directory is {head}; run `git checkout main` there to return")]
-    Moved {
-        /// Position of HEAD.
-        head: String,
-    },
+    Moved { head: String },
     /// The state directory.
     #[error(transparent)]
     Store(#[from] StoreError),

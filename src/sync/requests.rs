@@ -12,7 +12,6 @@ use crate::telemetry::chain;
 /// Result of one fetch of the sessions.
 #[derive(Debug)]
 pub(super) struct Synced {
-    /// Sessions in the list.
     pub(super) sessions: usize,
     /// Number of changed documents, or why they could not be written.
     pub(super) changed: Result<usize, SyncError>,
@@ -27,9 +26,7 @@ pub struct SyncView {
     pub finished: u64,
     /// End of the last finished request.
     pub at: Option<Timestamp>,
-    /// Sessions in the list.
     pub sessions: u64,
-    /// Documents that the sync changed.
     pub changed: u64,
     /// The error, if the sync failed.
     pub error: Option<String>,

@@ -4,10 +4,8 @@ use crate::model::shown;
 /// (docs/contract/control-plane.md#complete-lists).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// The body is empty.
     #[error("the body is empty; check proxies between the agent and the Control Plane")]
     Empty,
-    /// The text is truncated.
     #[error("the body ends early, after {bytes} bytes; a proxy may have cut it")]
     Truncated {
         /// Number of bytes received.
@@ -18,7 +16,6 @@ pub enum WireError {
         "the body is HTML, not JSON: controlPlane.url may point at a web page, a login or a proxy's error"
     )]
     Html,
-    /// The body is not JSON.
     #[error("the body is not JSON (line {line}, column {column}); check controlPlane.url")]
     NotJson {
         /// Counted from 1.
@@ -31,27 +28,21 @@ pub enum WireError {
     NotAnObject {
         /// Its type: "null", "an array".
         found: &'static str,
-        /// The expected key.
         key: &'static str,
     },
     /// The Control Plane reports a failure.
     #[error("the Control Plane answered with an error: {}{}", shown(.error), .code.as_deref().map(|c| format!(" ({})", shown(c))).unwrap_or_default())]
     Envelope {
-        /// Its message.
         error: String,
         /// Its code, such as `MAINTENANCE_MODE`.
         code: Option<String>,
     },
     /// The expected key is missing.
     #[error("the body has no `{key}`: another envelope, or another dialect; nothing is changed")]
-    Missing {
-        /// The expected key.
-        key: &'static str,
-    },
+    Missing { key: &'static str },
     /// The expected key has a value of another type.
     #[error("`{key}` is {found}, not {wanted}; nothing is changed")]
     WrongType {
-        /// The key.
         key: &'static str,
         /// The type of its value.
         found: &'static str,
@@ -63,7 +54,6 @@ pub enum WireError {
     TooMany {
         /// The type of the entries: "values", "sessions".
         what: &'static str,
-        /// The limit.
         most: usize,
     },
     /// A field breaks a rule.
@@ -71,7 +61,6 @@ pub enum WireError {
     Field {
         /// The field, as the wire names it: `policy.dn42Ipv4Prefix`.
         field: String,
-        /// The error of the field.
         message: String,
     },
 }

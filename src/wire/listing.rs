@@ -9,7 +9,6 @@ use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey, Secret, Uid};
 /// The Control Plane's list. Absence from it means removal only when it is `complete`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing<T> {
-    /// The items that decode.
     pub items: Vec<T>,
     /// The items that are present but invalid: their applied state stays.
     pub rejected: Vec<Rejected>,
@@ -58,7 +57,6 @@ impl fmt::Display for Rejected {
 /// One BGP session (docs/contract/session.md).
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionItem {
-    /// Its identity.
     pub uid: Uid,
     /// The status in the Control Plane.
     pub status: WireStatus,
@@ -79,7 +77,6 @@ pub struct SessionItem {
 pub struct PeerItem<S> {
     /// Its name, else `node<id>`.
     pub name: ObjectName,
-    /// Its specification.
     pub spec: S,
 }
 
@@ -88,7 +85,6 @@ pub struct PeerItem<S> {
 pub struct NodeItem {
     /// The router's name.
     pub name: String,
-    /// Its specification.
     pub spec: NodeSpec,
 }
 
@@ -99,7 +95,6 @@ pub struct PolicyItem {
     pub config_hash: Option<String>,
     /// The network's AS number. For comparison only: the router's comes from `GET config`.
     pub asn: Option<Asn>,
-    /// The policy.
     pub spec: RoutingPolicySpec,
     /// The internal neighbours; `None` means no change, an empty list means no neighbours.
     pub ibgp: Option<Listing<PeerItem<IbgpPeerSpec>>>,
@@ -114,7 +109,6 @@ pub struct PolicyItem {
 pub struct RejectedField {
     /// The field, as the Control Plane names it.
     pub field: String,
-    /// The error of the field.
     pub message: String,
     /// JSON pointer of the field in the document's specification; empty for a field that has none of its own.
     pub spec: &'static str,

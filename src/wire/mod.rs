@@ -12,9 +12,11 @@ mod listing;
 pub mod reference;
 mod scalar;
 
-pub use body::{ErrorBody, error_body};
+pub use body::error_body;
 pub use call::Call;
-pub use dialect::{Dialect, UnknownDialect};
-pub use error::{FieldError, WireError};
-pub use listing::{Listing, NodeItem, PeerItem, PolicyItem, Rejected, RejectedField, SessionItem};
+pub use dialect::Dialect;
+pub(crate) use error::FieldError;
+pub use error::WireError;
+pub use listing::{Listing, PeerItem, PolicyItem, SessionItem};
+pub(crate) use listing::{NodeItem, Rejected, RejectedField};
 pub use reference::{Heartbeat, Modify, PeerState, Report, SessionReport, WireStatus};

@@ -11,9 +11,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use moenet_agent::control_plane::{Client, ClientOptions, Failure, Outbox};
-use moenet_agent::fleet::{
-    FleetError, FleetOptions, RateLimit, Watcher, app, serve, validate, watched,
-};
+use moenet_agent::fleet::{FleetError, FleetOptions, RateLimit, Watcher, serve, validate, watched};
 use moenet_agent::model::Secret;
 use moenet_agent::wire::{Dialect, Heartbeat, Report, WireStatus};
 use serde_json::{Value, json};
@@ -42,6 +40,10 @@ node: {id: 1, name: jp1, type: edge, bandwidth: 1G, regionCommunity: DN42_REGION
 policy: {dn42As: 4242420998, dn42Ipv4Prefix: 172.23.105.176/28, ebgpImportLimit: 10000}
 ibgpPeers: []
 ";
+
+fn app(options: &FleetOptions) -> Router {
+    watched(options).0
+}
 
 struct Fleet {
     dir: tempfile::TempDir,

@@ -129,6 +129,24 @@ fn test_names_are_short() {
 }
 
 #[test]
+fn every_type_is_described() {
+    let types = ["pub struct ", "pub enum ", "pub trait "];
+    let mut bare = Vec::new();
+    for (path, text) in files().iter().filter(|(path, _)| path.starts_with("src/")) {
+        let mut described = false;
+        for line in text.lines() {
+            if types.iter().any(|start| line.starts_with(start)) && !described {
+                bare.push(format!("{path}: {line}"));
+            }
+            // Attributes, of one line or several, may come between the two.
+            let attribute = line.starts_with(['#', ')', ' ']);
+            described = line.starts_with("///") || described && attribute;
+        }
+    }
+    assert!(bare.is_empty(), "describe these:\n{}", bare.join("\n"));
+}
+
+#[test]
 fn function_reader_counts_lines_and_knows_tests() {
     let text = "#[test]\nfn a_b() {\n    x();\n}\n\nimpl X {\n    pub(super) async fn c(\n        x: u8,\n    ) {\n        if x {\n        }\n    }\n}\nfn d();\n";
     let expected = [("a_b", 3, true), ("c", 6, false)];

@@ -62,7 +62,6 @@ impl Wishes {
 /// The result of the requested changes.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// The rejected fragments.
     pub(super) fragments: BTreeMap<String, FragmentError>,
     /// The error that rejected the base.
     pub(super) base: Option<BaseError>,

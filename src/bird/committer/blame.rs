@@ -17,11 +17,9 @@ use crate::ports::{BaseError, CommitError, FragmentError};
 /// The change to exclude before the next attempt.
 #[derive(Debug)]
 pub(super) enum Blame {
-    /// A changed fragment.
     Fragment(String, FragmentError),
     /// Fragments that BIRD loaded without the protocols they promised, with the names of these.
     Unverified(BTreeMap<String, Vec<String>>),
-    /// The changed base.
     Base(BaseError),
     /// An unchanged fragment on disk that the installed BIRD rejects.
     Stale(String, Diagnostic),

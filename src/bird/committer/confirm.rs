@@ -34,7 +34,6 @@ impl<E: Into<CommitError>> From<E> for LoadError {
 /// The state that the running daemon reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Running {
-    /// BIRD is not running.
     Not,
     /// BIRD runs this confirmed generation, or a configuration without one of the agent's.
     Loaded(Option<String>),

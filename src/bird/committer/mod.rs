@@ -47,8 +47,6 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use changes::{FileChanges, plan_commit};
-
 use super::check::Checker;
 use super::client::Client;
 use super::counters::BirdCounters;

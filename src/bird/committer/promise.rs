@@ -22,9 +22,7 @@ pub(super) enum Lack {
     Files(Vec<String>),
     /// Protocols that a fragment promises and its text does not define.
     Protocols {
-        /// The fragment.
         fragment: String,
-        /// The protocols.
         missing: Vec<String>,
     },
 }

@@ -34,7 +34,6 @@ impl From<CommitError> for StageError {
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
     directory: PathBuf,
-    /// Its name in that directory.
     name: &'static str,
     elsewhere: bool,
     group: Option<u32>,

@@ -36,11 +36,9 @@ pub struct WorldMaker {
     clashes: Notices,
     version: Mutex<Option<Version>>,
     refused: Arc<RefusedItems>,
-    /// The state of the guard.
     pub(super) guard: Arc<GuardMemory>,
     /// Secrets that could not be read, with the reasons: logged once.
     unread: Notices,
-    /// The last world, and its ingredients.
     last: Mutex<Option<Made>>,
     texts: TextCache,
     builds: AtomicU64,

@@ -44,7 +44,6 @@ use crate::util::task::blocking;
 pub struct Builder {
     /// The controller's state.
     pub context: Arc<Context>,
-    /// The configuration.
     pub live: Arc<LiveConfig>,
     pub(crate) sources: Arc<Sources>,
     /// Changes of documents, for the history.

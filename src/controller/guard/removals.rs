@@ -12,7 +12,6 @@ use crate::status::Hold;
 /// The documents' verdict on one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// A document wants it.
     Wanted,
     /// A document disables the object, or deletes it explicitly.
     Leaving,

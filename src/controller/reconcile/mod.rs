@@ -93,7 +93,6 @@ struct Subject<'a> {
     hands_off: bool,
     /// The whole specification, as the applied record has it after the apply.
     spec: Option<&'a serde_json::Value>,
-    /// The override that applies.
     overridden: Option<AppliedOverride>,
 }
 
@@ -139,7 +138,6 @@ struct Round {
     trouble: Option<Trouble>,
     /// The refusal that blocks the plan.
     refusal: Option<Refusal>,
-    /// The remaining steps.
     remaining: Plan,
     /// The observation that was read back.
     look: Look,

@@ -22,7 +22,6 @@ const KERNEL_PARTS: u8 = 3;
 
 /// What follows a run of a key.
 pub(crate) enum Next {
-    /// The reconcile is over.
     Done(Outcome),
     /// Steps ran in the kernel; the next pass reads them back.
     Observe(Progress),

@@ -15,7 +15,6 @@ type Records = BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>;
 pub enum Changed {
     /// A fact that every plan depends on.
     Everything,
-    /// These keys.
     Keys(BTreeSet<ObjectKey>),
 }
 

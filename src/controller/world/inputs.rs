@@ -33,13 +33,11 @@ pub struct Inputs<'a> {
     pub bird: Option<Version>,
     /// The reason why the templates on disk are not in use.
     pub templates_refused: Option<TemplateError>,
-    /// The cached table of ROAs.
     pub roa: Option<&'a RoaTable>,
     /// Facts about ROAs, live and cached.
     pub roas: RoaFacts,
     /// Resolutions of the names of RPKI servers.
     pub rpki: &'a BTreeMap<Endpoint, RpkiName>,
-    /// The measured classes of links.
     pub classes: &'a BTreeMap<ObjectName, Measured>,
     /// The sessions with files in BIRD's directory.
     pub fragments: &'a BTreeSet<String>,
@@ -62,15 +60,12 @@ pub struct Inputs<'a> {
 /// Items of the Control Plane's last lists that do not decode: their applied state stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// Sessions.
     pub sessions: Vec<Rejected>,
     /// Peers of the backbone.
     pub mesh: Vec<Rejected>,
     /// Internal neighbours.
     pub ibgp: Vec<Rejected>,
-    /// The node.
     pub node: Option<String>,
-    /// The routing policy.
     pub policy: Option<String>,
     /// Remarks on the policy: values that are no error, but probably unintended.
     pub remarks: Vec<String>,

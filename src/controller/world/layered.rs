@@ -20,9 +20,7 @@ pub(crate) struct Layered<S> {
     pub(crate) spec: Option<S>,
     /// The object's identity.
     pub(crate) uid: Uid,
-    /// The applied identity.
     applied_uid: Option<Uid>,
-    /// The generation of its document.
     pub(crate) generation: u64,
     /// Whether the documents were accepted.
     pub(crate) acceptance: Acceptance,
@@ -32,7 +30,6 @@ pub(crate) struct Layered<S> {
     pub(crate) remark: Option<String>,
     /// Fields that the override changes, each with the document's value.
     pub(crate) overridden: BTreeMap<String, Value>,
-    /// The override that applies.
     pub(crate) exception: Option<OverrideSpec>,
     /// Whether an override exists that cannot be read: it may pause the object.
     pub(crate) exception_unreadable: bool,
@@ -94,7 +91,6 @@ pub(crate) struct Beside<'a> {
     pub(crate) exceptions_complete: bool,
     /// Whether an invalid file replaces one of the sync's documents.
     pub(crate) broken: bool,
-    /// The applied document.
     pub(crate) applied: Option<&'a AppliedDocument>,
     /// The current time.
     pub(crate) now: Timestamp,

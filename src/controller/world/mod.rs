@@ -38,7 +38,7 @@ use jiff::Timestamp;
 
 use super::guard;
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
-use crate::effective::{MeshTunnel, Router, Session};
+use crate::effective::{MeshTunnel, Router};
 use crate::model::{AdminState, Endpoint, Host, ObjectKey, ObjectName, RouterKey, Uid};
 use crate::observed::bird::{MainFile, Version};
 use crate::plan::{BaseFiles, Loopback};
@@ -169,7 +169,6 @@ pub struct SingleDocument<S> {
     pub generation: u64,
     /// Whether the document is the operator's own.
     pub operator_owned: bool,
-    /// The override that applies.
     pub exception: Option<AppliedOverride>,
     /// Fields that the override changes, each with the document's value.
     pub overridden: BTreeMap<String, serde_json::Value>,
@@ -208,11 +207,9 @@ impl<S: serde::Serialize> SingleDocument<S> {
 /// A held change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldChange {
-    /// The object.
     pub key: ObjectKey,
     /// The change: `removal`, or the fields with both values.
     pub change: String,
-    /// The reason why it is held.
     pub reason: String,
     /// Time since which it is held, if the guard's ledger has it.
     pub since: Option<Timestamp>,
@@ -324,11 +321,6 @@ impl World {
         self.objects
             .values()
             .filter(move |object| object.kind == kind)
-    }
-
-    /// Returns the wanted sessions.
-    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
-        self.objects.values().filter_map(Object::session)
     }
 
     /// Returns the wanted backbone tunnels.

@@ -21,19 +21,14 @@ pub type Objects = BTreeMap<ObjectKey, Object>;
 /// One object: its wanted state, and whether its documents were accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Its kind.
     pub kind: Kind,
-    /// Its name.
     pub name: ObjectName,
     /// The uid that marks the object's resources.
     pub uid: Uid,
     /// The uid in the applied marks, if the Control Plane has given the object another uuid since.
     pub formerly: Option<Uid>,
-    /// The generation of its document.
     pub generation: u64,
-    /// The intent for the object.
     pub intent: Intent,
-    /// The administrative state.
     pub admin_state: AdminState,
     /// Whether its documents were accepted.
     pub acceptance: Acceptance,
@@ -64,7 +59,6 @@ pub struct Object {
 /// The intent for an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Intent {
-    /// The object is wanted.
     Present(Wanted),
     /// The object must be removed.
     Absent,
@@ -81,7 +75,6 @@ pub enum Wanted {
         /** Its text for BIRD; `None` while it cannot be rendered: then BIRD's file stays as it is. */
          Option<Arc<str>>,
     ),
-    /// A backbone tunnel.
     Mesh(Box<MeshTunnel>),
     /// An internal neighbour; its text is in the files that all sessions share.
     Ibgp(Box<InternalNeighbour>),
@@ -113,7 +106,6 @@ impl fmt::Debug for Wanted {
 /// The tunnel of a wanted session or backbone peer.
 #[derive(Debug, Clone, Copy)]
 pub struct WantedLink<'a> {
-    /// The link's name.
     pub interface: &'a InterfaceName,
     /// The agent's UDP port, for WireGuard.
     pub listen_port: Option<Port>,

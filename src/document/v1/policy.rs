@@ -202,10 +202,6 @@ pub enum Continent {
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[expect(
-    missing_docs,
-    reason = "the variants are the table's own abbreviations"
-)]
 pub enum Region {
     Eu,
     NaE,

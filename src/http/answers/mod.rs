@@ -56,7 +56,6 @@ pub struct LocalApi {
     pub(crate) started: Instant,
     /// The token for the Control Plane.
     pub(crate) token: TokenSource,
-    /// The token for this API.
     pub(crate) api_token: TokenSource,
 }
 

@@ -36,10 +36,8 @@ pub struct MainFile {
 /// Who writes the main file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Owner {
-    /// The agent.
     #[default]
     Agent,
-    /// The operator.
     Operator,
 }
 
@@ -50,7 +48,6 @@ pub struct OperatorProtocol {
     pub class: String,
     /// Its name, or the one that BIRD assigns if the file gives none.
     pub name: String,
-    /// The file.
     pub file: PathBuf,
     /// The line where it begins, from 1.
     pub line: usize,
@@ -64,7 +61,6 @@ pub struct OperatorProtocol {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Provided {
-    /// The device protocol.
     pub device: bool,
     /// IPv4 routes to the kernel.
     pub kernel4: bool,
@@ -77,9 +73,7 @@ pub struct Provided {
 /// A problem with BIRD as a whole that lasts until an operator acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BirdProblem {
-    /// The reason of the condition.
     pub reason: &'static str,
-    /// The obstacle.
     pub message: String,
     /// What to do.
     pub action: String,

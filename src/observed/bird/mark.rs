@@ -27,7 +27,6 @@ pub enum Mark<'a> {
     Missing,
     /// The mark of a build that wrote no hash. Whether the file was edited is unknown.
     Old,
-    /// A mark with a hash.
     Complete {
         /// The first line, with its line end.
         head: &'a str,

@@ -40,6 +40,6 @@ pub use main_file::{BirdProblem, MainFile, Owner, Provided};
 pub use name::{BadName, BirdName, Symbol};
 pub use protocols::{Bgp, BgpState, Channel, Limit, Protocol, ProtocolState, Routes, Rpki};
 pub use state::BirdState;
-pub use status::{ConfigureStatus, Phase, Status};
+pub use status::{ConfigureStatus, Phase};
 pub use tree::{LiveTree, Tree};
 pub use version::{Support, Version};

@@ -11,13 +11,11 @@ use super::framing::Reply;
 /// One protocol of the running daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Protocol {
-    /// Its name.
     pub name: String,
     /// Its type as BIRD writes it: `BGP`, `Static`, `RPKI`, …
     pub proto: String,
     /// Its table, if it has exactly one; `None` for BGP, see [`Channel::table`].
     pub table: Option<String>,
-    /// Its state.
     pub state: ProtocolState,
     /// When it entered this state, in epoch seconds. `None` unless the configuration has
     /// `timeformat protocol "%s";`: the other formats lack date, time or zone.
@@ -65,13 +63,11 @@ impl Protocol {
 /// The state of a protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProtocolState {
-    /// It runs.
     Up,
     /// It is starting: a BGP session that is not established.
     Start,
     /// It is off: by configuration, by command, or by a limit.
     Down,
-    /// It is stopping.
     Stop,
     /// Its routes are being removed.
     Flush,
@@ -88,7 +84,6 @@ pub struct Bgp {
     pub neighbor_address: Option<String>,
     /// The neighbour's AS; 0 while a dynamic session has no neighbour.
     pub neighbor_as: Option<u32>,
-    /// The local AS.
     pub local_as: Option<u32>,
     /// The neighbour's router ID.
     pub neighbor_id: Option<String>,
@@ -101,7 +96,6 @@ pub struct Bgp {
 
 /// The state of a BGP session.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "RFC 4271 names them")]
 pub enum BgpState {
     Idle,
     Connect,
@@ -112,7 +106,6 @@ pub enum BgpState {
     Close,
     /// It waits for the neighbour to connect.
     Passive,
-    /// The protocol is off.
     #[default]
     Down,
     /// A word unknown to the agent.
@@ -141,7 +134,6 @@ pub struct Channel {
     pub name: String,
     /// Whether it is up.
     pub up: bool,
-    /// Its table.
     pub table: Option<String>,
     /// Its routes; `None` for a channel that is down.
     pub routes: Option<Routes>,

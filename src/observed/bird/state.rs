@@ -10,7 +10,6 @@ use super::version::Version;
 pub struct BirdState {
     /// The version of the running daemon, while it answers.
     pub running: Option<Version>,
-    /// The version of the installed program.
     pub installed: Option<Version>,
     /// The reason why it does not answer; absent while it answers, and before the first observation.
     pub down: Option<String>,

@@ -7,7 +7,6 @@ use super::{Ruleset, counted, with_family};
 pub enum FirewallAction {
     /// Installs the table in place of the existing one.
     Install {
-        /// Its name.
         table: String,
         /// Whether one of the agent's tables has this name already.
         replace: bool,
@@ -15,10 +14,7 @@ pub enum FirewallAction {
         ruleset: Ruleset,
     },
     /// Deletes one of the agent's tables.
-    Remove {
-        /// Its name.
-        table: String,
-    },
+    Remove { table: String },
 }
 
 impl fmt::Display for FirewallAction {

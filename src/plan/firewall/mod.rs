@@ -22,7 +22,6 @@ use crate::observed::mark::{AGENT, mark_of};
 /// The wanted firewall: accepts the UDP ports of tunnels, and clamps the MSS of TCP through them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
-    /// The tunnels, each with its listening port.
     tunnels: BTreeMap<InterfaceName, Option<Port>>,
     /// The mark in the comment of each rule.
     mark: String,

@@ -12,7 +12,6 @@ use crate::model::InterfaceName;
 pub struct Shared<'a> {
     /// The interfaces of the backbone tunnels.
     pub mesh_interfaces: Vec<&'a InterfaceName>,
-    /// The internal BGP neighbours.
     pub ibgp: Vec<&'a InternalNeighbour>,
 }
 

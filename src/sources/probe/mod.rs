@@ -128,17 +128,13 @@ pub enum ProbeError {
     /// The system granted no socket.
     #[error("open an ICMP socket to probe {target}: {source}; {}", advice(source))]
     Socket {
-        /// The probed target.
         target: Target,
         /// The error of the operating system.
         source: std::io::Error,
     },
     /// A link-local address without an interface.
     #[error("probe {target}: a link-local address needs the interface it is reached through")]
-    NoInterface {
-        /// The probed target.
-        target: Target,
-    },
+    NoInterface { target: Target },
 }
 
 fn advice(source: &std::io::Error) -> &'static str {

@@ -20,7 +20,6 @@ pub enum ResolveError {
     /// The system's resolver returned an error.
     #[error("resolve {name}: {source}; check the name, and the name servers in /etc/resolv.conf")]
     Failed {
-        /// The name.
         name: String,
         /// The error of the operating system.
         source: io::Error,
@@ -30,7 +29,6 @@ pub enum ResolveError {
         "resolve {name}: no answer within {seconds} s; check the name servers in /etc/resolv.conf"
     )]
     Deadline {
-        /// The name.
         name: String,
         /// How long the agent waited.
         seconds: u64,
@@ -40,7 +38,6 @@ pub enum ResolveError {
         "resolve {name}: no usable address in the answer ({found}); check the DNS records of the name"
     )]
     Unusable {
-        /// The name.
         name: String,
         /// The content of the answer.
         found: String,

@@ -23,7 +23,6 @@ pub use tunnel::HANDSHAKE_STALE;
 /// Acceptance of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It is valid.
     Valid,
     /// It is invalid, and the applied state stays. The text names the field and the reason.
     Invalid(String),
@@ -101,7 +100,6 @@ pub struct TunnelFacts<'a> {
 /// The resolution state of a peer's endpoint name.
 #[derive(Debug, Clone, Copy)]
 pub struct NameFacts<'a> {
-    /// The name.
     pub host: &'a str,
     /// The address in use, from the last good answer.
     pub address: Option<SocketAddr>,
@@ -112,7 +110,6 @@ pub struct NameFacts<'a> {
 /// Whether the kernel has a route to a peer's endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteFacts {
-    /// The endpoint.
     pub to: IpAddr,
     /// Whether there is a route.
     pub found: bool,
@@ -142,7 +139,6 @@ pub struct BirdFacts<'a> {
     pub trouble: Option<&'a str>,
     /// The session's protocols in BIRD.
     pub protocols: &'a [Protocol],
-    /// The expected protocols.
     pub expected: &'a [Expected],
     /// The AS number of this router towards the neighbour.
     pub our_asn: Option<u32>,
@@ -166,13 +162,11 @@ pub struct Expected {
 pub struct ObjectFacts<'a> {
     /// The object, as `sessions/wg_1`.
     pub path: &'a str,
-    /// The generation of the document.
     pub generation: u64,
     /// Whether the document was accepted.
     pub acceptance: Acceptance,
     /// An address clash of an accepted document.
     pub remark: Option<&'a str>,
-    /// The administrative state.
     pub admin_state: AdminState,
     /// Whether it is meant to carry traffic.
     pub service: Service,
@@ -191,7 +185,6 @@ pub struct ObjectFacts<'a> {
 pub struct Facts<'a> {
     /// The current time.
     pub now: Timestamp,
-    /// The object.
     pub object: ObjectFacts<'a>,
     /// Whether the object has an applied state.
     pub applied: bool,
@@ -207,7 +200,6 @@ pub struct Facts<'a> {
     pub loss: Option<f64>,
     /// The steps just run; empty when there were none.
     pub steps: Vec<String>,
-    /// The previous status.
     pub before: &'a StatusBody,
 }
 

@@ -23,14 +23,12 @@ pub struct Heartbeat {
 /// The body of `POST report`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// The state of each session.
     pub sessions: Vec<SessionReport>,
 }
 
 /// The state of one session (docs/contract/session.md#report-states).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SessionReport {
-    /// The session's uuid.
     pub uuid: Uid,
     /// Round-trip time to the peer in milliseconds; `null` when unknown.
     #[serde(serialize_with = "milliseconds")]
@@ -45,17 +43,12 @@ pub struct SessionReport {
     pub routes_imported: u64,
     /// Routes exported, of both address families.
     pub routes_exported: u64,
-    /// The state of BGP.
     pub state: PeerState,
 }
 
 /// The state of a BGP session, in the words of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(
-    missing_docs,
-    reason = "the states of RFC 4271, and down for no session at all"
-)]
 pub enum PeerState {
     Established,
     Active,
@@ -103,7 +96,6 @@ fn thousandths<S: Serializer>(share: &Option<f64>, s: S) -> Result<S::Ok, S::Err
 pub struct Modify {
     /// The session's uuid.
     pub uuid: Uid,
-    /// Its current status.
     pub status: WireStatus,
     /// The reason why it cannot be configured; `null` otherwise.
     pub error: Option<String>,

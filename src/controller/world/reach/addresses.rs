@@ -24,7 +24,6 @@ pub struct Reach {
     uses: BTreeMap<IpAddr, BTreeSet<(Use, String)>>,
     /// The peer addresses that sessions have applied.
     pub(super) peers: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
-    /// The addresses of endpoints that are names.
     names: BTreeMap<Endpoint, BTreeSet<IpAddr>>,
     /// Facts of the host that could not be read, each with the reason.
     pub unread: Vec<String>,

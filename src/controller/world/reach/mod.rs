@@ -21,7 +21,6 @@ use crate::store::{AppliedDocument, Snapshot};
 /// The result of comparing an object's addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// The fields that are refused.
     pub(super) refused: Vec<FieldError>,
     /// Clashes of applied addresses, which keep their place.
     pub(super) remarks: Vec<String>,

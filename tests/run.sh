@@ -2,7 +2,7 @@
 # run.sh: every check of the project, one stage after the other, each timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy deny schemas unit scale live vm demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc deny schemas unit scale live vm demo
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken=
@@ -14,6 +14,7 @@ deps()   { tests/deps.sh tests && tests/deps.sh vm; }
 birds()  { tests/lab/fetch-birds; }
 fmt()    { cargo fmt --all --check; }
 clippy() { cargo clippy --quiet --all-targets -- -D warnings; }
+doc()    { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items; }
 unit()   { cargo test --quiet --lib --bins --examples && steady it && cargo test --quiet --doc; }
 schemas() { tests/check-schemas.sh; }
 # Counts what a start with fifty sessions takes; it measures no time.
@@ -132,10 +133,10 @@ warnings() {
   done
 }
 
-[ $# -gt 0 ] || set -- deps birds fmt clippy deny schemas unit scale live vm demo
+[ $# -gt 0 ] || set -- deps birds fmt clippy doc deny schemas unit scale live vm demo
 for name in "$@"; do
   case $name in
-    deps | birds | fmt | clippy | deny | schemas | unit | scale | live | vm | demo) stage "$name" ;;
+    deps | birds | fmt | clippy | doc | deny | schemas | unit | scale | live | vm | demo) stage "$name" ;;
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done

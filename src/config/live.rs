@@ -56,7 +56,7 @@ impl LiveConfig {
     /// Reads the file again and applies the values that may change while the agent runs.
     ///
     /// # Errors
-    /// As [`load`]; nothing changes then.
+    /// As [`load()`]; nothing changes then.
     pub fn reload(&self) -> Result<Reloaded, ConfigError> {
         let read = load(Some(&self.started.source.path), Environment::read())?;
         Ok(self.take(read))

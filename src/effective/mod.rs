@@ -2,7 +2,7 @@
 //!
 //! There are two steps. [`merge`] merges the layers of one document and keeps the origin of each field;
 //! [`Session::resolve`] turns the merged specification into the input of the planner and the templates, in which
-//! every field with a default is filled in. [`conflicts`] then compares all sessions with each other.
+//! every field with a default is filled in. [`conflicts()`] then compares all sessions with each other.
 
 mod conflicts;
 mod layers;

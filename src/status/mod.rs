@@ -2,7 +2,7 @@
 //!
 //! Status never reports an intention: each sentence here is about an observation
 //! (docs/contract/safety.md#rule-10). Values that change all the time (bytes, handshakes, route counts) are part of a
-//! status, but no reason to write one: see [`changed`].
+//! status, but no reason to write one: see [`changed()`].
 
 mod action;
 mod assess;

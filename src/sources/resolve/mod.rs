@@ -154,7 +154,7 @@ impl Resolver {
     }
 
     /// Reports that the peer does not answer at the current address. When it has just become silent, the name is looked
-    /// up at once, since the peer may have moved; when the address has had its time ([`PATIENCE`],
+    /// up at once, since the peer may have moved; when the address has had its time (`ADDRESS_SILENCE`,
     /// longer after each full round), the next one of the answer is used. May be called on every pass
     /// while the handshake is stale.
     pub fn next(&self, endpoint: &Endpoint) -> Resolution {

@@ -6,19 +6,21 @@ use std::process::Output;
 use std::time::Duration;
 
 use super::HistoryError;
-use crate::util::exec::{ExecError, Run};
+use crate::util::exec::{Dialogue, ExecError, Run};
 use crate::util::fs;
 use crate::util::task::blocking;
 
 /// Options that override the configuration of an operator or a distribution. Hooks and signing
 /// could wait for input; automatic packing would run inside a commit.
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 10] = [
     "commit.gpgSign=false",
     "core.autocrlf=false",
     "core.fsmonitor=false",
     "core.fsync=committed",
     "core.hooksPath=/dev/null",
     "core.quotePath=false",
+    // Each import leaves a pack: unpacking it would take another process and more files.
+    "fastimport.unpackLimit=0",
     "gc.auto=0",
     "log.showSignature=false",
     "safe.directory=*",
@@ -71,11 +73,7 @@ impl Git {
         if output.status.success() {
             return Ok(output.stdout);
         }
-        Err(HistoryError::Git {
-            operation,
-            dir: self.dir.clone(),
-            reason: reason(&output),
-        })
+        Err(self.refused(operation, &output))
     }
 
     /// Runs git as a query: `None` for a negative answer. A killed git is an error.
@@ -86,11 +84,7 @@ impl Git {
     ) -> Result<Option<String>, HistoryError> {
         let output = self.output(operation, args, Vec::new()).await?;
         if output.status.code().is_none() {
-            return Err(HistoryError::Git {
-                operation,
-                dir: self.dir.clone(),
-                reason: reason(&output),
-            });
+            return Err(self.refused(operation, &output));
         }
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         Ok(output.status.success().then_some(text))
@@ -103,11 +97,36 @@ impl Git {
         input: Vec<u8>,
     ) -> Result<Output, HistoryError> {
         let run = self.command(args).input(input);
-        let error = match run.output().await {
-            Ok(output) => return Ok(output),
-            Err(error) => error,
-        };
-        Err(match error {
+        match run.output().await {
+            Ok(output) => Ok(output),
+            Err(error) => Err(self.failed(operation, error).await),
+        }
+    }
+
+    /// Starts a git that answers each input with a line.
+    pub(super) async fn start(
+        &self,
+        operation: &'static str,
+        args: &[&str],
+    ) -> Result<Dialogue, HistoryError> {
+        match self.command(args).start() {
+            Ok(dialogue) => Ok(dialogue),
+            Err(error) => Err(self.failed(operation, error).await),
+        }
+    }
+
+    /// Returns the error of a git that ended with this output.
+    pub(super) fn refused(&self, operation: &'static str, output: &Output) -> HistoryError {
+        HistoryError::Git {
+            operation,
+            dir: self.dir.clone(),
+            reason: reason(output),
+        }
+    }
+
+    /// Returns the error of a git without a result.
+    pub(super) async fn failed(&self, operation: &'static str, error: ExecError) -> HistoryError {
+        match error {
             ExecError::Start(source) => self.not_run(source).await,
             ExecError::Output(source) => {
                 HistoryError::io("read git's output in", &self.dir)(source)
@@ -117,7 +136,7 @@ impl Git {
                 dir: self.dir.clone(),
                 deadline: self.deadline,
             },
-        })
+        }
     }
 
     /// Returns why git could not be started: git is missing, or its working directory.

@@ -5,15 +5,21 @@
 //! checkout delays nothing, and the diff of an apply is exactly the applied change, although the
 //! next apply may already have run. An allow list admits only documents, so a secret cannot enter.
 //!
+//! One `git fast-import` makes all commits that follow each other closely, and ends when none came
+//! for a while. The files of the newest commit are remembered, so that a comparison needs no git.
+//!
 //! A broken repository is moved as a whole to `.git.broken`, and a new one is created: the
 //! history continues, and nothing is deleted. Errors become a condition; routing does not wait for
 //! any of this.
 
+mod cause;
 mod commit;
 mod error;
 mod feed;
 mod git;
 mod id;
+mod import;
+mod listing;
 mod query;
 mod queue;
 mod repair;
@@ -26,23 +32,24 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-pub use commit::{Author, Cause, Paths};
+pub use cause::{Author, Cause, Paths};
 pub use error::HistoryError;
 pub(crate) use feed::{Feed, Recording};
 pub use id::CommitId;
 pub(crate) use query::Entry;
-pub(crate) use queue::HistoryHandle;
+pub use queue::HistoryHandle;
 pub(crate) use tree::{Accepts, Contents, FILES};
 pub(crate) use writers::is_document;
 
 use crate::intervals::{GIT_CALL, GIT_PACKING};
 use crate::util::task::blocking;
 use git::Git;
+use import::Writing;
 use tree::Tree;
 
 /// Number of loose objects, and of packs, from which the repository is packed.
-const LOOSE: u64 = 500;
-const PACKS: u64 = 20;
+const LOOSE: usize = 500;
+const PACKS: usize = 20;
 const PACK_AFTER: u64 = 50;
 
 const GITIGNORE: &str = "\
@@ -69,7 +76,7 @@ pub struct History {
     tree: Tree,
     git: Git,
     /// Serializes commits.
-    turn: Mutex<()>,
+    turn: Mutex<Writing>,
     /// Number of commits since the last check whether to pack.
     commits: AtomicU64,
     /// Whether the index may be behind the newest commit: after a commit, and at the start, because
@@ -121,8 +128,8 @@ impl History {
     pub async fn open(dir: &Path) -> Result<Self, HistoryError> {
         let history = Self::new(dir);
         {
-            let _turn = history.turn.lock().await;
-            history.prepare().await?;
+            let mut writing = history.turn.lock().await;
+            history.prepare(&mut writing).await?;
             if !history.is_sound().await? {
                 history.set_aside().await?;
                 history.begin().await?;
@@ -142,23 +149,19 @@ impl History {
             return Ok(());
         }
         self.commits.store(0, Ordering::Relaxed);
-        let _turn = self.turn.lock().await;
-        let counted = self
-            .git
-            .run("count the objects", &["count-objects", "-v"])
-            .await?;
-        let counted = String::from_utf8_lossy(&counted);
-        let count = |key: &str| -> u64 {
-            let number = counted
-                .lines()
-                .find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
-            number.unwrap_or_default()
-        };
-        if count("count:") > LOOSE || count("packs:") > PACKS {
-            self.git
+        let mut writing = self.turn.lock().await;
+        if self.files(Tree::needs_packing).await {
+            self.end_import(&mut writing).await;
+            match self
+                .git
                 .with_deadline(GIT_PACKING)
                 .run("pack", &["gc", "--quiet"])
-                .await?;
+                .await
+            {
+                // An operator's commit packs too.
+                Err(HistoryError::Git { reason, .. }) if reason.contains("already running") => {}
+                packed => drop(packed?),
+            }
         }
         self.files(Tree::note_packed).await
     }

@@ -44,8 +44,9 @@ impl History {
         let Some(tip) = self.tip().await? else {
             return Ok(BTreeMap::new());
         };
-        let known = self.known_paths(Some(&tip)).await?;
-        let paths: Vec<PathBuf> = known.into_iter().filter(|path| is_kept(path)).collect();
+        let known = self.list(&tip).await?;
+        let paths = known.paths().filter(|path| is_kept(path));
+        let paths: Vec<PathBuf> = paths.cloned().collect();
         let blobs = self.blobs(&tip, &paths).await?;
         let found = paths.into_iter().zip(blobs);
         Ok(found

@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::commit::{Cause, Paths, Recorded};
+use super::cause::{Cause, Paths};
+use super::commit::Recorded;
 use super::tree::Tree;
 use super::{History, HistoryError};
-use crate::intervals::{HISTORY_RETRY, INDEX_REFRESH_MAX};
+use crate::intervals::{HISTORY_IDLE, HISTORY_RETRY, INDEX_REFRESH_MAX};
 use crate::util::backoff::Backoff;
 
 /// Maximum number of waiting causes; further ones are merged.
@@ -148,18 +150,25 @@ async fn work(history: Arc<History>, queue: Arc<Queue>, report: watch::Sender<Op
             tracing::warn!(%error, "history not packed; the next commit tries again");
         }
     }
+    history.rest().await;
     queue.done();
 }
 
-/// Returns the next cause. Meanwhile refreshes an index that another git had locked, to the last commit.
+/// Returns the next cause. Meanwhile refreshes an index that another git had locked, to the last commit, and ends the
+/// git that waits for commits when none has come for a while.
 async fn next(history: &History, queue: &Queue) -> Option<Recorded> {
     let next = queue.next();
     tokio::pin!(next);
+    let mut idle = Duration::ZERO;
     for wait in Backoff::new(HISTORY_RETRY.0, INDEX_REFRESH_MAX).waits() {
         if let Ok(next) = tokio::time::timeout(wait, &mut next).await {
             return next;
         }
         history.catch_up().await;
+        idle += wait;
+        if idle >= HISTORY_IDLE {
+            history.rest().await;
+        }
     }
     next.await
 }
@@ -221,8 +230,6 @@ fn merge(last: &mut Recorded, next: Recorded) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use tokio::time::Instant;
 

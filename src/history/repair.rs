@@ -4,17 +4,26 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use crate::store::BRANCH;
-use crate::util::task::blocking;
 
-use super::tree::Tree;
+use super::import::Writing;
+use super::listing::Listing;
+use super::tree::{Newest, Tree};
 use super::{CommitId, History, HistoryError};
 
 impl History {
     /// Creates a missing repository, and removes stale locks.
-    pub(super) async fn prepare(&self) -> Result<(), HistoryError> {
+    pub(super) async fn prepare(&self, writing: &mut Writing) -> Result<(), HistoryError> {
+        self.leave_locks(writing).await;
         match self.files(Tree::prepare).await? {
             true => Ok(()),
             false => self.begin().await,
+        }
+    }
+
+    /// Ends the agent's own git if there is a lock, so that it does not count as the lock's holder.
+    async fn leave_locks(&self, writing: &mut Writing) {
+        if writing.is_kept() && self.files(Tree::is_locked).await {
+            self.end_import(writing).await;
         }
     }
 
@@ -31,45 +40,81 @@ impl History {
         Ok(tip.map(CommitId::known))
     }
 
+    /// Returns the newest commit without a call of git, if the repository's files name it.
+    pub(super) async fn newest(&self) -> Result<Option<CommitId>, HistoryError> {
+        match self.files(Tree::newest).await {
+            Newest::Commit(id) => Ok(Some(id)),
+            Newest::NoCommit => Ok(None),
+            Newest::AskGit => self.tip().await,
+        }
+    }
+
+    /// Returns the files of a commit.
+    pub(super) async fn listing(
+        &self,
+        writing: &mut Writing,
+        tip: Option<&CommitId>,
+    ) -> Result<Listing, HistoryError> {
+        match (writing.take(tip), tip) {
+            (Some(known), _) => Ok(known),
+            (None, Some(tip)) => self.list(tip).await,
+            (None, None) => Ok(Listing::default()),
+        }
+    }
+
+    /// Lists the files of a commit.
+    pub(super) async fn list(&self, tip: &CommitId) -> Result<Listing, HistoryError> {
+        let args = ["ls-tree", "-r", "-z", tip.as_str()];
+        let listed = self.git.run("list", &args).await?;
+        Ok(Listing::parse(tip, &listed))
+    }
+
     /// Refreshes an index that may be behind to the newest commit, so that `git status` is correct.
     /// Does nothing while an operator's git operation is in progress, or HEAD is not at the
     /// history's branch.
-    pub(super) async fn refresh_index(&self) {
+    pub(super) async fn refresh_index(&self, writing: &mut Writing) {
         if !self.index_behind.load(Ordering::Relaxed) {
             return;
         }
-        let Some(write) = self.files(Tree::begin_index).await else {
-            return;
-        };
-        if let Err(error) = self
-            .git
-            .run("refresh the index", &["reset", "--quiet"])
-            .await
-        {
-            tracing::debug!(%error, "commit written, index not updated; `git status` shows old \
-                                     changes until the index can be written");
-            return;
+        self.leave_locks(writing).await;
+        match self.write_index(writing).await {
+            Ok(true) => self.index_behind.store(false, Ordering::Relaxed),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(%error, "commit written, index not updated; `git status` shows old \
+                                         changes until the index can be written");
+            }
         }
-        blocking(move || write.done()).await;
-        self.index_behind.store(false, Ordering::Relaxed);
+    }
+
+    /// `false`: another git holds the index, or there is no commit yet.
+    async fn write_index(&self, writing: &mut Writing) -> Result<bool, HistoryError> {
+        let tip = self.newest().await?;
+        if tip.is_none() {
+            return Ok(false);
+        }
+        let listing = self.listing(writing, tip.as_ref()).await?;
+        let index = listing.index();
+        writing.keep(listing);
+        self.files(move |tree| tree.write_index(&index)).await
+    }
+
+    /// Ends the git that waits for commits.
+    pub(super) async fn rest(&self) {
+        let mut writing = self.turn.lock().await;
+        self.end_import(&mut writing).await;
     }
 
     /// As [`Self::refresh_index`], between commits.
     pub(super) async fn catch_up(&self) {
         if self.index_behind.load(Ordering::Relaxed) && self.files(Tree::has_repository).await {
-            let _turn = self.turn.lock().await;
-            self.refresh_index().await;
+            let mut writing = self.turn.lock().await;
+            self.refresh_index(&mut writing).await;
         }
     }
 
     pub(super) async fn begin(&self) -> Result<(), HistoryError> {
-        self.git
-            .run(
-                "begin a repository",
-                &["init", "--quiet", "--initial-branch=main", "--template="],
-            )
-            .await?;
-        self.files(Tree::write_ignore).await
+        self.files(Tree::begin).await
     }
 
     /// Returns whether the newest commit and its tree can be read, or there is no commit yet.

@@ -1,7 +1,8 @@
 //! Files of the state directory and of its repository, as the history needs them. Its work blocks.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,10 +13,32 @@ use crate::store::{
 use crate::util::file::{self, Stamp, Writer};
 use crate::util::fs;
 
-use super::{GITIGNORE, HistoryError};
+use super::{CommitId, GITIGNORE, HistoryError, LOOSE, PACKS};
 
 /// Size limit of lists of references and of their logs, in bytes.
 const MAX_LOG: u64 = 64 * 1024 * 1024;
+
+/// The name of a repository until it is complete.
+const NEW_REPOSITORY: &str = ".git.new";
+/// The configuration of a new repository.
+const CONFIG: &str = "\
+[core]
+\trepositoryformatversion = 0
+\tfilemode = true
+\tbare = false
+\tlogallrefupdates = true
+";
+/// The file whose time is that of the last check whether to pack.
+const PACKED: &str = "moenet-packed";
+
+/// The newest commit, as the repository's files name it.
+pub(super) enum Newest {
+    Commit(CommitId),
+    /// The repository has no commit yet.
+    NoCommit,
+    /// The branch is in a format that only git reads, or damaged.
+    AskGit,
+}
 
 /// The content of files at one moment; `None`: the file did not exist.
 pub type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
@@ -120,13 +143,35 @@ impl Tree {
         }
     }
 
-    /// Begins to write the index, unless an operator's git operation is in progress.
-    pub(super) fn begin_index(&self) -> Option<IndexWrite> {
+    /// Replaces the index, unless another git holds it or an operator's git operation is in progress: `false`.
+    ///
+    /// # Errors
+    /// The index cannot be written.
+    pub(super) fn write_index(&self, bytes: &[u8]) -> Result<bool, HistoryError> {
+        let (index, lock) = (
+            self.git_dir().join("index"),
+            self.git_dir().join("index.lock"),
+        );
         if self.is_operators_turn() {
-            return None;
+            return Ok(false);
         }
         self.remove_stale_locks();
-        IndexWrite::begin(&self.dir)
+        let Some(write) = IndexWrite::begin(&self.dir) else {
+            return Ok(false);
+        };
+        let mut file = match fs::open(&lock, File::options().write(true).create_new(true)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            opened => opened.map_err(HistoryError::io("create", &lock))?,
+        };
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| fs::rename(&lock, &index));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&lock);
+            return Err(HistoryError::io("write", &index)(error));
+        }
+        write.done();
+        Ok(true)
     }
 
     pub(super) fn has_repository(&self) -> bool {
@@ -151,7 +196,28 @@ impl Tree {
         self.dir.join(".git")
     }
 
-    pub(super) fn write_ignore(&self) -> Result<(), HistoryError> {
+    /// Creates an empty repository, in the format whose branch [`Self::newest`] reads: whole or not at all.
+    ///
+    /// # Errors
+    /// The repository cannot be written.
+    pub(super) fn begin(&self) -> Result<(), HistoryError> {
+        let new = self.dir.join(NEW_REPOSITORY);
+        let _ = fs::remove_dir_all(&new);
+        for folder in ["objects/info", "objects/pack", "refs/heads", "refs/tags"] {
+            let path = new.join(folder);
+            fs::create_dirs(&path, 0o755).map_err(HistoryError::io("create", &path))?;
+        }
+        let head = format!("ref: {BRANCH}\n");
+        for (name, text) in [("HEAD", head.as_str()), ("config", CONFIG), (PACKED, "")] {
+            let path = new.join(name);
+            fs::write(&path, text).map_err(HistoryError::io("write", &path))?;
+        }
+        let git_dir = self.git_dir();
+        fs::rename(&new, &git_dir).map_err(HistoryError::io("create", &git_dir))?;
+        self.write_ignore()
+    }
+
+    fn write_ignore(&self) -> Result<(), HistoryError> {
         let ignore = self.dir.join(".gitignore");
         if fs::symlink_metadata(&ignore).is_ok() {
             return Ok(());
@@ -160,15 +226,37 @@ impl Tree {
         written.map_err(HistoryError::io("write", &ignore))
     }
 
-    /// Returns whether the history's branch exists, as a file or packed.
-    pub(super) fn has_branch(&self) -> bool {
-        fs::exists(self.git_dir().join(BRANCH)) || self.has_packed_branch()
+    /// Returns the newest commit of the branch, as the repository's files name it.
+    pub(super) fn newest(&self) -> Newest {
+        let git_dir = self.git_dir();
+        if !fs::is_dir(&git_dir) || fs::exists(git_dir.join("reftable")) {
+            return Newest::AskGit;
+        }
+        let text = match file::read_text(&git_dir.join(BRANCH), file::DOCUMENT) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self
+                    .packed_branch()
+                    .map_or(Newest::NoCommit, Newest::Commit);
+            }
+            Err(_) => return Newest::AskGit,
+        };
+        match text.trim_end() {
+            id if is_id(id) => Newest::Commit(CommitId::known(id.to_owned())),
+            _ => Newest::AskGit,
+        }
     }
 
-    fn has_packed_branch(&self) -> bool {
-        let packed =
-            file::read_text(&self.git_dir().join("packed-refs"), MAX_LOG).unwrap_or_default();
-        packed.lines().any(|line| line.ends_with(BRANCH))
+    /// Returns whether the history's branch exists, as a file or packed.
+    pub(super) fn has_branch(&self) -> bool {
+        fs::exists(self.git_dir().join(BRANCH)) || self.packed_branch().is_some()
+    }
+
+    fn packed_branch(&self) -> Option<CommitId> {
+        let packed = file::read_text(&self.git_dir().join("packed-refs"), MAX_LOG).ok()?;
+        let mut lines = packed.lines().filter_map(|line| line.split_once(' '));
+        let (id, _) = lines.find(|(id, name)| *name == BRANCH && is_id(id))?;
+        Some(CommitId::known(id.to_owned()))
     }
 
     /// Quarantines the repository.
@@ -191,7 +279,24 @@ impl Tree {
     }
 
     fn packed(&self) -> PathBuf {
-        self.git_dir().join("moenet-packed")
+        self.git_dir().join(PACKED)
+    }
+
+    /// Returns whether the repository has many loose objects or packs.
+    pub(super) fn needs_packing(&self) -> bool {
+        let objects = self.git_dir().join("objects");
+        let count = |folder: &str, ending: &str| {
+            let entries = fs::read_dir(objects.join(folder))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let names = entries.map(|entry| entry.file_name());
+            names
+                .filter(|name| name.as_encoded_bytes().ends_with(ending.as_bytes()))
+                .count()
+        };
+        let loose = || (0..=u8::MAX).map(|start| count(&format!("{start:02x}"), ""));
+        count("pack", ".pack") > PACKS || loose().sum::<usize>() > LOOSE
     }
 
     /// Returns the index while the tree is that of the history's branch; content that is read
@@ -255,26 +360,38 @@ impl Tree {
         found
     }
 
-    /// Removes leftovers of failed imports; on a full disk each attempt leaves some.
+    /// Removes what imports leave that fail or are killed; on a full disk each attempt leaves some.
     pub(super) fn remove_leftovers(&self) {
+        let packs = self.git_dir().join("objects/pack");
         remove_named(&self.git_dir(), "fast_import_crash_", Duration::ZERO);
         // A recent one may belong to an operator's own git.
-        remove_named(
-            &self.git_dir().join("objects/pack"),
-            "tmp_pack_",
-            GIT_LOCK_STALE,
-        );
+        remove_named(&packs, "tmp_pack_", GIT_LOCK_STALE);
+        // Such a file keeps its pack from being packed with others, and a second pack from taking its name.
+        let entries = fs::read_dir(packs).into_iter().flatten().flatten();
+        let keeps = entries.map(|entry| entry.path());
+        for keep in keeps.filter(|path| path.extension().is_some_and(|end| end == "keep")) {
+            if file::read_text(&keep, file::DOCUMENT).is_ok_and(|by| by == "fast-import") {
+                let _ = fs::remove_file(keep);
+            }
+        }
+    }
+
+    /// Returns whether any lock exists.
+    pub(super) fn is_locked(&self) -> bool {
+        self.locks().any(|lock| fs::symlink_metadata(lock).is_ok())
+    }
+
+    fn locks(&self) -> impl Iterator<Item = PathBuf> {
+        let git_dir = self.git_dir();
+        let branch = format!("{BRANCH}.lock");
+        let others = ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock"];
+        let names = others.map(str::to_owned).into_iter().chain([branch]);
+        names.map(move |name| git_dir.join(name))
     }
 
     /// Removes locks without a holder.
     fn remove_stale_locks(&self) {
-        let git_dir = self.git_dir();
-        let mut locks = vec![git_dir.join(format!("{BRANCH}.lock"))];
-        locks.extend(
-            ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock"]
-                .map(|name| git_dir.join(name)),
-        );
-        for lock in locks.into_iter().filter(|lock| is_stale(lock, &self.dir)) {
+        for lock in self.locks().filter(|lock| is_stale(lock, &self.dir)) {
             tracing::warn!(lock = %lock.display(), "removing the lock of a git that has ended");
             let _ = fs::remove_file(lock);
         }

@@ -1,4 +1,4 @@
-//! Runs another program to its end: closed environment, deadline, bounded output.
+//! Runs another program, to its end or as a dialogue: closed environment, deadline, bounded output.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{ChildStdin, Command};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// Where programs are looked up if the agent's environment does not say.
@@ -123,6 +125,87 @@ impl Run {
     }
 }
 
+/// A running program that answers each input with one line. It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Dialogue {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    stderr: ChildStderr,
+    deadline: Duration,
+}
+
+impl Run {
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn start(mut self) -> Result<Dialogue, ExecError> {
+        let spawned = self.command.stdin(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(ExecError::Start)?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(ExecError::Start(ErrorKind::BrokenPipe.into()));
+        };
+        Ok(Dialogue {
+            child,
+            stdin,
+            stdout: BufReader::new(stdout),
+            stderr,
+            deadline: self.deadline,
+        })
+    }
+}
+
+impl Dialogue {
+    /// Writes an input and returns the line that answers it; `None`: the program has ended, and [`Self::end`] returns
+    /// the reason.
+    ///
+    /// # Errors
+    /// No answer came in time, or it cannot be read.
+    pub(crate) async fn ask(&mut self, input: &[u8]) -> Result<Option<String>, ExecError> {
+        let work = async {
+            // A program that has ended closes the pipe; then there is no line either.
+            let _ = self.stdin.write_all(input).await;
+            let mut line = String::new();
+            (&mut self.stdout)
+                .take(MOST_ERRORS)
+                .read_line(&mut line)
+                .await?;
+            io::Result::Ok(line.strip_suffix('\n').map(str::to_owned))
+        };
+        let answered = timeout(self.deadline, work).await;
+        answered
+            .map_err(|_| ExecError::Deadline)?
+            .map_err(ExecError::Output)
+    }
+
+    /// Writes the last input, and waits for the end of the program.
+    ///
+    /// # Errors
+    /// It does not end in time, or its output cannot be read.
+    pub(crate) async fn end(mut self, input: &[u8]) -> Result<Output, ExecError> {
+        let _ = self.stdin.write_all(input).await;
+        drop(self.stdin);
+        let work = async {
+            let (status, stdout, stderr) = tokio::try_join!(
+                self.child.wait(),
+                read(Some(self.stdout), MOST_ERRORS, true),
+                read(Some(self.stderr), MOST_ERRORS, true),
+            )?;
+            io::Result::Ok(Output {
+                status,
+                stdout,
+                stderr,
+            })
+        };
+        let output = timeout(self.deadline, work).await;
+        output
+            .map_err(|_| ExecError::Deadline)?
+            .map_err(ExecError::Output)
+    }
+}
+
 /// A program that ends early closes the pipe; its exit status and its messages have the reason.
 async fn write(pipe: Option<ChildStdin>, input: Vec<u8>) -> io::Result<()> {
     if let Some(mut pipe) = pipe {
@@ -185,6 +268,30 @@ mod tests {
         let mut run = shell("echo $$; exec sleep 1000", 100);
         run.deadline = Duration::from_millis(200);
         let error = run.output().await.unwrap_err();
+        assert!(matches!(error, ExecError::Deadline), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn dialogue_answers_each_input_and_ends_with_its_reason() {
+        let script = "while read word; do echo got $word; test $word = last && break; done; echo why >&2; exit 3";
+        let mut dialogue = shell(script, 100).start().unwrap();
+        for word in ["first", "last"] {
+            let line = dialogue.ask(format!("{word}\n").as_bytes()).await.unwrap();
+            assert_eq!(line, Some(format!("got {word}")));
+        }
+        assert_eq!(dialogue.ask(b"more\n").await.unwrap(), None);
+        let output = dialogue.end(b"more\n").await.unwrap();
+        assert_eq!(
+            (output.status.code(), &output.stderr[..]),
+            (Some(3), &b"why\n"[..])
+        );
+    }
+
+    #[tokio::test]
+    async fn dialogue_without_an_answer_ends_with_its_deadline() {
+        let mut run = shell("exec sleep 1000", 100);
+        run.deadline = Duration::from_millis(200);
+        let error = run.start().unwrap().ask(b"x\n").await.unwrap_err();
         assert!(matches!(error, ExecError::Deadline), "{error:?}");
     }
 

@@ -83,6 +83,8 @@ converge() { # start
 
 # How much a cold start may take: a number, and one for each session.
 ALLOWED="passes:60:0 desired_builds:15:0 netlink_writes:20:13 bird_reloads:7:0 bird_checks:7:0 state_writes:40:7"
+# Processes of git, whatever the number of sessions.
+GITS=2
 
 counts() {
   local allowed name fixed each most value failed=0
@@ -92,7 +94,17 @@ counts() {
     row "  $name" "$value" "at most $most"
     [ "$value" -le "$most" ] || failed=1
   done
+  value=$(wc -l <"$lab/git.calls")
+  row "  git processes" "$value" "at most $GITS"
+  [ "$value" -le "$GITS" ] || { failed=1; cat "$lab/git.calls" >&2; }
   return $failed
+}
+
+# A git of the agent that notes each call.
+count_gits() {
+  mkdir "$lab/programs"; : >"$lab/git.calls"
+  printf '#!/bin/sh\necho "$*" >>%s\nexec %s "$@"\n' "$lab/git.calls" "$(command -v git)" >"$lab/programs/git"
+  chmod +x "$lab/programs/git"
 }
 
 # The first answers of peers set classes of links, which BIRD is told a few times; then nothing is written.
@@ -142,8 +154,9 @@ wireguard: {privateKeyPath: $lab/private.key}
 YAML
   "$lab/moenet-agent" control-plane --fleet "$lab/fleet" --listen 127.0.0.1:8080 2>"$lab/control_plane.log" & control_plane=$!
   until curl -s http://127.0.0.1:8080/ >/dev/null; do kill -0 $control_plane; sleep 0.2; done
+  count_gits
   start=$(date +%s)
-  "$lab/moenet-agent" --config "$lab/config.yaml" run 2>"$lab/agent.log" & agent=$!
+  PATH=$lab/programs:$PATH "$lab/moenet-agent" --config "$lab/config.yaml" run 2>"$lab/agent.log" & agent=$!
   row sessions "$sessions"
   converge "$start"
   if [ "$3" = counts ]; then counts; else

@@ -1,5 +1,6 @@
 //! The history, with the stock git that an auditor would use on it.
 
+mod import;
 mod load;
 mod repair;
 

@@ -176,8 +176,7 @@ impl Outbox {
         if known {
             return Ok(false);
         }
-        let text = serde_json::to_vec(&report).unwrap_or_default();
-        write(&self.directory, &path, &text).map_err(|source| failed("write", &path, source))?;
+        write(&self.directory, &path, &report).map_err(|source| failed("write", &path, source))?;
         memory.leftover.remove(uid);
         self.insert(&mut memory, path, report);
         drop(memory);
@@ -281,8 +280,7 @@ impl Outbox {
             "file of a pending report is missing; writing it again, because the report is not delivered. To drop the \
              report, stop the agent before you delete the file"
         );
-        let text = serde_json::to_vec(report).unwrap_or_default();
-        if let Err(error) = write(&self.directory, path, &text) {
+        if let Err(error) = write(&self.directory, path, report) {
             tracing::warn!(file = %path.display(), %error, "pending report not written; the next delivery tries again");
         }
     }
@@ -357,8 +355,8 @@ impl Outbox {
                 uuid: uid.clone(),
                 ..report
             };
-            let text = serde_json::to_vec(&report).unwrap_or_default();
-            write(&self.directory, &new, &text).map_err(|source| failed("write", &new, source))?;
+            write(&self.directory, &new, &report)
+                .map_err(|source| failed("write", &new, source))?;
             self.insert(&mut memory, new, report);
         }
         self.forget(&mut memory, &old);
@@ -510,12 +508,18 @@ fn make(directory: &Path) -> io::Result<()> {
     fs::create_dirs(directory, 0o700)
 }
 
-/// Writes a file atomically.
-fn write(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+/// Writes a report atomically. Only that of a session that is gone is made durable: of a session that exists, each
+/// observation makes the report again that the Control Plane's list lacks, also after a power failure.
+fn write(directory: &Path, path: &Path, report: &Modify) -> io::Result<()> {
     // A cleaning tool may have removed the folder; without the identity next to it, this is an
     // empty mount point and not the state directory.
     if fs::exists(directory.with_file_name(crate::store::IDENTITY)) {
         make(directory)?;
     }
-    Writer::new(0o600).replace(path, text)
+    let text = serde_json::to_vec(report)?;
+    let writer = Writer::new(0o600);
+    match report.status {
+        WireStatus::Disabled => writer.replace(path, &text),
+        _ => writer.light().replace(path, &text),
+    }
 }

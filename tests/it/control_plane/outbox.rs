@@ -527,3 +527,19 @@ async fn newest_state_wins_over_a_cleaned_report() {
     let statuses: Vec<u64> = got(&fake).into_iter().map(|(_, status)| status).collect();
     assert_eq!(statuses, [1, 1]);
 }
+
+/// As a power failure leaves a file whose content was not flushed.
+#[tokio::test]
+async fn report_without_content_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let one = uid("abc-1");
+    assert!(outbox.put(&one, WireStatus::Active, None).unwrap());
+    drop(outbox);
+    let file = files(directory.path()).remove(0);
+    std::fs::write(directory.path().join(&file), "").unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert!(outbox.pending().unwrap().is_empty());
+    assert!(outbox.put(&one, WireStatus::Active, None).unwrap());
+    assert_eq!(outbox.pending().unwrap().len(), 1);
+}

@@ -12,6 +12,7 @@ use rtnetlink::packet_route::link::LinkMessage;
 
 use super::counters::count;
 use super::error::{ENODEV, Fault};
+use super::joint::{joint, setting_of};
 use super::{Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi};
 use crate::model::{Address, Identity, InterfaceName, Uid};
 use crate::observed::Mark;
@@ -70,42 +71,6 @@ impl LinuxKernel {
         count(&self.counters.link_writes);
         let message = RouteNetlinkMessage::NewLink(message);
         self.netlink.change(message, 0).await
-    }
-}
-
-/// Returns the interface of a setting of a link: settings of one link that follow each other go in one message.
-fn setting_of(action: &KernelAction) -> Option<&InterfaceName> {
-    match action {
-        KernelAction::SetMark { interface, .. }
-        | KernelAction::DisableKernelAddresses { interface }
-        | KernelAction::SetMtu { interface, .. }
-        | KernelAction::SetUp { interface } => Some(interface),
-        _ => None,
-    }
-}
-
-/// Returns how many of the first actions are made together: at least one, if there is any.
-fn joint(actions: &[&KernelAction]) -> usize {
-    let Some(first) = actions.first() else {
-        return 0;
-    };
-    let is_sysctl = |action: &KernelAction| matches!(action, KernelAction::SetSysctl { .. });
-    let belongs = |action: &KernelAction| match setting_of(first) {
-        Some(interface) => setting_of(action) == Some(interface),
-        None => is_sysctl(first) && is_sysctl(action),
-    };
-    // In one message the kernel brings a link up before it sets the mode of its addresses (`do_setlink`; measured, Linux
-    // 6.18), and would make an address.
-    let is_mode =
-        |action: &&KernelAction| matches!(action, KernelAction::DisableKernelAddresses { .. });
-    let is_up = |action: &KernelAction| matches!(action, KernelAction::SetUp { .. });
-    let others = actions.iter().skip(1).take_while(|action| belongs(action));
-    let count = 1 + others.count();
-    let joined = &actions[..count];
-    let up = joined.iter().position(|action| is_up(action));
-    match up {
-        Some(at) if at > 0 && joined.iter().any(is_mode) => at,
-        _ => count,
     }
 }
 
@@ -572,46 +537,4 @@ fn no_driver(kind: &NewLink) -> String {
         NewLink::Gre { .. } => "ip6_gre",
     };
     format!("the kernel has no such links; load its module with `modprobe {module}`")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Mtu;
-
-    #[test]
-    fn settings_and_sysctls_that_follow_each_other_are_joined() {
-        let interface: InterfaceName = "wg_1".parse().unwrap();
-        let create = KernelAction::CreateLink {
-            interface: interface.clone(),
-            kind: NewLink::WireGuard,
-        };
-        let mark = KernelAction::SetMark {
-            interface: interface.clone(),
-            uid: "a".parse().unwrap(),
-        };
-        let mode = KernelAction::DisableKernelAddresses {
-            interface: interface.clone(),
-        };
-        let mtu = KernelAction::SetMtu {
-            interface: interface.clone(),
-            mtu: Mtu::try_from(1400).unwrap(),
-        };
-        let up = KernelAction::SetUp {
-            interface: interface.clone(),
-        };
-        let sysctl = KernelAction::SetSysctl {
-            interface: Some(interface),
-            key: Sysctl::RpFilter,
-            value: 0,
-        };
-        assert_eq!(joint(&[]), 0);
-        assert_eq!(joint(&[&create, &create]), 1);
-        assert_eq!(joint(&[&mark, &mode, &create]), 2);
-        assert_eq!(joint(&[&mtu, &up, &sysctl, &sysctl]), 2);
-        assert_eq!(joint(&[&sysctl, &sysctl, &up]), 2);
-        // The mode of addresses must be set before the link is up.
-        assert_eq!(joint(&[&mode, &mtu, &up]), 2);
-        assert_eq!(joint(&[&up, &mode]), 2);
-    }
 }

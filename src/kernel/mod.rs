@@ -10,6 +10,7 @@ mod connection;
 mod counters;
 mod error;
 mod events;
+mod joint;
 pub mod keys;
 mod link_message;
 mod netlink;

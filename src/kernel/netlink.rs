@@ -1,4 +1,4 @@
-//! The single netlink connection: requests, their acknowledgements, and dumps that are complete or fail.
+//! The connection for links, addresses and routes.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,8 +7,7 @@ use std::net::IpAddr;
 use futures::StreamExt as _;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
@@ -17,13 +16,10 @@ use rtnetlink::packet_route::route::RouteMessage;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
-use super::connection::{Connection, answered, ended};
+use super::connection::{Connection, Reply, collect, dump, ended};
 use super::error::ENODEV;
 use super::route_message;
 use crate::model::InterfaceName;
-
-/// How often a dump is restarted when links were added or removed while it ran.
-const DUMP_ATTEMPTS: usize = 5;
 
 /// The connection for links, addresses and routes.
 pub(super) struct Netlink {
@@ -59,13 +55,6 @@ pub(super) struct Dump {
     pub(super) links: Vec<LinkMessage>,
     pub(super) addresses: Vec<AddressMessage>,
     pub(super) routes: Vec<RouteMessage>,
-}
-
-/// The messages received before the acknowledgement.
-struct Reply {
-    messages: Vec<RouteNetlinkMessage>,
-    /// Links were added or removed meanwhile (`NLM_F_DUMP_INTR`): entries may be missing or duplicated.
-    interrupted: bool,
 }
 
 impl Netlink {
@@ -165,50 +154,30 @@ impl Netlink {
         Ok(found)
     }
 
-    /// Repeats a dump until it is not interrupted. If links change faster than that, all attempts
-    /// together are the answer: older kernels may skip a link in an interrupted dump, hardly in
-    /// five. A removed link may then still be listed, which costs a refused change; an existing
-    /// link that is missing could cost its tunnel.
     async fn dump_all(&self, request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let mut seen = Vec::new();
-        for _ in 0..DUMP_ATTEMPTS {
-            let reply = self.exchange(request.clone(), NLM_F_DUMP).await?;
-            if !reply.interrupted {
-                return Ok(reply.messages);
-            }
-            seen.extend(reply.messages);
-        }
-        Ok(seen)
+        dump(|| self.exchange(request.clone(), NLM_F_DUMP)).await
     }
 
-    async fn exchange(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Reply> {
+    async fn exchange(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Reply<RouteNetlinkMessage>> {
         let converse = |handle| converse(handle, message, flags);
         self.connection.exchange(converse).await
     }
 }
 
-/// Sends one request and collects the answer, up to the acknowledgement or the end of the dump.
+/// Sends one request and collects the answer.
 async fn converse(
     mut handle: Handle,
     message: RouteNetlinkMessage,
     flags: u16,
-) -> io::Result<Reply> {
+) -> io::Result<Reply<RouteNetlinkMessage>> {
     let mut request = NetlinkMessage::from(message);
     request.header.flags = NLM_F_REQUEST | flags;
-    let mut answers = handle.request(request).map_err(|_| ended())?;
-    let mut reply = Reply {
-        messages: Vec::new(),
-        interrupted: false,
-    };
-    while let Some(answer) = answers.next().await {
-        reply.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-        match answer.payload {
-            NetlinkPayload::InnerMessage(message) => reply.messages.push(message),
-            other if answered(&other)? => return Ok(reply),
-            _ => {}
-        }
-    }
-    Err(ended())
+    let answers = handle.request(request).map_err(|_| ended())?;
+    collect(answers.map(Ok)).await
 }
 
 fn new_link(message: RouteNetlinkMessage) -> Option<LinkMessage> {

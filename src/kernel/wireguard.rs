@@ -17,14 +17,12 @@ use netlink_packet_wireguard::{
     WireguardAddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr, WireguardAttribute,
     WireguardCmd, WireguardMessage, WireguardPeer, WireguardPeerAttribute, WireguardPeerFlags,
 };
-use rtnetlink::packet_core::{
-    Emitable as _, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{Emitable as _, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use rustix::io::Errno;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
-use super::connection::{Connection, answered, ended};
+use super::connection::{Connection, Reply, collect, dump, ended};
 use crate::model::{Port, PresharedKey, PublicKey};
 use crate::observed::kernel::{self, WireGuard};
 use crate::plan::action::{PeerPatch, WireGuardPatch};
@@ -61,12 +59,9 @@ impl Devices {
     pub(super) async fn get(&self, index: u32) -> io::Result<WireGuard> {
         let _turn = self.reading.lock().await;
         let device = vec![WireguardAttribute::IfIndex(index)];
-        let parts = self
-            .exchange(WireguardCmd::GetDevice, device, NLM_F_DUMP)
-            .await?;
-        Ok(from_device(
-            parts.into_iter().flat_map(|part| part.attributes),
-        ))
+        let read = || self.exchange(WireguardCmd::GetDevice, device.clone(), NLM_F_DUMP);
+        let parts = dump(read).await?.into_iter();
+        Ok(from_device(parts.flat_map(|part| part.payload.attributes)))
     }
 
     /// Changes the configuration of a link.
@@ -83,7 +78,7 @@ impl Devices {
         cmd: WireguardCmd,
         attributes: Vec<WireguardAttribute>,
         flags: u16,
-    ) -> io::Result<Vec<WireguardMessage>> {
+    ) -> io::Result<Reply<GenlMessage<WireguardMessage>>> {
         let message = WireguardMessage { cmd, attributes };
         let request = NetlinkMessage::from(GenlMessage::from_payload(message));
         let again = request.clone();
@@ -104,24 +99,15 @@ impl Devices {
     }
 }
 
-/// Sends one request and collects the answer, up to the acknowledgement or the end of the dump.
+/// Sends one request and collects the answer.
 async fn converse(
     mut handle: GenetlinkHandle,
     mut request: NetlinkMessage<GenlMessage<WireguardMessage>>,
     flags: u16,
-) -> io::Result<Vec<WireguardMessage>> {
+) -> io::Result<Reply<GenlMessage<WireguardMessage>>> {
     request.header.flags = NLM_F_REQUEST | flags;
-    let mut answers = handle.request(request).await.map_err(silent)?;
-    let mut messages = Vec::new();
-    while let Some(answer) = answers.next().await {
-        let answer = answer.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        match answer.payload {
-            NetlinkPayload::InnerMessage(message) => messages.push(message.payload),
-            other if answered(&other)? => return Ok(messages),
-            _ => {}
-        }
-    }
-    Err(ended())
+    let answers = handle.request(request).await.map_err(silent)?;
+    collect(answers.map(|answer| answer.map_err(|_| io::ErrorKind::InvalidData.into()))).await
 }
 
 /// Returns the number of an error, without its text.

@@ -80,17 +80,24 @@ pub(super) struct Caches {
     applied: Cache<AppliedDocument>,
 }
 
-impl Caches {
-    fn of_kind(&mut self, kind: Kind) -> Option<&mut dyn AnyPair> {
-        Some(match kind {
-            Kind::Node => &mut self.node,
-            Kind::RoutingPolicy => &mut self.policy,
-            Kind::Maintenance => &mut self.maintenance,
-            Kind::BgpSession => &mut self.sessions,
-            Kind::MeshPeer => &mut self.mesh,
-            Kind::IbgpPeer => &mut self.ibgp,
+/// Borrows the field of a kind; overrides are listed apart.
+macro_rules! of_kind {
+    ($kind:expr, & $($all:ident)+) => {
+        Some(match $kind {
+            Kind::Node => &$($all)+.node,
+            Kind::RoutingPolicy => &$($all)+.policy,
+            Kind::Maintenance => &$($all)+.maintenance,
+            Kind::BgpSession => &$($all)+.sessions,
+            Kind::MeshPeer => &$($all)+.mesh,
+            Kind::IbgpPeer => &$($all)+.ibgp,
             Kind::Override => return None,
         })
+    };
+}
+
+impl Caches {
+    fn of_kind(&mut self, kind: Kind) -> Option<&mut dyn AnyPair> {
+        of_kind!(kind, &mut self)
     }
 
     /// Number of parsed texts so far.
@@ -189,27 +196,11 @@ impl Snapshot {
 
     /// Returns the documents of a kind; overrides are listed apart.
     fn of_kind(&self, kind: Kind) -> Option<&dyn AnyDocuments> {
-        Some(match kind {
-            Kind::Node => &self.node,
-            Kind::RoutingPolicy => &self.policy,
-            Kind::Maintenance => &self.maintenance,
-            Kind::BgpSession => &self.sessions,
-            Kind::MeshPeer => &self.mesh,
-            Kind::IbgpPeer => &self.ibgp,
-            Kind::Override => return None,
-        })
+        of_kind!(kind, &self)
     }
 
     fn of_kind_mut(&mut self, kind: Kind) -> Option<&mut dyn AnyDocuments> {
-        Some(match kind {
-            Kind::Node => &mut self.node,
-            Kind::RoutingPolicy => &mut self.policy,
-            Kind::Maintenance => &mut self.maintenance,
-            Kind::BgpSession => &mut self.sessions,
-            Kind::MeshPeer => &mut self.mesh,
-            Kind::IbgpPeer => &mut self.ibgp,
-            Kind::Override => return None,
-        })
+        of_kind!(kind, &mut self)
     }
 
     /// Returns whether a document exists, valid or not.

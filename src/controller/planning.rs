@@ -434,15 +434,7 @@ pub(super) fn endpoint_changed(object: &Object, applied: Option<&AppliedDocument
     let Some(before) = applied.and_then(|applied| applied.applied.spec.as_ref()) else {
         return false;
     };
-    let before = before.pointer(endpoint_field(object.kind));
+    let before = before.pointer(object.kind.endpoint_field());
     let before = before.and_then(|endpoint| Endpoint::deserialize(endpoint).ok());
     object.wanted().is_some() && before.as_ref() != object.endpoint()
-}
-
-/// Returns where the specification of a tunnel has its endpoint.
-pub(super) fn endpoint_field(kind: Kind) -> &'static str {
-    match kind {
-        Kind::BgpSession => "/tunnel/endpoint",
-        _ => "/endpoint",
-    }
 }

@@ -87,6 +87,14 @@ impl Kind {
         }
     }
 
+    /// Returns where the specification of a tunnel has its endpoint, as a JSON pointer.
+    pub(crate) fn endpoint_field(self) -> &'static str {
+        match self {
+            Self::BgpSession => "/tunnel/endpoint",
+            _ => "/endpoint",
+        }
+    }
+
     /// Returns whether an object of this kind has protocols of its own in BIRD.
     pub(crate) fn has_protocols(self) -> bool {
         match self {

@@ -8,7 +8,7 @@ use crate::observed::bird::framing::FramingError;
 #[derive(Debug, thiserror::Error)]
 pub enum BirdError {
     /// No process listens: BIRD is stopped, or died during its start.
-    #[error("BIRD is not running ({}): start it, or correct the socket's path", .socket.display())]
+    #[error("BIRD is not running ({})", .socket.display())]
     NotRunning {
         /// The control socket.
         socket: PathBuf,

@@ -161,7 +161,7 @@ fn in_force(object: &Object, look: &Look) -> InForce {
 
 fn recorded_endpoint(kind: Kind, look: &Look) -> Option<Endpoint> {
     let spec = look.applied.as_ref()?.applied.spec.as_ref()?;
-    let endpoint = spec.pointer(planning::endpoint_field(kind))?;
+    let endpoint = spec.pointer(kind.endpoint_field())?;
     endpoint.as_str()?.parse().ok()
 }
 
@@ -169,7 +169,7 @@ fn recorded_endpoint(kind: Kind, look: &Look) -> Option<Endpoint> {
 /// applied yet. Once the name has an address, the endpoint still counts as changed, and WireGuard receives it
 /// although the peer answers from the old one.
 fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, look: &Look) {
-    let field = planning::endpoint_field(kind);
+    let field = kind.endpoint_field();
     let applied = look.applied.as_ref();
     let before = applied.and_then(|applied| applied.applied.spec.as_ref()?.pointer(field));
     let Some((parent, name)) = field.rsplit_once('/') else {

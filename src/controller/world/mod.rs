@@ -142,7 +142,7 @@ impl RouterDocuments {
         [node, Object { spec, ..policy }]
     }
 
-    /// Returns the reason why no BGP session imports or exports routes, and the remedy.
+    /// Returns the reason why no BGP session imports or exports routes.
     pub fn without_policy(&self) -> Option<String> {
         (!self.has_policy).then(|| NO_POLICY.to_owned())
     }
@@ -150,7 +150,7 @@ impl RouterDocuments {
 
 /// Text of the node's condition, `/status` and the log for a router without a policy.
 const NO_POLICY: &str = "this router has never had a valid routing policy: BGP sessions import and export no routes \
-                         (RFC 8212); write policy.yaml, or have the Control Plane answer GET bird-config";
+                         (RFC 8212)";
 
 /// A document of a single-instance kind.
 #[derive(Debug, Clone, PartialEq, Eq)]

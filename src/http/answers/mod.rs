@@ -40,7 +40,7 @@ const LONG_VALUE: usize = 400;
 /// Maximum number of notices in `/status`; each kind of notice has its own lower limit.
 const NOTICES: usize = 100;
 
-/// The local API of a running agent.
+/// The parts of a running agent that its tasks share, and from which the local API answers.
 pub struct LocalApi {
     pub(crate) context: Arc<Context>,
     pub(crate) sources: Arc<Sources>,
@@ -309,7 +309,9 @@ fn notices(api: &LocalApi, world: &World) -> Vec<String> {
     let trouble = api.context.store.trouble();
     notices.extend(trouble.map(|why| format!("state directory: {why}")));
     notices.extend(world.router.as_ref().err().map(ToString::to_string));
-    notices.extend(world.router_documents.without_policy());
+    let action = status::failing(ConditionType::PolicyInEffect);
+    let policy = world.router_documents.without_policy();
+    notices.extend(policy.map(|why| format!("{why}; {action}")));
     notices.extend(world.key.missing().map(str::to_owned));
     notices.extend(of_objects(api, world));
     notices.extend(bird(api.context.board.get(&ObjectKey::Router)));

@@ -185,7 +185,7 @@ fn waits_of_node(api: &LocalApi, world: &World) -> impl Iterator<Item = WaitView
 }
 
 /// Returns the next action of a condition that is false.
-fn failing(about: ConditionType) -> &'static str {
+pub(super) fn failing(about: ConditionType) -> &'static str {
     next_action(about, ConditionStatus::False, "").unwrap_or_default()
 }
 

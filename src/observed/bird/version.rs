@@ -75,7 +75,7 @@ impl Version {
             )),
             Support::TooOld => Some(format!(
                 "BIRD {self} cannot read the agent's files, so the agent leaves it unchanged; \
-                 install one of {TESTED}"
+                 it was tested with {TESTED}"
             )),
         }
     }
@@ -144,7 +144,7 @@ mod tests {
                     .unwrap()
                     .warning()
                     .unwrap()
-                    .contains("install one of")
+                    .contains("it was tested with 2.0.12")
             );
         }
     }

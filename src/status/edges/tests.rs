@@ -68,7 +68,7 @@ fn a_run_through_every_edge_logs_each_once() {
     run.set(
         Topic::Bird,
         State::Bad,
-        "BIRD is not running (/run/bird.ctl): start it",
+        "BIRD is not running (/run/bird.ctl)",
     );
     run.session(State::Unknown, "", 0).step(40);
     run.set(Topic::Bird, State::Good, "2.17.1");

@@ -141,10 +141,9 @@ fn overridden_endpoints(snapshot: &Snapshot) -> impl Iterator<Item = (Kind, Obje
     let overrides = snapshot.overrides.iter();
     overrides.filter_map(|((kind, name), slot)| {
         let set = &slot.as_ref().ok()?.document.spec.set;
-        let value = match kind {
-            Kind::BgpSession => set.get("tunnel")?.get("endpoint")?,
-            _ => set.get("endpoint")?,
-        };
+        let mut field = kind.endpoint_field().split('/').skip(1);
+        let value = set.get(field.next()?)?;
+        let value = field.try_fold(value, |value, part| value.get(part))?;
         Some((*kind, name.clone(), value.as_str()?.parse().ok()?))
     })
 }

@@ -18,14 +18,14 @@ use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
 use crate::http::{HttpOptions, LocalApi, ServeError, Server};
 use crate::intervals::{BIRD_CHECK, FILES_QUIET};
-use crate::kernel::{Backend, KernelCounters, KernelOptions, LinuxKernel, keys};
+use crate::kernel::{Backend, KernelOptions, LinuxKernel, keys};
 use crate::observed::{Ownership, SharedOwnership};
 use crate::ports::Kernel as _;
 use crate::sources::probe::{IcmpPing, ProbeSettings, Prober};
 use crate::sources::resolve::{Resolver, ResolverSettings, SystemLookup};
 use crate::sources::{self, Classes, Host, KeyFile, RpkiServers, Sources, Templates, templates};
 use crate::store::{OUTBOX, Store, StoreError};
-use crate::sync::{Calls, Requests, Syncer};
+use crate::sync::Syncer;
 use crate::telemetry::chain;
 use crate::util::fs;
 use crate::util::task::blocking;
@@ -59,34 +59,14 @@ pub struct Parts {
     pub config: Config,
     /// The configuration with the changes that SIGHUP loaded.
     pub live: Arc<LiveConfig>,
-    /// The token for the Control Plane.
-    pub token: TokenSource,
-    pub api_token: TokenSource,
-    /// Shared context of the reconciles.
-    pub context: Arc<Context>,
-    /// Applies BIRD's configuration; has BIRD's counters.
-    pub committer: Committer,
-    /// Inputs of the desired state.
-    pub(crate) sources: Arc<Sources>,
+    /// The parts that the tasks share with the local API.
+    pub shared: Arc<LocalApi>,
     /// Builds the desired state.
     pub builder: Arc<Builder>,
     /// The background tasks of these parts, until the agent takes them over.
     tasks: StdMutex<Tasks>,
-    /// The exchange with the Control Plane, if one is configured.
-    pub sync: Option<Arc<Syncer>>,
-    /// Changes of documents, for the history.
-    pub feed: Arc<Feed>,
-    /// Importer of manual edits.
-    pub edits: Arc<Edits>,
     /// Applied steps and files that the history has not recorded yet, until its task takes them over.
     journal: StdMutex<Option<mpsc::UnboundedReceiver<Entry>>>,
-    /// Health of the calls to the Control Plane.
-    pub calls: Arc<Calls>,
-    /// Syncs that an operator requested.
-    pub requests: Arc<Requests>,
-    /// Counters of the kernel's writes.
-    pub kernel_counters: Arc<KernelCounters>,
-    pub started: Instant,
 }
 
 impl Parts {
@@ -134,16 +114,8 @@ impl Parts {
         let token = control_plane_token(&config);
         let (client, outbox) = control_plane(&config, &token, &store)?;
         let committer = workers.committer.clone();
-        let counters = Arc::clone(committer.counters());
-        let checker = Checker::new(&config.bird.binary, BIRD_CHECK, counters);
         let refused = Arc::new(RefusedItems::default());
-        let maker = Arc::new(WorldMaker::new(
-            Arc::clone(&live),
-            Arc::clone(&store),
-            Arc::clone(&sources),
-            checker,
-            (workers.ownership.clone(), Arc::clone(&refused)),
-        ));
+        let maker = workers.maker(&live, &store, &sources, &refused);
         let (publish, world) = watch::channel(Arc::new(maker.empty()));
         let (journal, journalled) = mpsc::unbounded_channel();
         let kernel_counters = workers.kernel.counters();
@@ -162,49 +134,32 @@ impl Parts {
             maker,
             publish,
         };
-        let mut parts = Self {
+        let mut shared = LocalApi {
             context,
-            committer,
             sources,
-            builder: Arc::new(builder),
-            sync: None,
-            tasks: StdMutex::new(tasks),
-            edits,
+            committer,
+            kernel_counters,
             feed,
-            journal: StdMutex::new(Some(journalled)),
             calls: Arc::default(),
             requests: Arc::default(),
-            kernel_counters,
+            sync: None,
+            name: config.node.name.clone(),
             started: Instant::now(),
             api_token: config.server.token_source(),
             token,
+        };
+        shared.sync = client.map(|client| {
+            let syncer = syncer(&shared, &live, (client, outbox), (refused, edits));
+            Arc::new(syncer)
+        });
+        Ok(Self {
+            shared: Arc::new(shared),
+            builder: Arc::new(builder),
+            tasks: StdMutex::new(tasks),
+            journal: StdMutex::new(Some(journalled)),
             live,
             config,
-        };
-        parts.sync = client.map(|client| Arc::new(parts.syncer(client, outbox, refused)));
-        Ok(parts)
-    }
-
-    fn syncer(
-        &self,
-        client: Arc<Client>,
-        outbox: Option<Arc<Outbox>>,
-        refused: Arc<RefusedItems>,
-    ) -> Syncer {
-        Syncer {
-            client,
-            calls: Arc::clone(&self.calls),
-            requests: Arc::clone(&self.requests),
-            outbox,
-            config: Arc::clone(&self.live),
-            context: Arc::clone(&self.context),
-            refused,
-            edits: Arc::clone(&self.edits),
-            feed: Arc::clone(&self.feed),
-            sources: Arc::clone(&self.sources),
-            remarks: Default::default(),
-            started: self.started,
-        }
+        })
     }
 
     /// The background tasks of these parts; the caller takes them over and watches them.
@@ -220,30 +175,38 @@ impl Parts {
 
     /// The local API.
     pub(super) fn api(&self) -> HttpOptions {
-        let api = LocalApi {
-            context: Arc::clone(&self.context),
-            sources: Arc::clone(&self.sources),
-            committer: self.committer.clone(),
-            kernel_counters: Arc::clone(&self.kernel_counters),
-            feed: Arc::clone(&self.feed),
-            calls: Arc::clone(&self.calls),
-            requests: Arc::clone(&self.requests),
-            sync: self.sync.clone(),
-            name: self.config.node.name.clone(),
-            started: self.started,
-            token: self.token.clone(),
-            api_token: self.api_token.clone(),
-        };
         HttpOptions {
             listen: self.config.server.listen.clone(),
-            token: self.api_token.clone(),
-            state: Arc::new(api),
+            token: self.shared.api_token.clone(),
+            state: self.shared.clone(),
         }
     }
 
     /// The client of BIRD's control socket.
     pub fn bird(&self) -> &BirdClient {
-        self.committer.client()
+        self.shared.committer.client()
+    }
+}
+
+fn syncer(
+    shared: &LocalApi,
+    live: &Arc<LiveConfig>,
+    (client, outbox): (Arc<Client>, Option<Arc<Outbox>>),
+    (refused, edits): (Arc<RefusedItems>, Arc<Edits>),
+) -> Syncer {
+    Syncer {
+        client,
+        calls: Arc::clone(&shared.calls),
+        requests: Arc::clone(&shared.requests),
+        outbox,
+        config: Arc::clone(live),
+        context: Arc::clone(&shared.context),
+        refused,
+        edits,
+        feed: Arc::clone(&shared.feed),
+        sources: Arc::clone(&shared.sources),
+        remarks: Default::default(),
+        started: shared.started,
     }
 }
 
@@ -288,6 +251,24 @@ impl Workers {
             resolver,
             prober,
         }
+    }
+
+    fn maker(
+        &self,
+        live: &Arc<LiveConfig>,
+        store: &Arc<Store>,
+        sources: &Arc<Sources>,
+        refused: &Arc<RefusedItems>,
+    ) -> Arc<WorldMaker> {
+        let counters = Arc::clone(self.committer.counters());
+        let checker = Checker::new(&live.get().bird.binary, BIRD_CHECK, counters);
+        Arc::new(WorldMaker::new(
+            Arc::clone(live),
+            Arc::clone(store),
+            Arc::clone(sources),
+            checker,
+            (self.ownership.clone(), Arc::clone(refused)),
+        ))
     }
 
     async fn sources(
@@ -550,7 +531,7 @@ mod tests {
         store.write_document(&document).unwrap();
         let config = config::parse("node: {name: jp1, id: 1, asn: 64512}\n").unwrap();
         let parts = Parts::rehearse(config, store).await.unwrap();
-        let (builder, rpki) = (&parts.builder, &parts.sources.rpki);
+        let (builder, rpki) = (&parts.builder, &parts.shared.sources.rpki);
         let (mut lookups, mut builds) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             // A name that is watched again is looked up again.

@@ -98,12 +98,12 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
             stop.clone(),
         ),
     );
-    let reports = Arc::clone(&manager).run(Arc::clone(&parts.context), stop.clone());
+    let reports = Arc::clone(&manager).run(Arc::clone(&parts.shared.context), stop.clone());
     tasks.spawn("service-manager", reports);
     tasks.spawn(
         "journal",
         record_changes(
-            Arc::clone(&parts.context),
+            Arc::clone(&parts.shared.context),
             parts.take_journal(),
             recording,
             stopped.clone(),
@@ -123,24 +123,24 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
 
 /// Starts the tasks that talk to operators and the Control Plane.
 fn serve(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
-    let api = http::listen(Arc::clone(&parts.context), parts.api(), stop.clone());
+    let api = http::listen(Arc::clone(&parts.shared.context), parts.api(), stop.clone());
     tasks.spawn("local-api", after_first_world(parts, api));
     let files = reload::files(Arc::clone(parts), stop.clone());
     tasks.spawn("token-files", files);
-    if let Some(sync) = parts.sync.clone() {
+    if let Some(sync) = parts.shared.sync.clone() {
         tasks.spawn("control-plane", sync.run(stop.clone()));
     }
 }
 
 /// The first write of a start: everything that can refuse the start has been checked.
 async fn begin_key(parts: &Arc<Parts>) {
-    let key = Arc::clone(&parts.sources.key);
+    let key = Arc::clone(&parts.shared.sources.key);
     blocking(move || key.begin()).await;
 }
 
 /// Starts to record causes in the history.
 async fn begin_history(parts: &Parts) -> Recording {
-    let (recording, work) = parts.feed.begin().await;
+    let (recording, work) = parts.shared.feed.begin().await;
     parts.tasks().spawn("history", work);
     recording
 }
@@ -152,7 +152,11 @@ async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToke
         "worlds",
         builder::run(Arc::clone(&parts.builder), hints.clone(), stop.clone()),
     );
-    let kernel = watch_kernel(Arc::clone(&parts.context), hints.clone(), stop.clone());
+    let kernel = watch_kernel(
+        Arc::clone(&parts.shared.context),
+        hints.clone(),
+        stop.clone(),
+    );
     tasks.spawn("kernel-events", kernel);
     let is_enabled = parts.config.firewall.enabled;
     tasks.spawn(
@@ -161,15 +165,15 @@ async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToke
     );
     watch_sources(parts, tasks, stop);
     let facts = more_facts(parts);
-    let announcer = announce(Arc::clone(&parts.context), facts, stop.clone());
+    let announcer = announce(Arc::clone(&parts.shared.context), facts, stop.clone());
     tasks.spawn("announcer", announcer);
-    let runner = Runner::new(Arc::clone(&parts.context)).run(hinted);
+    let runner = Runner::new(Arc::clone(&parts.shared.context)).run(hinted);
     tasks.spawn("controller", after_first_world(parts, runner));
 }
 
 /// Returns the facts for the log that the controller does not know: the calls to the Control Plane.
 fn more_facts(parts: &Parts) -> impl Fn() -> Vec<(Topic, Fact)> + Send + 'static {
-    let (calls, sync) = (Arc::clone(&parts.calls), parts.sync.clone());
+    let (calls, sync) = (Arc::clone(&parts.shared.calls), parts.shared.sync.clone());
     move || {
         let breakers = sync.iter().flat_map(|sync| sync.breakers());
         calls.facts().into_iter().chain(breakers).collect()
@@ -178,7 +182,7 @@ fn more_facts(parts: &Parts) -> impl Fn() -> Vec<(Topic, Fact)> + Send + 'static
 
 /// Starts the tasks of the inputs that change on their own.
 fn watch_sources(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
-    let (sources, context) = (&parts.sources, &parts.context);
+    let (sources, context) = (&parts.shared.sources, &parts.shared.context);
     let roas = RoaTask {
         rpki: Arc::clone(&sources.rpki),
         store: Arc::clone(&context.store),
@@ -207,7 +211,7 @@ fn after_first_world<F: Future<Output = ()>>(
     parts: &Arc<Parts>,
     work: F,
 ) -> impl Future<Output = ()> + use<F> {
-    let mut ready = parts.context.world.clone();
+    let mut ready = parts.shared.context.world.clone();
     async move {
         let _ = tokio::time::timeout(START_FIRST_WORLD, ready.changed()).await;
         work.await;
@@ -259,7 +263,7 @@ async fn silence(parts: &Parts) {
 /// # Errors
 /// The call that failed.
 pub async fn fetch_once(parts: &Arc<Parts>) -> Result<(), crate::control_plane::CallError> {
-    match &parts.sync {
+    match &parts.shared.sync {
         Some(sync) => sync.once().await,
         None => Ok(()),
     }
@@ -284,13 +288,15 @@ async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
 pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, BuildError> {
     begin_key(parts).await;
     let recording = begin_history(parts).await;
-    parts.context.taken.keep();
+    parts.shared.context.taken.keep();
     publish_settled(parts).await?;
     builder::resolved(&parts.builder).await?;
-    Runner::new(Arc::clone(&parts.context)).run_once().await;
+    Runner::new(Arc::clone(&parts.shared.context))
+        .run_once()
+        .await;
     record_pass(parts.take_journal(), recording).await;
-    announce_pass(&parts.context, more_facts(parts)());
-    let statuses = parts.context.board.all();
+    announce_pass(&parts.shared.context, more_facts(parts)());
+    let statuses = parts.shared.context.board.all();
     Ok(statuses
         .into_iter()
         .filter_map(|(key, status)| Some((key, status.last_error?)))

@@ -67,14 +67,14 @@ async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
     let (taking, config) = (Arc::clone(parts), Arc::clone(config));
     blocking(move || {
         if let Some(from) = &config.control_plane {
-            let news = taking.token.replace(&from.token_source());
+            let news = taking.shared.token.replace(&from.token_source());
             heed(&taking, "controlPlane.tokenFile", news);
         }
         // The listening socket is that of the start: without its token it could be reached without authentication.
         let token = config.server.token_source();
         match Server::check(&config.server.listen, &token) {
             Ok(()) => {
-                let news = taking.api_token.replace(&token);
+                let news = taking.shared.api_token.replace(&token);
                 heed(&taking, "server.tokenFile", news);
             }
             Err(error) => error!(
@@ -87,8 +87,8 @@ async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
     // Updates the intervals, the guard and all other inputs of the world.
     Call::ALL
         .into_iter()
-        .for_each(|call| parts.calls.wake(call));
-    parts.context.reports.reload();
+        .for_each(|call| parts.shared.calls.wake(call));
+    parts.shared.context.reports.reload();
 }
 
 /// Reads token files again when they change, until the agent stops.
@@ -128,7 +128,7 @@ fn note_problems(parts: &Parts) {
             "log lines were dropped within the last minute",
         ),
     };
-    let context = &parts.context;
+    let context = &parts.shared.context;
     for (about, is) in [
         (ConditionType::TokensReadable, tokens),
         (ConditionType::LogWritten, log),
@@ -141,8 +141,8 @@ fn note_problems(parts: &Parts) {
 
 fn tokens(parts: &Parts) -> [(&'static str, TokenSource); 2] {
     [
-        ("controlPlane.tokenFile", parts.token.clone()),
-        ("server.tokenFile", parts.api_token.clone()),
+        ("controlPlane.tokenFile", parts.shared.token.clone()),
+        ("server.tokenFile", parts.shared.api_token.clone()),
     ]
 }
 
@@ -158,5 +158,5 @@ fn heed(parts: &Parts, key: &str, news: TokenNews) {
     // Calls that were refused with the old token are retried without waiting for their backoff.
     Call::ALL
         .into_iter()
-        .for_each(|call| parts.calls.wake(call));
+        .for_each(|call| parts.shared.calls.wake(call));
 }

@@ -86,13 +86,14 @@ impl Wanted {
         // As in the agent: a manual edit is an override, a deleted document comes back, and
         // an approval may state that nothing is missing.
         let mut snapshot = parts
+            .shared
             .context
             .disk(|store| store.load_settled(Timestamp::now()))
             .await?;
-        snapshot.complete |= parts.context.store.approved().contains(COMPLETE);
+        snapshot.complete |= parts.shared.context.store.approved().contains(COMPLETE);
         let snapshot = Arc::new(snapshot);
-        parts.context.observer.wait_for_bird();
-        let bird = parts.context.observer.bird(Instant::now()).await;
+        parts.shared.context.observer.wait_for_bird();
+        let bird = parts.shared.context.observer.bird(Instant::now()).await;
         let world = parts.builder.maker.make(&snapshot, &bird).await;
         Ok(Self {
             parts,
@@ -121,7 +122,7 @@ impl Wanted {
             fragments: self.world.texts(),
             ..Tree::default()
         };
-        match self.parts.committer.check(tree).await {
+        match self.parts.shared.committer.check(tree).await {
             Ok(()) => Ok(None),
             Err(CommitError::Tree(what)) => Ok(Some(format!("BIRD configuration failed: {what}"))),
             Err(error) => Err(error).context("check BIRD's configuration"),
@@ -194,8 +195,8 @@ impl Offline {
             world,
             bird,
         } = wanted;
-        let kernel = parts.context.observer.kernel(Instant::now()).await?;
-        let filter = parts.context.firewall.look(world.firewall).await;
+        let kernel = parts.shared.context.observer.kernel(Instant::now()).await?;
+        let filter = parts.shared.context.firewall.look(world.firewall).await;
         Ok(Self {
             parts,
             snapshot,
@@ -243,7 +244,7 @@ impl Offline {
             .iter()
             .filter_map(|(_, plan)| plan.as_ref().ok())
             .flat_map(|plan| &plan.steps);
-        let ownership = self.parts.context.firewall.ownership();
+        let ownership = self.parts.shared.context.firewall.ownership();
         let wanted = self
             .world
             .firewall
@@ -293,7 +294,7 @@ impl Offline {
     /// Returns the status that the controller would write, from this observation.
     pub(crate) fn status(&self, object: &Object, before: &StatusBody) -> StatusBody {
         let (key, endpoint) = (object.key(), object.endpoint());
-        let known = endpoint.map(|endpoint| self.parts.context.resolver.current(endpoint));
+        let known = endpoint.map(|endpoint| self.parts.shared.context.resolver.current(endpoint));
         let (resolved, name_error) = known.map_or((None, None), |it| (it.address, it.error));
         let look = Look {
             kernel: Arc::clone(&self.kernel),
@@ -308,7 +309,7 @@ impl Offline {
     }
 
     fn view_of(&self, object: &Object) -> View<'_> {
-        let resolver = &self.parts.context.resolver;
+        let resolver = &self.parts.shared.context.resolver;
         let endpoint = object.endpoint();
         let resolved = endpoint.and_then(|endpoint| resolver.current(endpoint).address);
         self.view(self.applied(object.kind, &object.name), resolved)
@@ -366,16 +367,16 @@ async fn resolve(parts: &Parts, world: &World) -> bool {
     let names: Vec<_> = endpoints
         .filter(|endpoint| endpoint.address().is_none())
         .collect();
-    parts.context.resolver.watch(names.iter().copied());
+    parts.shared.context.resolver.watch(names.iter().copied());
     let known = || {
         names.iter().all(|endpoint| {
-            let resolution = parts.context.resolver.current(endpoint);
+            let resolution = parts.shared.context.resolver.current(endpoint);
             resolution.address.is_some() || resolution.error.is_some()
         })
     };
     let waiting = async {
         while !known() {
-            parts.context.resolver.changed().await;
+            parts.shared.context.resolver.changed().await;
         }
     };
     let _ = tokio::time::timeout(OFFLINE_NAMES, waiting).await;

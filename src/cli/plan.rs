@@ -33,7 +33,7 @@ impl Plan {
             Ok((
                 steps::planned(&offline),
                 offline.world.key.clone(),
-                offline.parts.sources.key.is_to_be_created(),
+                offline.parts.shared.sources.key.is_to_be_created(),
                 bird,
                 offline.unknown(),
             ))

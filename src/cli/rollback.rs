@@ -61,7 +61,7 @@ impl Rollback {
              history keeps the old one)"
         );
         let exception = exception(&commit, patch, existing);
-        let path = wanted.parts.context.store.path(&place);
+        let path = wanted.parts.shared.context.store.path(&place);
         let had_one = existing.is_some();
         let exception =
             Some(exception).filter(|exception| !exception.set.is_empty() || exception.paused);

@@ -208,7 +208,7 @@ fn maintenance(offline: &Offline, agent: &Agent) -> anyhow::Result<Described> {
 
 /// Returns the status in the state directory.
 fn recorded(offline: &Offline, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
-    let document = offline.parts.context.store.read_status(kind, name);
+    let document = offline.parts.shared.context.store.read_status(kind, name);
     document.map(|document| document.status)
 }
 
@@ -279,7 +279,7 @@ impl Described {
 async fn exception(offline: &Offline, object: &Object) -> Option<Exception> {
     let reason = object.reason.clone()?;
     let file = Place::new(Area::Overrides, object.kind, &object.name).relative();
-    let history = History::new(offline.parts.context.store.dir());
+    let history = History::new(offline.parts.shared.context.store.dir());
     let last = history
         .log(std::slice::from_ref(&file), 1)
         .await

@@ -143,7 +143,7 @@ impl<'a> Target<'a> {
         let Host::Name(name) = &endpoint.host else {
             return None;
         };
-        let known = self.offline.parts.context.resolver.current(endpoint);
+        let known = self.offline.parts.shared.context.resolver.current(endpoint);
         let probe = match (known.address, known.error) {
             (Some(address), _) => Probe::good("dns", format!("{name} is {}", address.ip())),
             (None, error) => {
@@ -160,6 +160,7 @@ impl<'a> Target<'a> {
             let endpoint = self.object.endpoint()?;
             self.offline
                 .parts
+                .shared
                 .context
                 .resolver
                 .current(endpoint)

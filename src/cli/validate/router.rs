@@ -209,7 +209,7 @@ async fn unchecked(wanted: &Wanted) -> Vec<String> {
         // The identity of this router is unknown, which is a separate problem.
         _ => None,
     };
-    let context = &wanted.parts.context;
+    let context = &wanted.parts.shared.context;
     let kernel = context.observer.kernel(Instant::now()).await.err();
     let kernel = kernel.map(|error| format!("the links of this host: {}", chain(&error)));
     let names = endpoints(world)

@@ -38,6 +38,13 @@ pub(crate) const MOVING_OBJECT: Duration = Duration::from_secs(1);
 pub(crate) const LATE_LINKS: Duration = Duration::from_secs(10);
 /// Longest time without a finished pass before the agent counts as failed.
 pub(crate) const PASS_MAX: Duration = Duration::from_secs(60);
+/// Backoff of a failing key: first and longest wait.
+pub(crate) const KEY_RETRY: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(300));
+/// Longer waits of failing keys end on a multiple of this, so that they share an observation.
+pub(crate) const KEY_BEAT: Duration = Duration::from_secs(10);
+/// Shortest interval between two builds of the world that are due at a time.
+pub(crate) const WORLD_SOON: Duration = Duration::from_millis(50);
 
 // Agent
 /// Interval between two builds of the world without a hint: BIRD's version may have changed, and measured classes change.
@@ -127,6 +134,12 @@ pub(crate) const LISTEN_RETRY: (Duration, Duration) =
 pub(crate) const REPORTS_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait between two deliveries.
 pub(crate) const REPORTS_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Interval at which a stop checks how long BIRD has not answered.
+pub(crate) const STOP_BIRD_POLL: Duration = Duration::from_millis(50);
+/// Delay of a fault that a test requests of a task, in debug builds only.
+pub(crate) const TASK_FAULT: Duration = Duration::from_secs(1);
+/// Longest duration in the configuration: a longer one is a mistake.
+pub(crate) const CONFIGURED_MAX: Duration = Duration::from_secs(366 * 86400);
 
 // BIRD
 /// Default deadline of a command, from connect to the last byte. The slowest measured took 3 s: 3000 protocols removed
@@ -142,6 +155,21 @@ pub(crate) const LOAD_COINCIDENCE: Duration = Duration::from_secs(30);
 pub(crate) const FOREIGN_FILE_QUIET: Duration = Duration::from_secs(2);
 /// Minimum time between two changes of the class of a link.
 pub(crate) const CLASS_HOLD: SignedDuration = SignedDuration::from_hours(1);
+/// Time in which a load must be confirmed, unless the configuration sets it. Half of it is for settling.
+pub(crate) const BIRD_CONFIRM: Duration = Duration::from_secs(30);
+/// Least time for settling, if the time to confirm is short.
+pub(crate) const SETTLING_MIN: Duration = Duration::from_secs(1);
+/// Interval of the polls whether BIRD has settled: first and longest.
+pub(crate) const SETTLING_POLL: (Duration, Duration) =
+    (Duration::from_millis(2), Duration::from_millis(100));
+/// Time to gather changes before a load.
+pub(crate) const COMMIT_GATHER: Duration = Duration::from_millis(200);
+/// Interval between two attempts to connect while the backlog of BIRD is full.
+pub(crate) const BIRD_BACKLOG_POLL: Duration = Duration::from_millis(10);
+/// Time in which the weight of an old latency drops to a third.
+pub(crate) const LATENCY_FADING: SignedDuration = SignedDuration::from_mins(30);
+/// The same for losses: a few packets say little about a loss of one percent.
+pub(crate) const LOSS_FADING: SignedDuration = SignedDuration::from_hours(6);
 
 // Kernel
 /// Timeout of one netlink request. Deleting a WireGuard link holds the kernel's lock for 0.1 s (measured, Linux 6.12), and
@@ -159,6 +187,8 @@ pub(crate) const USERSPACE_START: Duration = Duration::from_secs(5);
 pub(crate) const USERSPACE_KILL: Duration = Duration::from_secs(2);
 /// Polling interval of such a process meanwhile.
 pub(crate) const USERSPACE_POLL: Duration = Duration::from_millis(20);
+/// Time limit of one call of `nft`.
+pub(crate) const NFT_CALL: Duration = Duration::from_secs(10);
 
 // Names and probes
 /// How long the peer may be silent at one address before the next is tried. WireGuard repeats a
@@ -179,6 +209,14 @@ pub(crate) const LOOKUP_GRACE: Duration = Duration::from_secs(1);
 pub(crate) const PROBE_STAGGER: Duration = Duration::from_millis(50);
 /// The time between two echoes, so that they are not lost in the same burst.
 pub(crate) const ECHO_SPACING: Duration = Duration::from_millis(500);
+/// How long an answer is used before the next lookup of a name: `getaddrinfo` does not return its TTL.
+pub(crate) const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
+/// Time limit of one lookup.
+pub(crate) const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
+/// Time between two probes of one target: a probe of a dead one takes 6.5 s, so a thousand dead ones fit.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(300);
+/// Timeout of each echo.
+pub(crate) const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 
 // State directory
 /// Time to gather events of files before they become hints.
@@ -198,11 +236,15 @@ pub(crate) const GIT_AT_WORK_CHECK: Duration = Duration::from_millis(20);
 pub(crate) const INDEX_LOCK_STALE: Duration = Duration::from_secs(10);
 /// How long one writer of the approvals waits for another.
 pub(crate) const APPROVALS_WAIT: Duration = Duration::from_secs(2);
+/// Interval at which that writer checks.
+pub(crate) const APPROVALS_POLL: Duration = Duration::from_millis(20);
 /// Probable delay between the writes of the index and of HEAD by a git.
 pub(crate) const HEAD_FOLLOWS: Duration = Duration::from_millis(50);
 /// A file younger than this may change again within the same tick of the file system's clock, and so with the same
 /// stamp. The longest tick is that of FAT.
 pub(crate) const FILE_SETTLED: Duration = Duration::from_secs(2);
+/// Interval at which the watch is checked, and requested again where it is not available.
+pub(crate) const WATCH_CHECK: Duration = Duration::from_secs(30);
 
 // History
 /// Time limit of one call of git.
@@ -245,6 +287,8 @@ pub(crate) const OPERATOR_RETRY: Duration = Duration::from_secs(300);
 pub(crate) const REFUSED_REPORT_RETRY: Duration = Duration::from_secs(60);
 /// The longest wait between tries of one report.
 pub(crate) const REFUSED_REPORT_RETRY_MAX: Duration = Duration::from_secs(3600);
+/// Wait of a call while another call probes; its answer takes no longer than a request.
+pub(crate) const BREAKER_PROBING: Duration = Duration::from_secs(1);
 
 // HTTP servers and log
 /// Time limit for the head of an HTTP request, including the wait for the first or next one.
@@ -289,3 +333,5 @@ pub(crate) const DAEMON_CHECK: Duration = Duration::from_secs(2);
 pub(crate) const REACH_ANSWER: Duration = Duration::from_millis(700);
 /// Timeout for resolving the names of endpoints without the daemon.
 pub(crate) const OFFLINE_NAMES: Duration = Duration::from_secs(3);
+/// Limit of the wait for blocked threads at the end of a command: a lookup that hangs must not delay it.
+pub(crate) const EXIT_WAIT: Duration = Duration::from_secs(1);

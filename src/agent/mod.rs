@@ -16,7 +16,6 @@ mod signals;
 mod tasks;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +36,7 @@ use crate::controller::{
 use crate::history::Recording;
 use crate::http;
 use crate::intervals::{
-    ONCE_QUIET_POLL, START_FIRST_WORLD, STOP_BIRD_ANSWER, STOP_DRAIN, STOP_QUICK,
+    ONCE_QUIET_POLL, START_FIRST_WORLD, STOP_BIRD_ANSWER, STOP_BIRD_POLL, STOP_DRAIN, STOP_QUICK,
 };
 use crate::model::ObjectKey;
 use crate::sources::{RoaTask, limits};
@@ -253,7 +252,7 @@ async fn silence(parts: &Parts) {
         .unanswered_for()
         .is_none_or(|time| time < STOP_BIRD_ANSWER)
     {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(STOP_BIRD_POLL).await;
     }
 }
 

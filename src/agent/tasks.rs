@@ -4,6 +4,8 @@
 //!
 //! Such a task is responsible for its own children: it waits for their result, or propagates their panic.
 
+use crate::intervals::TASK_FAULT;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -116,7 +118,7 @@ async fn fault_for_a_test(name: &str) -> bool {
     if !cfg!(debug_assertions) || task != name {
         return std::future::pending().await;
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(TASK_FAULT).await;
     if way == "hang" {
         warn!(task = name, "task hangs, as MOENET_AGENT_END_TASK asks");
         return true;

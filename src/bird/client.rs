@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 
 use super::command::Command;
 use super::counters::BirdCounters;
-use crate::intervals::BIRD_COMMAND;
+use crate::intervals::{BIRD_BACKLOG_POLL, BIRD_COMMAND};
 use crate::model::RoaTable;
 use crate::observed::bird::framing::{Decoder, FramingError};
 use crate::observed::bird::{
@@ -253,7 +253,7 @@ impl Client {
             match UnixStream::connect(&self.socket).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    tokio::time::sleep(BIRD_BACKLOG_POLL).await;
                 }
                 Err(error) if is_gone(&error) => return Err(self.not_running(error)),
                 Err(error) => return Err(self.failed(shown, error.into())),

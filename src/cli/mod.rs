@@ -35,6 +35,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::intervals::EXIT_WAIT;
 use crate::util::fs;
 use clap::{Parser, Subcommand};
 
@@ -285,6 +286,6 @@ pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
         .build()?;
     let done = runtime.block_on(work);
     // A lookup that hangs must not delay the exit.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(EXIT_WAIT);
     done
 }

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::Listen;
+use crate::intervals::CONFIGURED_MAX;
 use crate::model::InterfaceName;
 
 /// A duration: a number of seconds, or `30s`, `5m`, `1h`, `500ms`.
@@ -35,8 +36,7 @@ impl Interval {
             "h" => Duration::from_secs(number.checked_mul(3600)?),
             _ => return None,
         };
-        (duration > Duration::ZERO && duration <= Duration::from_secs(366 * 86400))
-            .then_some(Self(duration))
+        (duration > Duration::ZERO && duration <= CONFIGURED_MAX).then_some(Self(duration))
     }
 }
 

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::intervals::BREAKER_COOLDOWN;
+use crate::intervals::{BREAKER_COOLDOWN, BREAKER_PROBING};
 
 /// Consecutive failures that open the breaker.
 const THRESHOLD: u32 = 5;
@@ -52,8 +52,7 @@ impl Breaker {
             return Err(due - passed);
         }
         if self.probing {
-            // Another call is probing already; its answer takes no longer than a request.
-            return Err(Duration::from_secs(1));
+            return Err(BREAKER_PROBING);
         }
         self.probing = true;
         Ok(())

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::intervals::{KEY_BEAT, KEY_RETRY};
 use crate::util::backoff;
 
 /// Schedule of the keys. Each key has one slot: however often it is added, it runs once; an addition while it runs
@@ -35,9 +36,9 @@ pub struct Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         Self {
-            first: Duration::from_secs(1),
-            most: Duration::from_secs(300),
-            beat: Duration::from_secs(10),
+            first: KEY_RETRY.0,
+            most: KEY_RETRY.1,
+            beat: KEY_BEAT,
         }
     }
 }

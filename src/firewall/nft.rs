@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{Firewall, FirewallError};
+use crate::intervals::NFT_CALL;
 use crate::plan::firewall::{
     FirewallAction, FirewallView, Ruleset, Table, deletion, dropping, listed_names,
 };
@@ -30,7 +31,7 @@ pub struct Nft {
 
 impl Default for Nft {
     fn default() -> Self {
-        Self::new("nft".into(), Duration::from_secs(10))
+        Self::new("nft".into(), NFT_CALL)
     }
 }
 

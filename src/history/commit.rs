@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::intervals::OTHER_GIT_WAIT;
+use crate::intervals::{GIT_AT_WORK_CHECK, OTHER_GIT_WAIT};
 use crate::store::IDENTITY;
 
 use super::cause::{Author, Cause, Paths};
@@ -169,7 +169,7 @@ impl History {
     async fn wait_for_git(&self) {
         let begun = Instant::now();
         while self.files(Tree::is_moving).await && begun.elapsed() < OTHER_GIT_WAIT {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(GIT_AT_WORK_CHECK).await;
         }
     }
 }

@@ -2,7 +2,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::class::{latency_class, latency_range, loss_class, loss_range};
-use crate::intervals::CLASS_HOLD;
+use crate::intervals::{CLASS_HOLD, LATENCY_FADING, LOSS_FADING};
 
 /// How far beyond an edge the average must be before the class changes, as a share of the edge.
 const MARGIN: f64 = 0.1;
@@ -33,13 +33,12 @@ impl Measure {
         }
     }
 
-    /// Returns the time in which the weight of an old measurement drops to a third. A few packets per probe say little
-    /// about
-    /// a loss of one percent, so losses are averaged over a longer time.
+    /// Returns the time in which the weight of an old measurement drops to a third. Losses are averaged over a
+    /// longer time.
     fn fading(self) -> SignedDuration {
         match self {
-            Self::Latency => SignedDuration::from_mins(30),
-            Self::Loss => SignedDuration::from_hours(6),
+            Self::Latency => LATENCY_FADING,
+            Self::Loss => LOSS_FADING,
         }
     }
 }

@@ -59,7 +59,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::intervals::{APPROVALS_WAIT, HEAD_FOLLOWS};
+use crate::intervals::{APPROVALS_POLL, APPROVALS_WAIT, HEAD_FOLLOWS};
 use crate::observed::Succession;
 use crate::util::file;
 use crate::util::fs;
@@ -488,7 +488,7 @@ fn change_approvals(
             let dir = dir.to_owned();
             return Err(StoreError::ApprovalsLocked { dir });
         }
-        pause(Duration::from_millis(20));
+        pause(APPROVALS_POLL);
     }
     let mut approved = approvals(dir)?;
     change(&mut approved);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::document::{Kind, MaintenanceSpec, parse, parse_value};
-use crate::intervals::{HEAD_FOLLOWS, TREE_CHANGING_MAX};
+use crate::intervals::{GIT_AT_WORK_CHECK, HEAD_FOLLOWS, TREE_CHANGING_MAX};
 use crate::util::fs;
 use crate::util::task::pause;
 
@@ -356,7 +356,7 @@ pub(super) fn is_maintenance(place: &Place) -> bool {
 /// Waits while a git changes the tree, with a limit since `begun` for a git that hangs.
 pub(super) fn wait_for_git(dir: &Path, after: Duration, begun: Instant) {
     while is_worth_waiting(dir, after, begun) {
-        pause(Duration::from_millis(10));
+        pause(GIT_AT_WORK_CHECK);
     }
 }
 

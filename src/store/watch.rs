@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::patience::Writers;
 use super::{APPROVED, Area, IDENTITY, Place, SECRETS, document_folders};
-use crate::intervals::{EVENTS_GATHER, SCAN_POLL};
+use crate::intervals::{EVENTS_GATHER, SCAN_POLL, WATCH_CHECK};
 use crate::util::file::Stamp;
 use crate::util::fs;
 use crate::util::notices::Notices;
@@ -49,9 +49,7 @@ pub struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self {
-            poll: Duration::from_secs(30),
-        }
+        Self { poll: WATCH_CHECK }
     }
 }
 

@@ -229,6 +229,19 @@ fn constants(source: &str) -> BTreeMap<String, Vec<u64>> {
     parts.filter_map(constant).collect()
 }
 
+/// The lines of a source with a wait in numbers, without those of its tests.
+fn numbers(source: &str) -> Vec<&str> {
+    let source = source.split("#[cfg(test)]\nmod ").next().unwrap();
+    let is_wait = |line: &&str| {
+        let mut calls = line.split("Duration::from_").skip(1);
+        calls.any(|call| {
+            call.split_once('(')
+                .is_some_and(|(_, value)| value.starts_with(|c: char| c.is_ascii_digit()))
+        })
+    };
+    source.lines().filter(is_wait).collect()
+}
+
 #[test]
 fn table_of_intervals_has_every_constant_with_its_value() {
     let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
@@ -250,9 +263,22 @@ fn intervals_are_constants_of_one_file() {
     let sources = files(&root().join("src"), &[".rs"]);
     let others = sources
         .iter()
-        .filter(|path| !path.ends_with("intervals.rs") && !path.ends_with("tests.rs"));
+        .filter(|path| !path.ends_with("intervals.rs") && !path.ends_with("testing.rs"))
+        .filter(|path| {
+            let inside = path.strip_prefix(root()).unwrap();
+            !inside
+                .iter()
+                .any(|part| part.to_string_lossy().starts_with("tests"))
+        });
     for path in others {
-        let found = constants(&fs::read_to_string(path).unwrap());
+        let source = fs::read_to_string(path).unwrap();
+        let found = constants(&source);
+        assert!(
+            found.is_empty(),
+            "{}: move {found:?} to src/intervals.rs",
+            path.display()
+        );
+        let found = numbers(&source);
         assert!(
             found.is_empty(),
             "{}: move {found:?} to src/intervals.rs",

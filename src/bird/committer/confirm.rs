@@ -9,6 +9,7 @@ use super::changes::{FileChanges, plan_undo};
 use super::disk;
 use crate::bird::client::Client;
 use crate::bird::command::Command;
+use crate::intervals::{SETTLING_MIN, SETTLING_POLL};
 use crate::observed::Ownership;
 use crate::observed::bird::tree::GENERATION_SYMBOL;
 use crate::observed::bird::{ConfigureStatus, LiveTree, Phase, Protocol, Symbol};
@@ -64,7 +65,7 @@ async fn generation(client: &Client) -> Result<Option<String>, BirdError> {
 /// and up to 3 s when 3.1.8 removes 3000 (measured).
 async fn settled(client: &Client, patience: Duration) -> Result<ConfigureStatus, CommitError> {
     let start = Instant::now();
-    let polls = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
+    let polls = Backoff::new(SETTLING_POLL.0, SETTLING_POLL.1);
     for pause in polls.waits() {
         let status = client.configure_status().await?;
         if status.phase == Phase::Settled {
@@ -98,7 +99,7 @@ pub(super) struct Load<'a> {
 impl Load<'_> {
     /// Half of the confirm timeout. The other half is for verifying the result.
     fn patience(&self) -> Duration {
-        (self.confirm_timeout / 2).max(Duration::from_secs(1))
+        (self.confirm_timeout / 2).max(SETTLING_MIN)
     }
 
     /// Writes the files without loading them into the daemon.

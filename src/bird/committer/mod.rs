@@ -50,7 +50,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::check::Checker;
 use super::client::Client;
 use super::counters::BirdCounters;
-use crate::intervals::{BIRD_COMMAND, BIRD_READ_WAIT};
+use crate::intervals::{BIRD_COMMAND, BIRD_CONFIRM, BIRD_READ_WAIT, COMMIT_GATHER};
 use crate::observed::SharedOwnership;
 use crate::observed::bird::{LiveTree, Tree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
@@ -90,8 +90,8 @@ impl Default for CommitterConfig {
             manage_main_config: true,
             ownership: SharedOwnership::default(),
             stage_elsewhere: false,
-            confirm_timeout: Duration::from_secs(30),
-            gather: Duration::from_millis(200),
+            confirm_timeout: BIRD_CONFIRM,
+            gather: COMMIT_GATHER,
             file_group: Some("bird".into()),
         }
     }

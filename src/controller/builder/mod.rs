@@ -32,7 +32,8 @@ use crate::controller::{Context, Convenience, Edits, Hint, World, target};
 use crate::document::{ConditionType, Kind};
 use crate::history::Feed;
 use crate::intervals::{
-    ANSWERS_GATHER, NAMES_WAIT, WATCH_RESTART, WORLD_TICK, WORLD_TROUBLED, WORLD_UNSETTLED,
+    ANSWERS_GATHER, NAMES_WAIT, WATCH_RESTART, WORLD_SOON, WORLD_TICK, WORLD_TROUBLED,
+    WORLD_UNSETTLED,
 };
 use crate::model::{Endpoint, Host, ObjectKey};
 use crate::sources::Sources;
@@ -278,7 +279,7 @@ fn until_next(world: &World) -> Duration {
     let due = due
         .and_then(|due| Duration::try_from(due).ok())
         .unwrap_or(WORLD_TICK);
-    due.clamp(Duration::from_millis(50), WORLD_TICK)
+    due.clamp(WORLD_SOON, WORLD_TICK)
 }
 
 fn key_of(place: &Place) -> Option<ObjectKey> {

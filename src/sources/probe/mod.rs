@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use crate::intervals::{ECHO_TIMEOUT, PROBE_INTERVAL};
 use crate::model::InterfaceName;
 
 pub use icmp::IcmpPing;
@@ -54,11 +55,10 @@ pub struct ProbeSettings {
 
 impl Default for ProbeSettings {
     fn default() -> Self {
-        // A probe of a dead target takes 6.5 s, so a thousand dead ones still fit into the interval.
         Self {
-            interval: Duration::from_secs(300),
+            interval: PROBE_INTERVAL,
             count: 4,
-            timeout: Duration::from_secs(5),
+            timeout: ECHO_TIMEOUT,
             concurrency: 32,
         }
     }

@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::intervals::{LOOKUP_INTERVAL, LOOKUP_LIMIT};
 use crate::model::Endpoint;
 use state::State;
 
@@ -45,8 +46,8 @@ pub struct ResolverSettings {
 impl Default for ResolverSettings {
     fn default() -> Self {
         Self {
-            interval: Duration::from_secs(60),
-            deadline: Duration::from_secs(10),
+            interval: LOOKUP_INTERVAL,
+            deadline: LOOKUP_LIMIT,
             concurrency: 8,
         }
     }

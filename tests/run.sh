@@ -18,7 +18,7 @@ doc()    { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-pri
 unit()   { cargo test --quiet --lib --bins --examples && steady it && cargo test --quiet --doc; }
 schemas() { tests/check-schemas.sh; }
 # Counts what a start with fifty sessions takes; it measures no time.
-scale()  { cargo build --quiet && tests/lab/scale.sh --counts target/debug/moenet-agent 50; }
+scale()  { cargo build --quiet && tests/lab/bench/scale.sh --counts target/debug/moenet-agent 50; }
 # The program that the other stages have built; the demo by itself makes a release build.
 demo()   { cargo build --quiet && MOENET_AGENT=${MOENET_AGENT:-$PWD/target/debug/moenet-agent} examples/demo.sh; }
 

@@ -2,9 +2,9 @@
 # scale.sh: the whole agent with many sessions, real BIRD and the embedded Control Plane: how long it takes to
 # converge, and what a minute at rest costs.
 #
-#   tests/lab/scale.sh [--soak MINUTES] AGENT [SESSIONS]     here, in namespaces of its own
-#   tests/lab/scale.sh --guest AGENT [SESSIONS]              in the guest of tests/lab/vm, on kernel WireGuard
-#   tests/lab/scale.sh --counts AGENT [SESSIONS]             here, the cold start only: fails when it takes more
+#   tests/lab/bench/scale.sh [--soak MINUTES] AGENT [SESSIONS]     here, in namespaces of its own
+#   tests/lab/bench/scale.sh --guest AGENT [SESSIONS]              in the guest of tests/lab/vm, on kernel WireGuard
+#   tests/lab/bench/scale.sh --counts AGENT [SESSIONS]             here, the cold start only: fails when it takes more
 #                                                            operations than are allowed; any build of the agent
 #
 # AGENT is a release build (cargo build --release: target/release/moenet-agent); 1000 sessions unless told, 100
@@ -107,7 +107,7 @@ count_gits() {
   chmod +x "$lab/programs/git"
 }
 
-# The first answers of peers set classes of links, which BIRD is told a few times; then nothing is written.
+# The first answers of peers set classes of links, with a few reloads of BIRD; then nothing is written.
 rest() { # start
   local before after cpu
   while :; do
@@ -182,7 +182,7 @@ here() { # agent sessions soak, in namespaces that go away with this process
   cp "$1" "$lab/moenet-agent"; mkfifo "$lab/links"
   printf '#!/bin/sh\necho "$1" >%s\n' "$lab/links" >"$lab/wireguard"; chmod +x "$lab/wireguard"
   export WG_USERSPACE_IMPLEMENTATION=$lab/wireguard
-  "$source/wireguard-stand-in" "$lab/links" & stand_in=$!
+  "$source/../wireguard-stand-in" "$lab/links" & stand_in=$!
   trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$lab"' EXIT
   measure "$lab" "$2" "$3"
   kill $stand_in
@@ -194,7 +194,7 @@ soak=0
 case ${1:-} in
   ''|-*) if [ "${1:-}" = --guest ] && [ -n "${2:-}" ]; then
       dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-      exec "$dir/vm/vmrun" --mem 3072 --timeout 3000 --copy "$2:/lab/moenet-agent" --copy "$dir/scale.sh:/lab/scale.sh" \
+      exec "$dir/../vm/vmrun" --mem 3072 --timeout 3000 --copy "$2:/lab/moenet-agent" --copy "$dir/scale.sh:/lab/scale.sh" \
         --env "HOST_SPIN=$(spin)" -- "bash /lab/scale.sh guest ${3:-100}"
     fi
     sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;

@@ -9,17 +9,17 @@ use parking_lot::Mutex;
 use tracing::{debug, warn};
 
 use crate::bird::Checker;
-use crate::config::{Config, LiveConfig};
-use crate::controller::world::{FeaturesError, Inputs, Object, Reach, Refused, TextCache};
+use crate::config::LiveConfig;
+use crate::controller::world::{FeaturesError, Inputs, Material, Object, Reach, Same, TextCache};
 use crate::controller::{GuardMemory, RefusedItems, World};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
-use crate::model::{Endpoint, ObjectKey, ObjectName, RoaTable, RouterKey};
+use crate::model::ObjectKey;
 use crate::observed::SharedOwnership;
-use crate::observed::bird::{BirdState, MainFile, Support, Tree, Version};
-use crate::render::{Features, Measured, Renderer};
-use crate::sources::{Rejection, Sources, TemplateError};
-use crate::status::{Acceptance, RoaFacts, RpkiName};
+use crate::observed::bird::{BirdState, Support, Tree, Version};
+use crate::render::{Features, Renderer};
+use crate::sources::{Rejection, Sources};
+use crate::status::Acceptance;
 use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::chain;
 use crate::util::notices::Notices;
@@ -62,46 +62,10 @@ fn documented(snapshot: &Snapshot) -> BTreeSet<ObjectKey> {
         .collect()
 }
 
-/// The ingredients of a world besides the listing, the guard's memory and the time.
-#[derive(Clone, PartialEq)]
-pub(crate) struct Material {
-    config: Same<Config>,
-    key: RouterKey,
-    renderer: Result<Same<Renderer>, TemplateError>,
-    templates_refused: Option<TemplateError>,
-    roas: RoaFacts,
-    approved: BTreeSet<String>,
-    refused: Refused,
-    secrets: Secrets,
-    bird: Option<Version>,
-    features: Result<Features, FeaturesError>,
-    fragments: BTreeSet<String>,
-    main: MainFile,
-    classes: BTreeMap<ObjectName, Measured>,
-    roa: Option<Arc<RoaTable>>,
-    rpki: BTreeMap<Endpoint, RpkiName>,
-    reach: Reach,
-}
-
 /// Inputs of a world that programs and the kernel answer.
 pub(crate) struct Asked {
     version: Result<Version, FeaturesError>,
     reach: Reach,
-}
-
-/// A shared value that is compared by identity.
-struct Same<T>(Arc<T>);
-
-impl<T> Clone for Same<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> PartialEq for Same<T> {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
 }
 
 impl WorldMaker {
@@ -325,28 +289,11 @@ impl WorldMaker {
     }
 
     fn world(&self, snapshot: &Snapshot, material: &Material) -> World {
-        let renderer = material.renderer.as_ref();
-        let features = material.features.as_ref();
         self.guard.recall(|guard| {
             World::build(&Inputs {
-                guard: *guard,
                 snapshot,
-                config: &material.config.0,
-                secrets: &material.secrets,
-                key: &material.key,
-                renderer: renderer.map(|it| &*it.0),
-                templates_refused: material.templates_refused.clone(),
-                bird: material.bird,
-                features: features.copied(),
-                roa: material.roa.as_deref(),
-                roas: material.roas,
-                rpki: &material.rpki,
-                classes: &material.classes,
-                fragments: &material.fragments,
-                main: &material.main,
-                approved: &material.approved,
-                refused: &material.refused,
-                reach: &material.reach,
+                material,
+                guard: *guard,
                 texts: &self.texts,
                 now: Timestamp::now(),
             })

@@ -1,4 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -19,42 +21,72 @@ use crate::wire::Rejected;
 pub struct Inputs<'a> {
     /// The state directory.
     pub snapshot: &'a Snapshot,
-    /// The agent's configuration.
-    pub config: &'a Config,
-    /// The files in `secrets/` that documents name.
-    pub secrets: &'a Secrets,
-    /// The agent's WireGuard key.
-    pub key: &'a RouterKey,
-    /// The templates, or the reason why they cannot be used.
-    pub renderer: Result<&'a Renderer, &'a TemplateError>,
-    /// The features of BIRD, or the reason why they are unknown.
-    pub features: Result<Features, &'a FeaturesError>,
-    /// The version of BIRD, if known.
-    pub bird: Option<Version>,
-    /// The reason why the templates on disk are not in use.
-    pub templates_refused: Option<TemplateError>,
-    pub roa: Option<&'a RoaTable>,
-    /// Facts about ROAs, live and cached.
-    pub roas: RoaFacts,
-    /// Resolutions of the names of RPKI servers.
-    pub rpki: &'a BTreeMap<Endpoint, RpkiName>,
-    pub classes: &'a BTreeMap<ObjectName, Measured>,
-    /// The sessions with files in BIRD's directory.
-    pub fragments: &'a BTreeSet<String>,
-    /// BIRD's main file.
-    pub main: &'a MainFile,
-    /// The lines of the file `approved`: changes that an operator allowed.
-    pub approved: &'a BTreeSet<String>,
+    /// The inputs from elsewhere.
+    pub material: &'a Material,
     /// The guard's memory.
     pub guard: guard::Input<'a>,
-    /// Items from the Control Plane that do not decode.
-    pub refused: &'a Refused,
-    /// Addresses of the host, and addresses that it must reach.
-    pub reach: &'a super::Reach,
     /// Texts that need no rendering again.
     pub texts: &'a super::TextCache,
     /// The current time.
     pub now: Timestamp,
+}
+
+/// Inputs of a world besides the listing, the guard's memory and the time.
+#[derive(Clone, PartialEq)]
+pub struct Material {
+    /// The agent's configuration.
+    pub config: Same<Config>,
+    /// The files in `secrets/` that documents name.
+    pub secrets: Secrets,
+    /// The agent's WireGuard key.
+    pub key: RouterKey,
+    /// The templates, or the reason why they cannot be used.
+    pub renderer: Result<Same<Renderer>, TemplateError>,
+    /// The features of BIRD, or the reason why they are unknown.
+    pub features: Result<Features, FeaturesError>,
+    /// The version of BIRD, if known.
+    pub bird: Option<Version>,
+    /// The reason why the templates on disk are not in use.
+    pub templates_refused: Option<TemplateError>,
+    pub roa: Option<Arc<RoaTable>>,
+    /// Facts about ROAs, live and cached.
+    pub roas: RoaFacts,
+    /// Resolutions of the names of RPKI servers.
+    pub rpki: BTreeMap<Endpoint, RpkiName>,
+    pub classes: BTreeMap<ObjectName, Measured>,
+    /// The sessions with files in BIRD's directory.
+    pub fragments: BTreeSet<String>,
+    /// BIRD's main file.
+    pub main: MainFile,
+    /// The lines of the file `approved`: changes that an operator allowed.
+    pub approved: BTreeSet<String>,
+    /// Items from the Control Plane that do not decode.
+    pub refused: Refused,
+    /// Addresses of the host, and addresses that it must reach.
+    pub reach: super::Reach,
+}
+
+/// A shared value that is compared by identity.
+pub struct Same<T>(pub Arc<T>);
+
+impl<T> Clone for Same<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> PartialEq for Same<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Deref for Same<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
 }
 
 /// Items of the Control Plane's last lists that do not decode: their applied state stays.

@@ -49,7 +49,7 @@ use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 
 pub use changed::Changed;
 pub use error::{FeaturesError, RouterError, TextError};
-pub use inputs::{Inputs, Refused};
+pub use inputs::{Inputs, Material, Refused, Same};
 pub(crate) use layered::{Beside, Layered, layered};
 pub use object::{Intent, Object, Objects, Wanted, WantedLink};
 pub use reach::{Reach, Use, endpoints};
@@ -261,35 +261,35 @@ impl World {
         };
         let sessions = sessions::sessions(&parts, &router, &mut ledger);
         objects.extend(sessions);
-        let said = inputs.refused.remarks.iter().cloned();
+        let said = inputs.material.refused.remarks.iter().cloned();
         Self {
             origins: origins(inputs, &documents.policy.spec),
             rpki,
             remarks: said.chain(odd_policy(&documents.policy.spec)).collect(),
-            bird: inputs.bird,
-            main: inputs.main.clone(),
+            bird: inputs.material.bird,
+            main: inputs.material.main.clone(),
             templates: templates(inputs),
             loopback: router
                 .as_ref()
                 .ok()
                 .map(|router| router::loopback(inputs, router)),
             problems: problems(inputs),
-            unread: inputs.reach.unread.clone(),
-            names: inputs.reach.names().clone(),
+            unread: inputs.material.reach.unread.clone(),
+            names: inputs.material.reach.names().clone(),
             moved: inputs.snapshot.moved.clone(),
             waiting: waiting(inputs),
-            key: inputs.key.clone(),
+            key: inputs.material.key.clone(),
             router_documents: documents,
             router,
             maintenance,
-            firewall: inputs.config.firewall.enabled,
+            firewall: inputs.material.config.firewall.enabled,
             base,
             objects,
             changes_at: ends(inputs).chain(maintenance_at).min(),
             expired: expired(inputs),
             complete: inputs.snapshot.complete,
-            max_removals: inputs.config.guard.max_removals,
-            approved: inputs.approved.clone(),
+            max_removals: inputs.material.config.guard.max_removals,
+            approved: inputs.material.approved.clone(),
             ledger,
         }
     }
@@ -451,15 +451,24 @@ fn expired(inputs: &Inputs<'_>) -> BTreeMap<String, Timestamp> {
 /// Returns the source of origin validation under this policy.
 fn origins(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Origins {
     let servers = policy.rpki.servers.len();
-    let is_checked = servers > 0 || inputs.roa.is_some();
+    let is_checked = servers > 0 || inputs.material.roa.is_some();
     let rejects_unknown = policy.rpki.reject_unknown.unwrap_or(true);
-    inputs.roas.under(servers, is_checked && rejects_unknown)
+    inputs
+        .material
+        .roas
+        .under(servers, is_checked && rejects_unknown)
 }
 
 /// Returns whether the operator's templates are in use, or the reason why older ones are; `None` without templates.
 fn templates(inputs: &Inputs<'_>) -> Option<Result<(), TemplateError>> {
-    inputs.config.bird.templates.as_ref()?;
-    Some(inputs.templates_refused.clone().map_or(Ok(()), Err))
+    inputs.material.config.bird.templates.as_ref()?;
+    Some(
+        inputs
+            .material
+            .templates_refused
+            .clone()
+            .map_or(Ok(()), Err),
+    )
 }
 
 fn problems(inputs: &Inputs<'_>) -> Vec<String> {
@@ -469,7 +478,13 @@ fn problems(inputs: &Inputs<'_>) -> Vec<String> {
     });
     files
         .chain(moved)
-        .chain(inputs.templates_refused.as_ref().map(ToString::to_string))
+        .chain(
+            inputs
+                .material
+                .templates_refused
+                .as_ref()
+                .map(ToString::to_string),
+        )
         .collect()
 }
 
@@ -508,8 +523,8 @@ pub fn node_uid() -> Uid {
 /// Returns the guard's rules.
 fn rules<'a>(inputs: &Inputs<'a>) -> guard::Rules<'a> {
     guard::Rules::new(
-        &inputs.config.guard,
-        inputs.approved,
+        &inputs.material.config.guard,
+        &inputs.material.approved,
         inputs.snapshot,
         &inputs.guard,
     )

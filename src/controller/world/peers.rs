@@ -35,7 +35,7 @@ fn mesh(
     reach: &Reach,
     ledger: &mut Ledger,
 ) -> Objects {
-    let mesh = &inputs.config.mesh;
+    let mesh = &inputs.material.config.mesh;
     let wanted = |name: &ObjectName, uid: &Uid, spec: &MeshPeerSpec| {
         // Without a router no specification is resolved, so its ASN does not matter.
         let asn = router
@@ -45,7 +45,11 @@ fn mesh(
             prefix: &mesh.interface_prefix,
             port_base: mesh.listen_port_base,
             asn,
-            keepalive: inputs.config.wireguard.persistent_keepalive_interval,
+            keepalive: inputs
+                .material
+                .config
+                .wireguard
+                .persistent_keepalive_interval,
         };
         let tunnel = MeshTunnel::resolve(name, uid, spec, &defaults)?;
         let spec = tunnel.filled(spec);
@@ -55,7 +59,7 @@ fn mesh(
     let off = |spec: &MeshPeerSpec| {
         !mesh.enabled || ourselves(spec) || spec.admin_state != AdminState::Enabled
     };
-    let (documents, said) = (&inputs.snapshot.mesh, &inputs.refused.mesh);
+    let (documents, said) = (&inputs.snapshot.mesh, &inputs.material.refused.mesh);
     let refused = refused(inputs, documents, said);
     let held = removals(inputs, documents, &refused, &off, ledger);
     let check = |spec: &MeshPeerSpec, applied: Option<&AppliedDocument>| {
@@ -164,7 +168,7 @@ fn ibgp(
     };
     let ourselves = |spec: &IbgpPeerSpec| router.is_some_and(|router| router.id == spec.node_id);
     let off = |spec: &IbgpPeerSpec| ourselves(spec) || spec.admin_state != AdminState::Enabled;
-    let (documents, said) = (&inputs.snapshot.ibgp, &inputs.refused.ibgp);
+    let (documents, said) = (&inputs.snapshot.ibgp, &inputs.material.refused.ibgp);
     let refused = refused(inputs, documents, said);
     let held = removals(inputs, documents, &refused, &off, ledger);
     let check = |spec: &IbgpPeerSpec, applied: Option<&AppliedDocument>| {

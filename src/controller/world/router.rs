@@ -29,7 +29,11 @@ pub(crate) fn single(kind: Kind) -> ObjectName {
 pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocuments, Reach) {
     let policy = policy(inputs);
     let has_policy = policy.spec.is_some();
-    let policy = in_force(policy, &inputs.refused.policy, Option::unwrap_or_default);
+    let policy = in_force(
+        policy,
+        &inputs.material.refused.policy,
+        Option::unwrap_or_default,
+    );
     let reach = Reach::of(inputs, &policy.spec);
     let mut node: Layered<NodeSpec> = layered(
         &single(Kind::Node),
@@ -37,9 +41,9 @@ pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocu
         &beside(inputs, Kind::Node),
     );
     node.overridden
-        .retain(|field, _| !is_configured(&inputs.config.node, field));
+        .retain(|field, _| !is_configured(&inputs.material.config.node, field));
     let node = refuse_loopbacks(inputs, node, &reach, &policy.spec.extra_ranges);
-    let mut node = in_force(node, &inputs.refused.node, |node| node);
+    let mut node = in_force(node, &inputs.material.refused.node, |node| node);
     let (node_change, node_held) = guard_node(inputs, &mut node, ledger);
     let documents = RouterDocuments {
         node,
@@ -73,7 +77,7 @@ fn refuse_loopbacks(
     reach: &Reach,
     extra: &[AddressRange],
 ) -> Layered<NodeSpec> {
-    node.spec = configured_node(&inputs.config.node, node.spec.take());
+    node.spec = configured_node(&inputs.material.config.node, node.spec.take());
     let Some(spec) = &mut node.spec else {
         return node;
     };
@@ -137,7 +141,7 @@ fn guard_node(
     let overridden_before = record.and_then(|body| body.overridden.as_ref());
     let operators: BTreeSet<String> = CONFIGURABLE
         .into_iter()
-        .filter(|field| is_configured(&inputs.config.node, field))
+        .filter(|field| is_configured(&inputs.material.config.node, field))
         .map(str::to_owned)
         .chain(node.overridden.keys().cloned())
         .chain(
@@ -187,7 +191,7 @@ pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec
         .into_iter()
         .filter(|endpoint| matches!(endpoint.host, Host::Name(_)));
     let name = |endpoint| {
-        let known = inputs.rpki.get(&endpoint).cloned();
+        let known = inputs.material.rpki.get(&endpoint).cloned();
         known.unwrap_or_else(|| RpkiName::unknown(endpoint))
     };
     named.map(name).collect()
@@ -274,9 +278,9 @@ pub(super) fn router(
 ) -> Result<Router, RouterError> {
     match (&documents.node.spec, &documents.node.acceptance) {
         (Some(node), _) => Ok(Router::new(
-            &inputs.config.node.name,
+            &inputs.material.config.node.name,
             node,
-            inputs.key.public(),
+            inputs.material.key.public(),
         )),
         (None, Acceptance::Invalid(why)) => Err(RouterError::Invalid(why.clone())),
         (None, _) => Err(RouterError::Unknown),
@@ -334,6 +338,7 @@ pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp
     }
     let since = spec.since.unwrap_or(inputs.now);
     let after = inputs
+        .material
         .config
         .maintenance
         .disable_after
@@ -390,5 +395,6 @@ fn addresses_before(inputs: &Inputs<'_>, interface: &InterfaceName) -> BTreeSet<
 pub(super) fn loopback_interface(inputs: &Inputs<'_>) -> InterfaceName {
     let claimed = applied(inputs, Kind::Node).map(|applied| &applied.applied.interfaces);
     let lo = claimed.and_then(|claimed| claimed.iter().find(|name| name.as_str() == "lo"));
-    lo.unwrap_or(&inputs.config.loopback.interface).clone()
+    lo.unwrap_or(&inputs.material.config.loopback.interface)
+        .clone()
 }

@@ -81,6 +81,7 @@ fn names(parts: &Parts<'_>, refused: &Refused<'_>) -> BTreeSet<ObjectName> {
         .map(|(_, name)| name.clone());
     let fragments = parts
         .inputs
+        .material
         .fragments
         .iter()
         .filter_map(|name| name.parse().ok());
@@ -109,7 +110,7 @@ fn refused<'a>(parts: &Parts<'a>) -> Refused<'a> {
     // A document takes precedence over a record, and the first name over the others.
     let known: BTreeMap<&Uid, &ObjectName> = applied.chain(documents).collect();
     let mut refused = Refused::new();
-    for rejected in &parts.inputs.refused.sessions {
+    for rejected in &parts.inputs.material.refused.sessions {
         let Some(uid) = &rejected.uid else { continue };
         let hint = rejected.interface.as_ref();
         let hint = hint.map(|interface| ObjectName::sanitised(interface.as_str()));
@@ -139,7 +140,7 @@ fn removals(
     let member = |name: ObjectName| {
         let applied = snapshot.applied.get(&(KIND, name.clone()));
         // A file in BIRD's directory is a running session, also when its record is lost.
-        let in_bird = parts.inputs.fragments.contains(name.as_str());
+        let in_bird = parts.inputs.material.fragments.contains(name.as_str());
         let member = Member {
             fate: fate(&name),
             applied: applied.is_some() || in_bird,
@@ -190,7 +191,7 @@ fn candidate(
         Err(error) => candidate.layers.acceptance.wait(&error.to_string()),
     }
     let tunnel = |spec: &BgpSessionSpec| (spec.tunnel.clone(), spec.address.clone());
-    candidate.needs_text = parts.inputs.fragments.contains(name.as_str())
+    candidate.needs_text = parts.inputs.material.fragments.contains(name.as_str())
         && candidate.spec.as_ref().map(tunnel) != in_force(applied).as_ref().map(tunnel);
     candidate
 }
@@ -231,11 +232,16 @@ impl Candidate {
             return Ok(());
         };
         let defaults = Defaults {
-            keepalive: parts.inputs.config.wireguard.persistent_keepalive_interval,
+            keepalive: parts
+                .inputs
+                .material
+                .config
+                .wireguard
+                .persistent_keepalive_interval,
         };
         let filled = spec.filled(router, &defaults);
         if filled.admin_state == AdminState::Enabled {
-            let secrets = parts.inputs.secrets;
+            let secrets = &parts.inputs.material.secrets;
             let extra = &parts.documents.policy.spec.extra_ranges;
             let verdict = check_peer(name, &filled, parts.reach, extra, applied);
             match Session::resolve(name, &self.layers.uid, &filled, router, secrets) {

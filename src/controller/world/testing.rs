@@ -1,8 +1,9 @@
 //! Worlds for unit tests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::{Inputs, Reach, Refused, World};
+use super::{Inputs, Material, Reach, Refused, Same, World};
 use crate::controller::guard::Ledger;
 use crate::model::{PrivateKey, RouterKey};
 use crate::status::RoaFacts;
@@ -16,33 +17,37 @@ pub(crate) fn world(store: &Store, refused: &Refused) -> World {
 /// Returns the same world on a host with these addresses.
 pub(crate) fn world_beside(store: &Store, refused: &Refused, reach: &Reach) -> World {
     let config = "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
-    World::build(&Inputs {
-        texts: &super::TextCache::default(),
-        snapshot: &store.load().unwrap(),
-        config: &crate::config::parse(config).unwrap(),
-        secrets: &Default::default(),
-        key: &RouterKey::Available {
+    let renderer = crate::render::Renderer::new(&BTreeMap::new()).unwrap();
+    let material = Material {
+        config: Same(Arc::new(crate::config::parse(config).unwrap())),
+        secrets: Default::default(),
+        key: RouterKey::Available {
             private: PrivateKey::new([200; 32]),
             public: crate::model::PublicKey::new([200; 32]),
         },
-        renderer: Ok(&crate::render::Renderer::new(&BTreeMap::new()).unwrap()),
-        features: Err(&super::FeaturesError::Unread),
+        renderer: Ok(Same(Arc::new(renderer))),
+        features: Err(super::FeaturesError::Unread),
         bird: None,
         templates_refused: None,
         roa: None,
         roas: RoaFacts::default(),
-        rpki: &BTreeMap::new(),
-        classes: &BTreeMap::new(),
-        fragments: &BTreeSet::new(),
-        main: &crate::observed::bird::MainFile::default(),
-        approved: &BTreeSet::new(),
+        rpki: BTreeMap::new(),
+        classes: BTreeMap::new(),
+        fragments: BTreeSet::new(),
+        main: crate::observed::bird::MainFile::default(),
+        approved: BTreeSet::new(),
+        refused: refused.clone(),
+        reach: reach.clone(),
+    };
+    World::build(&Inputs {
+        texts: &super::TextCache::default(),
+        snapshot: &store.load().unwrap(),
+        material: &material,
         guard: crate::controller::guard::Input {
             ledger: &Ledger::default(),
             now: jiff::Timestamp::UNIX_EPOCH,
             writable: true,
         },
-        refused,
-        reach,
         now: jiff::Timestamp::UNIX_EPOCH,
     })
 }

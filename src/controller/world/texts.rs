@@ -58,21 +58,22 @@ impl<'a> Parts<'a> {
 
     /// Returns the renderer and its input.
     fn input<'s>(&'s self, router: &'s Router) -> Result<(&'s Renderer, BaseInput<'s>), TextError> {
-        let renderer = self.inputs.renderer.map_err(Clone::clone)?;
+        let material = self.inputs.material;
+        let renderer: &Renderer = material.renderer.as_ref().map_err(Clone::clone)?;
         let input = BaseInput {
             router,
             policy: &self.documents.policy.spec,
             has_policy: self.documents.has_policy,
-            features: self.inputs.features.map_err(Clone::clone)?,
+            features: material.features.clone()?,
             drained: self.maintenance.enabled,
             ebgp_disabled: self.maintenance.ebgp_disabled,
-            manage_main_config: self.inputs.main.is_agents()
-                && self.inputs.config.bird.manage_main_config,
-            provided: self.inputs.main.provided(self.loopback.as_str()),
+            manage_main_config: material.main.is_agents()
+                && material.config.bird.manage_main_config,
+            provided: material.main.provided(self.loopback.as_str()),
             loopback_interface: self.loopback.as_str(),
             shared: &self.shared,
             rpki: &self.rpki,
-            roa: self.inputs.roa,
+            roa: material.roa.as_deref(),
         };
         Ok((renderer, input))
     }
@@ -95,7 +96,7 @@ impl<'a> Parts<'a> {
         peerings: &Peerings<'_>,
         session: &Session,
     ) -> Result<Arc<str>, TextError> {
-        let measured = self.inputs.classes.get(&session.name);
+        let measured = self.inputs.material.classes.get(&session.name);
         let measured = measured.copied().unwrap_or_default();
         let bandwidth = self.documents.policy.spec.location.bandwidth;
         let class = LinkClass::of(session, measured.latency, measured.loss, bandwidth);

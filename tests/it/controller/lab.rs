@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moenet_agent::config::{self, Config};
-use moenet_agent::controller::world::{Inputs, Refused, TextCache};
+use moenet_agent::controller::world::{Inputs, Material, Refused, Same, TextCache};
 use moenet_agent::controller::{
     Board, Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Reports, Restarts,
     Runner, Taken, Turns, World, guard,
@@ -94,8 +94,9 @@ impl Machine {
             "{{node: {{name: jp1}}, state: {{directory: {}}}, maintenance: {{disableAfter: 15m}}}}",
             self.state().display()
         );
-        let config = config::parse(&config).unwrap();
-        let (renderer, store_too) = (Renderer::new(&BTreeMap::new()).unwrap(), Arc::clone(&store));
+        let config = Arc::new(config::parse(&config).unwrap());
+        let renderer = Arc::new(Renderer::new(&BTreeMap::new()).unwrap());
+        let store_too = Arc::clone(&store);
         let maker = Maker {
             config,
             renderer,
@@ -185,8 +186,8 @@ pub(crate) fn write<S: Spec>(store: &Store, name: &str, uid: &str, spec: serde_j
 
 /// Makes worlds from the state directory.
 struct Maker {
-    config: Config,
-    renderer: Renderer,
+    config: Arc<Config>,
+    renderer: Arc<Renderer>,
     store: Arc<Store>,
     guard: GuardMemory,
     texts: TextCache,
@@ -209,25 +210,28 @@ impl Maker {
     fn build(&self, guard: &guard::Input<'_>) -> World {
         let mut snapshot = self.store.load().unwrap();
         snapshot.settled &= !*self.changing.lock().unwrap();
-        World::build(&Inputs {
-            snapshot: &snapshot,
-            config: &self.config,
-            secrets: &Secrets::new(),
-            key: &router_key(),
-            renderer: Ok(&self.renderer),
+        let material = Material {
+            config: Same(Arc::clone(&self.config)),
+            secrets: Secrets::new(),
+            key: router_key(),
+            renderer: Ok(Same(Arc::clone(&self.renderer))),
             features: Ok(Features::of(2, 17)),
             bird: None,
             templates_refused: None,
             roa: None,
             roas: RoaFacts::default(),
-            rpki: &BTreeMap::new(),
-            classes: &BTreeMap::new(),
-            fragments: &BTreeSet::new(),
-            main: &moenet_agent::observed::bird::MainFile::default(),
-            approved: &self.store.approved(),
+            rpki: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            fragments: BTreeSet::new(),
+            main: moenet_agent::observed::bird::MainFile::default(),
+            approved: self.store.approved(),
+            refused: Refused::default(),
+            reach: moenet_agent::controller::world::Reach::default(),
+        };
+        World::build(&Inputs {
+            snapshot: &snapshot,
+            material: &material,
             guard: *guard,
-            refused: &Refused::default(),
-            reach: &moenet_agent::controller::world::Reach::default(),
             texts: &self.texts,
             now: jiff::Timestamp::now() + *self.clock.lock().unwrap(),
         })

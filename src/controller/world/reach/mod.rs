@@ -46,7 +46,7 @@ impl Verdict {
 impl Reach {
     /// Returns the addresses of the host, and those that documents, overrides, records and the policy name.
     pub(super) fn of(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Self {
-        let (mut reach, snapshot) = (inputs.reach.clone(), inputs.snapshot);
+        let (mut reach, snapshot) = (inputs.material.reach.clone(), inputs.snapshot);
         for (kind, name, endpoint) in endpoints(snapshot) {
             reach.endpoint(&endpoint, kind, &name);
         }
@@ -65,7 +65,11 @@ impl Reach {
         }
         for server in &policy.rpki.servers {
             let endpoint = server.endpoint();
-            let resolved = inputs.rpki.get(&endpoint).and_then(|known| known.address);
+            let resolved = inputs
+                .material
+                .rpki
+                .get(&endpoint)
+                .and_then(|known| known.address);
             if let Some(address) = endpoint.address().map(|it| it.ip()).or(resolved) {
                 let what = format!("the RPKI server {}", server.host);
                 reach.add(address, Use::Needed, what);

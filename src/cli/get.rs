@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::diff::{shown, value_at};
 use super::{Arguments, Outcome, documents, objects, offline, output, overrides};
-use crate::controller::world::maintenance_in_force;
+use crate::controller::world::maintenance_in_effect;
 use crate::document::{
     self, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, Phase, StatusBody,
 };
@@ -147,7 +147,7 @@ fn undocumented(snapshot: &Snapshot) -> Vec<((Kind, ObjectName), documents::Load
 
 /// Prints that the router is drained, and so all its sessions.
 fn drained(snapshot: &Snapshot) {
-    let state = maintenance_in_force(snapshot);
+    let state = maintenance_in_effect(snapshot);
     if state.enabled {
         let since = state.since.map(|since| format!(" since {since}"));
         output::line(format_args!(
@@ -199,7 +199,7 @@ fn row(
             row.metadata = Some(metadata);
             row.with_spec(
                 spec,
-                exception.filter(|exception| exception.in_force(Timestamp::now())),
+                exception.filter(|exception| exception.in_effect(Timestamp::now())),
             );
         }
         Some(Err(error)) => row.error = Some(error.to_string()),

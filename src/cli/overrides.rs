@@ -58,7 +58,7 @@ impl Row {
     }
 
     fn of(object: String, spec: &OverrideSpec, is_there: bool) -> Self {
-        let state = match (spec.in_force(Timestamp::now()), is_there) {
+        let state = match (spec.in_effect(Timestamp::now()), is_there) {
             (false, _) => State::Expired,
             (true, false) => State::Waiting,
             (true, true) => State::InEffect,

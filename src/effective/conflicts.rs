@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_in_force_keeps_its_claim() {
+    fn the_one_in_effect_keeps_its_claim() {
         let found = conflicts(&[
             claimant("a", 5, false),
             claimant("b", 5, true),

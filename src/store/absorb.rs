@@ -48,7 +48,7 @@ impl Store {
         } = &edit.change
         {
             let place = edit.place.within(Area::Overrides);
-            let existing = self.override_in_force(&place, now)?;
+            let existing = self.override_in_effect(&place, now)?;
             if let Some(spec) = edited_in_place(last, edited, existing.as_ref()) {
                 let document = Document::new(place.name.clone(), None, 0, spec);
                 self.write_override_locked(&place, &document)?;
@@ -68,7 +68,7 @@ impl Store {
         self.restore(edit).map(|()| Absorbed::Restored)
     }
 
-    fn override_in_force(
+    fn override_in_effect(
         &self,
         place: &Place,
         now: Timestamp,
@@ -78,7 +78,7 @@ impl Store {
             return Ok(None);
         };
         let document = parse::<OverrideSpec>(&text.text).map_err(|error| error.in_file(&path))?;
-        Ok(Some(document.spec).filter(|spec| spec.in_force(now)))
+        Ok(Some(document.spec).filter(|spec| spec.in_effect(now)))
     }
 
     /// Restores a document, unless it changed again since the edit was found.

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_force_reads_back_as_written() {
+    fn what_is_in_effect_reads_back_as_written() {
         let spec = json!({"asn": 4242421080u64, "description": "123", "tunnel": {"endpoint": "no", "mtu": 1420}, "x": [true, "true"], "t": "2027-01-31T00:00:00Z", "n": "~"});
         let applied = AppliedBody {
             interfaces: ["wg_1".parse().unwrap()].into(),

@@ -54,7 +54,7 @@ impl Store {
             let key = (place.kind, place.name.clone());
             let existing = match snapshot.overrides.get(&key) {
                 None => None,
-                Some(Ok(stored)) => Some(&stored.document.spec).filter(|spec| spec.in_force(now)),
+                Some(Ok(stored)) => Some(&stored.document.spec).filter(|spec| spec.in_effect(now)),
                 Some(Err(_)) => return None,
             };
             if let Some(spec) = edited_in_place(last, edited, existing) {

@@ -117,7 +117,7 @@ impl Caches {
     }
 
     /// Returns the applied record of one object.
-    pub(super) fn in_force(
+    pub(super) fn in_effect(
         &mut self,
         path: &Path,
         place: &Place,

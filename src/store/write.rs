@@ -261,7 +261,7 @@ impl Store {
             return kept.map(|stored| stored.document.clone());
         }
         // Parsed only after a change: a thousand objects at rest are read every few seconds.
-        let found = self.caches.lock().in_force(&self.path(&place), &place);
+        let found = self.caches.lock().in_effect(&self.path(&place), &place);
         found?.ok().map(|stored| stored.document.clone())
     }
 

@@ -158,7 +158,7 @@ fn breaker(world: &World) -> Result<String, String> {
 }
 
 #[test]
-fn what_it_refuses_or_cannot_read_leaves_everything_in_force() {
+fn what_it_refuses_or_cannot_read_leaves_everything_in_effect() {
     let mut world = World::new(1);
     let _serving = serve(&world);
     world.router.configure(&format!("http://{LISTEN}"), 1);

@@ -7,7 +7,7 @@ use crate::lab::wait_until;
 use crate::lab::world::{World, interface, session, uuid};
 
 /// Name and text of every BIRD file, and the kernel's own words for the links.
-fn in_force(world: &World) -> String {
+fn in_effect(world: &World) -> String {
     let birds = "cd bird && find . -name '*.conf' | sort | xargs tail -n +1";
     let links = "for i in /sys/class/net/wg_*; do echo ${i##*/} $(cat $i/mtu $i/ifindex); done; wg show all dump \
                  | cut -f 1-4 | sort";
@@ -64,7 +64,7 @@ fn override_survives_sync_and_restart_and_leaves_no_trace() {
     world.wait_phase(1, "Established");
     world.wait_phase(2, "Established");
     let (before, ages, asked) = (
-        in_force(&world),
+        in_effect(&world),
         world.ages(),
         world.control_plane.asked("sessions"),
     );
@@ -112,7 +112,7 @@ fn override_survives_sync_and_restart_and_leaves_no_trace() {
     world.remove(&override_of(1));
     world.remove(&override_of(2));
     wait_until("all is as it was", 40, || {
-        let now = in_force(&world);
+        let now = in_effect(&world);
         if now == before { Ok(()) } else { Err(now) }
     });
     assert_eq!(world.ages(), ages, "and back");

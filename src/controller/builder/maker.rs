@@ -372,7 +372,7 @@ fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
         .values()
         .filter_map(|slot| slot.as_ref().ok())
         .map(|s| of_spec(&s.document.spec));
-    let in_force = snapshot.applied.values().filter_map(|stored| {
+    let in_effect = snapshot.applied.values().filter_map(|stored| {
         serde_json::from_value::<BgpSessionSpec>(stored.document.applied.spec.clone()?)
             .ok()
             .map(|spec| of_spec(&spec))
@@ -389,7 +389,7 @@ fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
             [at("tunnel", "presharedKeyFile"), at("bgp", "passwordFile")]
         });
     documents
-        .chain(in_force)
+        .chain(in_effect)
         .chain(overrides)
         .flatten()
         .flatten()

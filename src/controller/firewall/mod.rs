@@ -46,7 +46,7 @@ impl Pass {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FirewallState {
     /// The ruleset in effect, as read back.
-    pub in_force: Option<Ruleset>,
+    pub in_effect: Option<Ruleset>,
     /// Foreign chains that drop packets they do not accept themselves.
     pub dropping: Vec<String>,
     /// The reason why the ruleset is not as wanted.

@@ -90,7 +90,7 @@ async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState
     ctx.firewall.ownership.set_firewall(ruleset.is_some());
     let dropping = if wanted { view.dropping } else { Vec::new() };
     Ok(FirewallState {
-        in_force: ruleset,
+        in_effect: ruleset,
         dropping,
         error: None,
     })

@@ -139,9 +139,11 @@ fn key_available(world: &World, conditions: &mut Conditions<'_>) {
 /// obstacle.
 fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditions<'_>) {
     let about = About::FirewallConfigured;
-    match (&filter.error, &filter.in_force) {
+    match (&filter.error, &filter.in_effect) {
         (Some(error), _) => conditions.set(about, false, "Failed", error),
-        (None, Some(_)) if filter.dropping.is_empty() => conditions.set(about, true, "InForce", ""),
+        (None, Some(_)) if filter.dropping.is_empty() => {
+            conditions.set(about, true, "InEffect", "")
+        }
         (None, Some(ruleset)) => {
             let ports: Vec<_> = ruleset.ports().iter().map(ToString::to_string).collect();
             let message = format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tracing::{debug, warn};
 
-use super::record::{self, InForce};
+use super::record::{self, InEffect};
 use super::{Advance, Next, Progress, Round, Subject, advance, chase, claims, facts};
 use crate::controller::context::{Context, Look};
 use crate::controller::error::Trouble;
@@ -100,8 +100,8 @@ async fn conclude(
         // state directory wrote the files there.
         Intent::Present(_) if subject.kind.has_protocols() && is_taken(&round) => {}
         Intent::Present(wanted) if settled && is_applied(object, wanted) => {
-            let applied = in_force(object, &round.look);
-            record::in_force(ctx, subject, applied, round.look.applied.as_ref()).await;
+            let applied = in_effect(object, &round.look);
+            record::in_effect(ctx, subject, applied, round.look.applied.as_ref()).await;
         }
         _ => {}
     }
@@ -145,7 +145,7 @@ fn is_applied(object: &Object, wanted: &Wanted) -> bool {
     }
 }
 
-fn in_force(object: &Object, look: &Look) -> InForce {
+fn in_effect(object: &Object, look: &Look) -> InEffect {
     let mut spec = object.spec.clone();
     if object.endpoint().is_some()
         && look.resolved.is_none()
@@ -153,7 +153,7 @@ fn in_force(object: &Object, look: &Look) -> InForce {
     {
         keep_endpoint(&mut spec, object.kind, look);
     }
-    InForce {
+    InEffect {
         spec,
         overridden: object.exception(),
     }

@@ -92,20 +92,20 @@ pub(super) async fn claim_instead(
 }
 
 /// The applied state: a settled object's whole specification.
-pub(super) struct InForce {
+pub(super) struct InEffect {
     pub(super) spec: Option<serde_json::Value>,
     pub(super) overridden: Option<AppliedOverride>,
 }
 
 /// Writes the applied record, and sends the steps that led to it to the history. `before` is the previous record,
 /// as just read, if there was one.
-pub(super) async fn in_force(
+pub(super) async fn in_effect(
     ctx: &Context,
     subject: &Subject<'_>,
-    in_force: InForce,
+    in_effect: InEffect,
     before: Option<&AppliedDocument>,
 ) {
-    of_node(ctx, subject, in_force, NodeInForce::default(), before).await;
+    of_node(ctx, subject, in_effect, NodeInForce::default(), before).await;
 }
 
 /// The node's applied state besides its specification.
@@ -119,11 +119,11 @@ pub(super) struct NodeInForce {
     pub(super) loopback_addresses: Option<BTreeSet<IpAddr>>,
 }
 
-/// Writes the applied record of the node, like `in_force`.
+/// Writes the applied record of the node, like `in_effect`.
 pub(super) async fn of_node(
     ctx: &Context,
     subject: &Subject<'_>,
-    in_force: InForce,
+    in_effect: InEffect,
     node: NodeInForce,
     before: Option<&AppliedDocument>,
 ) {
@@ -139,8 +139,8 @@ pub(super) async fn of_node(
         firewall: node.firewall,
         sysctls: node.sysctls,
         loopback_addresses: node.loopback_addresses,
-        overridden: in_force.overridden.map(without_secrets),
-        spec: in_force.spec,
+        overridden: in_effect.overridden.map(without_secrets),
+        spec: in_effect.spec,
     };
     let document = AppliedDocument::new(subject.kind, metadata(subject), body);
     if before == Some(&document) {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::node_status::{accepted, fields, origins, rpki_names, status};
-use super::record::{self, InForce, NodeInForce};
+use super::record::{self, InEffect, NodeInForce};
 use super::{Advance, Claims, Next, Progress, Round, Subject, advance};
 use crate::controller::context::{Context, Look};
 use crate::controller::error::Trouble;
@@ -215,9 +215,9 @@ async fn conclude(
         &conveniences(ctx, world, &round),
     );
     record::status(ctx, subject, before, status).await;
-    policy_in_force(ctx, world, is_shared_settled).await;
+    policy_in_effect(ctx, world, is_shared_settled).await;
     if is_shared_settled {
-        maintenance_in_force(ctx, world).await;
+        maintenance_in_effect(ctx, world).await;
     }
     let failed = error.is_some() || (!settled && world.base.is_ok());
     match (waits, failed, round.look.bird.is_running()) {
@@ -236,26 +236,26 @@ async fn record_applied(
     round: &Round,
     filter: &FirewallState,
 ) {
-    let in_force = InForce {
+    let in_effect = InEffect {
         spec: node_spec(world),
         overridden: world.router_documents.node.exception.clone(),
     };
     let node = NodeInForce {
-        firewall: firewall_in_force(world, round, filter),
-        sysctls: sysctls_in_force(ctx, world, round),
+        firewall: firewall_in_effect(world, round, filter),
+        sysctls: sysctls_in_effect(ctx, world, round),
         loopback_addresses: loopback_addresses(world, round),
     };
-    record::of_node(ctx, subject, in_force, node, round.look.applied.as_ref()).await;
+    record::of_node(ctx, subject, in_effect, node, round.look.applied.as_ref()).await;
 }
 
 /// Returns the record of the agent's table in nftables; until the first observation of this run, the previous
 /// record.
-fn firewall_in_force(
+fn firewall_in_effect(
     world: &World,
     round: &Round,
     filter: &FirewallState,
 ) -> Option<AppliedFirewall> {
-    match &filter.in_force {
+    match &filter.in_effect {
         Some(ruleset) => Some(AppliedFirewall {
             ports: ruleset.ports(),
             tunnels: ruleset.interfaces().cloned().collect(),
@@ -288,7 +288,7 @@ fn loopback_addresses(world: &World, round: &Round) -> Option<BTreeSet<IpAddr>> 
 
 /// Returns the sysctls for all links that the agent changed and still needs. Those it no longer needs keep their
 /// values, and the agent logs that: it cannot know which other programs depend on them by now.
-fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<String, i64> {
+fn sysctls_in_effect(ctx: &Context, world: &World, round: &Round) -> BTreeMap<String, i64> {
     let changed = round
         .look
         .applied
@@ -316,7 +316,7 @@ fn sysctls_in_force(ctx: &Context, world: &World, round: &Round) -> BTreeMap<Str
 
 /// Records whether the router is drained: an auditor asks since when. The request was recorded before this world
 /// was built.
-async fn maintenance_in_force(ctx: &Context, world: &World) {
+async fn maintenance_in_effect(ctx: &Context, world: &World) {
     let name = single(Kind::Maintenance);
     let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
     let subject = Subject::bare(&ObjectKey::Router, Kind::Maintenance, &name, &uid);
@@ -329,10 +329,10 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
         let spec = Some(
             json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}),
         );
-        record::in_force(
+        record::in_effect(
             ctx,
             &subject,
-            InForce {
+            InEffect {
                 spec,
                 overridden: None,
             },
@@ -345,7 +345,7 @@ async fn maintenance_in_force(ctx: &Context, world: &World) {
 }
 
 /// Writes the policy's own record and status.
-async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
+async fn policy_in_effect(ctx: &Context, world: &World, settled: bool) {
     let policy = &world.router_documents.policy;
     let name = single(Kind::RoutingPolicy);
     let uid = crate::model::Uid::local(Kind::RoutingPolicy.folder(), &name);
@@ -355,11 +355,11 @@ async fn policy_in_force(ctx: &Context, world: &World, settled: bool) {
     };
     if settled && policy.valid {
         let spec = serde_json::to_value(&policy.spec).ok();
-        let in_force = InForce {
+        let in_effect = InEffect {
             spec,
             overridden: policy.exception.clone(),
         };
-        record::in_force(ctx, &subject, in_force, None).await;
+        record::in_effect(ctx, &subject, in_effect, None).await;
     }
     let before = record::status_before(ctx, &subject).await;
     let status = policy_status(world, &before, jiff::Timestamp::now());

@@ -125,7 +125,7 @@ pub(crate) fn layered<S: Spec>(
     if let Some(Ok(stored)) = beside.exception {
         layers.sources.push(Source::of(stored, &["spec", "set"]));
         layers.exception = Some(&stored.document.spec)
-            .filter(|it| it.in_force(beside.now))
+            .filter(|it| it.in_effect(beside.now))
             .cloned();
     }
     match document {
@@ -150,7 +150,7 @@ impl<S: Spec> Layered<S> {
     /// Merges the override over the document.
     fn put_on(&mut self, spec: &S, beside: &Beside<'_>) {
         self.document = serde_json::to_value(spec).unwrap_or_default();
-        match (beside.exception, in_force_before(beside)) {
+        match (beside.exception, in_effect_before(beside)) {
             (Some(Err(error)), Some(_)) => self.fall_back(error.to_string(), beside.applied),
             // If no override was applied before, or the earlier one has ended, only the document is valid.
             (Some(Err(error)), None) if beside.applied.is_some() => {
@@ -346,7 +346,7 @@ fn broken_rules(kind: Kind, exception: &OverrideSpec) -> impl Iterator<Item = Fi
 }
 
 /// Returns the override in the applied record, unless it has ended.
-fn in_force_before<'a>(beside: &Beside<'a>) -> Option<&'a AppliedOverride> {
+fn in_effect_before<'a>(beside: &Beside<'a>) -> Option<&'a AppliedOverride> {
     let before = beside.applied?.applied.overridden.as_ref()?;
     before
         .expires_at

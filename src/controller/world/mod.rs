@@ -54,7 +54,7 @@ pub(crate) use layered::{Beside, Layered, layered};
 pub use object::{Intent, Object, Objects, Wanted, WantedLink};
 pub use reach::{Reach, Use, endpoints};
 pub(crate) use router::{configured_node, single};
-pub use router::{maintenance_in_force, recorded_maintenance};
+pub use router::{maintenance_in_effect, recorded_maintenance};
 pub use sessions::claims_of;
 pub use text_cache::TextCache;
 use texts::Parts;
@@ -442,7 +442,7 @@ fn ends(inputs: &Inputs<'_>) -> impl Iterator<Item = Timestamp> {
 fn expired(inputs: &Inputs<'_>) -> BTreeMap<String, Timestamp> {
     let over = |((kind, name), slot): (&(Kind, ObjectName), &Slot<OverrideSpec>)| {
         let spec = &slot.as_ref().ok()?.document.spec;
-        let is_over = !spec.in_force(inputs.now);
+        let is_over = !spec.in_effect(inputs.now);
         Some((kind.path(name), spec.expires_at.filter(|_| is_over)?))
     };
     inputs.snapshot.overrides.iter().filter_map(over).collect()
@@ -497,7 +497,7 @@ fn waiting(inputs: &Inputs<'_>) -> Vec<String> {
     };
     let counts = |slot: &Slot<OverrideSpec>| {
         slot.as_ref()
-            .is_ok_and(|stored| stored.document.spec.in_force(inputs.now))
+            .is_ok_and(|stored| stored.document.spec.in_effect(inputs.now))
     };
     let waiting = snapshot
         .overrides

@@ -77,7 +77,7 @@ fn mesh(
     let clashes = clashes(inputs, &objects);
     for object in objects.values_mut() {
         if let Some(clash) = clashes.get(&label(Kind::MeshPeer, &object.name)) {
-            let before = in_force(inputs, &object.name, &wanted);
+            let before = in_effect(inputs, &object.name, &wanted);
             object.acceptance = Acceptance::Clash(clash.to_string());
             object.intent = before.map_or(Intent::Stay, present);
         }
@@ -312,7 +312,7 @@ fn objects<S: Spec, T: Into<Wanted>>(
             layers.acceptance = Acceptance::Invalid(why.clone());
         }
         let waits = held.get(name).cloned();
-        let before = in_force(inputs, name, &wanted);
+        let before = in_effect(inputs, name, &wanted);
         let applied = inputs.snapshot.applied.get(&(S::KIND, name.clone()));
         let applied = applied.map(|stored| &stored.document);
         let wanted = |name: &ObjectName, uid: &Uid, spec: &S| {
@@ -333,7 +333,7 @@ fn objects<S: Spec, T: Into<Wanted>>(
 }
 
 /// Returns the applied state of an object, if it is known.
-fn in_force<S: Spec, T>(
+fn in_effect<S: Spec, T>(
     inputs: &Inputs<'_>,
     name: &ObjectName,
     wanted: &impl Fn(&ObjectName, &Uid, &S) -> Result<(T, S), FieldError>,

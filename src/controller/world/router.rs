@@ -29,7 +29,7 @@ pub(crate) fn single(kind: Kind) -> ObjectName {
 pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocuments, Reach) {
     let policy = policy(inputs);
     let has_policy = policy.spec.is_some();
-    let policy = in_force(
+    let policy = in_effect(
         policy,
         &inputs.material.refused.policy,
         Option::unwrap_or_default,
@@ -43,7 +43,7 @@ pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocu
     node.overridden
         .retain(|field, _| !is_configured(&inputs.material.config.node, field));
     let node = refuse_loopbacks(inputs, node, &reach, &policy.spec.extra_ranges);
-    let mut node = in_force(node, &inputs.material.refused.node, |node| node);
+    let mut node = in_effect(node, &inputs.material.refused.node, |node| node);
     let (node_change, node_held) = guard_node(inputs, &mut node, ledger);
     let documents = RouterDocuments {
         node,
@@ -199,7 +199,7 @@ pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec
 
 /// Returns the document with its specification in effect. `refused` is the Control Plane's last item if it is
 /// invalid; `spec` fills in missing values.
-fn in_force<S: Spec, T>(
+fn in_effect<S: Spec, T>(
     layered: Layered<S>,
     refused: &Option<String>,
     spec: impl FnOnce(Option<S>) -> T,
@@ -300,7 +300,7 @@ struct Recorded {
 /// Returns whether the router is drained: by the document, or by the applied record while the document cannot be
 /// read or its presence is unknown. A document without a start time was written by hand; the record has the time
 /// when it was first seen.
-pub fn maintenance_in_force(snapshot: &Snapshot) -> MaintenanceSpec {
+pub fn maintenance_in_effect(snapshot: &Snapshot) -> MaintenanceSpec {
     let before = recorded_maintenance(snapshot);
     match &snapshot.maintenance {
         Some(Ok(stored)) => {
@@ -332,7 +332,7 @@ fn recorded(snapshot: &Snapshot) -> Recorded {
 
 /// Returns the state of maintenance, and the time at which it disables external sessions.
 pub(super) fn maintenance(inputs: &Inputs<'_>) -> (Maintenance, Option<Timestamp>) {
-    let spec = maintenance_in_force(inputs.snapshot);
+    let spec = maintenance_in_effect(inputs.snapshot);
     if !spec.enabled {
         return (Maintenance::default(), None);
     }

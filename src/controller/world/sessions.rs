@@ -74,7 +74,7 @@ pub(super) fn sessions(
 /// all three.
 fn names(parts: &Parts<'_>, refused: &Refused<'_>) -> BTreeSet<ObjectName> {
     let snapshot = parts.inputs.snapshot;
-    let in_force = snapshot
+    let in_effect = snapshot
         .applied
         .keys()
         .filter(|(kind, _)| *kind == KIND)
@@ -89,7 +89,7 @@ fn names(parts: &Parts<'_>, refused: &Refused<'_>) -> BTreeSet<ObjectName> {
         .sessions
         .keys()
         .cloned()
-        .chain(in_force)
+        .chain(in_effect)
         .chain(fragments)
         .chain(refused.keys().cloned())
         .collect()
@@ -173,11 +173,11 @@ fn candidate(
         layers.documented = true;
         layers.uid = rejected.uid.clone().unwrap_or(layers.uid);
         layers.acceptance = Acceptance::Invalid(rejected.to_string());
-        layers.spec = layers.spec.take().or_else(|| in_force(applied));
+        layers.spec = layers.spec.take().or_else(|| in_effect(applied));
     }
     if held.is_some() {
         // A held object stays applied, and the agent keeps reconciling the applied state.
-        layers.spec = in_force(applied);
+        layers.spec = in_effect(applied);
     }
     let mut candidate = Candidate {
         layers,
@@ -192,11 +192,11 @@ fn candidate(
     }
     let tunnel = |spec: &BgpSessionSpec| (spec.tunnel.clone(), spec.address.clone());
     candidate.needs_text = parts.inputs.material.fragments.contains(name.as_str())
-        && candidate.spec.as_ref().map(tunnel) != in_force(applied).as_ref().map(tunnel);
+        && candidate.spec.as_ref().map(tunnel) != in_effect(applied).as_ref().map(tunnel);
     candidate
 }
 
-fn in_force(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
+fn in_effect(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
     serde_json::from_value(applied?.applied.spec.clone()?).ok()
 }
 

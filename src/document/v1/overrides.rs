@@ -47,7 +47,7 @@ impl Spec for OverrideSpec {
 
 impl OverrideSpec {
     /// Returns whether the override is in effect at this time.
-    pub fn in_force(&self, now: Timestamp) -> bool {
+    pub fn in_effect(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
 }

@@ -17,7 +17,7 @@ use super::api::{
 };
 use crate::bird::Committer;
 use crate::config::TokenSource;
-use crate::controller::world::{HeldChange, World, maintenance_in_force};
+use crate::controller::world::{HeldChange, World, maintenance_in_effect};
 use crate::controller::{Context, overrides};
 use crate::document::{
     Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
@@ -196,7 +196,7 @@ impl AgentApi for LocalApi {
 /// Writes the maintenance document. Idempotent: keeps `since` if the state already is the requested one.
 fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::store::StoreError> {
     let snapshot = store.load()?;
-    let before = maintenance_in_force(&snapshot);
+    let before = maintenance_in_effect(&snapshot);
     if before.enabled == enabled {
         return Ok(Written::Unchanged);
     }

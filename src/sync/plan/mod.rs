@@ -41,7 +41,7 @@ fn updated<S: Spec>(
     uid: crate::model::Uid,
     spec: S,
     existing: Option<&Document<S>>,
-    generation_in_force: u64,
+    generation_in_effect: u64,
     snapshot: &Snapshot,
 ) -> Option<Document<S>> {
     match existing {
@@ -58,7 +58,7 @@ fn updated<S: Spec>(
         None => Some(Document::new(
             name,
             Some(uid),
-            generation_in_force + 1,
+            generation_in_effect + 1,
             spec,
         )),
     }

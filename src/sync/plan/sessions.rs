@@ -110,7 +110,7 @@ impl Unlisted {
                     .clone()
                     .filter(|uid| is_left && !uid.is_ours())?;
                 Some((
-                    peering(&spec_in_force(Some(&stored.document))?)?,
+                    peering(&spec_in_effect(Some(&stored.document))?)?,
                     name.clone(),
                     uid,
                 ))
@@ -169,7 +169,7 @@ fn change(
         .spec
         .clone()
         .or_else(|| existing.map(|document| document.spec.clone()))
-        .or_else(|| spec_in_force(applied))
+        .or_else(|| spec_in_effect(applied))
         .or_else(|| serde_json::from_value(broken?.spec.clone()).ok())?;
     spec.admin_state = item.status.admin_state();
     let secrets = match item.spec {
@@ -179,16 +179,16 @@ fn change(
     if spec.tunnel.tunnel_type == TunnelType::Wireguard && spec.tunnel.listen_port.is_none() {
         let before = existing.and_then(|document| document.spec.tunnel.listen_port);
         let before =
-            before.or_else(|| spec_in_force(applied).and_then(|spec| spec.tunnel.listen_port));
+            before.or_else(|| spec_in_effect(applied).and_then(|spec| spec.tunnel.listen_port));
         spec.tunnel.listen_port = before.or_else(|| ports.choose(spec.asn.conventional_port()));
     }
-    let in_force = applied.map_or(0, |applied| applied.metadata.generation);
+    let in_effect = applied.map_or(0, |applied| applied.metadata.generation);
     let document = updated(
         name.clone(),
         item.uid.clone(),
         spec,
         existing,
-        in_force,
+        in_effect,
         snapshot,
     );
     let write = if broken.is_some() {
@@ -205,7 +205,7 @@ fn change(
     })
 }
 
-fn spec_in_force(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
+fn spec_in_effect(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
     serde_json::from_value(applied?.applied.spec.clone()?).ok()
 }
 
@@ -293,11 +293,11 @@ struct Names {
 
 impl Names {
     fn new(snapshot: &Snapshot) -> Self {
-        let in_force = snapshot
+        let in_effect = snapshot
             .applied
             .iter()
             .filter(|((kind, _), _)| *kind == Kind::BgpSession);
-        let in_force = in_force.filter_map(|((_, name), stored)| {
+        let in_effect = in_effect.filter_map(|((_, name), stored)| {
             Some((stored.document.metadata.uid.clone()?, name.clone()))
         });
         let documents = snapshot.sessions.iter().filter_map(|(name, slot)| {
@@ -306,7 +306,7 @@ impl Names {
         let broken = super::broken::<BgpSessionSpec>(snapshot);
         let broken = broken.map(|(name, document)| (document.uid.clone(), name.clone()));
         // A document takes precedence over the applied record.
-        let by_uid: BTreeMap<_, _> = in_force.chain(documents).chain(broken).collect();
+        let by_uid: BTreeMap<_, _> = in_effect.chain(documents).chain(broken).collect();
         let taken = snapshot
             .sessions
             .keys()
@@ -354,21 +354,21 @@ impl Ports {
         let applied = snapshot
             .applied
             .values()
-            .filter_map(|stored| spec_in_force(Some(&stored.document))?.tunnel.listen_port);
+            .filter_map(|stored| spec_in_effect(Some(&stored.document))?.tunnel.listen_port);
         let mesh = snapshot
             .mesh
             .values()
             .filter_map(|slot| slot.as_ref().ok())
             .map(|s| s.document.spec.clone());
-        let in_force = snapshot
+        let in_effect = snapshot
             .applied
             .iter()
             .filter(|((kind, _), _)| *kind == Kind::MeshPeer);
-        let in_force = in_force.filter_map(|(_, stored)| {
+        let in_effect = in_effect.filter_map(|(_, stored)| {
             serde_json::from_value::<MeshPeerSpec>(stored.document.applied.spec.clone()?).ok()
         });
         let mesh = mesh
-            .chain(in_force)
+            .chain(in_effect)
             .filter_map(|spec| spec.port(bases.mesh));
         let asked = listing
             .items

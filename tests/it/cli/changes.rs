@@ -52,7 +52,7 @@ fn approve_lists_and_approves_held_changes() {
 }
 
 #[test]
-fn rollback_brings_back_what_was_in_force() {
+fn rollback_brings_back_what_was_in_effect() {
     let router = Router::new();
     router.call(&["history"]).says(0, "No history");
     fs::remove_file(router.state(&format!("overrides/sessions/{NAME}.yaml"))).unwrap();

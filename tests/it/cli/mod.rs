@@ -426,7 +426,7 @@ fn reasons(described: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn an_override_that_is_not_in_force_overrides_nothing() {
+fn an_override_that_is_not_in_effect_overrides_nothing() {
     let router = Router::new();
     let file = router.state(&format!("overrides/sessions/{NAME}.yaml"));
     router.call(&["get"]).says(0, "tunnel.mtu=1380 (1420)");

@@ -198,10 +198,10 @@ async fn new_asn_from_control_plane_waits_and_resets_nothing() {
     let agent = machine.boot();
     agent.pass().await;
     agent.pass().await;
-    let all = machine.in_force();
+    let all = machine.in_effect();
     node(&agent, 4_242_421_111);
     agent.pass().await;
-    assert_eq!(machine.in_force(), all);
+    assert_eq!(machine.in_effect(), all);
     let held = agent.context.world().held();
     assert_eq!(held.len(), 1);
     assert_eq!(held[0].key, ObjectKey::Router);
@@ -210,9 +210,9 @@ async fn new_asn_from_control_plane_waits_and_resets_nothing() {
     // Another value than the approved one is held again.
     node(&agent, 4_242_422_222);
     agent.pass().await;
-    assert_eq!(machine.in_force(), all);
+    assert_eq!(machine.in_effect(), all);
     node(&agent, 4_242_421_111);
     agent.pass().await;
     assert_eq!(asn(&agent), 4_242_421_111);
-    assert_ne!(machine.in_force(), all);
+    assert_ne!(machine.in_effect(), all);
 }

@@ -38,7 +38,7 @@ pub(crate) struct Machine {
 }
 
 /// All that the agent brings into force: links, and the files for BIRD.
-pub(crate) type InForce = (BTreeMap<InterfaceName, Link>, BTreeMap<String, String>);
+pub(crate) type InEffect = (BTreeMap<InterfaceName, Link>, BTreeMap<String, String>);
 
 impl Machine {
     pub(crate) fn new(sessions: u8) -> Self {
@@ -80,7 +80,7 @@ impl Machine {
         Store::open(&self.state()).unwrap()
     }
 
-    pub(crate) fn in_force(&self) -> InForce {
+    pub(crate) fn in_effect(&self) -> InEffect {
         (
             self.kernel.links(),
             self.bird.tree.lock().unwrap().fragments.clone(),

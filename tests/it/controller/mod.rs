@@ -281,7 +281,7 @@ async fn unannounced_drift_is_repaired_within_the_tick() {
     let mut agent = machine.boot();
     let _hints = agent.run();
     sleep(Duration::from_secs(30)).await;
-    let wanted = machine.in_force();
+    let wanted = machine.in_effect();
     machine
         .kernel
         .model
@@ -299,7 +299,7 @@ async fn unannounced_drift_is_repaired_within_the_tick() {
         .unwrap()
         .mtu = 1300;
     sleep(Duration::from_secs(11)).await;
-    assert_eq!(machine.in_force(), wanted);
+    assert_eq!(machine.in_effect(), wanted);
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,7 +307,7 @@ async fn removals_beyond_the_guard_wait_for_approval() {
     let machine = Machine::new(10);
     let agent = machine.boot();
     agent.pass().await;
-    let all = machine.in_force();
+    let all = machine.in_effect();
     for number in 1..=4 {
         agent
             .store()
@@ -316,7 +316,7 @@ async fn removals_beyond_the_guard_wait_for_approval() {
     }
     agent.pass().await;
     assert_eq!(
-        machine.in_force(),
+        machine.in_effect(),
         all,
         "four of ten are more than the guard lets pass"
     );
@@ -333,13 +333,13 @@ async fn nothing_is_removed_while_the_listing_is_incomplete() {
     let machine = Machine::new(10);
     let agent = machine.boot();
     agent.pass().await;
-    let all = machine.in_force();
+    let all = machine.in_effect();
     let folder = machine.state().join("sessions");
     std::fs::remove_file(folder.join(format!("{}.yaml", name(1)))).unwrap();
     std::fs::rename(&folder, machine.state().join("elsewhere")).unwrap();
     agent.pass().await;
     assert_eq!(
-        machine.in_force(),
+        machine.in_effect(),
         all,
         "a folder that is gone proves nothing"
     );
@@ -347,7 +347,7 @@ async fn nothing_is_removed_while_the_listing_is_incomplete() {
 
 /// Kills the agent at one step, starts it anew, and returns what is in force then. Says too whether the
 /// agent had that many steps to take.
-async fn crash_and_restart(machine: &Machine, death: Death) -> (lab::InForce, bool) {
+async fn crash_and_restart(machine: &Machine, death: Death) -> (lab::InEffect, bool) {
     machine.fate.die_at(Some(death));
     let mut agent = machine.boot();
     agent.relist();
@@ -371,7 +371,7 @@ async fn crash_and_restart(machine: &Machine, death: Death) -> (lab::InForce, bo
         *machine.bird.sets.lock().unwrap(),
     );
     assert_eq!(before, after, "not at rest after {death:?}");
-    (machine.in_force(), reached)
+    (machine.in_effect(), reached)
 }
 
 /// Every way to die while the agent brings a machine, made by `prepare`, to rest.
@@ -382,7 +382,7 @@ async fn die_everywhere(prepare: impl AsyncFn() -> Machine) -> usize {
     for _ in 0..3 {
         agent.pass().await;
     }
-    let wanted = undisturbed.in_force();
+    let wanted = undisturbed.in_effect();
     for step in 0.. {
         for done in [false, true] {
             let machine = prepare().await;
@@ -411,13 +411,13 @@ async fn link_that_cannot_be_read_is_left_alone_and_reported() {
     let agent = machine.boot();
     agent.pass().await;
     let (before, asked) = (
-        machine.in_force(),
+        machine.in_effect(),
         machine.kernel.asked.lock().unwrap().len(),
     );
     *machine.kernel.unread.lock().unwrap() = [interface(1)].into();
     sleep(Duration::from_secs(1)).await;
     agent.pass().await;
-    assert_eq!(machine.in_force(), before);
+    assert_eq!(machine.in_effect(), before);
     assert_eq!(machine.kernel.asked.lock().unwrap().len(), asked);
     let status = agent.status(1);
     let condition = status
@@ -553,7 +553,7 @@ async fn stop_ends_what_has_begun_and_begins_nothing_else() {
         hints.send(Hint::Key(session_key(1))).unwrap();
         sleep(Duration::from_millis(wait)).await;
         agent.stop(hints).await;
-        let (links, fragments) = machine.in_force();
+        let (links, fragments) = machine.in_effect();
         let there = [links.len(), fragments.len(), agent.applied()];
         assert!(
             there.iter().all(|count| *count == there[0]),

@@ -162,7 +162,7 @@ async fn a_new_uuid_rewrites_the_mark_and_nothing_else() {
     let agent = machine.boot();
     agent.pass().await;
     let before = links(&machine);
-    let texts = machine.in_force().1;
+    let texts = machine.in_effect().1;
     let steps = machine.kernel.asked.lock().unwrap().len();
     let renewed = |number: u8| format!("renewed-{number}");
     for number in 1..=4 {
@@ -190,7 +190,7 @@ async fn a_new_uuid_rewrites_the_mark_and_nothing_else() {
         assert_eq!(after[&renewed(number)], before[&uid(number)]);
         assert_eq!(agent.status(number).phase, Phase::Established);
     }
-    assert_eq!(machine.in_force().1, texts);
+    assert_eq!(machine.in_effect().1, texts);
     assert_eq!(machine.kernel.asked.lock().unwrap().len() - steps, 4);
     assert!(agent.context.world().held().is_empty());
     let applied = agent.store().load().unwrap().applied;

@@ -70,10 +70,10 @@ impl Case {
             Err(error) => return invalid(&error),
         };
         let planned = self.plan(&session);
-        let in_force = planned.is_ok() && session.admin_state == AdminState::Enabled;
+        let in_effect = planned.is_ok() && session.admin_state == AdminState::Enabled;
         Outcome {
             plan: shown(&planned),
-            applied: in_force.then(|| to_yaml(&spec).unwrap()),
+            applied: in_effect.then(|| to_yaml(&spec).unwrap()),
         }
     }
 
@@ -86,11 +86,11 @@ impl Case {
         &self,
         document: &Document<BgpSessionSpec>,
     ) -> Result<BgpSessionSpec, moenet_agent::effective::FieldError> {
-        let in_force = self
+        let in_effect = self
             .exception
             .as_ref()
-            .filter(|exception| exception.spec.in_force(self.observed.now));
-        let merged = match in_force {
+            .filter(|exception| exception.spec.in_effect(self.observed.now));
+        let merged = match in_effect {
             Some(exception) => merge(&document.spec, &exception.spec.set)?.spec,
             None => document.spec.clone(),
         };

@@ -257,7 +257,7 @@ fn router() -> Router {
 
 /// Holds the sample of `applied/` to what the agent would have written. `UPDATE_SCHEMAS=1` writes it anew.
 #[track_caller]
-fn in_force<S: Spec>(document: &Document<S>, name: &str, uid: Uid, body: AppliedBody) {
+fn in_effect<S: Spec>(document: &Document<S>, name: &str, uid: Uid, body: AppliedBody) {
     let metadata = Metadata {
         name: name.parse().unwrap(),
         uid: Some(uid),
@@ -300,7 +300,7 @@ fn sample_applied_records_are_what_the_agent_writes() {
             spec: serde_json::to_value(&filled).ok(),
             ..AppliedBody::default()
         };
-        in_force(&document, &name, document.uid(), body);
+        in_effect(&document, &name, document.uid(), body);
     }
     let whole = |spec: Value, interface: &str| AppliedBody {
         interfaces: interface.parse().into_iter().collect(),
@@ -308,7 +308,7 @@ fn sample_applied_records_are_what_the_agent_writes() {
         ..AppliedBody::default()
     };
     let node: Document<NodeSpec> = load("node.yaml");
-    in_force(
+    in_effect(
         &node,
         "node",
         node_uid(),
@@ -316,14 +316,14 @@ fn sample_applied_records_are_what_the_agent_writes() {
     );
     let policy: Document<RoutingPolicySpec> = load("policy.yaml");
     let uid = Uid::local("policy", &"policy".parse().unwrap());
-    in_force(
+    in_effect(
         &policy,
         "policy",
         uid,
         whole(serde_json::to_value(&policy.spec).unwrap(), ""),
     );
     let mesh: Document<MeshPeerSpec> = load("mesh/hk1.yaml");
-    in_force(
+    in_effect(
         &mesh,
         "hk1",
         mesh.uid(),
@@ -331,7 +331,7 @@ fn sample_applied_records_are_what_the_agent_writes() {
     );
     let ibgp: Document<IbgpPeerSpec> = load("ibgp/hk1.yaml");
     let body = whole(serde_json::to_value(&ibgp.spec).unwrap(), "");
-    in_force(
+    in_effect(
         &ibgp,
         "hk1",
         ibgp.uid(),

@@ -11,8 +11,8 @@ use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    Board, Builder, Context, Conveniences, Edits, Entry, FirewallKeeper, Missing, Observer,
-    RefusedItems, Reports, Sysctls, Taken, World, WorldMaker, known_agents, put_back,
+    Builder, Context, Conveniences, Edits, Entry, FirewallKeeper, Missing, Observer, RefusedItems,
+    Reports, StatusCache, StepLog, Sysctls, World, WorldMaker, known_agents, put_back,
 };
 use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
@@ -310,11 +310,11 @@ impl Workers {
             world,
             reports,
             journal,
-            taken: Taken::default(),
+            step_log: StepLog::default(),
             conveniences: Conveniences::default(),
             unrecorded: Default::default(),
             sysctls: Sysctls::default(),
-            board: Board::default(),
+            statuses: StatusCache::default(),
             pulse: crate::controller::Pulse::default(),
             announced: crate::controller::Announced::default(),
             restarts: crate::controller::Restarts::default(),

@@ -287,7 +287,7 @@ async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
 pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, BuildError> {
     begin_key(parts).await;
     let recording = begin_history(parts).await;
-    parts.shared.context.taken.keep();
+    parts.shared.context.step_log.keep();
     publish_settled(parts).await?;
     builder::resolved(&parts.builder).await?;
     Runner::new(Arc::clone(&parts.shared.context))
@@ -295,7 +295,7 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, 
         .await;
     record_pass(parts.take_journal(), recording).await;
     announce_pass(&parts.shared.context, more_facts(parts)());
-    let statuses = parts.shared.context.board.all();
+    let statuses = parts.shared.context.statuses.all();
     Ok(statuses
         .into_iter()
         .filter_map(|(key, status)| Some((key, status.last_error?)))

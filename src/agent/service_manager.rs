@@ -153,7 +153,7 @@ impl Counts {
             is_bird_down: context.observer.last_bird().down.is_some(),
             ..Self::default()
         };
-        for (key, phase) in context.board.phases() {
+        for (key, phase) in context.statuses.phases() {
             counts.errors += usize::from(phase == Phase::Error);
             if matches!(key, ObjectKey::Named(Kind::BgpSession, _)) {
                 counts.sessions += 1;

@@ -25,7 +25,7 @@ impl Apply {
         block_on(async {
             let parts = Arc::new(agent::Parts::build(config).await?);
             let failed = agent::apply_once(&parts).await?;
-            let taken = parts.shared.context.taken.all();
+            let taken = parts.shared.context.step_log.all();
             let parts =
                 Arc::into_inner(parts).ok_or_else(|| anyhow::anyhow!("a task did not end"))?;
             let left = steps::planned(&Offline::of(parts).await?);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::offline::Offline;
 use super::output;
-use crate::controller::{KeyPlan, TakenStep};
+use crate::controller::{KeyPlan, LoggedStep};
 use crate::model::ObjectKey;
 use crate::plan::Plan;
 use crate::status::{self, Hold};
@@ -40,8 +40,8 @@ pub(crate) struct PrintedStep {
     have: String,
 }
 
-impl From<TakenStep> for PrintedStep {
-    fn from(TakenStep { action, because }: TakenStep) -> Self {
+impl From<LoggedStep> for PrintedStep {
+    fn from(LoggedStep { action, because }: LoggedStep) -> Self {
         Self {
             action,
             field: because.field,
@@ -99,7 +99,7 @@ pub(crate) fn planned(offline: &Offline) -> BTreeMap<ObjectKey, ObjectSteps> {
 /// Returns every object with the steps that ran, and the remaining ones.
 pub(crate) fn taken(
     mut left: BTreeMap<ObjectKey, ObjectSteps>,
-    taken: BTreeMap<ObjectKey, Vec<TakenStep>>,
+    taken: BTreeMap<ObjectKey, Vec<LoggedStep>>,
     failed: Vec<(ObjectKey, String)>,
 ) -> BTreeMap<ObjectKey, ObjectSteps> {
     for object in left.values_mut().filter(|object| object.paused.is_none()) {
@@ -146,7 +146,7 @@ fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan) -> ObjectSteps {
     object.steps = plan
         .steps
         .iter()
-        .map(|step| TakenStep::from(step).into())
+        .map(|step| LoggedStep::from(step).into())
         .collect();
     let of_world = world.objects.get(key);
     if let Some(why) = of_world.and_then(|it| it.refused()) {

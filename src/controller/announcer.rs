@@ -64,7 +64,7 @@ fn log(event: &Event) {
 
 /// Returns the current facts.
 fn facts(context: &Context, more: Vec<(Topic, Fact)>) -> FactSet {
-    let (world, board) = (&*context.world(), &context.board.all());
+    let (world, statuses) = (&*context.world(), &context.statuses.all());
     let mut facts = FactSet::new();
     facts.extend(more);
     let bird = context.observer.last_bird();
@@ -90,8 +90,10 @@ fn facts(context: &Context, more: Vec<(Topic, Fact)>) -> FactSet {
     facts.extend(of_overrides(world));
     facts.extend(of_held(context));
     facts.extend([of_settling(world)]);
-    let node_waits = board.get(&ObjectKey::Router).is_some_and(is_bird_blocked);
-    for (key, status) in board {
+    let node_waits = statuses
+        .get(&ObjectKey::Router)
+        .is_some_and(is_bird_blocked);
+    for (key, status) in statuses {
         facts.extend(of_status(key, status, node_waits));
     }
     facts.extend([of_work_tree(world)]);

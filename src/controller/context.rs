@@ -17,8 +17,8 @@ use super::pass::{Observation, record_of};
 use super::planning::View;
 use super::pulse::Pulse;
 use super::reports::Reports;
+use super::step_log::{LoggedStep, StepLog};
 use super::sysctls::Sysctls;
-use super::taken::{Taken, TakenStep};
 use super::turns::Turns;
 use super::world::{HeldChange, World};
 use crate::document::{ConditionType, Phase, StatusBody};
@@ -57,11 +57,11 @@ pub struct Context {
     /// Reports to the Control Plane.
     pub reports: Arc<Reports>,
     /// Steps that ran and are not yet in the history.
-    pub taken: Taken,
+    pub step_log: StepLog,
     /// Changes that took effect, for the history.
     pub journal: mpsc::UnboundedSender<Entry>,
     /// The last status of every object.
-    pub board: Board,
+    pub statuses: StatusCache,
     /// Progress of the runner.
     pub pulse: Pulse,
     /// Objects to recreate, and the requests that wait for it.
@@ -152,17 +152,17 @@ pub struct Entry {
     /// Files that the agent wrote to the state directory for the object; without a text, the file was removed.
     /// Empty where the steps ran for the records of other objects.
     pub files: Vec<(Place, Option<String>)>,
-    pub steps: Vec<TakenStep>,
+    pub steps: Vec<LoggedStep>,
 }
 
 /// The last status of every object; the source of `/status`, the metrics and the reports.
 #[derive(Debug, Default)]
-pub struct Board(
+pub struct StatusCache(
     Mutex<BTreeMap<ObjectKey, StatusBody>>,
     Mutex<BTreeSet<ObjectKey>>,
 );
 
-impl Board {
+impl StatusCache {
     /// Stores the status of an object.
     pub fn set(&self, key: ObjectKey, status: StatusBody) {
         self.0.lock().insert(key, status);
@@ -196,8 +196,8 @@ impl Board {
 
     /// Returns the phase of every object.
     pub fn phases(&self) -> Vec<(ObjectKey, Phase)> {
-        let board = self.0.lock();
-        let phases = board
+        let statuses = self.0.lock();
+        let phases = statuses
             .iter()
             .map(|(key, status)| (key.clone(), status.phase));
         phases.collect()

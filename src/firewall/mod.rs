@@ -82,7 +82,7 @@ pub enum FirewallError {
         "{operation}: accepted by nft, but then {difference}; does another program change the \
          agent's table?"
     )]
-    NotInForce {
+    NotInEffect {
         operation: &'static str,
         difference: String,
     },

@@ -57,7 +57,7 @@ impl Nft {
         self.run(operation, &["-f", "-"], &transaction).await?;
         let mut tables = self.read(operation).await?;
         let Some(mut found) = tables.remove(name) else {
-            return Err(FirewallError::NotInForce {
+            return Err(FirewallError::NotInEffect {
                 operation,
                 difference: "it is not there".to_owned(),
             });
@@ -66,7 +66,7 @@ impl Nft {
             return Ok(());
         };
         if !found.may_spell(wanted) {
-            return Err(FirewallError::NotInForce {
+            return Err(FirewallError::NotInEffect {
                 operation,
                 difference: difference.to_string(),
             });

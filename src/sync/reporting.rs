@@ -30,12 +30,12 @@ pub(super) async fn heartbeat(sync: Arc<Syncer>) -> Result<(), CallError> {
 /// Reports the state of every session of the Control Plane.
 pub(super) async fn report(sync: Arc<Syncer>) -> Result<(), CallError> {
     let world = sync.context.world();
-    let board = sync.context.board.all();
+    let statuses = sync.context.statuses.all();
     let sessions = world
         .of_kind(Kind::BgpSession)
         .filter(|session| !session.operator_owned && session.documented);
     let sessions = sessions.filter_map(|session| {
-        let status = board.get(&session.key())?;
+        let status = statuses.get(&session.key())?;
         let bgp = status.bgp.clone().unwrap_or_default();
         Some(SessionReport {
             uuid: session.uid.clone(),
@@ -47,7 +47,7 @@ pub(super) async fn report(sync: Arc<Syncer>) -> Result<(), CallError> {
         })
     });
     let tunnels = world.mesh().filter_map(|tunnel| {
-        let status = board.get(&Kind::MeshPeer.key(&tunnel.name))?;
+        let status = statuses.get(&Kind::MeshPeer.key(&tunnel.name))?;
         tunnel_report(tunnel.reported_as.clone()?, status)
     });
     sync.client

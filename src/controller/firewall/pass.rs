@@ -104,6 +104,6 @@ async fn take(ctx: &Context, step: &Step) -> Result<(), FirewallError> {
     let (object, because) = (ObjectKey::Firewall.to_string(), step.because.to_string());
     debug!(object, step = %step.action, because, "applied");
     info!(object, steps = 1, because, "firewall configured");
-    ctx.taken.note(&ObjectKey::Firewall, step);
+    ctx.step_log.note(&ObjectKey::Firewall, step);
     Ok(())
 }

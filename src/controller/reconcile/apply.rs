@@ -102,7 +102,7 @@ fn failed(
 /// Records that a step ran: in the log, and for the history. Records it once, also when several objects run it
 /// together.
 pub(super) fn note(ctx: &Context, key: &ObjectKey, generation: u64, step: &Step) {
-    if ctx.taken.note(key, step) {
+    if ctx.step_log.note(key, step) {
         debug!(object = %key, generation, step = %step.action, because = %step.because, "applied");
     }
 }

@@ -72,7 +72,7 @@ pub(super) async fn reconcile(
 
 /// Forgets an object that existed only to report its error: a remaining status would report it indefinitely.
 async fn forget(ctx: &Context, key: &ObjectKey, kind: Kind, name: &ObjectName) -> Outcome {
-    ctx.board.remove(key);
+    ctx.statuses.remove(key);
     let name = name.clone();
     let _ = ctx
         .disk(move |store| store.remove_status(kind, &name))
@@ -220,7 +220,7 @@ async fn depart(
         false => false,
     };
     record::gone(ctx, subject, removed, document).await;
-    ctx.board.remove(subject.key);
+    ctx.statuses.remove(subject.key);
     Outcome::Gone
 }
 

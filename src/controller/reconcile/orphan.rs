@@ -31,7 +31,7 @@ pub(super) async fn reconcile(
         return *next;
     }
     // It was never applied, so the history has no entry for it; the log has one.
-    drop(ctx.taken.take(&key));
+    drop(ctx.step_log.take(&key));
     Next::Done(match advanced {
         Ok(Advance::Ended(round)) if round.is_settled() => Outcome::Gone,
         Ok(_) => Outcome::Failed,

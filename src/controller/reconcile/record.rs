@@ -105,12 +105,12 @@ pub(super) async fn in_effect(
     in_effect: InEffect,
     before: Option<&AppliedDocument>,
 ) {
-    of_node(ctx, subject, in_effect, NodeInForce::default(), before).await;
+    of_node(ctx, subject, in_effect, NodeInEffect::default(), before).await;
 }
 
 /// The node's applied state besides its specification.
 #[derive(Default)]
-pub(super) struct NodeInForce {
+pub(super) struct NodeInEffect {
     /// Content of the agent's table in nftables.
     pub(super) firewall: Option<AppliedFirewall>,
     /// Changed sysctls that apply to all links, each with its value before the change.
@@ -124,7 +124,7 @@ pub(super) async fn of_node(
     ctx: &Context,
     subject: &Subject<'_>,
     in_effect: InEffect,
-    node: NodeInForce,
+    node: NodeInEffect,
     before: Option<&AppliedDocument>,
 ) {
     let none = Claims {
@@ -227,7 +227,7 @@ pub(super) async fn gone(
     match removed {
         Ok(true) => journal(ctx, subject, files),
         Ok(false) if document => journal(ctx, subject, files),
-        Ok(false) => drop(ctx.taken.take(subject.key)),
+        Ok(false) => drop(ctx.step_log.take(subject.key)),
         Err(error) => complain(subject, &error, "applied record not removed"),
     }
 }
@@ -240,7 +240,7 @@ pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>) {
         .await
     {
         Ok(true) => journal(ctx, subject, vec![(applied(subject), None)]),
-        Ok(false) => drop(ctx.taken.take(subject.key)),
+        Ok(false) => drop(ctx.step_log.take(subject.key)),
         Err(error) => complain(subject, &error, "applied record not removed"),
     }
 }
@@ -251,10 +251,10 @@ fn applied(subject: &Subject<'_>) -> Place {
 
 /// Sends an entry to the history. The steps are all that ran since the object was last applied.
 fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<String>)>) {
-    let mut steps = ctx.taken.take(subject.key);
+    let mut steps = ctx.step_log.take(subject.key);
     if *subject.key == ObjectKey::Router {
         // The agent's table in nftables is a part of the node's record.
-        steps.extend(ctx.taken.take(&ObjectKey::Firewall));
+        steps.extend(ctx.step_log.take(&ObjectKey::Firewall));
     }
     let entry = Entry {
         key: subject.key.clone(),
@@ -275,8 +275,8 @@ pub(super) async fn status(
     before: &StatusBody,
     status: StatusBody,
 ) {
-    let write = changed(before, &status) || ctx.board.is_unwritten(subject.key);
-    ctx.board.set(subject.key.clone(), status.clone());
+    let write = changed(before, &status) || ctx.statuses.is_unwritten(subject.key);
+    ctx.statuses.set(subject.key.clone(), status.clone());
     let metadata = Metadata {
         generation: 0,
         ..metadata(subject)
@@ -293,7 +293,7 @@ pub(super) async fn status(
         false => Ok(Written::Unchanged),
     };
     let written = ctx.disk(write).await;
-    ctx.board.set_unwritten(subject.key, written.is_err());
+    ctx.statuses.set_unwritten(subject.key, written.is_err());
     if let Err(error) = written {
         complain(subject, &error, "status not written");
     }
@@ -312,7 +312,7 @@ fn complain(subject: &Subject<'_>, error: &StoreError, what: &str) {
 
 /// Returns the last status: from memory, else from its file.
 pub(super) async fn status_before(ctx: &Context, subject: &Subject<'_>) -> StatusBody {
-    if let Some(status) = ctx.board.get(subject.key) {
+    if let Some(status) = ctx.statuses.get(subject.key) {
         return status;
     }
     let (kind, name) = (subject.kind, subject.name.clone());

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::node_status::{accepted, fields, origins, rpki_names, status};
-use super::record::{self, InEffect, NodeInForce};
+use super::record::{self, InEffect, NodeInEffect};
 use super::{Advance, Claims, Next, Progress, Round, Subject, advance};
 use crate::controller::context::{Context, Look};
 use crate::controller::error::Trouble;
@@ -17,7 +17,7 @@ use crate::controller::pass::Observation;
 use crate::controller::planning;
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Maintenance as MaintenanceState, World, node_uid, single};
-use crate::controller::{Convenience, FirewallState, TakenStep, firewall};
+use crate::controller::{Convenience, FirewallState, LoggedStep, firewall};
 use crate::document::{ConditionType, Kind, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::ObjectKey;
@@ -89,7 +89,7 @@ fn node_spec(world: &World) -> Option<serde_json::Value> {
 pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
     match firewall::follow(ctx, due).await {
         Some(error) => {
-            ctx.board.set(
+            ctx.statuses.set(
                 ObjectKey::Firewall,
                 StatusBody {
                     phase: Phase::Error,
@@ -100,7 +100,7 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
             Outcome::Failed
         }
         None => {
-            ctx.board.remove(&ObjectKey::Firewall);
+            ctx.statuses.remove(&ObjectKey::Firewall);
             Outcome::Settled(SETTLED_OBJECT)
         }
     }
@@ -240,7 +240,7 @@ async fn record_applied(
         spec: node_spec(world),
         overridden: world.router_documents.node.exception.clone(),
     };
-    let node = NodeInForce {
+    let node = NodeInEffect {
         firewall: firewall_in_effect(world, round, filter),
         sysctls: sysctls_in_effect(ctx, world, round),
         loopback_addresses: loopback_addresses(world, round),
@@ -304,12 +304,12 @@ fn sysctls_in_effect(ctx: &Context, world: &World, round: &Round) -> BTreeMap<St
             "(none): no tunnel needs it any more",
             format!("{before} before"),
         );
-        let step = TakenStep {
+        let step = LoggedStep {
             action: format!("leave sysctl {key} of all as it is"),
             because,
         };
         info!(object = %ObjectKey::Router, step = %step, "left behind");
-        ctx.taken.note(&ObjectKey::Router, step);
+        ctx.step_log.note(&ObjectKey::Router, step);
     }
     BTreeMap::new()
 }

@@ -61,7 +61,7 @@ impl Beginning {
         let is_own = plan.steps.iter().any(is_repair);
         let cause = match () {
             () if is_applied && !is_own => None,
-            () if is_applied && ctx.board.get(subject.key).is_none() => Some(Cause::Start),
+            () if is_applied && ctx.statuses.get(subject.key).is_none() => Some(Cause::Start),
             () if is_applied => Some(Cause::Drift),
             () if before.is_some() && ended.is_some_and(|end| end <= Timestamp::now()) => {
                 Some(Cause::Expiry)

@@ -5,7 +5,7 @@ use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, Te
 
 use serde_json::Value;
 
-use super::status::{self, Board};
+use super::status::{self, Statuses};
 use super::{LocalApi, counts};
 use crate::control_plane::State;
 use crate::controller::{OverrideView, overrides};
@@ -33,8 +33,8 @@ pub(super) fn text(api: &LocalApi) -> String {
 
 fn sessions(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
     let world = api.context.world();
-    let board = api.context.board.all();
-    let counts = counts(&world, |key| board.get(key).cloned());
+    let statuses = api.context.statuses.all();
+    let counts = counts(&world, |key| statuses.get(key).cloned());
     let by_status = gauges(
         registry,
         "moenet_agent_sessions_total",
@@ -53,22 +53,22 @@ fn sessions(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
 
 /// Health of the agent, and objects by phase.
 fn health(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
-    let (world, board) = (api.context.world(), api.context.board.all());
+    let (world, statuses) = (api.context.world(), api.context.statuses.all());
     let help = "1 for the status of the agent, as in /status";
     let by_status = gauges(registry, "moenet_agent_health", help, &["status"])?;
-    let (now, _) = status::health(api, &world, &board);
+    let (now, _) = status::health(api, &world, &statuses);
     for health in [Health::Ok, Health::Degraded, Health::Failed] {
         by_status
             .with_label_values(&[&health.to_string()])
             .set(i64::from(health == now));
     }
-    by_phase(&board, registry)
+    by_phase(&statuses, registry)
 }
 
-fn by_phase(board: &Board, registry: &Registry) -> prometheus::Result<()> {
+fn by_phase(statuses: &Statuses, registry: &Registry) -> prometheus::Result<()> {
     let help = "Objects by kind and phase, as `get` shows them";
     let objects = gauges(registry, "moenet_agent_objects", help, &["kind", "phase"])?;
-    for (key, status) in status::counted(board) {
+    for (key, status) in status::counted(statuses) {
         let object = key.to_string();
         let kind = object.split('/').next().unwrap_or_default();
         objects
@@ -144,7 +144,7 @@ fn overridden(overrides: &[OverrideView], registry: &Registry) -> prometheus::Re
 
 fn objects(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
     let gauges = ObjectGauges::new(registry)?;
-    for (key, status) in api.context.board.all() {
+    for (key, status) in api.context.statuses.all() {
         match Kind::of(&key) {
             Some((Kind::BgpSession, name)) => gauges.set(name.as_str(), &status),
             Some(_) => gauges.set(&key.to_string(), &status),
@@ -515,7 +515,7 @@ mod tests {
             ..StatusBody::default()
         };
         let key = |kind: Kind, name: &str| kind.key(&name.parse().unwrap());
-        let board = Board::from([
+        let statuses = Statuses::from([
             (key(Kind::BgpSession, "wg_1"), with(Phase::Established)),
             (key(Kind::BgpSession, "wg_2"), with(Phase::Established)),
             (key(Kind::MeshPeer, "hk1"), with(Phase::Error)),
@@ -523,7 +523,7 @@ mod tests {
             (ObjectKey::Firewall, with(Phase::Configured)),
         ]);
         let registry = Registry::new();
-        by_phase(&board, &registry).unwrap();
+        by_phase(&statuses, &registry).unwrap();
         let text = TextEncoder::new()
             .encode_to_string(&registry.gather())
             .unwrap();

@@ -69,11 +69,11 @@ impl LocalApi {
 impl AgentApi for LocalApi {
     async fn status(&self) -> StatusView {
         let world = self.world();
-        let board = self.context.board.all();
+        let statuses = self.context.statuses.all();
         let router = world.router.as_ref().ok();
-        let counts = counts(&world, |key| board.get(key).cloned());
-        let (health, reasons) = status::health(self, &world, &board);
-        let (bgp, phases) = status::counts(&board);
+        let counts = counts(&world, |key| statuses.get(key).cloned());
+        let (health, reasons) = status::health(self, &world, &statuses);
+        let (bgp, phases) = status::counts(&statuses);
         let (held, held_total) = status::held(self.context.held());
         let all = overrides::of(&world);
         StatusView {
@@ -99,7 +99,7 @@ impl AgentApi for LocalApi {
             sync: self.requests.view(),
             held,
             held_total,
-            waiting: status::waits(self, &world, &board),
+            waiting: status::waits(self, &world, &statuses),
             overridden: bounded(overridden(&all), "overridden fields"),
             overrides_total: all.len() as u64,
             overrides: all.into_iter().take(MANY).map(short).collect(),
@@ -108,7 +108,7 @@ impl AgentApi for LocalApi {
     }
 
     async fn object_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
-        self.context.board.get(&kind.key(name))
+        self.context.statuses.get(&kind.key(name))
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {
@@ -187,7 +187,7 @@ impl AgentApi for LocalApi {
     }
 
     async fn ready(&self) -> bool {
-        let router = self.context.board.get(&ObjectKey::Router);
+        let router = self.context.statuses.get(&ObjectKey::Router);
         let configured = router.is_some_and(|status| status.phase == Phase::Configured);
         configured && self.context.store.trouble().is_none()
     }
@@ -314,7 +314,7 @@ fn notices(api: &LocalApi, world: &World) -> Vec<String> {
     notices.extend(policy.map(|why| format!("{why}; {action}")));
     notices.extend(world.key.missing().map(str::to_owned));
     notices.extend(of_objects(api, world));
-    notices.extend(bird(api.context.board.get(&ObjectKey::Router)));
+    notices.extend(bird(api.context.statuses.get(&ObjectKey::Router)));
     notices.extend(api.calls.notices());
     let history = api.context.history_problem();
     notices.extend(history.map(|why| format!("history: {why}")));

@@ -15,10 +15,10 @@ use crate::util::text::{MANY, bounded, cut};
 use crate::wire::Call;
 
 /// The last status of every object.
-pub(super) type Board = BTreeMap<ObjectKey, StatusBody>;
+pub(super) type Statuses = BTreeMap<ObjectKey, StatusBody>;
 
 /// The health and its reasons.
-pub(super) fn health(api: &LocalApi, world: &World, board: &Board) -> (Health, Vec<String>) {
+pub(super) fn health(api: &LocalApi, world: &World, statuses: &Statuses) -> (Health, Vec<String>) {
     let context = &api.context;
     let bird = context.observer.last_bird();
     let facts = HealthFacts {
@@ -36,7 +36,7 @@ pub(super) fn health(api: &LocalApi, world: &World, board: &Board) -> (Health, V
         drained: world.maintenance.enabled,
         held: held_texts(&context.held()),
         lists: api.calls.failures(),
-        conditions: bad_conditions(board),
+        conditions: bad_conditions(statuses),
     };
     let (health, reasons) = facts.judge();
     (
@@ -58,8 +58,8 @@ fn held_texts(held: &[HeldChange]) -> Vec<String> {
     held.iter().map(text).collect()
 }
 
-fn bad_conditions(board: &Board) -> Vec<(String, Condition)> {
-    let conditions = board.iter().flat_map(|(key, status)| {
+fn bad_conditions(statuses: &Statuses) -> Vec<(String, Condition)> {
+    let conditions = statuses.iter().flat_map(|(key, status)| {
         let bad = status
             .conditions
             .iter()
@@ -116,15 +116,15 @@ pub(super) fn held(all: Vec<HeldChange>) -> (Vec<HeldView>, u64) {
 }
 
 /// The objects that have documents, as `get` lists them.
-pub(super) fn counted(board: &Board) -> impl Iterator<Item = (&ObjectKey, &StatusBody)> {
-    let all = board.iter();
+pub(super) fn counted(statuses: &Statuses) -> impl Iterator<Item = (&ObjectKey, &StatusBody)> {
+    let all = statuses.iter();
     all.filter(|(key, _)| !matches!(key, ObjectKey::Firewall | ObjectKey::Orphan(_)))
 }
 
 /// External sessions by BGP state, and all objects by phase.
-pub(super) fn counts(board: &Board) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+pub(super) fn counts(statuses: &Statuses) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
     let (mut bgp, mut phases) = (BTreeMap::new(), BTreeMap::new());
-    for (key, status) in counted(board) {
+    for (key, status) in counted(statuses) {
         *phases.entry(status.phase.to_string()).or_default() += 1;
         if let (ObjectKey::Named(Kind::BgpSession, _), Some(session)) = (key, &status.bgp) {
             *bgp.entry(session.state.clone()).or_default() += 1;
@@ -135,7 +135,7 @@ pub(super) fn counts(board: &Board) -> (BTreeMap<String, u64>, BTreeMap<String, 
 
 /// Lists everything the agent waits for: approvals, directories, sockets, identities, keys, names.
 /// Waits of the whole agent come first.
-pub(super) fn waits(api: &LocalApi, world: &World, board: &Board) -> Vec<WaitView> {
+pub(super) fn waits(api: &LocalApi, world: &World, statuses: &Statuses) -> Vec<WaitView> {
     let mut waits: Vec<_> = waits_of_node(api, world).collect();
     waits.extend(api.context.held().into_iter().map(|held| {
         let text = format!("approval of its {}: {}", held.change, held.reason);
@@ -147,7 +147,7 @@ pub(super) fn waits(api: &LocalApi, world: &World, board: &Board) -> Vec<WaitVie
         let action = "finish the writes to the state directory; each change starts the wait again";
         waits.push(wait("state directory", &settling(&removals), action));
     }
-    for (object, status) in board {
+    for (object, status) in statuses {
         waits.extend(unresolved(status).map(|condition| {
             let action = condition.next_action.as_deref().unwrap_or_default();
             wait(&object.to_string(), &condition.message, action)

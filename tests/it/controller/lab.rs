@@ -8,8 +8,8 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Material, Refused, Same, TextCache};
 use moenet_agent::controller::{
-    Board, Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Reports, Restarts,
-    Runner, Taken, Turns, World, guard,
+    Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Reports, Restarts,
+    Runner, StatusCache, StepLog, Turns, World, guard,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -120,14 +120,14 @@ impl Machine {
             world,
             reports: Arc::new(Reports::new(None)),
             journal,
-            board: Board::default(),
+            statuses: StatusCache::default(),
             pulse: moenet_agent::controller::Pulse::default(),
             announced: moenet_agent::controller::Announced::default(),
             restarts: Restarts::default(),
             enabled: Enabled::default(),
             turns: Turns::default(),
             hints: parking_lot::Mutex::default(),
-            taken: Taken::default(),
+            step_log: StepLog::default(),
             conveniences: Default::default(),
             unrecorded: Default::default(),
             sysctls: Default::default(),
@@ -306,7 +306,7 @@ impl Agent {
 
     pub(crate) fn status(&self, number: u8) -> StatusBody {
         self.context
-            .board
+            .statuses
             .get(&session_key(number))
             .unwrap_or_default()
     }

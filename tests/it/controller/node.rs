@@ -101,7 +101,7 @@ async fn foreign_dummy_device_is_left_alone_and_stops_no_session() {
         let error = || {
             agent
                 .context
-                .board
+                .statuses
                 .get(&ObjectKey::Router)
                 .unwrap()
                 .last_error
@@ -139,7 +139,7 @@ async fn refused_node_address_does_not_keep_bird_from_its_files() {
     machine.kernel.refuses.lock().unwrap().insert(dummy0());
     let agent = machine.boot();
     agent.pass().await;
-    let router = agent.context.board.get(&ObjectKey::Router).unwrap();
+    let router = agent.context.statuses.get(&ObjectKey::Router).unwrap();
     let why = router.last_error.unwrap();
     assert!(why.contains("Operation not permitted"), "{why}");
     assert!(!machine.bird.tree.lock().unwrap().base.is_empty());

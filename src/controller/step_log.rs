@@ -12,12 +12,12 @@ const MANY: usize = 1000;
 
 /// A step that ran, in the form for logs and history: without its content, which may be secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TakenStep {
+pub struct LoggedStep {
     pub action: String,
     pub because: Drift,
 }
 
-impl From<&Step> for TakenStep {
+impl From<&Step> for LoggedStep {
     fn from(step: &Step) -> Self {
         Self {
             action: step.action.to_string(),
@@ -26,7 +26,7 @@ impl From<&Step> for TakenStep {
     }
 }
 
-impl std::fmt::Display for TakenStep {
+impl std::fmt::Display for LoggedStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({})", self.action, self.because)
     }
@@ -35,23 +35,23 @@ impl std::fmt::Display for TakenStep {
 /// Steps by the object that they ran for, until their result is applied and goes into the history. That may be
 /// several reconciles later: when BIRD is down, or when the kernel refused the last step.
 #[derive(Debug, Default)]
-pub struct Taken(Mutex<State>);
+pub struct StepLog(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: BTreeMap<ObjectKey, Vec<TakenStep>>,
+    waiting: BTreeMap<ObjectKey, Vec<LoggedStep>>,
     /// All steps, for a pass that reports them.
-    kept: Option<BTreeMap<ObjectKey, Vec<TakenStep>>>,
+    kept: Option<BTreeMap<ObjectKey, Vec<LoggedStep>>>,
 }
 
-impl Taken {
-    /// Keeps all steps from now on, for [`Taken::all`].
+impl StepLog {
+    /// Keeps all steps from now on, for [`StepLog::all`].
     pub fn keep(&self) {
         self.0.lock().kept = Some(BTreeMap::new());
     }
 
     /// Records a step. `false`: it is already waiting, as is a step that several objects run together.
-    pub fn note(&self, key: &ObjectKey, step: impl Into<TakenStep>) -> bool {
+    pub fn note(&self, key: &ObjectKey, step: impl Into<LoggedStep>) -> bool {
         let step = step.into();
         let mut state = self.0.lock();
         let waiting = state.waiting.entry(key.clone()).or_default();
@@ -68,12 +68,12 @@ impl Taken {
     }
 
     /// Takes the waiting steps of an object.
-    pub fn take(&self, key: &ObjectKey) -> Vec<TakenStep> {
+    pub fn take(&self, key: &ObjectKey) -> Vec<LoggedStep> {
         self.0.lock().waiting.remove(key).unwrap_or_default()
     }
 
-    /// Returns all steps since [`Taken::keep`].
-    pub fn all(&self) -> BTreeMap<ObjectKey, Vec<TakenStep>> {
+    /// Returns all steps since [`StepLog::keep`].
+    pub fn all(&self) -> BTreeMap<ObjectKey, Vec<LoggedStep>> {
         self.0.lock().kept.clone().unwrap_or_default()
     }
 }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_step_waits_once_until_it_is_taken() {
-        let (taken, key) = (Taken::default(), ObjectKey::Router);
+        let (taken, key) = (StepLog::default(), ObjectKey::Router);
         let step = Step {
             action: Action::LoadBird,
             because: Drift::new("bird.loaded", 1, 2),

@@ -24,8 +24,6 @@ use crate::util::fs;
 /// These files hold passwords: the owner writes, the group reads, others have no access.
 const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
-/// Number of files flushed to the disk at the same time.
-const FLUSHES_AT_ONCE: usize = 16;
 /// Depth limit of base files below `moenet/`.
 const DEEPEST: usize = 3;
 
@@ -264,8 +262,7 @@ pub(super) fn writer(group: Option<u32>) -> Writer {
     Writer::new(FILE_MODE).group(group)
 }
 
-/// Writes and flushes all files under temporary names, several at a time: a flush waits for the disk, and the
-/// file system handles concurrent flushes together.
+/// Writes all files under temporary names, and flushes them together.
 fn stage(
     root: &Path,
     changes: &FileChanges,
@@ -274,22 +271,16 @@ fn stage(
     let stage_one = |(path, text): &(String, String)| {
         let path = root.join(path);
         create_directories(parent(&path), group)?;
-        let staged = writer(group).stage(&path, text.as_bytes());
+        let staged = writer(group).light().stage(&path, text.as_bytes());
         staged.map_err(failed("write", &path))
     };
-    let share = changes.write.len().div_ceil(FLUSHES_AT_ONCE).max(1);
-    std::thread::scope(|scope| {
-        let chunks = changes.write.chunks(share);
-        let threads: Vec<_> = chunks
-            .map(|chunk| scope.spawn(move || chunk.iter().map(stage_one).collect()))
-            .collect();
-        let mut staged = Vec::new();
-        for thread in threads {
-            let of_thread: Result<Vec<_>, _> = thread.join().unwrap_or(Err(CommitError::Gone));
-            staged.extend(of_thread?);
-        }
-        Ok(staged)
-    })
+    let staged: Vec<_> = changes
+        .write
+        .iter()
+        .map(stage_one)
+        .collect::<Result<_, _>>()?;
+    file::flush(&staged).map_err(failed("flush", root))?;
+    Ok(staged)
 }
 
 fn parent(path: &Path) -> &Path {

@@ -23,7 +23,7 @@ use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::ObjectKey;
 use crate::plan::{Drift, Plan};
 use crate::status::Conditions;
-use crate::store::AppliedFirewall;
+use crate::store::{AppliedDocument, AppliedFirewall};
 use crate::telemetry::{chain, failed};
 
 pub(super) async fn reconcile(
@@ -69,7 +69,8 @@ async fn end(
     mut round: Round,
 ) -> Outcome {
     if needs_dummy(&round) && use_lo(ctx, subject, &round.look).await {
-        return Outcome::Settled(std::time::Duration::ZERO);
+        // For the world that reads it.
+        return Outcome::Waiting;
     }
     orphans(ctx, world, &round.look);
     // The shared files depend on the protocols that the operator's main file defines.
@@ -121,7 +122,7 @@ fn needs_dummy(round: &Round) -> bool {
     matches!(round.trouble, Some(Trouble::Unsupported(_)))
 }
 
-/// Records that the node's addresses go on `lo`, which the next world reads. Returns whether that changed.
+/// Records that the node's addresses go on `lo`, which the next world reads. Returns whether this world does not yet.
 async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &Look) -> bool {
     let Ok(lo) = "lo".parse() else { return false };
     let claimed = subject
@@ -131,7 +132,10 @@ async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &Look) -> bool {
     if claimed == Some(&lo) {
         return false;
     }
-    info!(object = %subject.key, "kernel has no dummy devices; using lo for the node's addresses");
+    let recorded = |applied: &AppliedDocument| applied.applied.interfaces.contains(&lo);
+    if !look.applied.as_ref().is_some_and(recorded) {
+        info!(object = %subject.key, "kernel has no dummy devices; using lo for the node's addresses");
+    }
     record::claim_instead(ctx, subject, lo, look.applied.as_ref()).await;
     ctx.reports.reload();
     true

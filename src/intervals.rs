@@ -16,6 +16,10 @@ pub(crate) const COMMIT_WAIT_ATTENDED: Duration = Duration::from_secs(50);
 /// Time between the kernel's steps of an object and the observation that reads them back: steps that end meanwhile
 /// share it.
 pub(crate) const PASS_GATHER: Duration = Duration::from_millis(50);
+/// While applied records keep coming in this time, they are gathered, to be flushed to the disk together.
+pub(crate) const RECORDS_GATHER: Duration = Duration::from_millis(10);
+/// Longest time that applied records are gathered: no object waits longer for others.
+pub(crate) const RECORDS_GATHER_MAX: Duration = Duration::from_millis(500);
 /// Longest time between two observations: an observation of many objects is followed by a rest of three times its
 /// duration.
 pub(crate) const PASS_REST_MAX: Duration = Duration::from_secs(1);

@@ -11,8 +11,9 @@ use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    Builder, Context, Conveniences, Edits, Entry, FirewallKeeper, Missing, Observer, RefusedItems,
-    Reports, StatusCache, StepLog, Sysctls, World, WorldMaker, known_agents, put_back,
+    Builder, Context, Conveniences, Edits, Entry, FirewallKeeper, Missing, Observer, Records,
+    RefusedItems, Reports, StatusCache, StepLog, Sysctls, World, WorldMaker, known_agents,
+    put_back,
 };
 use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
@@ -310,6 +311,7 @@ impl Workers {
             world,
             reports,
             journal,
+            records: Records::default(),
             step_log: StepLog::default(),
             conveniences: Conveniences::default(),
             unrecorded: Default::default(),

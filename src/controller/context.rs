@@ -16,6 +16,7 @@ use super::observe::Observer;
 use super::pass::{Observation, record_of};
 use super::planning::View;
 use super::pulse::Pulse;
+use super::records::{Group, Records};
 use super::reports::Reports;
 use super::step_log::{LoggedStep, StepLog};
 use super::sysctls::Sysctls;
@@ -31,7 +32,7 @@ use crate::ports::{Bird, Kernel};
 use crate::sources::probe::{Prober, Target};
 use crate::sources::resolve::Resolver;
 use crate::status::{NameFacts, RouteFacts};
-use crate::store::{AppliedDocument, Place, Store, StoreError};
+use crate::store::{AppliedDocument, Place, Store, StoreError, Written};
 use crate::util::task::blocking;
 
 /// Everything that a reconcile works with.
@@ -56,6 +57,8 @@ pub struct Context {
     pub world: watch::Receiver<Arc<World>>,
     /// Reports to the Control Plane.
     pub reports: Arc<Reports>,
+    /// Applied records that wait to be written.
+    pub records: Records,
     /// Steps that ran and are not yet in the history.
     pub step_log: StepLog,
     /// Changes that took effect, for the history.
@@ -353,6 +356,20 @@ impl Context {
     ) -> Result<T, StoreError> {
         self.git_at_rest().await;
         self.disk(work).await
+    }
+
+    /// Writes an applied record, together with those that are ready at about the same time.
+    ///
+    /// # Errors
+    /// The store's error; then no step of the object may be made.
+    pub async fn write_applied(&self, record: AppliedDocument) -> Result<Written, StoreError> {
+        let write = |group: Group| {
+            self.write(move |store| {
+                group.write(store);
+                Ok(())
+            })
+        };
+        self.records.write(record, write).await
     }
 
     /// Waits while another git changes the tree of the state directory, with a limit for a git that hangs.

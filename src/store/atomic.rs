@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::StoreError;
-use crate::util::file::{self, Writer};
+use super::{StoreError, create_folder};
+use crate::util::file::{self, Staged, Writer};
 
 /// Replaces a file durably.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
@@ -15,6 +15,15 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
 pub(super) fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     let written = Writer::new(mode).light().replace(path, bytes);
     written.map_err(StoreError::io("write", path))
+}
+
+/// Writes a file completely under a temporary name, without fsync: [`file::flush`] makes many durable together. Creates
+/// the folder.
+pub(super) fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<Staged, StoreError> {
+    path.parent()
+        .map_or(Ok(()), |parent| create_folder(parent, 0o755))?;
+    let staged = Writer::new(mode).light().stage(path, bytes);
+    staged.map_err(StoreError::io("write", path))
 }
 
 /// Creates a file, unless it exists. `false`: it exists and is unchanged.

@@ -38,6 +38,12 @@ pub(super) fn error(path: &Path, message: impl Into<String>) -> DocumentError {
     }
 }
 
+/// Returns whether a file has this text.
+pub(super) fn has(path: &Path, expected: &str) -> bool {
+    let found = text(path).ok().flatten();
+    found.is_some_and(|found| found.text == expected)
+}
+
 /// Returns the metadata of a regular file; `None` if the path does not exist.
 pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
     let metadata = match fs::symlink_metadata(path) {

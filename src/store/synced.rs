@@ -66,11 +66,7 @@ impl Store {
         text: &str,
     ) -> Result<(), StoreError> {
         let path = self.synced_path(place);
-        let kept = read::text(&path)
-            .ok()
-            .flatten()
-            .is_some_and(|kept| kept.text == text);
-        if document.metadata.uid.is_none() || kept {
+        if document.metadata.uid.is_none() || read::has(&path, text) {
             return Ok(());
         }
         self.put(&path, text)
@@ -85,29 +81,6 @@ impl Store {
             // The next listing retries.
             let _ = self.put(&path, &text);
         }
-    }
-
-    /// Writes a document and the copy that reveals manual edits of it. The copy is first written
-    /// under a temporary name: after a crash at any point the document equals one of the two, and
-    /// no edit is detected.
-    pub(super) fn write_both(
-        &self,
-        place: &Place,
-        synced: bool,
-        text: &str,
-    ) -> Result<(), StoreError> {
-        let path = self.path(place);
-        if !synced {
-            return self.put(&path, text);
-        }
-        let copy = self.synced_path(place);
-        let aside = aside(&copy);
-        self.put(&aside, text)?;
-        if let Err(error) = self.put(&path, text) {
-            let _ = fs::remove_file(&aside);
-            return Err(error);
-        }
-        fs::rename(&aside, &copy).map_err(StoreError::io("rename", &aside))
     }
 
     /// Completes the writes of documents that a crash interrupted.
@@ -149,8 +122,8 @@ impl Store {
     }
 }
 
-/// Temporary name of a copy that is written before its document.
-fn aside(copy: &Path) -> PathBuf {
+/// Returns the name of a copy that is written before its document.
+pub(super) fn next(copy: &Path) -> PathBuf {
     let mut name = copy.as_os_str().to_owned();
     name.push(".next");
     PathBuf::from(name)

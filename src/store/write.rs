@@ -28,38 +28,15 @@ pub enum Written {
 }
 
 impl Store {
-    /// Writes a document of the sync, or maintenance. Writes nothing if the content is the same.
+    /// Writes one document of the sync, or maintenance; see [`Store::write_documents`].
     ///
     /// # Errors
-    /// [`StoreError::OperatorOwned`]: the file is an operator's own; [`StoreError::EditedInPlace`]:
-    /// it was edited manually (see [`Store::absorb`]); [`StoreError::Document`]: the existing file
-    /// is invalid, so that its owner is unknown.
+    /// As [`Store::write_documents`] and its results.
     pub fn write_document<S: Spec>(&self, document: &Document<S>) -> Result<Written, StoreError> {
-        if S::KIND == Kind::Override {
-            return Err(StoreError::Bug(
-                "an override is written with write_override".into(),
-            ));
-        }
-        let place = Place::document(S::KIND, &document.metadata.name);
-        let text = self.text_of(document)?;
-        // Maintenance takes effect at once, and is written to the tree when the tree is back.
-        if self.wait_for_tree(&place, Some(&text))?.is_some() {
-            return Ok(Written::Changed);
-        }
-        let _one_at_a_time = self.tree_turn()?;
-        if let Some(uid) = &document.metadata.uid {
-            self.note_wanted(&place, uid);
-        }
-        let current = read::text(&self.path(&place))?;
-        if current.as_ref().is_some_and(|current| current.text == text) {
-            self.keep_synced(&place, document, &text)?;
-            return Ok(Written::Unchanged);
-        }
-        if let Some(current) = current {
-            self.check_owner::<S>(&place, &current.text)?;
-        }
-        self.write_both(&place, document.metadata.uid.is_some(), &text)?;
-        Ok(Written::Changed)
+        let mut results = self.write_documents(&[document])?;
+        results
+            .pop()
+            .unwrap_or_else(|| Err(StoreError::Bug("a document without a result".into())))
     }
 
     /// Writes a document of the sync in the place of an invalid file, which is quarantined.
@@ -169,10 +146,15 @@ impl Store {
     /// # Errors
     /// The status cannot be written.
     pub fn write_status(&self, status: &StatusDocument) -> Result<Written, StoreError> {
-        self.write_own(
-            &Place::new(Area::Status, status.kind, &status.metadata.name),
-            status,
-        )
+        let place = Place::new(Area::Status, status.kind, &status.metadata.name);
+        let (text, path) = (self.own_text(place.area, status)?, self.path(&place));
+        drop(self.writable()?);
+        if read::has(&path, &text) {
+            return Ok(Written::Unchanged);
+        }
+        // A thousand statuses change in a minute; they are written without fsync.
+        self.put_with(&path, &text, atomic::write_lightly)?;
+        Ok(Written::Changed)
     }
 
     /// Removes a status. `false`: there was none.
@@ -203,14 +185,15 @@ impl Store {
         Kind::many().flat_map(of).collect()
     }
 
-    /// Writes an applied record: before the first step of a plan, and after each step that claims something.
+    /// Writes one applied record; see [`Store::write_all_applied`].
     ///
     /// # Errors
     /// The record cannot be written; then no step may be made.
     pub fn write_applied(&self, applied: &AppliedDocument) -> Result<Written, StoreError> {
-        let place = Place::new(Area::Applied, applied.kind, &applied.metadata.name);
-        self.note_applied(&place);
-        self.write_own(&place, applied)
+        let mut results = self.write_all_applied(std::slice::from_ref(applied))?;
+        results
+            .pop()
+            .unwrap_or_else(|| Err(StoreError::Bug("a record without a result".into())))
     }
 
     /// Removes the finalizer, after the last step of a removal. `false`: there was none.
@@ -293,7 +276,7 @@ impl Store {
     }
 
     /// Returns the text of a document's file; its first line names the schema, if the directory of schemas is known.
-    fn text_of<S: Spec>(&self, document: &Document<S>) -> Result<String, StoreError> {
+    pub(super) fn text_of<S: Spec>(&self, document: &Document<S>) -> Result<String, StoreError> {
         Ok(self.schema_line(S::KIND) + &to_yaml(document)?)
     }
 
@@ -308,7 +291,11 @@ impl Store {
     }
 
     /// Refuses to overwrite an operator's content.
-    fn check_owner<S: Spec>(&self, place: &Place, current: &str) -> Result<(), StoreError> {
+    pub(super) fn check_owner<S: Spec>(
+        &self,
+        place: &Place,
+        current: &str,
+    ) -> Result<(), StoreError> {
         let path = self.path(place);
         let current: Document<S> = parse(current).map_err(|error| error.in_file(&path))?;
         if S::KIND == Kind::Maintenance {
@@ -325,39 +312,17 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a file that only the agent writes.
-    fn write_own<T: Serialize>(&self, place: &Place, document: &T) -> Result<Written, StoreError> {
-        let schema = if place.area == Area::Status {
-            "Status"
-        } else {
-            "Applied"
+    /// Returns the text of a file that only the agent writes.
+    pub(super) fn own_text<T: Serialize>(
+        &self,
+        area: Area,
+        document: &T,
+    ) -> Result<String, StoreError> {
+        let schema = match area {
+            Area::Status => "Status",
+            _ => "Applied",
         };
-        let text = self.schema_line(schema) + &to_yaml(document)?;
-        let path = self.path(place);
-        drop(self.writable()?);
-        if let Some(changed) = self.wait_for_tree(place, Some(&text))? {
-            return Ok(if changed {
-                Written::Changed
-            } else {
-                Written::Unchanged
-            });
-        }
-        // From here on the agent's own file has its content again.
-        if read::text(&path)
-            .ok()
-            .flatten()
-            .is_some_and(|current| current.text == text)
-        {
-            return Ok(Written::Unchanged);
-        }
-        if place.area == Area::Status {
-            // A thousand statuses change in a minute; they are written without fsync.
-            self.put_with(&path, &text, atomic::write_lightly)?;
-        } else {
-            self.put(&path, &text)?;
-            self.keep_applied(place, Some(&text));
-        }
-        Ok(Written::Changed)
+        Ok(self.schema_line(schema) + &to_yaml(document)?)
     }
 
     /// Returns the uid of a document of the sync, from its copy or its file.
@@ -373,7 +338,11 @@ impl Store {
     /// Makes an applied record, or maintenance, wait if it cannot be written to the tree, and
     /// returns whether it changed. Replaces a waiting one first, so that no crash restores the
     /// older one.
-    fn wait_for_tree(&self, place: &Place, text: Option<&str>) -> Result<Option<bool>, StoreError> {
+    pub(super) fn wait_for_tree(
+        &self,
+        place: &Place,
+        text: Option<&str>,
+    ) -> Result<Option<bool>, StoreError> {
         let may_wait = place.area == Area::Applied || is_maintenance(place);
         if !may_wait {
             return Ok(None);

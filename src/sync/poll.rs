@@ -15,9 +15,9 @@ use super::{SyncError, Syncer};
 use crate::config::ControlPlane;
 use crate::control_plane::{CallError, Failure};
 use crate::controller::world::Refused;
-use crate::document::{IbgpPeerSpec, Kind, RoutingPolicySpec, Spec};
+use crate::document::{Document, IbgpPeerSpec, Kind, RoutingPolicySpec, Spec};
 use crate::history::Author;
-use crate::model::{Asn, Uid};
+use crate::model::{Asn, ObjectName, Uid};
 use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::{chain, failed};
@@ -330,56 +330,90 @@ async fn write_documents(
 
 fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, StoreError> {
     let mut changed = Vec::new();
+    let mut writes = Vec::new();
     for change in changes {
+        // In the planned order: an object that moves to another document never has none.
+        if !matches!(change, Change::Write(_)) {
+            write_all(store, std::mem::take(&mut writes), &mut changed)?;
+        }
         let (name, did) = match change {
-            Change::Write(document) => (
-                document.metadata.name.clone(),
-                store
-                    .write_document(&document)
-                    .map(|w| w == Written::Changed),
-            ),
-            Change::Displace(document) => (
-                document.metadata.name.clone(),
-                store
-                    .displace_document(&document)
-                    .map(|w| w == Written::Changed),
-            ),
+            Change::Write(document) => {
+                writes.push(*document);
+                continue;
+            }
+            Change::Displace(document) => {
+                let written = store.displace_document(&document);
+                let did = written.map(|written| written == Written::Changed);
+                (document.metadata.name, did)
+            }
             Change::Remove(name) => {
                 let did = store.remove_document(S::KIND, &name);
                 (name, did)
             }
         };
-        match did {
-            Ok(true) => changed.push(Place::document(S::KIND, &name)),
-            Ok(false) => {}
-            // A document that cannot be written does not affect others.
-            Err(error) if error.class().stops_others() => return Err(error),
-            Err(error) => failed(
-                error.class(),
-                &name,
-                &error,
-                "Control Plane document not written",
-            ),
-        }
+        note::<S>(&mut changed, &name, did)?;
     }
+    write_all(store, writes, &mut changed)?;
     Ok(changed)
 }
 
+/// Writes documents together, and adds those that changed.
+fn write_all<S: Spec>(
+    store: &Store,
+    documents: Vec<Document<S>>,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    let all: Vec<_> = documents.iter().collect();
+    let results = store.write_documents(&all)?;
+    for (document, result) in all.iter().zip(results) {
+        let did = result.map(|written| written == Written::Changed);
+        note::<S>(changed, &document.metadata.name, did)?;
+    }
+    Ok(())
+}
+
+/// Adds an object whose document changed. A document that cannot be written does not affect others.
+fn note<S: Spec>(
+    changed: &mut Changed,
+    name: &ObjectName,
+    did: Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    match did {
+        Ok(true) => changed.push(Place::document(S::KIND, name)),
+        Ok(false) => {}
+        Err(error) if error.class().stops_others() => return Err(error),
+        Err(error) => failed(
+            error.class(),
+            name,
+            &error,
+            "Control Plane document not written",
+        ),
+    }
+    Ok(())
+}
+
+/// Writes the secrets of all sessions before the documents that name them, and removes those that no document names
+/// afterwards.
 fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed, StoreError> {
     let mut changed = Vec::new();
+    let mut unused = Vec::new();
+    let mut documents = Vec::new();
     for change in changes {
-        // The secret is written before the document that names it, and removed after it.
-        for (file, secret) in change.secrets.iter().filter(|(_, secret)| secret.is_some()) {
-            if let Some(secret) = secret
-                && store.write_secret(file, secret)? == Written::Changed
-            {
-                changed.push(Place::document(Kind::BgpSession, &change.name));
+        for (file, secret) in change.secrets {
+            match secret {
+                Some(secret) => {
+                    if store.write_secret(&file, &secret)? == Written::Changed {
+                        changed.push(Place::document(Kind::BgpSession, &change.name));
+                    }
+                }
+                None => unused.push(file),
             }
         }
-        changed.extend(apply(store, change.document.into_iter().collect())?);
-        for (file, _) in change.secrets.iter().filter(|(_, secret)| secret.is_none()) {
-            store.remove_secret(file)?;
-        }
+        documents.extend(change.document);
+    }
+    changed.extend(apply(store, documents)?);
+    for file in unused {
+        store.remove_secret(&file)?;
     }
     Ok(changed)
 }

@@ -67,9 +67,7 @@ pub(super) async fn finalizer(
         .as_ref()
         .map_or_else(|| metadata(subject), |applied| applied.metadata.clone());
     let document = AppliedDocument::new(subject.kind, metadata, body);
-    ctx.write(move |store| store.write_applied(&document))
-        .await
-        .map(drop)
+    ctx.write_applied(document).await.map(drop)
 }
 
 /// Claims another interface than the one of the subject, which could not be created. The rest of the record stays.
@@ -87,7 +85,7 @@ pub(super) async fn claim_instead(
         .and_then(|claims| claims.interface.as_ref());
     document.applied.claim_instead(claimed, interface);
     let text = to_yaml(&document).ok();
-    let written = ctx.write(move |store| store.write_applied(&document)).await;
+    let written = ctx.write_applied(document).await;
     recorded(ctx, subject, written, text);
 }
 
@@ -147,7 +145,7 @@ pub(super) async fn of_node(
         return recorded(ctx, subject, Ok(Written::Unchanged), None);
     }
     let text = to_yaml(&document).ok();
-    let written = ctx.write(move |store| store.write_applied(&document)).await;
+    let written = ctx.write_applied(document).await;
     recorded(ctx, subject, written, text);
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::world::{Inputs, Material, Refused, Same, TextCache};
 use moenet_agent::controller::{
-    Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Reports, Restarts,
-    Runner, StatusCache, StepLog, Turns, World, guard,
+    Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Records, Reports,
+    Restarts, Runner, StatusCache, StepLog, Turns, World, guard,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -127,6 +127,7 @@ impl Machine {
             enabled: Enabled::default(),
             turns: Turns::default(),
             hints: parking_lot::Mutex::default(),
+            records: Records::default(),
             step_log: StepLog::default(),
             conveniences: Default::default(),
             unrecorded: Default::default(),

@@ -1,0 +1,231 @@
+//! Writes the documents of the sync. However many there are, they become durable together.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::document::{Document, Kind, Spec};
+use crate::model::Uid;
+use crate::util::file::{self, Staged};
+use crate::util::fs;
+
+use super::synced::next;
+use super::{Place, Store, StoreError, Written, atomic, read};
+
+/// A document that is to be written.
+struct Draft<'a, S: Spec> {
+    document: &'a Document<S>,
+    place: Place,
+    text: String,
+    state: State,
+}
+
+/// What is left to do for a document.
+enum State {
+    /// Both files are complete on disk under temporary names.
+    Staged(Files),
+    /// The document is in its place; its copy is still called the next one.
+    Put,
+    /// The file has this text already.
+    Same,
+    /// Nothing.
+    Done(Result<Written, StoreError>),
+}
+
+/// The document's file, and the copy that reveals manual edits of it.
+struct Files {
+    document: Staged,
+    copy: Option<Staged>,
+}
+
+impl Store {
+    /// Writes documents of the sync, or maintenance. Writes nothing for those whose content is the same. Returns one
+    /// result a document, in their order.
+    ///
+    /// The copies are written first, as `.next`: after a crash at any point a document equals its copy or the next one,
+    /// and no edit is detected.
+    ///
+    /// # Errors
+    /// The tree cannot be written, or the files cannot be flushed: no document was written. The results hold
+    /// [`StoreError::OperatorOwned`]: the file is an operator's own; [`StoreError::EditedInPlace`]: it was edited
+    /// manually (see [`Store::absorb`]); [`StoreError::Document`]: the existing file is invalid, so that its owner is
+    /// unknown.
+    pub fn write_documents<S: Spec>(
+        &self,
+        documents: &[&Document<S>],
+    ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
+        let mut drafts: Vec<_> = documents
+            .iter()
+            .map(|document| self.draft(document))
+            .collect();
+        let staged = drafts.iter().filter_map(|draft| match &draft.state {
+            State::Staged(files) => Some(files),
+            _ => None,
+        });
+        let files = staged.flat_map(|files| files.copy.iter().chain([&files.document]));
+        self.flush(files)?;
+        if drafts
+            .iter()
+            .all(|draft| matches!(draft.state, State::Done(_)))
+        {
+            return Ok(drafts.into_iter().map(|draft| draft.end(self)).collect());
+        }
+        let _one_at_a_time = self.tree_turn()?;
+        let mut copies = Vec::new();
+        for draft in &mut drafts {
+            draft.check(self);
+            copies.extend(draft.put_copy());
+        }
+        sync_folders(&copies)?;
+        let mut written = Vec::new();
+        for draft in &mut drafts {
+            written.extend(draft.put_document(self));
+        }
+        sync_folders(&written)?;
+        Ok(drafts.into_iter().map(|draft| draft.end(self)).collect())
+    }
+
+    /// Makes files durable before they get their final names.
+    pub(super) fn flush<'a>(
+        &self,
+        files: impl Iterator<Item = &'a Staged>,
+    ) -> Result<(), StoreError> {
+        let flushed = file::flush(files).map_err(StoreError::io("flush", &self.dir));
+        // Flushing no file says nothing about the disk.
+        if flushed.is_err() {
+            self.attempts.write(&flushed);
+        }
+        flushed
+    }
+
+    fn draft<'a, S: Spec>(&self, document: &'a Document<S>) -> Draft<'a, S> {
+        let place = Place::document(S::KIND, &document.metadata.name);
+        let (text, state) = match self.text_of(document) {
+            Ok(text) => {
+                let state = self.stage(&place, document.metadata.uid.as_ref(), &text);
+                (text, state.unwrap_or_else(|error| State::Done(Err(error))))
+            }
+            Err(error) => (String::new(), State::Done(Err(error))),
+        };
+        Draft {
+            document,
+            place,
+            text,
+            state,
+        }
+    }
+
+    fn stage(&self, place: &Place, uid: Option<&Uid>, text: &str) -> Result<State, StoreError> {
+        if place.kind == Kind::Override {
+            return Err(StoreError::Bug(
+                "an override is written with write_override".into(),
+            ));
+        }
+        // Maintenance takes effect at once, and is written to the tree when the tree is back.
+        if self.wait_for_tree(place, Some(text))?.is_some() {
+            return Ok(State::Done(Ok(Written::Changed)));
+        }
+        drop(self.writable()?);
+        let path = self.path(place);
+        if read::has(&path, text) {
+            return Ok(State::Same);
+        }
+        let stage = |path: &Path| {
+            let staged = atomic::stage(path, text.as_bytes(), 0o644);
+            self.attempts.write(&staged);
+            staged
+        };
+        let copy = uid.map(|_| stage(&next(&self.synced_path(place))));
+        Ok(State::Staged(Files {
+            copy: copy.transpose()?,
+            document: stage(&path)?,
+        }))
+    }
+}
+
+impl<S: Spec> Draft<'_, S> {
+    /// Refuses to overwrite an operator's content.
+    fn check(&mut self, store: &Store) {
+        if let State::Done(_) = self.state {
+            return;
+        }
+        if let Some(uid) = &self.document.metadata.uid {
+            store.note_wanted(&self.place, uid);
+        }
+        if let Err(error) = self.may_write(store) {
+            self.state = State::Done(Err(error));
+        }
+    }
+
+    fn may_write(&self, store: &Store) -> Result<(), StoreError> {
+        match read::text(&store.path(&self.place))? {
+            Some(current) if current.text != self.text => {
+                store.check_owner::<S>(&self.place, &current.text)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the next copy beside the copy. Returns its path.
+    fn put_copy(&mut self) -> Option<PathBuf> {
+        let State::Staged(files) = &mut self.state else {
+            return None;
+        };
+        let copy = files.copy.take()?;
+        let path = copy.path().to_owned();
+        if let Err(error) = copy.replace().map_err(StoreError::io("write", &path)) {
+            self.state = State::Done(Err(error));
+        }
+        Some(path)
+    }
+
+    /// Puts the document in its place. Returns its path.
+    fn put_document(&mut self, store: &Store) -> Option<PathBuf> {
+        let files = match std::mem::replace(&mut self.state, State::Put) {
+            State::Staged(files) => files,
+            other => {
+                self.state = other;
+                return None;
+            }
+        };
+        let path = store.path(&self.place);
+        store.patience.wrote(&path, Some(read::hash(&self.text)));
+        let replaced = files.document.replace();
+        let replaced = replaced.map_err(StoreError::io("write", &path));
+        store.attempts.write(&replaced);
+        match replaced {
+            Ok(()) => store.count(1),
+            Err(error) => {
+                let _ = fs::remove_file(next(&store.synced_path(&self.place)));
+                self.state = State::Done(Err(error));
+            }
+        }
+        Some(path)
+    }
+
+    /// Makes the next copy the copy, and returns the result.
+    fn end(self, store: &Store) -> Result<Written, StoreError> {
+        match self.state {
+            State::Done(result) => result,
+            State::Put if self.document.metadata.uid.is_none() => Ok(Written::Changed),
+            State::Put => {
+                let copy = store.synced_path(&self.place);
+                let next = next(&copy);
+                fs::rename(&next, &copy).map_err(StoreError::io("rename", &next))?;
+                store.count(1);
+                Ok(Written::Changed)
+            }
+            State::Same | State::Staged(_) => {
+                store.keep_synced(&self.place, self.document, &self.text)?;
+                Ok(Written::Unchanged)
+            }
+        }
+    }
+}
+
+/// Makes the renames of these files durable.
+pub(super) fn sync_folders(files: &[PathBuf]) -> Result<(), StoreError> {
+    let folders: BTreeSet<_> = files.iter().filter_map(|path| path.parent()).collect();
+    let mut folders = folders.into_iter();
+    folders
+        .try_for_each(|folder| file::sync_folder(folder).map_err(StoreError::io("flush", folder)))
+}

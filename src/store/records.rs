@@ -1,0 +1,91 @@
+//! Writes applied records. However many there are, they become durable together.
+
+use crate::util::file::Staged;
+
+use super::documents::sync_folders;
+use super::{AppliedDocument, Area, Place, Store, StoreError, Written, atomic, read};
+
+/// What is left to do for a record.
+enum State {
+    /// It is complete on disk under a temporary name.
+    Staged(Staged),
+    /// Nothing.
+    Done(Result<Written, StoreError>),
+}
+
+impl Store {
+    /// Writes applied records: before the first step of a plan, and after each step that claims something. Returns one
+    /// result a record, in their order.
+    ///
+    /// # Errors
+    /// The records cannot be flushed, or one cannot be written; then no step of it may be made.
+    pub fn write_all_applied(
+        &self,
+        records: &[AppliedDocument],
+    ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
+        let mut drafts = Vec::new();
+        for record in records {
+            let place = Place::new(Area::Applied, record.kind, &record.metadata.name);
+            let text = self.own_text(Area::Applied, record)?;
+            let state = self.stage_applied(&place, &text);
+            drafts.push((
+                place,
+                text,
+                state.unwrap_or_else(|error| State::Done(Err(error))),
+            ));
+        }
+        let staged = drafts.iter().filter_map(|(_, _, state)| match state {
+            State::Staged(staged) => Some(staged),
+            State::Done(_) => None,
+        });
+        self.flush(staged)?;
+        let mut paths = Vec::new();
+        let mut results = Vec::new();
+        for (place, text, state) in drafts {
+            results.push(match state {
+                State::Done(result) => result,
+                State::Staged(staged) => {
+                    paths.push(staged.path().to_owned());
+                    self.put_applied(&place, &text, staged)
+                }
+            });
+        }
+        sync_folders(&paths)?;
+        Ok(results)
+    }
+
+    fn stage_applied(&self, place: &Place, text: &str) -> Result<State, StoreError> {
+        self.note_applied(place);
+        drop(self.writable()?);
+        if let Some(changed) = self.wait_for_tree(place, Some(text))? {
+            return Ok(State::Done(Ok(match changed {
+                true => Written::Changed,
+                false => Written::Unchanged,
+            })));
+        }
+        let path = self.path(place);
+        // From here on the agent's own file has its content again.
+        if read::has(&path, text) {
+            return Ok(State::Done(Ok(Written::Unchanged)));
+        }
+        let staged = atomic::stage(&path, text.as_bytes(), 0o644);
+        self.attempts.write(&staged);
+        staged.map(State::Staged)
+    }
+
+    fn put_applied(
+        &self,
+        place: &Place,
+        text: &str,
+        staged: Staged,
+    ) -> Result<Written, StoreError> {
+        let path = staged.path().to_owned();
+        self.patience.wrote(&path, Some(read::hash(text)));
+        let replaced = staged.replace().map_err(StoreError::io("write", &path));
+        self.attempts.write(&replaced);
+        replaced?;
+        self.count(1);
+        self.keep_applied(place, Some(text));
+        Ok(Written::Changed)
+    }
+}

@@ -15,6 +15,7 @@ fn on_a_small_disk() -> World {
     world.write(&override_of(1), &mtu_exception(1, 1380));
     world.wait_mtu(1, 1380);
     world.wait_phase(1, "Established");
+    world.wait_measured();
     world.wait_polls("sessions", 3);
     world
 }

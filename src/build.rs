@@ -1,4 +1,5 @@
-//! Build script: writes the commit into the program, where there is one.
+//! Build script: writes the target into the program, and the commit where there is one. `MOENET_COMMIT` gives the
+//! commit of a source without a repository.
 
 use std::process::Command;
 
@@ -7,11 +8,19 @@ fn main() {
     let head = Command::new("git")
         .args(["rev-parse", "--short=7", "HEAD"])
         .output();
+    let given = std::env::var("MOENET_COMMIT")
+        .ok()
+        .filter(|commit| !commit.is_empty());
     let commit = head.ok().filter(|output| output.status.success());
     let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     println!(
         "cargo::rustc-env=MOENET_COMMIT={}",
-        commit.unwrap_or_else(|| "unknown".to_owned())
+        given.or(commit).unwrap_or_else(|| "unknown".to_owned())
     );
+    println!(
+        "cargo::rustc-env=MOENET_TARGET={}",
+        std::env::var("TARGET").unwrap_or_default()
+    );
+    println!("cargo::rerun-if-env-changed=MOENET_COMMIT");
     println!("cargo::rerun-if-changed=.git/HEAD");
 }

@@ -331,6 +331,8 @@ pub(crate) const API_CONNECT: Duration = Duration::from_secs(5);
 pub(crate) const SYNC_WAIT: Duration = Duration::from_secs(120);
 /// Time between two polls of that result.
 pub(crate) const SYNC_POLL: Duration = Duration::from_millis(200);
+/// Interval at which `wait` and `get --watch` look at the status files.
+pub(crate) const VERB_POLL: Duration = Duration::from_millis(500);
 /// Timeout of the check whether the daemon runs.
 pub(crate) const DAEMON_CHECK: Duration = Duration::from_secs(2);
 /// Timeout of an answer of the network to `describe`.

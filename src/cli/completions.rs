@@ -17,14 +17,15 @@ pub struct Completions {
 
 impl Completions {
     pub(super) fn run(&self) -> Outcome {
-        let mut text = Vec::new();
-        clap_complete::generate(
-            self.shell,
-            &mut Arguments::command(),
-            "moenet-agent",
-            &mut text,
-        );
-        output::line(String::from_utf8_lossy(&text).trim_end());
+        output::line(script(self.shell).trim_end());
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Returns the completions for a shell.
+pub(super) fn script(shell: Shell) -> String {
+    let mut text = Vec::new();
+    let mut command = Arguments::command();
+    clap_complete::generate(shell, &mut command, "moenet-agent", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }

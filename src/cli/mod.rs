@@ -11,6 +11,8 @@ mod control_plane;
 mod describe;
 mod diff;
 mod documents;
+mod explain;
+mod fields;
 mod fleet;
 mod get;
 mod history;
@@ -20,6 +22,7 @@ mod objects;
 mod offline;
 mod output;
 mod overrides;
+mod package_files;
 mod plan;
 mod render;
 mod restart;
@@ -30,6 +33,8 @@ mod status;
 mod steps;
 mod sync;
 mod validate;
+mod version;
+mod wait;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -113,6 +118,15 @@ Examples:
     /// that is down it sends a few packets to test who answers. It changes nothing.
     #[command(after_help = "Example: moenet-agent describe sessions/wg_4242421080")]
     Describe(describe::Describe),
+    /// Wait until objects have a phase or a condition
+    ///
+    /// Reads the status files that the daemon writes. Exit code 1 when the time is over.
+    #[command(after_help = "\
+Examples:
+  moenet-agent wait wg_4242421080
+  moenet-agent wait wg_4242421080 --for TunnelConfigured --timeout 2m
+  moenet-agent wait wg_4242421080 --for deleted")]
+    Wait(wait::Wait),
     /// Show the fields that an override changes: effective value and document's value
     #[command(after_help = "\
 Examples:
@@ -135,6 +149,16 @@ Examples:
     /// Print the JSON Schema of a kind
     #[command(after_help = "Example: moenet-agent schema BgpSession > BgpSession.json")]
     Schema(schema::Schema),
+    /// Explain a field of a document or of the configuration
+    ///
+    /// Type, range, default and description, from the schema.
+    #[command(after_help = "\
+Examples:
+  moenet-agent explain bgpsession
+  moenet-agent explain bgpsession.tunnel.mtu
+  moenet-agent explain config.guard.maxRemovals
+  moenet-agent explain policy --recursive")]
+    Explain(explain::Explain),
     /// Approve held changes
     ///
     /// The agent holds a change that would remove every session, mesh tunnel or internal neighbour, or more than
@@ -195,9 +219,20 @@ Examples:
         after_help = "Example: moenet-agent completions bash > /etc/bash_completion.d/moenet-agent"
     )]
     Completions(completions::Completions),
-    /// Print the manual page
-    #[command(after_help = "Example: moenet-agent man > /usr/share/man/man1/moenet-agent.1")]
-    Man,
+    /// Print a manual page
+    ///
+    /// A package installs both: `man moenet-agent`, `man moenet-agent-config`.
+    #[command(after_help = "\
+Examples:
+  moenet-agent man > moenet-agent.1
+  moenet-agent man config > moenet-agent-config.5")]
+    Man(man::Page),
+    /// Print version, commit, target and the supported BIRD versions
+    #[command(after_help = "Example: moenet-agent version -o json")]
+    Version,
+    /// Write the generated files of a package
+    #[command(hide = true)]
+    PackageFiles(package_files::PackageFiles),
 }
 
 /// Result of a verb: an exit code, or an error that is printed as one line.
@@ -211,10 +246,12 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Apply(apply) => apply.run(&arguments),
         Verb::Get(get) => get.run(&arguments),
         Verb::Describe(describe) => describe.run(&arguments),
+        Verb::Wait(wait) => wait.run(&arguments),
         Verb::Diff(diff) => diff.run(&arguments),
         Verb::Render(render) => render.run(&arguments),
         Verb::Validate(validate) => validate.run(&arguments),
         Verb::Schema(schema) => schema.run(&arguments),
+        Verb::Explain(explain) => explain.run(&arguments),
         Verb::Approve(approve) => approve.run(&arguments),
         Verb::History(log) => log.run(&arguments),
         Verb::Rollback(rollback) => rollback.run(&arguments),
@@ -225,7 +262,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::ControlPlane(control_plane) => control_plane.run(&arguments),
         Verb::Fleet(fleet) => fleet.run(&arguments),
         Verb::Completions(completions) => completions.run(),
-        Verb::Man => man::run(),
+        Verb::Man(page) => page.run(),
+        Verb::Version => version::run(&arguments),
+        Verb::PackageFiles(files) => files.run(),
     };
     crate::telemetry::flush();
     let outcome = outcome.and_then(|code| output::finish().map(|()| code));

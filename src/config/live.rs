@@ -100,7 +100,8 @@ fn merged(started: &Config, new: Config) -> Config {
     merged
 }
 
-fn is_reloadable(key: &str) -> bool {
+/// Returns whether the value of a key takes effect on SIGHUP.
+pub(crate) fn is_reloadable(key: &str) -> bool {
     let covers = |known: &&str| {
         let below = key.strip_prefix(*known);
         below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

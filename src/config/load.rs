@@ -100,7 +100,7 @@ pub(crate) fn problems(path: &Path, environment: Environment) -> Vec<String> {
             broken_rules(&config, &text)
         }
         Err(first) => {
-            let value = parse_value(&text);
+            let value = parse_value(keys(&text));
             let faults = value.map(|value| document::faults::<Config>(value, &sample()));
             document::placed(&text, first, faults.unwrap_or_default())
         }
@@ -121,7 +121,17 @@ fn sample() -> serde_json::Value {
 /// # Errors
 /// Line, column, key and reason.
 pub fn parse(text: &str) -> Result<Config, DocumentError> {
-    parse_value(text)
+    parse_value(keys(text))
+}
+
+/// Returns the text, or an empty mapping for one that has comments only, as a package installs it: its error names
+/// the missing keys.
+fn keys(text: &str) -> &str {
+    let is_comment = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    if text.lines().all(is_comment) {
+        return "{}";
+    }
+    text
 }
 
 fn read(path: &Path, limit: u64) -> Result<String, ConfigError> {
@@ -213,6 +223,14 @@ mod tests {
 
     const MINIMAL: &str =
         "node: {name: jp1}\ncontrolPlane: {url: 'http://127.0.0.1:1', token: t}\n";
+
+    #[test]
+    fn file_of_comments_names_the_missing_key() {
+        for text in ["", "# a comment\n\n  # another\n"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("node"), "{error}");
+        }
+    }
 
     #[test]
     fn the_minimal_file_is_enough() {

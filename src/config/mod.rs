@@ -19,7 +19,7 @@ use serde::Deserialize;
 use crate::model::{Asn, InterfaceName, LinkLocal, Secret};
 
 pub use listen::Listen;
-pub(crate) use live::LiveConfig;
+pub(crate) use live::{LiveConfig, is_reloadable};
 pub use load::parse;
 pub(crate) use load::{ConfigError, Environment, load};
 pub(crate) use load::{found, problems};

@@ -42,4 +42,4 @@ pub use protocols::{Bgp, BgpState, Channel, Limit, Protocol, ProtocolState, Rout
 pub use state::BirdState;
 pub use status::{ConfigureStatus, Phase};
 pub use tree::{LiveTree, Tree};
-pub use version::{Support, Version};
+pub use version::{Support, TESTED_VERSIONS, Version};

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The versions with [`Support::Tested`], in words.
+pub const TESTED_VERSIONS: &str = "2.0.12 to 2.20 and 3.1 to 3.4";
+
 /// A version of BIRD, from the greeting, from `bird --version` or written as `2.17.6`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
@@ -66,16 +69,15 @@ impl Version {
 
     /// Returns a warning for the operator if the version is not known to work; `None` otherwise.
     pub fn warning(self) -> Option<String> {
-        const TESTED: &str = "2.0.12 to 2.20 and 3.1 to 3.4";
         match self.support() {
             Support::Tested => None,
             Support::Untested => Some(format!(
-                "BIRD {self} was never tested with this agent, only {TESTED}; this BIRD may \
+                "BIRD {self} was never tested with this agent, only {TESTED_VERSIONS}; this BIRD may \
                  interpret the agent's files differently"
             )),
             Support::TooOld => Some(format!(
                 "BIRD {self} cannot read the agent's files, so the agent leaves it unchanged; \
-                 it was tested with {TESTED}"
+                 it was tested with {TESTED_VERSIONS}"
             )),
         }
     }

@@ -7,16 +7,18 @@ use std::path::Path;
 
 use super::{NAME, Router, answer_once};
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 23] = [
     "run",
     "plan",
     "apply",
     "get",
     "describe",
+    "wait",
     "diff",
     "render",
     "validate",
     "schema",
+    "explain",
     "approve",
     "history",
     "rollback",
@@ -28,6 +30,7 @@ const VERBS: [&str; 20] = [
     "fleet",
     "completions",
     "man",
+    "version",
 ];
 
 /// Documents of operators with common mistakes, each by the name of its session.
@@ -166,6 +169,41 @@ fn router() -> Router {
 fn transcripts(router: &Router, calls: &[&[&str]]) -> String {
     let texts: Vec<_> = calls.iter().map(|call| router.transcript(call)).collect();
     texts.join("\n")
+}
+
+#[test]
+fn version_names_build_and_supported_bird() {
+    let router = Router::new();
+    let build = router.call(&["version", "-o", "json"]).json();
+    let word = |key: &str| build[key].as_str().unwrap().to_owned();
+    let commit = word("commit");
+    let is_hash = commit.len() == 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(is_hash || commit == "unknown", "{commit}");
+    let mut text = router.call(&["version"]).out;
+    for (key, placeholder) in [
+        ("version", "VERSION"),
+        ("commit", "COMMIT"),
+        ("target", "TARGET"),
+    ] {
+        text = text.replace(&word(key), placeholder);
+    }
+    check("version", &text);
+}
+
+#[test]
+fn explanations_of_fields_are_golden() {
+    let router = Router::new();
+    let calls: &[&[&str]] = &[
+        &["explain", "bgpsession.tunnel.mtu"],
+        &["explain", "BgpSession.spec.tunnel"],
+        &["explain", "config.wireguard.backend"],
+        &["explain", "config.guard", "-o", "json"],
+        &["explain", "status.phase"],
+        &["explain", "sessions.tunnel.mut"],
+        &["explain", "bgpsession.tunnel.mtu.more"],
+        &["explain", "nothing"],
+    ];
+    check("explain", &transcripts(&router, calls));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod golden;
 mod secrets;
 mod signals;
 mod validate;
+mod wait;
 
 use std::fs;
 use std::io::{Read as _, Write as _};

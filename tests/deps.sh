@@ -5,10 +5,12 @@
 #   tests/deps.sh demo     what examples/demo.sh needs
 #   tests/deps.sh tests    what tests/run.sh needs beside that
 #   tests/deps.sh vm       QEMU and what builds the guest's image
+#   tests/deps.sh package  what builds packages and looks at them
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DEMO="bird2|bird3 wireguard-go wireguard-tools iproute2 util-linux git jq curl"
 TESTS="$DEMO frr gobgpd stayrtr nftables python3 python3-venv procps iputils-ping strace faketime"
+PACKAGE="binutils dpkg-dev rpm python3"
 CHECK_JSONSCHEMA=0.39.0
 
 installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
@@ -56,5 +58,6 @@ case ${1:-} in
   demo)  need "$DEMO" ;;
   tests) need "$TESTS"; python_tools ;;
   vm)    "$here/lab/vm/install-deps" ;;
-  *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  package) need "$PACKAGE"; "$here/../packaging/build" tools ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

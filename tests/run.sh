@@ -2,7 +2,7 @@
 # run.sh: every check of the project, one stage after the other, each timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc deny schemas unit scale live vm demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc deny schemas unit scale live vm package demo
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken=
@@ -10,7 +10,7 @@ logs=$(mktemp -d)
 unsteady=$logs/unsteady.tests
 trap 'rm -rf "$logs"' EXIT
 
-deps()   { tests/deps.sh tests && tests/deps.sh vm; }
+deps()   { tests/deps.sh tests && tests/deps.sh vm && tests/deps.sh package; }
 birds()  { tests/lab/fetch-birds; }
 fmt()    { cargo fmt --all --check; }
 clippy() { cargo clippy --quiet --all-targets -- -D warnings; }
@@ -19,6 +19,8 @@ unit()   { cargo test --quiet --lib --bins --examples && steady it && cargo test
 schemas() { tests/check-schemas.sh; }
 # Counts what a start with fifty sessions takes; it measures no time.
 scale()  { cargo build --quiet && tests/lab/bench/scale.sh --counts target/debug/moenet-agent 50; }
+# Packages of the program that the other stages have built, so they are not those that are published.
+package() { cargo build --quiet && tests/lab/package/run.sh "${MOENET_AGENT:-$PWD/target/debug/moenet-agent}"; }
 # The program that the other stages have built; the demo by itself makes a release build.
 demo()   { cargo build --quiet && MOENET_AGENT=${MOENET_AGENT:-$PWD/target/debug/moenet-agent} examples/demo.sh; }
 
@@ -133,10 +135,10 @@ warnings() {
   done
 }
 
-[ $# -gt 0 ] || set -- deps birds fmt clippy doc deny schemas unit scale live vm demo
+[ $# -gt 0 ] || set -- deps birds fmt clippy doc deny schemas unit scale live vm package demo
 for name in "$@"; do
   case $name in
-    deps | birds | fmt | clippy | doc | deny | schemas | unit | scale | live | vm | demo) stage "$name" ;;
+    deps | birds | fmt | clippy | doc | deny | schemas | unit | scale | live | vm | package | demo) stage "$name" ;;
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done

@@ -1,0 +1,43 @@
+#!/bin/bash
+# clean-root.sh: runs in a Debian without the agent, in which no systemd runs: files, modes, conffile, unit, removal.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+fail() { echo "FAILED: $*" >&2; exit 1; }
+mode() { [ "$(stat -c '%a %U:%G' "$2")" = "$1" ] || fail "$2 is $(stat -c '%a %U:%G' "$2"), wanted $1"; }
+config=/etc/moenet-agent/config.yaml
+
+dpkg -i /lab/one.deb
+mode "755 root:root" /usr/bin/moenet-agent
+mode "600 root:root" $config
+mode "644 root:root" /usr/lib/systemd/system/moenet-agent.service
+mode "644 root:root" /usr/share/moenet-agent/schemas/BgpSession.json
+mode "644 root:root" /usr/share/bash-completion/completions/moenet-agent
+[ -e /usr/share/man/man5/moenet-agent-config.5.gz ] || [ -e /etc/dpkg/dpkg.cfg.d/docker ] || fail "no manual page"
+moenet-agent version | grep '^BIRD ' >/dev/null || fail "the program does not run"
+bash -n /usr/share/bash-completion/completions/moenet-agent
+
+# As installed the file sets nothing, and the program says what to do.
+said=$(moenet-agent validate $config 2>&1) && fail "an empty configuration is valid"
+grep -q node <<<"$said" || fail "the error does not name node: $said"
+
+said=$(systemd-analyze verify --man=no moenet-agent.service 2>&1) || fail "the unit: $said"
+[ -z "$said" ] || fail "the unit: $said"
+! systemctl is-enabled --quiet moenet-agent || fail "the first installation enables the unit"
+
+# The operator's file stays, and dpkg does not ask about the default of a file that was not edited.
+printf 'node: {name: jp1, id: 1, asn: 4242420998}\n' > $config
+moenet-agent validate $config
+systemctl enable --quiet moenet-agent
+dpkg --force-confold -i /lab/two.deb
+grep -q 'name: jp1' $config || fail "the upgrade replaced the configuration"
+mode "600 root:root" $config
+mode "600 root:root" $config.dpkg-dist
+systemctl is-enabled --quiet moenet-agent || fail "the upgrade disables the unit"
+
+mkdir -p /var/lib/moenet-agent/state && touch /var/lib/moenet-agent/state/kept
+dpkg -r moenet-agent
+[ ! -e /usr/bin/moenet-agent ] && [ -e $config ] || fail "removal keeps the program or loses the configuration"
+dpkg -P moenet-agent
+[ ! -e $config ] || fail "a purge keeps the configuration"
+[ -e /var/lib/moenet-agent/state/kept ] || fail "a purge removes the state directory"
+echo "clean root: passed"

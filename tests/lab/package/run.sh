@@ -1,0 +1,96 @@
+#!/bin/bash
+# run.sh: builds the packages from a program and looks at them where they will be: the lists of both, the .deb in a
+# clean Debian 12 (no systemd runs there), and in the guest with systemd and kernel WireGuard. What a machine cannot do
+# is printed, and is no failure.
+#
+#   tests/lab/package/run.sh AGENT
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$here/../../.."
+cache=${XDG_CACHE_HOME:-$HOME/.cache} suite=bookworm
+image=${VM_IMAGE_DIR:-$cache/vmrun} root=$cache/moenet-tests/root-$suite.tar
+export MOENET_AGENT=${1:?the program}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+begun=$SECONDS
+step() { printf '%3d s  %s\n' $((SECONDS - begun)) "$*"; }
+fail() { echo "FAILED: $*" >&2; exit 1; }
+unchecked() { echo "!!! NOT checked: $*" >&2; }
+has() { command -v "$1" >/dev/null; }
+
+build() {
+  rm -f target/package/*.deb target/package/*.rpm
+  packaging/build deb
+  packaging/build rpm
+  cp target/package/moenet-agent_*-1_*.deb "$work/one.deb"
+  # Not compressed: emulated processors would take a minute to unpack each. The second one has another revision and
+  # another default of the configuration.
+  dpkg-deb -R "$work/one.deb" "$work/tree"
+  dpkg-deb --root-owner-group -Znone -b "$work/tree" "$work/plain.deb" >/dev/null
+  sed -i 's/^Version: .*-1$/&.1/' "$work/tree/DEBIAN/control"
+  echo "# a new default" >> "$work/tree/etc/moenet-agent/config.yaml"
+  dpkg-deb --root-owner-group -Znone -b "$work/tree" "$work/two.deb" >/dev/null
+  rm -rf "$work/tree"
+}
+
+# The names of files of a package, without those whose place depends on the kind of package.
+listed() { grep -Ev '/zsh/|/(copyright|LICENSE.*)$' | sed 's/\.gz$//' | sort; }
+
+rpm_files() {
+  local files line
+  files=$(rpm -qp --qf '[%{FILEMODES:perms} %{FILEUSERNAME} %{FILENAMES} %{FILEFLAGS:fflags}\n]' target/package/*.rpm)
+  # c, n: a configuration file, which an upgrade does not replace.
+  for line in '-rwxr-xr-x root /usr/bin/moenet-agent ' '-rw------- root /etc/moenet-agent/config.yaml cn' \
+    '-rw-r--r-- root /usr/lib/systemd/system/moenet-agent.service ' '-rw-r--r-- root /usr/share/man/man1/moenet-agent.1 ' \
+    '-rw-r--r-- root /usr/share/moenet-agent/schemas/Config.json '; do
+    grep -xF -- "$line" <<<"$files" >/dev/null || fail "the .rpm has no line '$line':"$'\n'"$files"
+  done
+  diff <(dpkg-deb -c "$work/one.deb" | awk '$1 !~ /^d/ { print substr($6, 2) }' | listed) \
+    <(awk '{ print $3 }' <<<"$files" | listed) || fail "the packages differ"
+}
+
+# Made once, and kept.
+have_root() {
+  [ ! -e "$root" ] || return 0
+  has mmdebstrap || return
+  . tests/lab/suites.sh
+  mkdir -p "${root%/*}"
+  mmdebstrap --quiet --mode=root --variant=minbase --include=systemd --keyring="$LAB_KEYRING" \
+    --aptopt='Apt::Install-Recommends "false"' "$suite" "$root.new.tar" "$(lab_mirror)" && mv "$root.new.tar" "$root"
+}
+
+clean_root() {
+  mkdir "$work/root"
+  tar -xf "$root" -C "$work/root" --exclude='./dev/*'
+  mkdir -p "$work/root/lab" "$work/root/dev"
+  : > "$work/root/dev/null"
+  cp "$work/one.deb" "$work/two.deb" "$here/clean-root.sh" "$work/root/lab/"
+  chroot "$work/root" /bin/bash /lab/clean-root.sh
+}
+
+# The clock of an emulated processor may run fast where the machine is busy while it boots: clocksource=hpet.
+guest() {
+  local attempt rc
+  [ -e "$image/rootfs.img" ] || VM_EXTRA="git util-linux" tests/lab/vm/build-image
+  for attempt in 1 2 3; do
+    rc=0
+    tests/lab/vm/vmrun --systemd --mem 1536 --timeout 900 --boot-timeout 120 --append clocksource=hpet \
+      --copy "$work/plain.deb:/lab/one.deb" --copy "$work/two.deb:/lab/two.deb" --copy "$here/guest.sh:/lab/guest.sh" \
+      --copy examples/demo/neighbour.conf:/lab/neighbour.conf -- 'bash /lab/guest.sh' || rc=$?
+    [ "$rc" = 125 ] || break
+    echo "the guest did not come up (attempt $attempt of 3)" >&2
+  done
+  [ "$rc" = 0 ] || fail "in the guest, code $rc"
+}
+
+step "the tools"
+packaging/build tools || { unchecked "packages: cargo-deb and cargo-generate-rpm cannot be built here"; exit 0; }
+step "build: two .deb, the second with another default configuration, and an .rpm"
+build
+step "the .rpm has the same files, and keeps the configuration (it is not installed)"
+if has rpm; then rpm_files; else unchecked "the .rpm: there is no rpm"; fi
+step "a clean Debian 12"
+if have_root; then clean_root; else unchecked "the .deb in a clean Debian 12: mmdebstrap cannot make it here"; fi
+step "the guest: systemd and kernel WireGuard"
+if has qemu-system-x86_64; then guest; else unchecked "the .deb in the guest: there is no QEMU"; fi
+step "done"

@@ -12,14 +12,14 @@ use crate::agent::Parts;
 use crate::config::Config;
 use crate::controller::builder::rpki_resolved;
 use crate::controller::guard::Unrecorded;
-use crate::controller::planning::{self, View};
+use crate::controller::planning;
 use crate::controller::world::{Object, single};
-use crate::controller::{KeyPlan, Look, Missing, World, keys, observed};
+use crate::controller::{KeyObservation, KeyPlan, Missing, World, keys, observed};
 use crate::document::{Kind, StatusBody};
 use crate::firewall::FirewallError;
 use crate::intervals::OFFLINE_NAMES;
 use crate::kernel::source_towards;
-use crate::model::{ObjectKey, ObjectName};
+use crate::model::{Endpoint, ObjectKey, ObjectName};
 use crate::observed::bird::{BirdState, Tree};
 use crate::observed::kernel::KernelView;
 use crate::plan::firewall::FirewallView;
@@ -287,32 +287,24 @@ impl Offline {
         planning::shared(&self.world, &self.view_of_node())
     }
 
-    fn view_of_node(&self) -> View<'_> {
+    fn view_of_node(&self) -> KeyObservation {
         self.view(self.applied(Kind::Node, &single(Kind::Node)), None)
     }
 
     /// Returns the status that the controller would write, from this observation.
     pub(crate) fn status(&self, object: &Object, before: &StatusBody) -> StatusBody {
-        let (key, endpoint) = (object.key(), object.endpoint());
-        let known = endpoint.map(|endpoint| self.parts.shared.context.resolver.current(endpoint));
-        let (resolved, name_error) = known.map_or((None, None), |it| (it.address, it.error));
-        let look = Look {
-            kernel: Arc::clone(&self.kernel),
-            bird: Arc::clone(&self.bird),
-            applied: self.applied(object.kind, &object.name).cloned(),
-            resolved,
-            name_error,
-            source: resolved.and_then(|it| source_towards(it.ip())),
-            now: Timestamp::now(),
-        };
-        observed(&self.world, &key, look, self.plan(&key), before)
+        let key = object.key();
+        observed(
+            &self.world,
+            &key,
+            self.view_of(object),
+            self.plan(&key),
+            before,
+        )
     }
 
-    fn view_of(&self, object: &Object) -> View<'_> {
-        let resolver = &self.parts.shared.context.resolver;
-        let endpoint = object.endpoint();
-        let resolved = endpoint.and_then(|endpoint| resolver.current(endpoint).address);
-        self.view(self.applied(object.kind, &object.name), resolved)
+    fn view_of(&self, object: &Object) -> KeyObservation {
+        self.view(self.applied(object.kind, &object.name), object.endpoint())
     }
 
     /// Returns the applied record of an object.
@@ -323,18 +315,21 @@ impl Offline {
             .map(|stored| &stored.document)
     }
 
-    fn view<'a>(
-        &'a self,
-        applied: Option<&'a AppliedDocument>,
-        resolved: Option<std::net::SocketAddr>,
-    ) -> View<'a> {
-        let source = resolved.and_then(|address| source_towards(address.ip()));
-        View {
-            kernel: &self.kernel,
-            bird: &self.bird,
-            applied,
+    fn view(
+        &self,
+        applied: Option<&AppliedDocument>,
+        endpoint: Option<&Endpoint>,
+    ) -> KeyObservation {
+        let resolver = &self.parts.shared.context.resolver;
+        let known = endpoint.map(|endpoint| resolver.current(endpoint));
+        let (resolved, name_error) = known.map_or((None, None), |it| (it.address, it.error));
+        KeyObservation {
+            kernel: Arc::clone(&self.kernel),
+            bird: Arc::clone(&self.bird),
+            applied: applied.cloned(),
             resolved,
-            source,
+            name_error,
+            source: resolved.and_then(|address| source_towards(address.ip())),
             now: Timestamp::now(),
         }
     }

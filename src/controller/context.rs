@@ -14,7 +14,7 @@ use super::firewall::FirewallKeeper;
 use super::hint::Hint;
 use super::observe::Observer;
 use super::pass::{Observation, record_of};
-use super::planning::View;
+use super::planning::KeyObservation;
 use super::pulse::Pulse;
 use super::records::{Group, Records};
 use super::reports::Reports;
@@ -25,13 +25,10 @@ use super::world::{HeldChange, World};
 use crate::document::{ConditionType, Phase, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;
-use crate::model::{Endpoint, Host, ObjectKey, Uid};
-use crate::observed::bird::BirdState;
-use crate::observed::kernel::KernelView;
+use crate::model::{Endpoint, ObjectKey, Uid};
 use crate::ports::{Bird, Kernel};
 use crate::sources::probe::{Prober, Target};
 use crate::sources::resolve::Resolver;
-use crate::status::{NameFacts, RouteFacts};
 use crate::store::{AppliedDocument, Place, Store, StoreError, Written};
 use crate::util::task::blocking;
 
@@ -212,55 +209,6 @@ impl StatusCache {
     }
 }
 
-/// One observation of everything that a key is compared with.
-#[derive(Clone)]
-pub struct Look {
-    pub kernel: Arc<KernelView>,
-    pub bird: Arc<BirdState>,
-    pub applied: Option<AppliedDocument>,
-    /// The peer's address.
-    pub resolved: Option<std::net::SocketAddr>,
-    /// The reason why the last lookup of the peer's endpoint name failed.
-    pub name_error: Option<String>,
-    /// The agent's address from which the kernel sends to the peer.
-    pub source: Option<std::net::IpAddr>,
-    /// Time of the observation.
-    pub now: Timestamp,
-}
-
-impl Look {
-    /// Returns the known facts about the endpoint's name, if the endpoint has a name.
-    pub fn name<'a>(&'a self, endpoint: Option<&'a Endpoint>) -> Option<NameFacts<'a>> {
-        let Host::Name(host) = &endpoint?.host else {
-            return None;
-        };
-        Some(NameFacts {
-            host: host.as_str(),
-            address: self.resolved,
-            error: self.name_error.as_deref(),
-        })
-    }
-
-    /// Returns whether the kernel has a route to the peer, if the peer's address is known.
-    pub fn route(&self) -> Option<RouteFacts> {
-        let to = self.resolved?.ip();
-        let found = self.source.is_some();
-        Some(RouteFacts { to, found })
-    }
-
-    /// Returns the view for the planner.
-    pub fn view(&self) -> View<'_> {
-        View {
-            kernel: &self.kernel,
-            bird: &self.bird,
-            applied: self.applied.as_ref(),
-            resolved: self.resolved,
-            source: self.source,
-            now: self.now,
-        }
-    }
-}
-
 impl Context {
     /// Returns the current world.
     pub fn world(&self) -> Arc<World> {
@@ -284,7 +232,7 @@ impl Context {
         seen: &Observation,
         key: &ObjectKey,
         endpoint: Option<&Endpoint>,
-    ) -> Result<Look, ReconcileError> {
+    ) -> Result<KeyObservation, ReconcileError> {
         let applied = seen.applied.as_ref();
         let applied = applied.map_err(|error| ReconcileError::Store(Arc::clone(error)))?;
         let kernel = seen.kernel.clone().map_err(ReconcileError::Kernel)?;
@@ -294,7 +242,7 @@ impl Context {
             (known.address.filter(is_compared), known.error)
         });
         let (resolved, name_error) = known.unwrap_or_default();
-        Ok(Look {
+        Ok(KeyObservation {
             kernel,
             bird: Arc::clone(&seen.bird),
             applied: applied.get(key).cloned(),

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize as _;
@@ -18,16 +19,16 @@ use super::guard::{self, Unrecorded};
 use super::world::{Intent, Object, Wanted, World, node_uid};
 use crate::document::Kind;
 use crate::effective::{MeshTunnel, Session};
-use crate::model::{Endpoint, Uid};
+use crate::model::{Endpoint, Host, Uid};
 use crate::observed::Ownership;
 use crate::observed::bird::{BirdProblem, BirdState, Version};
 use crate::observed::kernel::KernelView;
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::{
-    Action, BirdView, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel,
-    enabled_in, plan, plan_base, plan_enable, plan_host, plan_loopback, plan_tunnel,
-    plan_tunnel_removal,
+    Action, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel, enabled_in,
+    plan, plan_base, plan_enable, plan_host, plan_loopback, plan_tunnel, plan_tunnel_removal,
 };
+use crate::status::{NameFacts, RouteFacts};
 use crate::store::AppliedDocument;
 
 /// The first version whose Babel carries IPv4 over IPv6 links (`extended next hop`).
@@ -36,27 +37,51 @@ const IPV4_OVER_IPV6: Version = Version::new(2, 13, 0);
 /// The plan of one key, or the refusal.
 pub type KeyPlan = Result<Plan, Refusal>;
 
-/// Everything that a plan needs besides the world.
-#[derive(Clone, Copy)]
-pub struct View<'a> {
-    pub kernel: &'a KernelView,
-    pub bird: &'a BirdState,
-    pub applied: Option<&'a AppliedDocument>,
+/// Everything that a key is compared with.
+#[derive(Clone)]
+pub struct KeyObservation {
+    pub kernel: Arc<KernelView>,
+    pub bird: Arc<BirdState>,
+    pub applied: Option<AppliedDocument>,
     /// The peer's address, where its name has been resolved.
     pub resolved: Option<SocketAddr>,
+    /// The reason why the last lookup of the peer's endpoint name failed.
+    pub name_error: Option<String>,
     /// The agent's address from which the kernel sends to the peer's address.
     pub source: Option<IpAddr>,
-    /// The current time.
+    /// Time of the observation.
     pub now: Timestamp,
 }
 
+impl KeyObservation {
+    /// Returns the known facts about the endpoint's name, if the endpoint has a name.
+    pub fn name<'a>(&'a self, endpoint: Option<&'a Endpoint>) -> Option<NameFacts<'a>> {
+        let Host::Name(host) = &endpoint?.host else {
+            return None;
+        };
+        Some(NameFacts {
+            host: host.as_str(),
+            address: self.resolved,
+            error: self.name_error.as_deref(),
+        })
+    }
+
+    /// Returns whether the kernel has a route to the peer, if the peer's address is known.
+    pub fn route(&self) -> Option<RouteFacts> {
+        let to = self.resolved?.ip();
+        let found = self.source.is_some();
+        Some(RouteFacts { to, found })
+    }
+}
+
 /// Returns the plan of the node itself.
-pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
+pub fn router(world: &World, view: &KeyObservation) -> KeyPlan {
     let creating = view
         .applied
+        .as_ref()
         .and_then(|applied| applied.applied.creating.as_ref());
     let mut plan = match &world.loopback {
-        Some(loopback) => plan_loopback(loopback, creating, view.kernel)?,
+        Some(loopback) => plan_loopback(loopback, creating, &view.kernel)?,
         None => Plan::default(),
     };
     plan.extend(shared(world, view).steps);
@@ -64,10 +89,10 @@ pub fn router(world: &World, view: &View<'_>) -> KeyPlan {
 }
 
 /// Returns the plan of the node without its own addresses: what all sessions share.
-pub fn shared(world: &World, view: &View<'_>) -> Plan {
+pub fn shared(world: &World, view: &KeyObservation) -> Plan {
     let mut steps = Vec::new();
     if world.has_tunnels() {
-        steps.extend(plan_host(view.kernel).steps);
+        steps.extend(plan_host(&view.kernel).steps);
     }
     if let Ok(base) = &world.base
         && view.bird.files_error.is_none()
@@ -88,7 +113,7 @@ pub fn shared(world: &World, view: &View<'_>) -> Plan {
             Action::WriteBase { .. } | Action::RemoveBase { .. }
         )
     });
-    let loads = world.base.is_ok() && router_error(world, view.bird).is_none();
+    let loads = world.base.is_ok() && router_error(world, &view.bird).is_none();
     if view.bird.is_running() && !view.bird.loaded && !writes && loads {
         let because = Drift::new("bird.loaded", "the files on disk", "another configuration");
         steps.push(Step {
@@ -109,7 +134,7 @@ pub fn shared(world: &World, view: &View<'_>) -> Plan {
 }
 
 /// Returns whether BIRD's shared files are as wanted.
-pub fn is_base_loaded(world: &World, view: &View<'_>) -> bool {
+pub fn is_base_loaded(world: &World, view: &KeyObservation) -> bool {
     let of_base =
         |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
     !shared(world, view)
@@ -166,7 +191,7 @@ pub fn bird_problem(world: &World, bird: &BirdState) -> Option<BirdProblem> {
 }
 
 /// Enables the protocols of the shared files that a command disabled; objects' protocols belong to their own keys.
-fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
+fn enable_shared(world: &World, view: &KeyObservation) -> Vec<Step> {
     let Ok(base) = &world.base else {
         return Vec::new();
     };
@@ -189,7 +214,7 @@ fn enable_shared(world: &World, view: &View<'_>) -> Vec<Step> {
 ///
 /// # Errors
 /// When a foreign object is in the way, or another object keeps what this one wants.
-pub fn object(world: &World, object: &Object, view: &View<'_>) -> KeyPlan {
+pub fn object(world: &World, object: &Object, view: &KeyObservation) -> KeyPlan {
     match &object.intent {
         Intent::Stay => Ok(Plan::default()),
         Intent::Absent => removal(object, view),
@@ -202,24 +227,22 @@ pub fn object(world: &World, object: &Object, view: &View<'_>) -> KeyPlan {
 }
 
 /// Returns the plan for an object that must go; one without a tunnel has only its text in the shared files.
-fn removal(object: &Object, view: &View<'_>) -> KeyPlan {
+fn removal(object: &Object, view: &KeyObservation) -> KeyPlan {
     if !object.kind.has_tunnel() {
         return Ok(Plan::default());
     }
     let observed = Observed {
         tunnel: tunnel_view(object, view, false),
-        bird: BirdView {
-            fragment: live_text(object, view),
-        },
+        fragment: live_text(object, view),
     };
     let mut plan = plan(&object.name, &object.uid, &Desired::Absent, &observed)?;
     let formerly = object.formerly.iter();
-    plan.extend(formerly.flat_map(|uid| plan_tunnel_removal(uid, view.kernel).steps));
+    plan.extend(formerly.flat_map(|uid| plan_tunnel_removal(uid, &view.kernel).steps));
     Ok(plan)
 }
 
 /// Returns the object's own file in BIRD's directory; only sessions have one.
-fn live_text<'a>(object: &Object, view: &View<'a>) -> Option<&'a str> {
+fn live_text<'a>(object: &Object, view: &'a KeyObservation) -> Option<&'a str> {
     let fragments = &view.bird.live.tree.fragments;
     let text = fragments.get(object.name.as_str());
     text.filter(|_| object.kind == Kind::BgpSession)
@@ -227,7 +250,12 @@ fn live_text<'a>(object: &Object, view: &View<'a>) -> Option<&'a str> {
 }
 
 /// Returns the plan of an object without a tunnel: its text is in the shared files, so only its protocols are enabled.
-fn enable_protocols(world: &World, object: &Object, wanted: &Wanted, view: &View<'_>) -> KeyPlan {
+fn enable_protocols(
+    world: &World,
+    object: &Object,
+    wanted: &Wanted,
+    view: &KeyObservation,
+) -> KeyPlan {
     if !may_enable(world, view) {
         return Ok(Plan::default());
     }
@@ -238,7 +266,7 @@ fn enable_protocols(world: &World, object: &Object, wanted: &Wanted, view: &View
 
 /// Returns whether protocols may be enabled: BIRD runs the files on disk, so that only a command can have disabled
 /// one, and the router is not drained (during a drain an operator may want them down).
-fn may_enable(world: &World, view: &View<'_>) -> bool {
+fn may_enable(world: &World, view: &KeyObservation) -> bool {
     view.bird.loaded && !world.maintenance.enabled
 }
 
@@ -277,13 +305,17 @@ fn session(
     object: &Object,
     session: &Session,
     text: Option<&str>,
-    view: &View<'_>,
+    view: &KeyObservation,
 ) -> KeyPlan {
     let name = &object.name;
     let fragment = live_text(object, view);
-    let tunnel = tunnel_view(object, view, endpoint_changed(object, view.applied));
+    let tunnel = tunnel_view(
+        object,
+        view,
+        endpoint_changed(object, view.applied.as_ref()),
+    );
     let wanted = WantedTunnel::of_session(session, &world.key, view.resolved)?
-        .sent_from(view.source, view.kernel)?;
+        .sent_from(view.source, &view.kernel)?;
     ordered(world, view, wanted, |wanted, gives_way| {
         let tunnel = TunnelView {
             gives_way,
@@ -296,9 +328,7 @@ fn session(
         let waits = view.bird.live.in_use().is_some();
         let observed = Observed {
             tunnel,
-            bird: BirdView {
-                fragment: if waits { Some(text) } else { fragment },
-            },
+            fragment: if waits { Some(text) } else { fragment },
         };
         let desired = Desired::Present {
             tunnel: wanted,
@@ -319,12 +349,16 @@ fn session(
 }
 
 /// Returns the plan of a backbone tunnel.
-fn mesh(world: &World, object: &Object, tunnel: &MeshTunnel, view: &View<'_>) -> KeyPlan {
+fn mesh(world: &World, object: &Object, tunnel: &MeshTunnel, view: &KeyObservation) -> KeyPlan {
     let Ok(router) = &world.router else {
         return Ok(Plan::default());
     };
     let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, &world.key);
-    let tunnel = tunnel_view(object, view, endpoint_changed(object, view.applied));
+    let tunnel = tunnel_view(
+        object,
+        view,
+        endpoint_changed(object, view.applied.as_ref()),
+    );
     ordered(world, view, wanted, |wanted, gives_way| {
         let tunnel = TunnelView {
             gives_way,
@@ -335,8 +369,8 @@ fn mesh(world: &World, object: &Object, tunnel: &MeshTunnel, view: &View<'_>) ->
 }
 
 /// Returns the plan for links that carry this mark and that no object has.
-pub fn orphan(uid: &Uid, view: &View<'_>) -> KeyPlan {
-    Ok(plan_tunnel_removal(uid, view.kernel))
+pub fn orphan(uid: &Uid, view: &KeyObservation) -> KeyPlan {
+    Ok(plan_tunnel_removal(uid, &view.kernel))
 }
 
 /// Returns links that carry the agent's mark and that neither a document nor `applied/` has: those to remove, and
@@ -358,11 +392,16 @@ pub fn orphans(world: &World, kernel: &KernelView) -> Unrecorded {
     )
 }
 
-fn tunnel_view<'a>(object: &'a Object, view: &View<'a>, endpoint_changed: bool) -> TunnelView<'a> {
+fn tunnel_view<'a>(
+    object: &'a Object,
+    view: &'a KeyObservation,
+    endpoint_changed: bool,
+) -> TunnelView<'a> {
     TunnelView {
-        kernel: view.kernel,
+        kernel: &view.kernel,
         creating: view
             .applied
+            .as_ref()
             .and_then(|applied| applied.applied.creating.as_ref()),
         resolved: view.resolved,
         endpoint_changed,
@@ -375,11 +414,11 @@ fn tunnel_view<'a>(object: &'a Object, view: &View<'a>, endpoint_changed: bool) 
 /// Orders a tunnel's plan by the names and ports that objects take over from each other.
 fn ordered(
     world: &World,
-    view: &View<'_>,
+    view: &KeyObservation,
     wanted: WantedTunnel,
     plan: impl FnOnce(&WantedTunnel, bool) -> KeyPlan,
 ) -> KeyPlan {
-    let (kernel, mut wanted) = (view.kernel, wanted);
+    let (kernel, mut wanted): (&KernelView, _) = (&view.kernel, wanted);
     let wait = |what: String, uid: &Uid| {
         format!("waits until {} gives up {what}", order::named(world, uid))
     };

@@ -31,31 +31,21 @@ impl fmt::Debug for Desired<'_> {
     }
 }
 
-/// The files of a session in BIRD's directory.
-#[derive(Clone, Copy, Default)]
-pub struct BirdView<'a> {
-    /// The session's file.
+/// The observed state for the plan of a session.
+#[derive(Clone, Copy)]
+pub struct Observed<'a> {
+    pub tunnel: TunnelView<'a>,
+    /// The session's file in BIRD's directory.
     pub fragment: Option<&'a str>,
 }
 
 /// Omits the text, which may hold a password.
-impl fmt::Debug for BirdView<'_> {
+impl fmt::Debug for Observed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let there = if self.fragment.is_some() {
-            "a file"
-        } else {
-            "no file"
-        };
-        write!(f, "BirdView({there})")
+        f.debug_struct("Observed")
+            .field("tunnel", &self.tunnel)
+            .finish_non_exhaustive()
     }
-}
-
-/// The observed state for the plan of a session.
-#[derive(Debug, Clone, Copy)]
-pub struct Observed<'a> {
-    pub tunnel: TunnelView<'a>,
-    /// BIRD's directory.
-    pub bird: BirdView<'a>,
 }
 
 /// Plans the steps for a session. Total, synchronous and pure: the controller runs exactly these steps, and
@@ -72,11 +62,7 @@ pub fn plan(
     match desired {
         Desired::Present { tunnel, fragment } => {
             let mut plan = plan_tunnel(tunnel, &observed.tunnel)?;
-            plan.extend(bird::fragment(
-                name.as_str(),
-                fragment,
-                observed.bird.fragment,
-            ));
+            plan.extend(bird::fragment(name.as_str(), fragment, observed.fragment));
             Ok(plan)
         }
         Desired::Absent => Ok(removal(name, uid, observed)),
@@ -85,7 +71,7 @@ pub fn plan(
 
 fn removal(name: &ObjectName, uid: &Uid, observed: &Observed<'_>) -> Plan {
     let mut plan = Plan::default();
-    plan.extend(bird::removal(name.as_str(), observed.bird.fragment));
+    plan.extend(bird::removal(name.as_str(), observed.fragment));
     plan.extend(plan_tunnel_removal(uid, observed.tunnel.kernel).steps);
     plan.extend(plan_interrupted_removal(uid, &observed.tunnel).steps);
     plan

@@ -9,9 +9,7 @@ use moenet_agent::model::{PresharedKey, PrivateKey, RouterKey, Secret, Uid};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
 use moenet_agent::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
-use moenet_agent::plan::{
-    BirdView, Desired, Observed, Plan, TunnelView, WantedTunnel, plan, plan_base,
-};
+use moenet_agent::plan::{Desired, Observed, Plan, TunnelView, WantedTunnel, plan, plan_base};
 
 /// A key that is recognised in any spelling.
 const KEY: [u8; 32] = *b"recognise-me-if-you-can-see-me!!";
@@ -138,9 +136,7 @@ fn planned(kernel: &KernelView) -> Plan {
     let before = fragment.replace("horse", "recognise");
     let seen = Observed {
         tunnel: view,
-        bird: BirdView {
-            fragment: Some(&before),
-        },
+        fragment: Some(&before),
     };
     let desired = Desired::Present {
         tunnel: &tunnel,

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::context::{Context, Look, Waiter};
+use super::context::{Context, Waiter};
 use super::error::{Obstacle, ReconcileError, RestartError, Trouble};
 use super::pass::Observation;
-use super::planning::KeyPlan;
+use super::planning::{KeyObservation, KeyPlan};
 use super::queue::Outcome;
 use super::world::World;
 use crate::document::Kind;
@@ -140,7 +140,7 @@ struct Round {
     refusal: Option<Refusal>,
     remaining: Plan,
     /// The observation that was read back.
-    look: Look,
+    look: KeyObservation,
 }
 
 impl Round {
@@ -192,7 +192,7 @@ async fn advance(
     subject: &Subject<'_>,
     world: &Arc<World>,
     seen: &Observation,
-    plan: impl Fn(&Look) -> KeyPlan,
+    plan: impl Fn(&KeyObservation) -> KeyPlan,
     mut progress: Progress,
 ) -> Result<Advance, ReconcileError> {
     let look = ctx
@@ -250,7 +250,7 @@ async fn begin_commit(
     subject: &Subject<'_>,
     world: &Arc<World>,
     planned: &Plan,
-    look: &Look,
+    look: &KeyObservation,
     mut progress: Progress,
 ) -> Result<Next, ReconcileError> {
     let recorded = record::finalizer(ctx, subject, planned, look).await;
@@ -284,7 +284,7 @@ impl Advance {
         ctx: &Context,
         subject: &Subject<'_>,
         progress: Progress,
-        look: Look,
+        look: KeyObservation,
         planned: KeyPlan,
     ) -> Self {
         let (refusal, remaining) = match planned {
@@ -322,8 +322,8 @@ impl Advance {
 async fn restart(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
-    look: &Look,
-    plan: impl Fn(&Look) -> KeyPlan,
+    look: &KeyObservation,
+    plan: impl Fn(&KeyObservation) -> KeyPlan,
     progress: &mut Progress,
 ) -> Result<bool, ReconcileError> {
     let asked = ctx.restarts.take(subject.key);
@@ -350,8 +350,8 @@ async fn restart(
 /// Returns the reason why an object could not be recreated, if its link were removed now.
 fn unmakeable(
     subject: &Subject<'_>,
-    look: &Look,
-    plan: impl Fn(&Look) -> KeyPlan,
+    look: &KeyObservation,
+    plan: impl Fn(&KeyObservation) -> KeyPlan,
 ) -> Option<Obstacle> {
     if let Some(endpoint) = subject.endpoint
         && look.resolved.is_none()
@@ -364,7 +364,7 @@ fn unmakeable(
     }
     let mut kernel = KernelView::clone(&look.kernel);
     kernel.links.retain(|_, link| !link.mark.is(subject.uid));
-    let taken_down = Look {
+    let taken_down = KeyObservation {
         kernel: Arc::new(kernel),
         ..look.clone()
     };
@@ -378,7 +378,7 @@ fn unmakeable(
 async fn take_down(
     ctx: &Context,
     subject: &Subject<'_>,
-    look: &Look,
+    look: &KeyObservation,
 ) -> Result<(), ReconcileError> {
     let because = Drift::new("restart", "a new link", "the old one");
     let mut removal = crate::plan::plan_tunnel_removal(subject.uid, &look.kernel);

@@ -7,10 +7,10 @@ use tracing::{debug, warn};
 
 use super::record::{self, InEffect};
 use super::{Advance, Next, Progress, Round, Subject, advance, chase, claims, facts};
-use crate::controller::context::{Context, Look};
+use crate::controller::context::Context;
 use crate::controller::error::Trouble;
 use crate::controller::pass::Observation;
-use crate::controller::planning;
+use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Intent, Object, Wanted, World};
 use crate::document::{Kind, Phase, StatusBody};
@@ -50,7 +50,7 @@ pub(super) async fn reconcile(
     };
     let before = record::status_before(ctx, &subject).await;
     subject.hands_off = object.hands_off(before.phase == Phase::Paused).is_some();
-    let plan = |look: &Look| planning::object(world, object, &look.view());
+    let plan = |look: &KeyObservation| planning::object(world, object, look);
     Next::Done(
         match advance(ctx, &subject, world, seen, plan, progress).await {
             Ok(Advance::Next(next)) => return *next,
@@ -145,7 +145,7 @@ fn is_applied(object: &Object, wanted: &Wanted) -> bool {
     }
 }
 
-fn in_effect(object: &Object, look: &Look) -> InEffect {
+fn in_effect(object: &Object, look: &KeyObservation) -> InEffect {
     let mut spec = object.spec.clone();
     if object.endpoint().is_some()
         && look.resolved.is_none()
@@ -159,7 +159,7 @@ fn in_effect(object: &Object, look: &Look) -> InEffect {
     }
 }
 
-fn recorded_endpoint(kind: Kind, look: &Look) -> Option<Endpoint> {
+fn recorded_endpoint(kind: Kind, look: &KeyObservation) -> Option<Endpoint> {
     let spec = look.applied.as_ref()?.applied.spec.as_ref()?;
     let endpoint = spec.pointer(kind.endpoint_field())?;
     endpoint.as_str()?.parse().ok()
@@ -168,7 +168,7 @@ fn recorded_endpoint(kind: Kind, look: &Look) -> Option<Endpoint> {
 /// Keeps the old endpoint in the record while the name of the new one has no address: the new endpoint is not
 /// applied yet. Once the name has an address, the endpoint still counts as changed, and WireGuard receives it
 /// although the peer answers from the old one.
-fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, look: &Look) {
+fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, look: &KeyObservation) {
     let field = kind.endpoint_field();
     let applied = look.applied.as_ref();
     let before = applied.and_then(|applied| applied.applied.spec.as_ref()?.pointer(field));
@@ -285,8 +285,7 @@ pub(super) fn status(
         babel: babel(object, round),
     };
     let paused = object.hands_off(before.phase == Phase::Paused);
-    let drained =
-        || bird.loaded && missing.is_none() && planning::is_base_loaded(world, &look.view());
+    let drained = || bird.loaded && missing.is_none() && planning::is_base_loaded(world, look);
     assess(&Facts {
         now: look.now,
         object: ObjectFacts {

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Round, node_status, object, router};
 use crate::controller::FirewallState;
-use crate::controller::context::Look;
 use crate::controller::error::Trouble;
-use crate::controller::planning::{self, KeyPlan};
+use crate::controller::planning::{self, KeyObservation, KeyPlan};
 use crate::controller::world::World;
 use crate::document::{ConditionStatus, ConditionType, StatusBody};
 use crate::model::ObjectKey;
@@ -16,7 +15,7 @@ use crate::plan::Plan;
 pub fn observed(
     world: &World,
     key: &ObjectKey,
-    look: Look,
+    look: KeyObservation,
     plan: KeyPlan,
     before: &StatusBody,
 ) -> StatusBody {

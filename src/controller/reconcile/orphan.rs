@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Advance, Next, Progress, Subject, advance};
-use crate::controller::context::{Context, Look};
+use crate::controller::context::Context;
 use crate::controller::pass::Observation;
-use crate::controller::planning;
+use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
 use crate::controller::world::World;
 use crate::document::Kind;
@@ -25,7 +25,7 @@ pub(super) async fn reconcile(
     }
     let name = ObjectName::sanitised(uid.as_str());
     let subject = Subject::bare(&key, Kind::BgpSession, &name, uid);
-    let plan = |look: &Look| planning::orphan(uid, &look.view());
+    let plan = |look: &KeyObservation| planning::orphan(uid, look);
     let advanced = advance(ctx, &subject, world, seen, plan, progress).await;
     if let Ok(Advance::Next(next)) = advanced {
         return *next;

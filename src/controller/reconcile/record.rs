@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::{Claims, Round, Subject, is_bird};
-use crate::controller::context::{Context, Entry, Look};
+use crate::controller::context::{Context, Entry};
+use crate::controller::planning::KeyObservation;
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
 use crate::intervals::LATE_LINKS;
 use crate::model::{InterfaceName, ObjectKey};
@@ -34,7 +35,7 @@ pub(super) async fn finalizer(
     ctx: &Context,
     subject: &Subject<'_>,
     plan: &Plan,
-    look: &Look,
+    look: &KeyObservation,
 ) -> Result<(), StoreError> {
     let Some(claims) = &subject.claims else {
         return Ok(());

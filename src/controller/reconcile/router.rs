@@ -11,10 +11,10 @@ use tracing::info;
 use super::node_status::{accepted, fields, origins, rpki_names, status};
 use super::record::{self, InEffect, NodeInEffect};
 use super::{Advance, Claims, Next, Progress, Round, Subject, advance};
-use crate::controller::context::{Context, Look};
+use crate::controller::context::Context;
 use crate::controller::error::Trouble;
 use crate::controller::pass::Observation;
-use crate::controller::planning;
+use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
 use crate::controller::world::{Maintenance as MaintenanceState, World, node_uid, single};
 use crate::controller::{Convenience, FirewallState, LoggedStep, firewall};
@@ -50,7 +50,7 @@ pub(super) async fn reconcile(
     };
     let before = record::status_before(ctx, &subject).await;
     // An interface that is refused for the node's own addresses keeps no session from BIRD.
-    let plan = |look: &Look| Ok(possible(world, look));
+    let plan = |look: &KeyObservation| Ok(possible(world, look));
     match advance(ctx, &subject, world, seen, plan, progress).await {
         Ok(Advance::Next(next)) => *next,
         Ok(Advance::Ended(round)) => Next::Done(end(ctx, &subject, world, &before, *round).await),
@@ -77,7 +77,7 @@ async fn end(
     if round.look.bird.live.main != world.main {
         ctx.reports.reload();
     }
-    round.refusal = planning::router(world, &round.look.view()).err();
+    round.refusal = planning::router(world, &round.look).err();
     conclude(ctx, subject, world, before, round).await
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
 }
 
 /// Schedules links without a record that are to be removed, and stores those whose removal is held.
-fn orphans(ctx: &Context, world: &World, look: &Look) {
+fn orphans(ctx: &Context, world: &World, look: &KeyObservation) {
     let found = planning::orphans(world, &look.kernel);
     ctx.unrecorded.set(found.held.into_iter().collect());
     found
@@ -123,7 +123,7 @@ fn needs_dummy(round: &Round) -> bool {
 }
 
 /// Records that the node's addresses go on `lo`, which the next world reads. Returns whether this world does not yet.
-async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &Look) -> bool {
+async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &KeyObservation) -> bool {
     let Ok(lo) = "lo".parse() else { return false };
     let claimed = subject
         .claims
@@ -142,8 +142,8 @@ async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &Look) -> bool {
 }
 
 /// Returns the plan of the node; without its own addresses if their interface is refused.
-fn possible(world: &World, look: &Look) -> Plan {
-    planning::router(world, &look.view()).unwrap_or_else(|_| planning::shared(world, &look.view()))
+fn possible(world: &World, look: &KeyObservation) -> Plan {
+    planning::router(world, look).unwrap_or_else(|_| planning::shared(world, look))
 }
 
 /// Returns the current state of the node's conveniences.

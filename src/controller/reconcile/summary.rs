@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use super::{Subject, is_bird};
-use crate::controller::context::{Context, Look};
+use crate::controller::context::Context;
+use crate::controller::planning::KeyObservation;
 use crate::model::ObjectKey;
 use crate::plan::{Action, Drift, Plan, Step};
 
@@ -50,7 +51,7 @@ impl Beginning {
         ctx: &Context,
         subject: &Subject<'_>,
         plan: &Plan,
-        look: &Look,
+        look: &KeyObservation,
     ) -> Option<Self> {
         let applied = look.applied.as_ref().map(|applied| &applied.applied);
         let spec = applied.and_then(|applied| applied.spec.as_ref());

@@ -11,7 +11,7 @@ use moenet_agent::observed::Ownership;
 use moenet_agent::observed::kernel::{
     GreEnds, KernelView, Link, LinkKind, Sysctl, WireGuard, WireGuardPeer,
 };
-use moenet_agent::plan::{BirdView, Observed, TunnelView, WantedTunnel};
+use moenet_agent::plan::{Observed, TunnelView, WantedTunnel};
 use serde::Deserialize;
 
 use crate::support::{our_key, secrets};
@@ -160,10 +160,7 @@ impl Observation {
             gives_way: self.gives_way,
             now: self.now,
         };
-        Observed {
-            tunnel,
-            bird: BirdView { fragment },
-        }
+        Observed { tunnel, fragment }
     }
 }
 

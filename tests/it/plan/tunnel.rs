@@ -7,8 +7,8 @@ use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, Unread};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::{
-    Action, BirdView, Desired, HANDSHAKE_FRESH_SECONDS, Observed, Plan, Refusal, TunnelView,
-    WantedTunnel, plan,
+    Action, Desired, HANDSHAKE_FRESH_SECONDS, Observed, Plan, Refusal, TunnelView, WantedTunnel,
+    plan,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -29,11 +29,9 @@ impl World {
             gives_way: false,
             now: now(),
         };
-        let bird = BirdView {
-            fragment: self.fragment.as_deref(),
-        };
+        let fragment = self.fragment.as_deref();
         let name: ObjectName = "peer".parse().unwrap();
-        plan(&name, &uid(), desired, &Observed { tunnel, bird })
+        plan(&name, &uid(), desired, &Observed { tunnel, fragment })
     }
 
     fn plan_present(&self) -> Result<Plan, Refusal> {

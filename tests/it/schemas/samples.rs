@@ -15,7 +15,7 @@ use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::bird::{BgpState, ProtocolState};
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
-use moenet_agent::plan::{BirdView, Desired, Observed, TunnelView, WantedTunnel, plan};
+use moenet_agent::plan::{Desired, Observed, TunnelView, WantedTunnel, plan};
 use moenet_agent::status::{
     Acceptance, BirdFacts, Expected, Facts, ObjectFacts, Service, TunnelFacts, assess,
 };
@@ -228,7 +228,7 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
     };
     let seen = Observed {
         tunnel: view,
-        bird: BirdView::default(),
+        fragment: None,
     };
     let plan = plan(&session.name, &session.uid, &desired, &seen).unwrap();
     plan.steps.iter().map(ToString::to_string).collect()

@@ -19,7 +19,7 @@ use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
 use crate::http::{HttpOptions, LocalApi, ServeError, Server};
 use crate::intervals::{BIRD_CHECK, FILES_QUIET};
-use crate::kernel::{Backend, KernelOptions, LinuxKernel, keys};
+use crate::kernel::{KernelOptions, LinuxKernel, keys};
 use crate::observed::{Ownership, SharedOwnership};
 use crate::ports::Kernel as _;
 use crate::sources::probe::{IcmpPing, ProbeSettings, Prober};
@@ -400,13 +400,8 @@ async fn ownership(store: &Arc<Store>) -> SharedOwnership {
 }
 
 fn kernel_options(config: &Config, ownership: SharedOwnership) -> KernelOptions {
-    let backend = match config.wireguard.backend {
-        config::Backend::Auto => Backend::Auto,
-        config::Backend::Kernel => Backend::Kernel,
-        config::Backend::Userspace => Backend::Userspace,
-    };
     KernelOptions {
-        backend,
+        backend: config.wireguard.backend,
         ownership,
         ..KernelOptions::default()
     }

@@ -25,7 +25,8 @@ pub(crate) use load::{ConfigError, Environment, load};
 pub(crate) use load::{found, problems};
 pub(crate) use source::Source;
 pub(crate) use token::{TokenNews, TokenSource};
-pub(crate) use values::{Backend, Interval, LogFormat, MaxRemovals};
+pub use values::Backend;
+pub(crate) use values::{Interval, LogFormat, MaxRemovals};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

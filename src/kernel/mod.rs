@@ -33,6 +33,7 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 
+pub use crate::config::Backend;
 pub(crate) use counters::KernelCounters;
 pub use events::events;
 pub use nftables_events::nftables_events;
@@ -49,22 +50,10 @@ use netlink::Netlink;
 use userspace::Userspace;
 use wireguard::Devices;
 
-/// WireGuard implementation for new links. Existing links keep theirs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Backend {
-    /// The kernel's, or a userspace one if the kernel has none.
-    #[default]
-    Auto,
-    /// Only the kernel's.
-    Kernel,
-    /// A userspace one, even if the kernel has WireGuard.
-    Userspace,
-}
-
 /// Options of the kernel access.
 #[derive(Debug, Clone)]
 pub struct KernelOptions {
-    /// The WireGuard implementation for new links.
+    /// The WireGuard implementation for new links. Existing links keep theirs.
     pub backend: Backend,
     /// The program of userspace WireGuard; `None` means `$WG_USERSPACE_IMPLEMENTATION`, else
     /// `wireguard-go`.

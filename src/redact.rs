@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use crate::model::without_secret_keys;
 
-/// Replaces a secret.
 const HIDDEN: &str = "(secret)";
 /// Shortest secret that is searched for, in bytes.
 const SHORTEST: usize = 6;

@@ -43,7 +43,6 @@ pub enum BuildError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Outbox(#[from] OutboxError),
-    /// The local API.
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// The state directory is missing although links or files carry its marks.
@@ -174,7 +173,6 @@ impl Parts {
         journal.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
-    /// The local API.
     pub(super) fn api(&self) -> HttpOptions {
         HttpOptions {
             listen: self.config.server.listen.clone(),

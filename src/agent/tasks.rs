@@ -80,7 +80,6 @@ impl Tasks {
 }
 
 impl Ended {
-    /// Logs the early end of a task.
     pub(super) fn log(&self) {
         let panic = self.panic.as_deref();
         error!(

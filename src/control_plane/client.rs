@@ -29,13 +29,11 @@ const ERROR_MAX: usize = 64 * 1024;
 /// Options of a client.
 #[derive(Clone)]
 pub struct ClientOptions {
-    /// `controlPlane.url`.
     pub url: String,
     /// `node.name`, the `:router` of every path.
     pub router: String,
     /// `controlPlane.token` or `controlPlane.tokenFile`.
     pub token: TokenSource,
-    /// `controlPlane.dialect`.
     pub dialect: Dialect,
     /// Time limit of one request, including its body.
     pub request_timeout: Duration,
@@ -259,7 +257,6 @@ impl Client {
         self.hurried.notify_waiters();
     }
 
-    /// Returns the dialect of the Control Plane.
     pub fn dialect(&self) -> Dialect {
         self.options.dialect
     }

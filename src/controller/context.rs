@@ -163,7 +163,6 @@ pub struct StatusCache(
 );
 
 impl StatusCache {
-    /// Stores the status of an object.
     pub fn set(&self, key: ObjectKey, status: StatusBody) {
         self.0.lock().insert(key, status);
     }
@@ -203,7 +202,6 @@ impl StatusCache {
         phases.collect()
     }
 
-    /// Returns the status of one object.
     pub fn get(&self, key: &ObjectKey) -> Option<StatusBody> {
         self.0.lock().get(key).cloned()
     }

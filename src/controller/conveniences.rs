@@ -12,7 +12,6 @@ pub struct Conveniences(Mutex<BTreeMap<ConditionType, Convenience>>);
 /// State of one convenience.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Convenience {
-    /// Whether the convenience works.
     pub works: bool,
     /// The reason of its condition: one machine-readable word.
     pub reason: &'static str,
@@ -21,7 +20,6 @@ pub struct Convenience {
 }
 
 impl Convenience {
-    /// Returns a working convenience.
     pub fn works(reason: &'static str) -> Self {
         Self {
             works: true,
@@ -30,7 +28,6 @@ impl Convenience {
         }
     }
 
-    /// Returns a failing convenience.
     pub fn fails(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             works: false,

@@ -29,7 +29,6 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Returns an observer of this kernel and this BIRD.
     pub fn new(kernel: Arc<dyn Kernel>, bird: Arc<dyn Bird>) -> Self {
         let (state, looks) = (StdMutex::default(), watch::Sender::default());
         Self {

@@ -27,7 +27,6 @@ pub struct Observation {
     pub bird: Arc<BirdState>,
     /// The applied documents of the pass's keys, or the reason why they could not be read.
     pub applied: Result<BTreeMap<ObjectKey, AppliedDocument>, Arc<StoreError>>,
-    /// Time of the observation.
     pub now: Timestamp,
     /// The same time, for the schedule.
     pub begun: Instant,

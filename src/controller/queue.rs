@@ -107,7 +107,6 @@ impl<K: Ord + Clone> Queue<K> {
             .collect()
     }
 
-    /// Removes a key from the schedule.
     pub fn remove(&mut self, key: &K) {
         if let Some((key, at)) = self.due.remove_entry(key) {
             self.order.remove(&(at, key));

@@ -20,7 +20,6 @@ impl<K: std::fmt::Display, T: Send + 'static> Runs<K, T> {
         }
     }
 
-    /// Starts a task for a key.
     pub(super) fn start(&mut self, key: K, task: impl Future<Output = T> + Send + 'static) {
         let task = self.tasks.spawn(task);
         self.keys.insert(task.id(), key);

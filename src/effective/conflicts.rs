@@ -53,14 +53,12 @@ pub struct Claimant {
     pub name: String,
     /// Its identity, to break ties.
     pub uid: Uid,
-    /// The wanted claims.
     pub claims: BTreeSet<Claim>,
     /// The claims that `applied/` already records.
     pub holds: BTreeSet<Claim>,
 }
 
 impl Session {
-    /// Returns the claims of this session.
     pub fn claims(&self) -> BTreeSet<Claim> {
         let mut claims = BTreeSet::from([Claim::Interface(self.tunnel.interface.clone())]);
         claims.extend(self.tunnel.listen_port.map(Claim::ListenPort));

@@ -113,7 +113,6 @@ impl MeshTunnel {
         }
     }
 
-    /// Returns the claims of this tunnel.
     pub fn claims(&self) -> BTreeSet<Claim> {
         BTreeSet::from([
             Claim::Interface(self.interface.clone()),

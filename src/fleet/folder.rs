@@ -65,7 +65,6 @@ impl Folder {
         fs::exists(path.join("router.yaml")).then_some(Self { path, router })
     }
 
-    /// Returns the folders of a fleet.
     pub(super) fn all(fleet: &Path) -> Vec<Self> {
         let entries = fs::read_dir(fleet).into_iter().flatten().flatten();
         let name = |entry: DirEntry| entry.file_name().into_string().ok();

@@ -68,7 +68,6 @@ impl Feed {
         }
     }
 
-    /// The history.
     pub fn history(&self) -> &History {
         &self.history
     }

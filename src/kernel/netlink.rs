@@ -187,7 +187,6 @@ fn new_link(message: RouteNetlinkMessage) -> Option<LinkMessage> {
     }
 }
 
-/// The name in a link message.
 pub(super) fn name_of(message: &LinkMessage) -> Option<&str> {
     message
         .attributes

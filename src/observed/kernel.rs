@@ -177,11 +177,8 @@ pub struct WireGuardPeer {
     pub keepalive: Option<u16>,
     /// The source prefixes that it may use.
     pub allowed_ips: BTreeSet<IpNet>,
-    /// Time of the last handshake.
     pub last_handshake: Option<Timestamp>,
-    /// Bytes received.
     pub rx_bytes: u64,
-    /// Bytes sent.
     pub tx_bytes: u64,
 }
 
@@ -213,7 +210,6 @@ pub enum Sysctl {
 }
 
 impl Sysctl {
-    /// All sysctls.
     pub const ALL: [Self; 6] = [
         Self::Ipv4Forwarding,
         Self::RpFilter,

@@ -11,7 +11,6 @@ use crate::model::{InterfaceName, ObjectName, Uid};
 pub struct SharedOwnership(Arc<RwLock<Arc<Ownership>>>);
 
 impl SharedOwnership {
-    /// Starts with this ownership.
     pub fn new(ownership: Ownership) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(ownership))))
     }

@@ -31,7 +31,6 @@ impl Loopback {
         v4.into_iter().chain(v6).map(Self::host).collect()
     }
 
-    /// A host address.
     pub fn host(address: IpAddr) -> Address {
         Address::new(IpNet::from(address), None)
     }

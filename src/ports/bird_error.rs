@@ -10,7 +10,6 @@ pub enum BirdError {
     /// No process listens: BIRD is stopped, or died during its start.
     #[error("BIRD is not running ({})", .socket.display())]
     NotRunning {
-        /// The control socket.
         socket: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -22,7 +21,6 @@ pub enum BirdError {
     Timeout {
         /// The request line.
         command: String,
-        /// The deadline that expired.
         deadline: Duration,
     },
     /// The connection failed for another reason.
@@ -30,7 +28,6 @@ pub enum BirdError {
     Io {
         /// The request line.
         command: String,
-        /// The control socket.
         socket: PathBuf,
         /// The error of the operating system.
         source: io::Error,

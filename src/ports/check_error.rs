@@ -22,7 +22,6 @@ pub enum CheckError {
     #[error("{} did not end within {deadline:?}", .program.display())]
     Timeout {
         program: PathBuf,
-        /// The deadline that expired.
         deadline: Duration,
     },
     /// The parser itself crashed, as some texts make it do. Such a text must not reach the daemon.

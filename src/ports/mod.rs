@@ -55,7 +55,6 @@ pub trait Bird: Send + Sync {
     /// Makes sure that BIRD has loaded the files on disk.
     async fn converge(&self) -> Result<Committed, Arc<CommitError>>;
 
-    /// Restarts one protocol.
     async fn restart(&self, name: BirdName) -> Result<(), BirdError>;
 
     /// Enables one protocol. Returns whether it was disabled.

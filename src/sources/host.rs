@@ -67,7 +67,6 @@ impl Host {
 /// The addresses that the host has and must reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostAddresses {
-    /// Its own.
     pub own: Vec<IpAddr>,
     /// Its gateways, with the interfaces of their routes.
     pub gateways: Vec<(InterfaceName, IpAddr)>,

@@ -201,7 +201,6 @@ impl Edges {
     }
 }
 
-/// Follows one fact.
 fn follow(
     topic: &Topic,
     fact: &Fact,

@@ -50,7 +50,6 @@ pub struct HealthFacts {
     pub state_directory: Option<String>,
     /// Whether the router is drained.
     pub drained: bool,
-    /// Held changes.
     pub held: Vec<String>,
     /// Fetches of lists: name, consecutive failures, last error.
     pub lists: Vec<(String, u32, String)>,

@@ -80,7 +80,6 @@ pub struct Roas {
 }
 
 impl Roas {
-    /// Counts the ROAs of a table.
     pub fn of(table: &RoaTable) -> Self {
         Self {
             ipv4: table.count(false),

@@ -229,7 +229,6 @@ impl<D: Parsed> Cache<D> {
         slot
     }
 
-    /// Forgets one file.
     pub(super) fn forget(&mut self, path: &Path) {
         self.entries.remove(path);
     }

@@ -13,7 +13,6 @@ use crate::intervals::INDEX_LOCK_STALE;
 use crate::util::file::{self, Stamp};
 use crate::util::fs;
 
-/// The branch of the history.
 pub(crate) const BRANCH: &str = "refs/heads/main";
 
 /// Size limit of a repository file that is read here, in bytes.

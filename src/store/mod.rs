@@ -95,7 +95,6 @@ use snapshot::Caches;
 use synced::SYNCED;
 use trouble::Attempts;
 
-/// The folder of secrets.
 pub const SECRETS: &str = "secrets";
 /// The folder of reports that the Control Plane has not acknowledged.
 pub const OUTBOX: &str = "outbox";
@@ -230,7 +229,6 @@ impl Store {
         &self.dir
     }
 
-    /// The file of a place.
     pub fn path(&self, place: &Place) -> PathBuf {
         self.dir.join(place.relative())
     }

@@ -59,12 +59,10 @@ impl Place {
         Self { area, kind, name }
     }
 
-    /// The place of the document of an object.
     pub fn document(kind: Kind, name: &ObjectName) -> Self {
         Self::new(Area::Documents, kind, name)
     }
 
-    /// The place of the one document of this kind.
     pub fn single(area: Area, kind: Kind) -> Self {
         Self {
             area,

@@ -23,7 +23,6 @@ pub(super) struct Text {
     pub(super) owner: u32,
 }
 
-/// The hash of a text.
 pub(super) fn hash(text: &str) -> TextHash {
     Sha256::digest(text.as_bytes()).into()
 }

@@ -37,7 +37,6 @@ pub struct SyncView {
 pub struct Requests(Mutex<SyncView>);
 
 impl Requests {
-    /// Records a request.
     pub fn request(&self) {
         let mut state = self.0.lock();
         state.requested += 1;

@@ -12,7 +12,6 @@ use crate::redact::redact;
 /// The field with the text of an event.
 pub(super) const MESSAGE: &str = "message";
 
-/// Writes one field.
 pub(super) fn write(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     let name = field.name();
     if name == MESSAGE {

@@ -26,7 +26,6 @@ pub use sink::{loses_lines, lost_lines};
 /// The log of this process.
 struct Running {
     sink: Sink,
-    /// Replaces the filter.
     handle: reload::Handle<EnvFilter, Registry>,
 }
 

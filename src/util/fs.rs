@@ -75,7 +75,6 @@ pub(crate) fn open_dir(path: impl AsRef<Path>) -> io::Result<File> {
     open(path, File::options().read(true))
 }
 
-/// Creates a directory with this mode.
 #[track_caller]
 pub(crate) fn create_dir(path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
     assert_may_block("create_dir");
@@ -90,7 +89,6 @@ pub(crate) fn create_dirs(path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
     builder.recursive(true).mode(mode).create(path)
 }
 
-/// Sets the group of a path.
 #[track_caller]
 pub(crate) fn set_group(path: impl AsRef<Path>, group: Option<u32>) -> io::Result<()> {
     assert_may_block("set_group");

@@ -26,7 +26,6 @@ impl Written {
         }
     }
 
-    /// Stores a written tree.
     pub(super) fn set(&mut self, tree: &Tree) {
         let files = tree.files().into_iter().filter(|(path, _)| path != MAIN);
         self.0 = files.map(|(path, text)| (path, text.to_owned())).collect();

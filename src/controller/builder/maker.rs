@@ -53,7 +53,6 @@ struct Made {
     counted: BTreeSet<ObjectKey>,
 }
 
-/// Returns the objects with documents.
 fn documented(snapshot: &Snapshot) -> BTreeSet<ObjectKey> {
     let documents = snapshot.documents().map(|(place, _)| place);
     documents

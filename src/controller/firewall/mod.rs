@@ -30,7 +30,6 @@ pub struct FirewallKeeper {
 struct Pass {
     /// Time at which the pass began to observe.
     begun: Instant,
-    /// Time at which the pass failed.
     failed: Option<Instant>,
 }
 

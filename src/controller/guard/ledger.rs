@@ -47,7 +47,6 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Removal {
-    /// Time of the removal.
     pub at: Timestamp,
     /// Whether the removal is complete: the object is gone, or was wanted again. A later removal is judged again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -29,9 +29,7 @@ pub use removals::{Fate, Member, Unrecorded, unrecorded};
 /// Inputs of the guard's decision, besides the objects themselves.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
-    /// `guard.maxRemovals`.
     pub max_removals: MaxRemovals,
-    /// `guard.window`.
     pub window: Duration,
     /// The lines of the file `approved`.
     pub approved: &'a BTreeSet<String>,

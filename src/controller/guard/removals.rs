@@ -24,7 +24,6 @@ pub enum Fate {
 pub struct Member {
     /// The documents' verdict on it.
     pub fate: Fate,
-    /// Whether it is applied.
     pub applied: bool,
     /// Whether the applied object is operator-owned, without a `uid`.
     pub operators: bool,

@@ -124,7 +124,6 @@ pub(crate) struct BirdSteps {
 }
 
 impl BirdSteps {
-    /// Runs the steps.
     pub(crate) async fn run(self) -> Committed {
         let (steps, trouble) = self.take().await;
         Committed {

@@ -169,12 +169,10 @@ fn is_other<'a>(
     steps.peek().is_some() && *parts < most && !last.as_ref().is_some_and(|last| last.is_of(steps))
 }
 
-/// Returns the steps of a plan for the kernel.
 fn kernel_steps(plan: &Plan) -> impl Iterator<Item = &Step> {
     plan.steps.iter().filter(|step| !is_bird(&step.action))
 }
 
-/// Returns the steps of a plan for BIRD.
 pub(super) fn bird_steps(plan: &Plan) -> impl Iterator<Item = &Step> {
     plan.steps.iter().filter(|step| is_bird(&step.action))
 }

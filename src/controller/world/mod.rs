@@ -243,7 +243,6 @@ pub struct Maintenance {
 }
 
 impl World {
-    /// Builds the world from these inputs.
     pub fn build(inputs: &Inputs<'_>) -> Self {
         let mut ledger = inputs.guard.ledger.clone();
         let (documents, mut reach) = router::documents(inputs, &mut ledger);
@@ -311,7 +310,6 @@ impl World {
         self.objects.values().find(has).map(Object::key)
     }
 
-    /// Returns the object of this kind and name.
     pub fn object(&self, kind: Kind, name: &ObjectName) -> Option<&Object> {
         self.objects.get(&kind.key(name))
     }

@@ -208,7 +208,6 @@ impl Object {
         self.kind.path(&self.name)
     }
 
-    /// Returns its key in the controller.
     pub fn key(&self) -> ObjectKey {
         self.kind.key(&self.name)
     }

@@ -56,7 +56,6 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Returns the renderer and its input.
     fn input<'s>(&'s self, router: &'s Router) -> Result<(&'s Renderer, BaseInput<'s>), TextError> {
         let material = self.inputs.material;
         let renderer: &Renderer = material.renderer.as_ref().map_err(Clone::clone)?;

@@ -13,7 +13,6 @@ use crate::document::{Kind, StatusBody};
 use crate::status::Health;
 use crate::util::version::{COMMIT, VERSION};
 
-/// The text of `/metrics`.
 pub(super) fn text(api: &LocalApi) -> String {
     let registry = Registry::new();
     // Names and labels are constants here, so registration does not fail; a failed metric would be

@@ -17,7 +17,6 @@ use crate::wire::Call;
 /// The last status of every object.
 pub(super) type Statuses = BTreeMap<ObjectKey, StatusBody>;
 
-/// The health and its reasons.
 pub(super) fn health(api: &LocalApi, world: &World, statuses: &Statuses) -> (Health, Vec<String>) {
     let context = &api.context;
     let bird = context.observer.last_bird();

@@ -19,7 +19,6 @@ const DEEPEST: usize = 8;
 /// BIRD's main file, with the files that it includes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MainFile {
-    /// The path of `bird.conf`.
     pub path: PathBuf,
     /// Whether the configuration lets the agent write it (`bird.manageMainConfig`).
     pub managed: bool,

@@ -48,7 +48,6 @@ pub fn marked(text: &str, identity: Option<&Identity>) -> String {
     )
 }
 
-/// Reads the mark of a file.
 pub fn read(file: &str) -> Mark<'_> {
     let line = file.split_inclusive('\n').next().unwrap_or_default();
     if !line.starts_with(BEGIN) {

@@ -41,7 +41,6 @@ pub struct Statement<'a> {
 pub const CHANNELS: [&str; 2] = ["ipv4", "ipv6"];
 
 impl<'a> Outline<'a> {
-    /// Parses a text.
     pub fn of(text: &'a str) -> Self {
         let mut found = Self::default();
         let mut tokens = Tokens(text);

@@ -26,9 +26,7 @@ pub struct Protocol {
     pub description: Option<String>,
     /// The administrative message, such as that of a shutdown.
     pub message: Option<String>,
-    /// The fields of BGP.
     pub bgp: Option<Bgp>,
-    /// The fields of RPKI.
     pub rpki: Option<Rpki>,
     /// The channels, in BIRD's order. Empty in a reply to `show protocols`.
     pub channels: Vec<Channel>,
@@ -132,7 +130,6 @@ pub struct Rpki {
 pub struct Channel {
     /// `ipv4`, `ipv6`, `roa4`, …
     pub name: String,
-    /// Whether it is up.
     pub up: bool,
     pub table: Option<String>,
     /// Its routes; `None` for a channel that is down.

@@ -9,7 +9,6 @@ use super::main_file::{BirdProblem, MainFile};
 use super::mark::{EARLIER_BUILD, whose};
 use crate::model::Identity;
 
-/// BIRD's main file.
 pub(crate) const MAIN: &str = "bird.conf";
 /// The directory that only the agent uses.
 pub(crate) const TREE: &str = "moenet";
@@ -55,7 +54,6 @@ pub struct LiveTree {
     pub unusable: BTreeSet<String>,
     /// The quarantined files, relative to BIRD's directory.
     pub quarantined: BTreeSet<String>,
-    /// BIRD's main file.
     pub main: MainFile,
 }
 
@@ -200,7 +198,6 @@ pub(crate) fn generation_text(generation: &str) -> String {
     format!("define {GENERATION_SYMBOL} = \"{generation}\";\n")
 }
 
-/// Returns the path of a fragment.
 pub(crate) fn fragment_path(name: &str) -> String {
     format!("{SESSIONS}/{name}.conf")
 }

@@ -97,7 +97,6 @@ impl KeyFile {
         }
     }
 
-    /// The key in use.
     pub(crate) fn current(&self) -> RouterKey {
         self.state.lock().key.clone()
     }
@@ -253,7 +252,6 @@ impl History {
     }
 }
 
-/// The key in the record.
 fn recorded(store: &Store) -> Option<PublicKey> {
     let of = |file| store.kept(file).ok()??.trim().parse().ok();
     of(FILE).or_else(|| of(OLDER))

@@ -47,7 +47,6 @@ pub struct ProbeSettings {
     pub interval: Duration,
     /// Number of echoes per probe.
     pub count: u16,
-    /// Timeout of each echo.
     pub timeout: Duration,
     /// Number of targets probed at the same time.
     pub concurrency: usize,

@@ -161,7 +161,6 @@ async fn wait_that_the_control_plane_asked_for_is_kept() {
     assert_eq!(*posts.borrow(), 1);
 }
 
-/// The state of a topic.
 fn state(calls: &Calls, topic: &Topic) -> State {
     let facts = calls.facts();
     let fact = facts.iter().find(|(of, _)| of == topic);

@@ -176,7 +176,6 @@ pub fn top_keys(call: Call) -> &'static [&'static str] {
     }
 }
 
-/// Returns the error for an unknown key.
 pub fn unknown_key(path: String, key: &str, known: &[&str]) -> FieldError {
     let known: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
     let text = format!(

@@ -31,7 +31,6 @@ impl WireStatus {
         Self::QueuedForDelete,
     ];
 
-    /// Returns the number on the wire.
     pub fn number(self) -> u8 {
         self as u8
     }

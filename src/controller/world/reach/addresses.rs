@@ -70,7 +70,6 @@ impl Reach {
         self.names.insert(endpoint.clone(), addresses);
     }
 
-    /// Returns the addresses of endpoints with names.
     pub(in crate::controller::world) fn names(&self) -> &BTreeMap<Endpoint, BTreeSet<IpAddr>> {
         &self.names
     }

@@ -262,7 +262,7 @@ pub(crate) const OTHER_GIT_WAIT: Duration = Duration::from_secs(1);
 /// Maximum interval between two refreshes of an index that may be behind.
 pub(crate) const INDEX_REFRESH_MAX: Duration = Duration::from_secs(30);
 /// The git that makes the commits ends when no commit came for this time.
-pub(crate) const HISTORY_IDLE: Duration = Duration::from_secs(15);
+pub(crate) const HISTORY_IDLE: Duration = Duration::from_secs(60);
 /// Backoff after a failed commit of the history: first and longest wait.
 pub(crate) const HISTORY_RETRY: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(300));

@@ -1,4 +1,4 @@
-//! Commits: the content at the moment when a cause was recorded, as a stream for `git fast-import`.
+//! Commits: the content of a cause at the moment when it was recorded.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;

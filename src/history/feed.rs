@@ -46,11 +46,14 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Waits for the commits, at most `limit`. Returns whether all were made.
+    /// Waits for the commits and the end of their git, at most `limit`. Returns whether all were made.
     pub async fn end(self, limit: Duration) -> bool {
-        let done = tokio::time::timeout(limit, self.handle.flush())
-            .await
-            .is_ok();
+        let work = async {
+            self.handle.flush().await;
+            self.handle.close();
+            self.handle.ended().await;
+        };
+        let done = tokio::time::timeout(limit, work).await.is_ok();
         self.handle.close();
         done
     }

@@ -43,6 +43,7 @@ struct State {
     /// Whether a commit of a cause from the queue is in progress.
     busy: bool,
     closed: bool,
+    has_ended: bool,
 }
 
 impl History {
@@ -93,15 +94,21 @@ impl HistoryHandle {
 
     /// Waits until all recorded causes are committed. This never ends while git fails, so callers set a limit.
     pub async fn flush(&self) {
+        self.until(|state| state.waiting.is_empty() && !state.busy)
+            .await;
+    }
+
+    /// Waits until the task has ended, and its git with it.
+    pub(super) async fn ended(&self) {
+        self.until(|state| state.has_ended).await;
+    }
+
+    async fn until(&self, is_done: impl Fn(&State) -> bool) {
         loop {
             let idle = self.queue.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();
-            let done = {
-                let state = self.queue.causes.lock();
-                state.waiting.is_empty() && !state.busy
-            };
-            if done {
+            if is_done(&self.queue.causes.lock()) {
                 return;
             }
             idle.await;
@@ -151,6 +158,7 @@ async fn work(history: Arc<History>, queue: Arc<Queue>, report: watch::Sender<Op
         }
     }
     history.rest().await;
+    queue.causes.lock().has_ended = true;
     queue.done();
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""bench.py AGENT --n 10,100 [--rounds 5] [--no-limits] [--brief] [--trace]: measures, as root, in namespaces or a guest.
+"""bench.py AGENT --n 10,100 [options]: measures, as root, in namespaces or a guest.
 
 Run it by `run`. Results: a JSON object a line in $BENCH_OUT/results.jsonl; `table.py` makes tables of them.
 """
@@ -180,6 +180,21 @@ def restart(n, bird, agent):
            same_links=before == lab.indexes(), reloaded=bird.configured() != configured)
 
 
+def changes_for(minutes, n, agent, plane):
+    """Another MTU of another session every two seconds: memory after that, against memory after a minute of it."""
+    begun, first, index = now(), None, 0
+    while now() - begun < 60 * minutes:
+        plane.edit(index % n, mtu=1280 + index % 100)
+        lab.get(lab.API + "/sync")
+        index += 1
+        time.sleep(2)
+        if first is None and now() - begun > 60:
+            first = lab.memory(agent.pid(), "VmRSS")
+    last = lab.memory(agent.pid(), "VmRSS")
+    record("changes", n, minutes=minutes, changes=index, first_kb=first, last_kb=last,
+           growth=last / first - 1 if first else None)
+
+
 def ours(n, bird, options):
     bird.clean()
     plane, agent = ControlPlane(n), Agent(options.agent)
@@ -189,6 +204,8 @@ def ours(n, bird, options):
         syncs(n, agent, plane)
         drift(n, agent)
         one_change(n, bird, agent, plane)
+        if options.minutes:
+            changes_for(options.minutes, n, agent, plane)
         restart(n, bird, agent)
     agent.end()
     plane.end()
@@ -226,6 +243,7 @@ def main():
     arguments.add_argument("--rounds", type=int, default=5, help="rounds of the limits")
     arguments.add_argument("--no-limits", action="store_true", help="a kernel without WireGuard: the agent alone")
     arguments.add_argument("--brief", action="store_true", help="the cold start alone")
+    arguments.add_argument("--minutes", type=float, default=0, help="of changes, for the growth of memory")
     arguments.add_argument("--trace", action="store_true", help="one more cold start under strace")
     arguments.add_argument("--timeout", type=float, default=1500, help="seconds for each wait")
     options = arguments.parse_args()
@@ -236,7 +254,7 @@ def main():
         far_ends(max(numbers))
     for n in numbers:
         ours(n, bird, options)
-        if options.trace:
+        if options.trace and shutil.which("strace"):
             traced(n, bird, options)
         if not options.no_limits:
             limits(n, bird, options.rounds)

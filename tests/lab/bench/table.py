@@ -86,6 +86,16 @@ def later():
           "the minute after)", ("N", "what", "s", "CPU ms", "wrote"), rows)
 
 
+def memory():
+    rows = [(result["n"], result["minutes"], result["changes"], result["first_kb"], result["last_kb"],
+             f"{100 * result['growth']:.0f} %")
+            for result in RESULTS if result["what"] == "changes" and result["growth"] is not None]
+    if rows:
+        table("Memory over a time of changes", ("N", "minutes", "changes", "kB after a minute", "kB at the end", "growth"),
+              rows)
+
+
 cold()
 counts()
 later()
+memory()

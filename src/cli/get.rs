@@ -1,5 +1,7 @@
 //! `get`: documents joined with their status.
 
+mod listing;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -9,15 +11,18 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::diff::{shown, value_at};
+use super::output::Format;
 use super::{Arguments, Outcome, documents, objects, offline, output, overrides};
 use crate::controller::world::maintenance_in_effect;
 use crate::document::{
-    self, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, Phase, StatusBody,
+    self, BgpStatus, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, Phase,
+    StatusBody,
 };
 use crate::effective::leaves;
 use crate::model::ObjectName;
 use crate::status;
 use crate::store::{Snapshot, Store};
+use listing::Listing;
 
 /// Documents joined with their status.
 #[derive(Debug, Args)]
@@ -25,13 +30,15 @@ pub struct Get {
     /// A kind (sessions, mesh, ibgp, overrides, node, policy, maintenance), names, or both
     #[arg(value_name = "KIND|NAME")]
     words: Vec<String>,
+    #[command(flatten)]
+    listing: Listing,
 }
 
 /// One document, for a program.
 #[derive(Serialize)]
-struct Row {
-    kind: Kind,
-    name: ObjectName,
+pub(super) struct Row {
+    pub(super) kind: Kind,
+    pub(super) name: ObjectName,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Metadata>,
     /// The specification of the documents, with the override applied.
@@ -48,7 +55,7 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<StatusBody>,
+    pub(super) status: Option<StatusBody>,
 }
 
 /// A field that an override sets.
@@ -66,11 +73,12 @@ impl Get {
         if let (Some(Kind::Override), names) = self.meaning() {
             return overrides::run(arguments, &snapshot, names);
         }
-        let rows = self.rows(&store, &snapshot)?;
-        if !output::value(arguments.output, &rows)? {
-            print(&rows);
+        let format = arguments.output;
+        let read = || self.rows(&store, &store.load()?);
+        self.listing.print(format, read, |rows| {
+            print(rows, format);
             drained(&snapshot);
-        }
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -214,6 +222,42 @@ impl Row {
         self.metadata.is_none() && self.error.is_none() && self.status.is_none()
     }
 
+    /// Returns the phase; an error found here counts even before the daemon has seen it.
+    pub(super) fn phase(&self) -> Option<Phase> {
+        match (&self.error, &self.status) {
+            (Some(_), _) => Some(Phase::Error),
+            (None, Some(status)) => Some(status.phase),
+            (None, None) if self.is_waiting_override() => None,
+            (None, None) => Some(Phase::Pending),
+        }
+    }
+
+    pub(super) fn bgp(&self) -> Option<&BgpStatus> {
+        self.status.as_ref()?.bgp.as_ref()
+    }
+
+    pub(super) fn asn(&self) -> Option<u64> {
+        self.spec.as_ref()?.get("asn")?.as_u64()
+    }
+
+    /// Returns the cells without ages, which change all the time.
+    pub(super) fn facts(&self) -> Vec<String> {
+        let mut facts = cells(self, Format::Table);
+        facts.pop();
+        facts.extend(
+            self.bgp()
+                .and_then(|bgp| bgp.since)
+                .map(|since| since.to_string()),
+        );
+        facts
+    }
+
+    /// Returns the row of a table without its header.
+    pub(super) fn line(&self, format: Format) -> String {
+        let table = output::table(header(format), [cells(self, format)]);
+        table.lines().skip(1).collect::<Vec<_>>().join("\n")
+    }
+
     /// Sets the specification. An override that makes a document invalid is rejected, and reported here too.
     fn with_spec(&mut self, document: Value, exception: Option<&OverrideSpec>) {
         let Some(exception) = exception else {
@@ -256,11 +300,39 @@ const HEADER: [&str; 9] = [
     "SINCE",
 ];
 
-fn print(rows: &[Row]) {
+/// More columns of `-o wide`.
+const WIDE: [&str; 14] = [
+    "NAME",
+    "KIND",
+    "PHASE",
+    "ASN",
+    "ENDPOINT",
+    "INTERFACE",
+    "BGP",
+    "OVERRIDDEN",
+    "SINCE",
+    "HANDSHAKE",
+    "RTT",
+    "LOSS",
+    "IMPORTED",
+    "EXPORTED",
+];
+
+fn header(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Wide => &WIDE,
+        _ => &HEADER,
+    }
+}
+
+fn print(rows: &[Row], format: Format) {
     if rows.is_empty() {
         return output::line("No documents.");
     }
-    output::line(output::table(&HEADER, rows.iter().map(cells)));
+    output::line(output::table(
+        header(format),
+        rows.iter().map(|row| cells(row, format)),
+    ));
     for row in rows {
         if row.is_waiting_override() {
             output::line(objects::waits(row.kind, &row.name));
@@ -284,28 +356,38 @@ fn print(rows: &[Row]) {
     }
 }
 
-fn cells(row: &Row) -> Vec<String> {
-    let status = row.status.as_ref();
-    let bgp = status.and_then(|status| status.bgp.as_ref());
-    // The phase of the status; an error found here counts even before the daemon has seen it.
-    let phase = match (&row.error, status) {
-        (Some(_), _) => Phase::Error.to_string(),
-        (None, Some(status)) => status.phase.to_string(),
-        (None, None) if row.is_waiting_override() => "Waiting".to_owned(),
-        (None, None) => Phase::Pending.to_string(),
-    };
-    vec![
+fn cells(row: &Row, format: Format) -> Vec<String> {
+    let bgp = row.bgp();
+    let phase = row.phase();
+    let mut cells = vec![
         row.name.to_string(),
         row.kind.to_string(),
-        phase,
+        phase.map_or_else(|| "Waiting".to_owned(), |phase| phase.to_string()),
         field(row, &["/asn"]),
         field(row, &["/tunnel/endpoint", "/endpoint", "/address"]),
         field(row, &["/tunnel/interface", "/interface"]),
-        bgp.map_or_else(|| "-".to_owned(), |bgp| bgp.state.clone()),
+        or_dash(bgp.map(|bgp| bgp.state.clone())),
         overridden(row),
-        bgp.and_then(|bgp| bgp.since)
-            .map_or_else(|| "-".to_owned(), ago),
-    ]
+        or_dash(bgp.and_then(|bgp| bgp.since).map(ago)),
+    ];
+    if format == Format::Wide {
+        let status = row.status.as_ref();
+        let tunnel = status.and_then(|status| status.tunnel.as_ref());
+        let rtt = status.and_then(|status| status.rtt_ms);
+        let loss = status.and_then(|status| status.loss);
+        cells.extend([
+            or_dash(tunnel.and_then(|tunnel| tunnel.last_handshake).map(ago)),
+            or_dash(rtt.map(|rtt| format!("{rtt:.1}ms"))),
+            or_dash(loss.map(|loss| format!("{:.0}%", loss * 100.0))),
+            or_dash(bgp.map(|bgp| bgp.routes_imported.to_string())),
+            or_dash(bgp.map(|bgp| bgp.routes_exported.to_string())),
+        ]);
+    }
+    cells
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
 }
 
 /// Returns the first of these fields that exists.

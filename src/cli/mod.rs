@@ -110,6 +110,8 @@ Examples:
   moenet-agent get
   moenet-agent get sessions
   moenet-agent get wg_4242421080 node
+  moenet-agent get sessions -o wide --sort-by rtt
+  moenet-agent get sessions --phase Error --phase Degraded --watch
   moenet-agent get sessions -o json | jq -r '.[] | select(.status.phase != \"Established\").name'")]
     Get(get::Get),
     /// Show one object in full, and why it is down

@@ -17,10 +17,21 @@ pub enum Format {
     /// A table for people, coloured on a terminal.
     #[default]
     Table,
+    /// The table with more columns (`get`).
+    Wide,
+    /// Names only (`get`).
+    Name,
     /// JSON for programs.
     Json,
     /// YAML for programs.
     Yaml,
+}
+
+impl Format {
+    /// Returns whether people read it, and no program.
+    pub(crate) fn is_for_people(self) -> bool {
+        !matches!(self, Self::Json | Self::Yaml)
+    }
 }
 
 /// The first error of writing to standard output.
@@ -54,6 +65,11 @@ pub(crate) fn finish() -> anyhow::Result<()> {
     }
 }
 
+/// Returns whether nothing reads the output any more.
+pub(crate) fn is_closed() -> bool {
+    UNWRITTEN.get().is_some()
+}
+
 /// Returns an error of standard output as a failure, except for a closed pipe.
 pub(crate) fn check(error: &io::Error) -> anyhow::Result<()> {
     match error.kind() {
@@ -79,7 +95,7 @@ pub(crate) fn note(text: &str) {
 
 /// Prints a value in a format for programs. `false`: the format is for people, so the caller prints it.
 pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bool> {
-    if format == Format::Table {
+    if format.is_for_people() {
         return Ok(false);
     }
     let mut value = serde_json::to_value(value)?;
@@ -91,7 +107,7 @@ pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bo
 /// Prints a value for a program unchanged, because it cannot hold a secret.
 pub(crate) fn unredacted_value(format: Format, value: &impl Serialize) -> anyhow::Result<()> {
     match format {
-        Format::Table => {}
+        Format::Table | Format::Wide | Format::Name => {}
         Format::Json => unredacted(serde_json::to_string_pretty(value)?),
         Format::Yaml => unredacted(crate::document::to_yaml(value)?.trim_end()),
     }

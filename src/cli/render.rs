@@ -41,7 +41,7 @@ impl Render {
             without_password(&object, text)
         };
         let value = json!({"object": object.path(), "text": text});
-        if arguments.output != output::Format::Table {
+        if !arguments.output.is_for_people() {
             output::unredacted_value(arguments.output, &value)?;
         } else {
             // The text has no password now, or the operator asked for it.

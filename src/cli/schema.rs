@@ -61,10 +61,9 @@ impl Schema {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let found = schemas().into_iter().find(|(name, _)| *name == self.kind);
         // A schema has no table.
-        let format = if arguments.output == Format::Table {
-            Format::Json
-        } else {
-            arguments.output
+        let format = match arguments.output {
+            Format::Yaml => Format::Yaml,
+            _ => Format::Json,
         };
         output::unredacted_value(format, &found.map(|(_, schema)| schema))?;
         Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ mod changes;
 mod daemon;
 mod faults;
 mod golden;
+mod listing;
 mod secrets;
 mod signals;
 mod validate;

@@ -1,0 +1,140 @@
+//! How `get` lists its rows: chosen by phase, sorted, and followed.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::super::output::{self, Format};
+use super::Row;
+use crate::document::{Kind, Phase};
+use crate::intervals::VERB_POLL;
+use crate::model::ObjectName;
+use crate::util::task::pause;
+
+/// How rows are listed.
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    /// List only objects in this phase; may be repeated
+    #[arg(long, value_name = "PHASE", value_parser = phase)]
+    phase: Vec<Phase>,
+    /// Sort by this column
+    #[arg(long, value_enum, default_value_t = Column::Kind)]
+    sort_by: Column,
+    /// Go on and print each row that changes, until interrupted
+    #[arg(long, short)]
+    watch: bool,
+}
+
+/// A column to sort by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Column {
+    /// Kind, then name
+    Kind,
+    /// Name
+    Name,
+    /// Phase
+    Phase,
+    /// AS number
+    Asn,
+    /// Time since the BGP session is in its state, the longest first
+    Since,
+    /// Imported routes, the most first
+    Routes,
+    /// Round-trip time, the shortest first
+    Rtt,
+}
+
+/// Parses a phase.
+fn phase(text: &str) -> Result<Phase, serde_json::Error> {
+    // Its error lists every phase.
+    serde_json::from_value(Value::String(text.to_owned()))
+}
+
+impl Listing {
+    /// Returns the rows that are asked for, sorted.
+    fn arranged(&self, mut rows: Vec<Row>) -> Vec<Row> {
+        rows.retain(|row| {
+            self.phase.is_empty() || row.phase().is_some_and(|it| self.phase.contains(&it))
+        });
+        match self.sort_by {
+            Column::Kind => {}
+            Column::Name => rows.sort_by_cached_key(|row| row.name.to_string()),
+            Column::Phase => {
+                rows.sort_by_cached_key(|row| row.phase().map(|phase| phase.to_string()))
+            }
+            Column::Asn => rows.sort_by_key(|row| last_if_none(row.asn())),
+            Column::Since => {
+                rows.sort_by_key(|row| last_if_none(row.bgp().and_then(|bgp| bgp.since)))
+            }
+            Column::Routes => rows
+                .sort_by_key(|row| last_if_none(row.bgp().map(|bgp| Reverse(bgp.routes_imported)))),
+            Column::Rtt => rows.sort_by(|one, other| {
+                let rtt = |row: &Row| row.status.as_ref().and_then(|status| status.rtt_ms);
+                rtt(one)
+                    .unwrap_or(f64::MAX)
+                    .total_cmp(&rtt(other).unwrap_or(f64::MAX))
+            }),
+        }
+        rows
+    }
+
+    /// Prints the rows, and with `--watch` each change of one.
+    pub(super) fn print(
+        &self,
+        format: Format,
+        read: impl Fn() -> anyhow::Result<Vec<Row>>,
+        table: impl Fn(&[Row]),
+    ) -> anyhow::Result<()> {
+        let mut rows = self.arranged(read()?);
+        match format {
+            Format::Name => names(&rows),
+            _ if output::value(format, &rows)? => {}
+            _ => table(&rows),
+        }
+        while self.watch && !output::is_closed() {
+            pause(VERB_POLL);
+            let new = self.arranged(read()?);
+            changes(format, &rows, &new)?;
+            rows = new;
+        }
+        Ok(())
+    }
+}
+
+/// Sorts a missing value last.
+fn last_if_none<T: Ord>(value: Option<T>) -> (bool, Option<T>) {
+    (value.is_none(), value)
+}
+
+fn names(rows: &[Row]) {
+    for row in rows {
+        output::line(row.kind.path(&row.name));
+    }
+}
+
+/// Prints the rows that are new or differ, and names those that are gone.
+fn changes(format: Format, before: &[Row], now: &[Row]) -> anyhow::Result<()> {
+    let facts = |rows: &[Row]| -> BTreeMap<(Kind, ObjectName), Vec<String>> {
+        let each = rows.iter();
+        each.map(|row| ((row.kind, row.name.clone()), row.facts()))
+            .collect()
+    };
+    let (old, new) = (facts(before), facts(now));
+    for row in now {
+        let key = (row.kind, row.name.clone());
+        if old.get(&key) == new.get(&key) {
+            continue;
+        }
+        match format {
+            Format::Name => output::line(row.kind.path(&row.name)),
+            _ if output::value(format, row)? => {}
+            _ => output::line(row.line(format)),
+        }
+    }
+    for (kind, name) in old.keys().filter(|key| !new.contains_key(key)) {
+        output::line(format_args!("{} deleted", kind.path(name)));
+    }
+    Ok(())
+}

@@ -283,7 +283,7 @@ fn stage(
     Ok(staged)
 }
 
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::ReadDir;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::ports::CommitError;
 use crate::util::file::{self, Stamp};
@@ -15,18 +16,33 @@ pub(super) const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The files and folders of one reading, each with its stamp from before it was read: a later reading is needed only
 /// once one of them has changed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Seen {
     stamps: RefCell<BTreeMap<PathBuf, Option<Stamp>>>,
+    /// The texts of the reading before: a file with the same stamp is not read again.
+    before: Texts,
+    texts: RefCell<Texts>,
     /// Whether something could not be read: the next reading tries again.
     is_incomplete: Cell<bool>,
 }
 
+/// Files that any later change gives another stamp, each with its stamp and text.
+pub(super) type Texts = BTreeMap<PathBuf, (Stamp, Arc<str>)>;
+
 impl Seen {
+    /// Returns a reading that follows the one with these texts.
+    pub(super) fn after(before: Texts) -> Self {
+        Self {
+            before,
+            ..Self::default()
+        }
+    }
+
     /// Records a file or folder that is about to be read.
-    pub(super) fn note(&self, path: &Path) {
+    pub(super) fn note(&self, path: &Path) -> Option<Stamp> {
         let stamp = Stamp::at(path);
         self.stamps.borrow_mut().insert(path.to_owned(), stamp);
+        stamp
     }
 
     /// Records the error of a reading, unless it is that nothing is there.
@@ -40,8 +56,18 @@ impl Seen {
 
     /// As [`read_file`], recorded.
     pub(super) fn read_file(&self, path: &Path) -> Result<Option<String>, CommitError> {
-        self.note(path);
+        let stamp = self.note(path).filter(Stamp::is_settled);
+        let known = self.before.get(path).filter(|(of, _)| Some(*of) == stamp);
+        if let Some(known) = known {
+            let mut texts = self.texts.borrow_mut();
+            texts.insert(path.to_owned(), known.clone());
+            return Ok(Some(known.1.to_string()));
+        }
         let read = read_file(path);
+        if let (Some(stamp), Ok(Some(text))) = (stamp, &read) {
+            let mut texts = self.texts.borrow_mut();
+            texts.insert(path.to_owned(), (stamp, text.as_str().into()));
+        }
         self.is_incomplete
             .set(self.is_incomplete.get() || read.is_err());
         read
@@ -53,12 +79,13 @@ impl Seen {
         self.check(fs::read_dir(path))
     }
 
-    /// Returns the stamps, if everything was read and any later change must change one of them.
-    pub(super) fn settled(self) -> Option<BTreeMap<PathBuf, Option<Stamp>>> {
+    /// Returns the stamps, if everything was read and any later change must change one of them, and the texts for the
+    /// next reading.
+    pub(super) fn settled(self) -> (Option<BTreeMap<PathBuf, Option<Stamp>>>, Texts) {
         let stamps = self.stamps.into_inner();
         let mut found = stamps.values().flatten();
         let is_settled = !self.is_incomplete.get() && found.all(Stamp::is_settled);
-        is_settled.then_some(stamps)
+        (is_settled.then_some(stamps), self.texts.into_inner())
     }
 }
 

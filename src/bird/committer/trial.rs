@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::batch::Wishes;
-use super::files::Seen;
+use super::files::{Seen, Texts};
 use super::promise::{self, Lack};
 use super::stage::{Stage, StageError};
 use super::{CommitterConfig, disk};
@@ -36,7 +36,21 @@ pub(super) struct Trials {
     checker: Checker,
     program: String,
     stage: Arc<Mutex<Stage>>,
-    last: Arc<parking_lot::Mutex<Option<Reading>>>,
+    last: Arc<parking_lot::Mutex<Last>>,
+}
+
+/// What is known from the last reading.
+#[derive(Default)]
+struct Last {
+    reading: Option<Reading>,
+    texts: Texts,
+}
+
+impl std::fmt::Debug for Last {
+    /// Without the texts, which may hold passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Last")
+    }
 }
 
 /// The last reading of the live files, valid while none of them changes.
@@ -78,16 +92,19 @@ impl Trials {
         let (ownership, last) = (self.ownership.get(), Arc::clone(&self.last));
         blocking(move || {
             let mut last = last.lock();
-            if let Some(reading) = last.as_ref().filter(|it| it.is_valid(&ownership)) {
+            let reading = last.reading.as_ref();
+            if let Some(reading) = reading.filter(|it| it.is_valid(&ownership)) {
                 return Ok(reading.live.clone());
             }
-            let seen = Seen::default();
+            let seen = Seen::after(std::mem::take(&mut last.texts));
             let live = disk::read(&directory, manages_main, &ownership, &seen)?;
-            *last = seen.settled().map(|stamps| Reading {
+            let (stamps, texts) = seen.settled();
+            let reading = stamps.map(|stamps| Reading {
                 ownership,
                 stamps,
                 live: live.clone(),
             });
+            *last = Last { reading, texts };
             Ok(live)
         })
         .await
@@ -106,6 +123,9 @@ impl Trials {
             live = now;
             outcome = self.check_with(&stage, &tree, &live).await;
         }
+        // Trials are rare.
+        let used = stage.clone();
+        blocking(move || used.remove()).await?;
         outcome
     }
 

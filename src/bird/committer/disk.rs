@@ -283,7 +283,7 @@ fn stage(
     Ok(staged)
 }
 
-pub(super) fn parent(path: &Path) -> &Path {
+fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
 

@@ -1,13 +1,7 @@
 //! Stages a whole tree next to the live one, and checks it with BIRD's parser.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use super::files::{Seen, failed};
 use super::{disk, main_file, operator};
@@ -15,7 +9,6 @@ use crate::bird::check::Checker;
 use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, generation_text};
 use crate::observed::bird::{Diagnostic, LiveTree, MainFile, Tree, mark};
 use crate::ports::{CheckError, CommitError};
-use crate::util::file::{Stamp, remove_file};
 use crate::util::fs;
 use crate::util::task::blocking;
 
@@ -44,54 +37,13 @@ pub(super) struct Stage {
     name: &'static str,
     elsewhere: bool,
     group: Option<u32>,
-    kept: Arc<Mutex<Option<Kept>>>,
-}
-
-/// The files that the last check left in BIRD's directory: the next one writes only those that differ. Creating and
-/// removing a thousand files for each check was the largest part of the agent's processor time.
-#[derive(Debug)]
-struct Kept {
-    files: Files,
-    /// The directories, each with its stamp: a file that another program removed changes it.
-    folders: BTreeMap<PathBuf, Option<Stamp>>,
-}
-
-/// Path in the stage → content.
-type Files = BTreeMap<PathBuf, Content>;
-
-#[derive(PartialEq, Eq)]
-enum Content {
-    /// It is written after a mark, so that lines have the numbers of the live file.
-    Marked(String),
-    AsIs(String),
-}
-
-impl std::fmt::Debug for Content {
-    /// Without the text, which may hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Content")
-    }
-}
-
-impl Kept {
-    fn new(files: Files) -> Self {
-        let folders: BTreeSet<_> = files.keys().filter_map(|path| path.parent()).collect();
-        let stamped = |folder: &Path| (folder.to_owned(), Stamp::at(folder));
-        let folders = folders.into_iter().map(stamped).collect();
-        Self { files, folders }
-    }
-
-    fn is_valid(&self) -> bool {
-        let mut folders = self.folders.iter();
-        folders.all(|(folder, stamp)| stamp.is_some() && Stamp::at(folder) == *stamp)
-    }
 }
 
 /// The directory of one check.
 struct Place {
     path: PathBuf,
     /// Removes a directory outside BIRD's directory.
-    temporary: Option<tempfile::TempDir>,
+    _temporary: Option<tempfile::TempDir>,
 }
 
 impl Stage {
@@ -106,7 +58,6 @@ impl Stage {
             name,
             elsewhere,
             group,
-            kept: Arc::default(),
         }
     }
 
@@ -115,17 +66,18 @@ impl Stage {
         if !self.elsewhere && !live_is_in_use {
             return Ok(Place {
                 path: self.directory.join(self.name),
-                temporary: None,
+                _temporary: None,
             });
         }
         let temporary = fs::temporary_dir().map_err(failed("create", &std::env::temp_dir()))?;
         Ok(Place {
             path: temporary.path().join("stage"),
-            temporary: Some(temporary),
+            _temporary: Some(temporary),
         })
     }
 
-    /// Parses a tree in a separate process, with the live main file, and returns the warnings.
+    /// Parses a tree in a separate process, with the live main file, and returns the warnings. Removes the stage
+    /// afterwards.
     pub(super) async fn check(
         &self,
         tree: &Tree,
@@ -136,17 +88,13 @@ impl Stage {
         let is_in_use = live.in_use().is_some();
         let write = move || {
             let place = stage.place(is_in_use)?;
-            let files = stage.files(&place.path, &wanted, &main);
-            match place.temporary {
-                None => stage.keep(&place.path, files)?,
-                Some(_) => stage.write(&Files::new(), &files)?,
-            }
+            stage.write(&place.path, &wanted, &main)?;
             Ok::<_, CommitError>(place)
         };
         let place = blocking(write).await?;
         let at = place.path.clone();
         let result = checker.check(&at.join(MAIN)).await;
-        blocking(move || drop(place)).await;
+        blocking(move || clear(&place.path)).await?;
         match result {
             Ok(warnings) => Ok(warnings
                 .into_iter()
@@ -163,65 +111,20 @@ impl Stage {
         }
     }
 
-    /// Returns the files of a stage.
-    fn files(&self, stage: &Path, tree: &Tree, main: &MainFile) -> Files {
-        let mut files = Files::new();
-        let mut add = |path: &Path, content| drop(files.insert(stage.join(path), content));
+    fn write(&self, stage: &Path, tree: &Tree, main: &MainFile) -> Result<(), CommitError> {
+        clear(stage)?;
+        disk::create_directories(&stage.join(SESSIONS), self.group)?;
         for (path, text) in tree.files() {
-            add(path.as_ref(), Content::Marked(text.to_owned()));
+            self.write_file(&stage.join(path), &mark::marked(text, None))?;
         }
         for (path, text) in &tree.foreign {
             let text = operator::staged_foreign(text, path, &self.directory, stage);
-            add(path.as_ref(), Content::AsIs(text));
+            self.write_file(&stage.join(path), &text)?;
         }
-        let generation = generation_text(&tree.generation());
-        add(GENERATION.as_ref(), Content::Marked(generation));
+        let generation = mark::marked(&generation_text(&tree.generation()), None);
+        self.write_file(&stage.join(GENERATION), &generation)?;
         for (path, text) in self.main(stage, tree, main) {
-            add(&path, Content::AsIs(text));
-        }
-        files
-    }
-
-    /// Makes the directory in BIRD's directory hold exactly these files.
-    fn keep(&self, stage: &Path, files: Files) -> Result<(), CommitError> {
-        let mut kept = self.kept.lock();
-        // What an error leaves is not known.
-        let before = match kept.take().filter(Kept::is_valid) {
-            Some(kept) => kept.files,
-            None => {
-                clear(stage)?;
-                Files::new()
-            }
-        };
-        disk::create_directories(&stage.join(SESSIONS), self.group)?;
-        self.write(&before, &files)?;
-        for path in before.keys().filter(|path| !files.contains_key(*path)) {
-            remove_file(path).map_err(failed("remove", path))?;
-        }
-        *kept = Some(Kept::new(files));
-        Ok(())
-    }
-
-    /// Removes the directory from BIRD's directory: its files may hold passwords.
-    pub(super) fn remove(&self) -> Result<(), CommitError> {
-        match self.kept.lock().take() {
-            Some(_) => clear(&self.directory.join(self.name)),
-            None => Ok(()),
-        }
-    }
-
-    /// Writes the files that differ from those before.
-    fn write(&self, before: &Files, files: &Files) -> Result<(), CommitError> {
-        for (path, content) in files {
-            if before.get(path) == Some(content) {
-                continue;
-            }
-            disk::create_directories(disk::parent(path), self.group)?;
-            let written = match content {
-                Content::Marked(text) => write_private(path, &mark::marked(text, None)),
-                Content::AsIs(text) => write_private(path, text),
-            };
-            written.map_err(failed("write", path))?;
+            self.write_file(&stage.join(path), &text)?;
         }
         Ok(())
     }
@@ -244,6 +147,15 @@ impl Stage {
         staged
     }
 
+    fn write_file(&self, path: &Path, text: &str) -> Result<(), CommitError> {
+        if let Some(parent) = path.parent() {
+            disk::create_directories(parent, self.group)?;
+        }
+        let writer = disk::writer(self.group).light();
+        let written = writer.replace(path, text.as_bytes());
+        written.map_err(failed("write", path))
+    }
+
     /// Replaces names of staged files by those of the live ones; returns the path inside the tree first.
     fn translate(&self, stage: &Path, mut what: Diagnostic) -> (Option<String>, Diagnostic) {
         let stage = format!("{}/", stage.display());
@@ -259,83 +171,11 @@ impl Stage {
     }
 }
 
-/// Writes a file that only the agent and its parser read.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    fs::open(path, &options)?.write_all(text.as_bytes())
-}
-
 fn clear(stage: &Path) -> Result<(), CommitError> {
     match fs::remove_dir_all(stage) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed("remove", stage)(error))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    fn tree(fragments: &[(&str, &str)]) -> Tree {
-        let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
-        Tree {
-            base: [
-                (MAIN.into(), String::new()),
-                ("moenet/a.conf".into(), "a".into()),
-            ]
-            .into(),
-            fragments: fragments.iter().map(owned).collect(),
-            ..Tree::default()
-        }
-    }
-
-    #[test]
-    fn next_check_writes_only_files_that_differ() {
-        let directory = tempfile::tempdir().unwrap();
-        let stage = Stage::new(directory.path().to_owned(), ".stage", false, None);
-        let place = directory.path().join(".stage");
-        let keep = |tree: &Tree| {
-            let files = stage.files(&place, tree, &MainFile::default());
-            stage.keep(&place, files).unwrap();
-        };
-        let stamp = |path: &str| Stamp::at(&place.join(path));
-        let read = |path: &str| fs::read_to_string(place.join(path)).ok();
-        keep(&tree(&[("x", "1"), ("y", "2"), ("z", "3")]));
-        let before = [stamp("moenet/a.conf"), stamp("moenet/sessions/x.conf")];
-        keep(&tree(&[("x", "1"), ("y", "changed")]));
-        let after = [stamp("moenet/a.conf"), stamp("moenet/sessions/x.conf")];
-        assert_eq!(before, after);
-        assert!(before.iter().all(Option::is_some));
-        let changed = mark::marked("changed", None);
-        assert_eq!(read("moenet/sessions/y.conf"), Some(changed));
-        assert_eq!(read("moenet/sessions/z.conf"), None);
-
-        // Another program removed a file.
-        fs::remove_file(place.join("moenet/sessions/x.conf")).unwrap();
-        keep(&tree(&[("x", "1"), ("y", "changed")]));
-        assert_eq!(
-            read("moenet/sessions/x.conf"),
-            Some(mark::marked("1", None))
-        );
-        stage.remove().unwrap();
-        assert!(!place.exists());
-    }
-
-    #[test]
-    fn failed_write_keeps_nothing_for_the_next_check() {
-        let directory = tempfile::tempdir().unwrap();
-        let stage = Stage::new(directory.path().to_owned(), ".stage", false, None);
-        let place = directory.path().join(".stage");
-        let files = |tree: &Tree| stage.files(&place, tree, &MainFile::default());
-        stage.keep(&place, files(&tree(&[("x", "1")]))).unwrap();
-        fs::create_dir(place.join("moenet/sessions/y.conf")).unwrap();
-        // The directory in the way changed the stamp, so the stage begins from nothing, without it.
-        stage.keep(&place, files(&tree(&[("y", "2")]))).unwrap();
-        assert!(!place.join("moenet/sessions/x.conf").exists());
-        assert!(place.join("moenet/sessions/y.conf").is_file());
     }
 }

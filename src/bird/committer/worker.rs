@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use tracing::debug;
 
 use spared::Spared;
 
@@ -31,7 +30,6 @@ use crate::observed::bird::outline::protocols_in;
 use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
-use crate::telemetry::chain;
 use crate::util::task::blocking;
 
 /// The directory for checks in BIRD's directory.
@@ -99,10 +97,6 @@ impl Worker {
             let judge_only = waiters.is_empty();
             let outcome = self.settle(wishes, judge_only).await;
             waiters.answer(&outcome);
-        }
-        let stage = self.stage;
-        if let Err(error) = blocking(move || stage.remove()).await {
-            debug!(error = %chain(&error), "directory of the last check not removed");
         }
     }
 

@@ -45,7 +45,7 @@ impl Store {
     /// and no edit is detected.
     ///
     /// # Errors
-    /// The tree cannot be written, or the files cannot be flushed: no document was written. The results hold
+    /// The tree cannot be written, or the files cannot be flushed; the next sync writes them again. The results hold
     /// [`StoreError::OperatorOwned`]: the file is an operator's own; [`StoreError::EditedInPlace`]: it was edited
     /// manually (see [`Store::absorb`]); [`StoreError::Document`]: the existing file is invalid, so that its owner is
     /// unknown.
@@ -80,8 +80,10 @@ impl Store {
         for draft in &mut drafts {
             written.extend(draft.put_document(self));
         }
-        sync_folders(&written)?;
-        Ok(drafts.into_iter().map(|draft| draft.end(self)).collect())
+        let flushed = sync_folders(&written);
+        // First, since a document that differs from its copy is taken for an operator's edit.
+        let results = drafts.into_iter().map(|draft| draft.end(self)).collect();
+        flushed.map(|()| results)
     }
 
     /// Makes files durable before they get their final names.

@@ -9,6 +9,8 @@ use super::{AppliedDocument, Area, Place, Store, StoreError, Written, atomic, re
 enum State {
     /// It is complete on disk under a temporary name.
     Staged(Staged),
+    /// The file has this text already; whether its name survives a power failure is not known.
+    Same,
     /// Nothing.
     Done(Result<Written, StoreError>),
 }
@@ -36,7 +38,7 @@ impl Store {
         }
         let staged = drafts.iter().filter_map(|(_, _, state)| match state {
             State::Staged(staged) => Some(staged),
-            State::Done(_) => None,
+            State::Same | State::Done(_) => None,
         });
         self.flush(staged)?;
         let mut paths = Vec::new();
@@ -44,6 +46,10 @@ impl Store {
         for (place, text, state) in drafts {
             results.push(match state {
                 State::Done(result) => result,
+                State::Same => {
+                    paths.push(self.path(&place));
+                    Ok(Written::Unchanged)
+                }
                 State::Staged(staged) => {
                     paths.push(staged.path().to_owned());
                     self.put_applied(&place, &text, staged)
@@ -66,7 +72,7 @@ impl Store {
         let path = self.path(place);
         // From here on the agent's own file has its content again.
         if read::has(&path, text) {
-            return Ok(State::Done(Ok(Written::Unchanged)));
+            return Ok(State::Same);
         }
         let staged = atomic::stage(&path, text.as_bytes(), 0o644);
         self.attempts.write(&staged);

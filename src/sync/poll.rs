@@ -15,7 +15,7 @@ use super::{SyncError, Syncer};
 use crate::config::ControlPlane;
 use crate::control_plane::{CallError, Failure};
 use crate::controller::world::Refused;
-use crate::document::{Document, IbgpPeerSpec, Kind, RoutingPolicySpec, Spec};
+use crate::document::{BgpSessionSpec, Document, IbgpPeerSpec, RoutingPolicySpec, Spec};
 use crate::history::Author;
 use crate::model::{Asn, ObjectName, Uid};
 use crate::render::{check_policy, odd_policy};
@@ -393,29 +393,37 @@ fn note<S: Spec>(
 }
 
 /// Writes the secrets of all sessions before the documents that name them, and removes those that no document names
-/// afterwards.
+/// afterwards. A session whose secret cannot be written keeps its document, and affects no other.
 fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed, StoreError> {
     let mut changed = Vec::new();
     let mut unused = Vec::new();
     let mut documents = Vec::new();
     for change in changes {
-        for (file, secret) in change.secrets {
-            match secret {
-                Some(secret) => {
-                    if store.write_secret(&file, &secret)? == Written::Changed {
-                        changed.push(Place::document(Kind::BgpSession, &change.name));
-                    }
-                }
-                None => unused.push(file),
-            }
+        let written = write_secrets(store, &change);
+        let is_written = written.is_ok();
+        note::<BgpSessionSpec>(&mut changed, &change.name, written)?;
+        if is_written {
+            let secrets = change.secrets.into_iter();
+            unused.extend(secrets.filter(|(_, secret)| secret.is_none()));
+            documents.extend(change.document);
         }
-        documents.extend(change.document);
     }
     changed.extend(apply(store, documents)?);
-    for file in unused {
+    for (file, _) in unused {
         store.remove_secret(&file)?;
     }
     Ok(changed)
+}
+
+/// Returns whether a secret changed.
+fn write_secrets(store: &Store, change: &SessionChange) -> Result<bool, StoreError> {
+    let mut is_changed = false;
+    for (file, secret) in &change.secrets {
+        if let Some(secret) = secret {
+            is_changed |= store.write_secret(file, secret)? == Written::Changed;
+        }
+    }
+    Ok(is_changed)
 }
 
 /// Records the changes of a sync in the history and has the world rebuilt. Returns their number.

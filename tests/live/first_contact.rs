@@ -2,6 +2,7 @@
 
 use crate::lab::cli::agent;
 use crate::lab::control_plane::Answer;
+use crate::lab::hands::Age;
 use crate::lab::neighbour::Neighbour;
 use crate::lab::router::ASN;
 use crate::lab::wireguard::KeyPair;
@@ -90,7 +91,7 @@ fn main_file(world: &World) -> String {
 fn hand_made_bird_conf_survives_the_first_start() {
     let (mut world, old, text) = hand_made(&crate::lab::bird::version(), "hand-made-bird-conf");
     old.wait_established();
-    let before = old.session();
+    let before = Age::in_line(&old.session());
     // The plan says so before anything runs, from what the Control Plane wants, and writes nothing.
     let key = world.router.path("private.key");
     let kept = std::fs::read(&key).unwrap();
@@ -155,14 +156,16 @@ fn hand_made_bird_conf_survives_the_first_start() {
         .filter(|line| line.contains("bgp old_peer") && line.contains("node"));
     assert!(lines.count() >= 1, "{log}");
     assert_eq!(main_file(&world), text);
-    assert_eq!(old.session(), before, "the hand-made session was disturbed");
+    let age = Age::in_line(&old.session());
+    assert_eq!(age, before, "the hand-made session was disturbed");
 
     // A way out: the operator includes the agent's files.
     let included = format!("{text}include \"moenet/main.conf\";\n");
     std::fs::write(world.router.bird.folder.join("bird.conf"), &included).unwrap();
     world.neighbours[0].wait_established(60);
     assert_eq!(main_file(&world), included);
-    assert_eq!(old.session(), before, "the hand-made session was disturbed");
+    let age = Age::in_line(&old.session());
+    assert_eq!(age, before, "the hand-made session was disturbed");
     world.wait_condition("node", "BirdConfigured", "True", "Loaded");
     world.wait_reported(&uuid(1), 1, "");
 }

@@ -261,6 +261,12 @@ impl Age {
             .lines()
             .find(|line| line.contains(" BGP "))
             .expect("a BGP session");
+        Self::in_line(line)
+    }
+
+    /// As [`Age::of`], from a line of `show protocols`.
+    #[track_caller]
+    pub(crate) fn in_line(line: &str) -> Self {
         assert!(line.contains("Established"), "it is not up: {line}");
         let since = line.split_whitespace().nth(4).unwrap();
         let parts: Vec<f64> = since

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio::time::{self, timeout_at};
 
 use spared::Spared;
 
@@ -24,7 +25,7 @@ use super::written::Written;
 use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
-use crate::intervals::LOAD_REMEMBERED;
+use crate::intervals::{COMMIT_GATHER_MAX, LOAD_REMEMBERED};
 use crate::observed::Ownership;
 use crate::observed::bird::outline::protocols_in;
 use crate::observed::bird::tree::{MAIN, fragment_path};
@@ -89,9 +90,14 @@ impl Worker {
             if !self.take(request, &mut wishes, &mut waiters).await {
                 continue;
             }
-            let end = tokio::time::Instant::now() + self.config.gather;
-            while let Ok(Some(request)) = tokio::time::timeout_at(end, inbox.recv()).await {
-                self.take(request, &mut wishes, &mut waiters).await;
+            // While changes keep coming: at a start, sessions are ready one after the other.
+            let (gather, begun) = (self.config.gather, time::Instant::now());
+            let last = begun + COMMIT_GATHER_MAX.max(gather);
+            let mut until = begun + gather;
+            while let Ok(Some(request)) = timeout_at(until, inbox.recv()).await {
+                if self.take(request, &mut wishes, &mut waiters).await {
+                    until = last.min(time::Instant::now() + gather);
+                }
             }
             // Foreign files are checked even without any other change.
             let judge_only = waiters.is_empty();

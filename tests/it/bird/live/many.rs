@@ -27,6 +27,34 @@ async fn fifty_fragments_at_once_are_one_reload() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_that_follow_each_other_are_one_reload() {
+    let version = VERSIONS[0];
+    let (router, _) = Router::running(version).await;
+    let committer = Committer::start(CommitterConfig {
+        gather: Duration::from_millis(600),
+        ..router.config()
+    });
+    // The last comes after the gather time of the first.
+    let tasks = (0..6).map(|i| {
+        let committer = committer.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(200) * i).await;
+            let name = format!("s{i}");
+            committer
+                .set_fragment(&name, Some(fragment(&name, "")))
+                .await
+        }
+    });
+    let results = futures::future::join_all(tasks).await;
+    assert!(
+        results
+            .iter()
+            .all(|result| result.as_ref().is_ok_and(|done| done.loaded))
+    );
+    assert_eq!(committer.counters().configures(), 1);
+}
+
 /// Prints what the committer costs at a thousand sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_fragments_are_one_reload_and_then_one_question() {

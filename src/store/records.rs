@@ -41,15 +41,18 @@ impl Store {
             State::Same | State::Done(_) => None,
         });
         self.flush(staged)?;
+        // Git may have moved the tree meanwhile.
+        let is_moved = self.moved_at_rest(super::HEAD_FOLLOWS).is_some();
         let mut paths = Vec::new();
         let mut results = Vec::new();
-        for (place, text, state) in drafts {
+        for (record, (place, text, state)) in records.iter().zip(drafts) {
             results.push(match state {
                 State::Done(result) => result,
                 State::Same => {
                     paths.push(self.path(&place));
                     Ok(Written::Unchanged)
                 }
+                State::Staged(_) if is_moved => self.write_applied(record),
                 State::Staged(staged) => {
                     paths.push(staged.path().to_owned());
                     self.put_applied(&place, &text, staged)

@@ -103,26 +103,42 @@ impl Run {
         let mut child = self.command.spawn().map_err(ExecError::Start)?;
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (limit, is_cut) = (self.limit, self.is_cut);
-        let work = async {
-            // Input is written while output is read: otherwise a full pipe would block both sides.
-            let (status, stdout, stderr, ()) = tokio::try_join!(
-                child.wait(),
-                read(stdout, limit, is_cut),
-                read(stderr, MOST_ERRORS, true),
-                write(stdin, self.input),
-            )?;
-            io::Result::Ok(Output {
-                status,
-                stdout,
-                stderr,
-            })
-        };
-        let output = timeout(self.deadline, work).await;
-        output
-            .map_err(|_| ExecError::Deadline)?
-            .map_err(ExecError::Output)
+        let pipes = (stdin, stdout, stderr);
+        let of_output = (self.limit, self.is_cut);
+        end_of(child, pipes, self.input, of_output, self.deadline).await
     }
+}
+
+/// Writes the input, reads the output, and waits for the end of a program.
+async fn end_of(
+    mut child: Child,
+    (stdin, stdout, stderr): (
+        Option<ChildStdin>,
+        Option<impl AsyncRead + Unpin>,
+        Option<ChildStderr>,
+    ),
+    input: Vec<u8>,
+    (limit, is_cut): (u64, bool),
+    deadline: Duration,
+) -> Result<Output, ExecError> {
+    let work = async {
+        // Input is written while output is read: otherwise a full pipe would block both sides.
+        let (status, stdout, stderr, ()) = tokio::try_join!(
+            child.wait(),
+            read(stdout, limit, is_cut),
+            read(stderr, MOST_ERRORS, true),
+            write(stdin, input),
+        )?;
+        io::Result::Ok(Output {
+            status,
+            stdout,
+            stderr,
+        })
+    };
+    let output = timeout(deadline, work).await;
+    output
+        .map_err(|_| ExecError::Deadline)?
+        .map_err(ExecError::Output)
 }
 
 /// A running program that answers each input with one line. It is killed when this is dropped.
@@ -184,25 +200,10 @@ impl Dialogue {
     ///
     /// # Errors
     /// It does not end in time, or its output cannot be read.
-    pub(crate) async fn end(mut self, input: &[u8]) -> Result<Output, ExecError> {
-        let _ = self.stdin.write_all(input).await;
-        drop(self.stdin);
-        let work = async {
-            let (status, stdout, stderr) = tokio::try_join!(
-                self.child.wait(),
-                read(Some(self.stdout), MOST_ERRORS, true),
-                read(Some(self.stderr), MOST_ERRORS, true),
-            )?;
-            io::Result::Ok(Output {
-                status,
-                stdout,
-                stderr,
-            })
-        };
-        let output = timeout(self.deadline, work).await;
-        output
-            .map_err(|_| ExecError::Deadline)?
-            .map_err(ExecError::Output)
+    pub(crate) async fn end(self, input: &[u8]) -> Result<Output, ExecError> {
+        let pipes = (Some(self.stdin), Some(self.stdout), Some(self.stderr));
+        let of_output = (MOST_ERRORS, true);
+        end_of(self.child, pipes, input.to_vec(), of_output, self.deadline).await
     }
 }
 

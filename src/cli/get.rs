@@ -288,20 +288,8 @@ impl Row {
     }
 }
 
-const HEADER: [&str; 9] = [
-    "NAME",
-    "KIND",
-    "PHASE",
-    "ASN",
-    "ENDPOINT",
-    "INTERFACE",
-    "BGP",
-    "OVERRIDDEN",
-    "SINCE",
-];
-
-/// More columns of `-o wide`.
-const WIDE: [&str; 14] = [
+/// The columns of `-o wide`; without it the first nine.
+const COLUMNS: [&str; 14] = [
     "NAME",
     "KIND",
     "PHASE",
@@ -317,11 +305,12 @@ const WIDE: [&str; 14] = [
     "IMPORTED",
     "EXPORTED",
 ];
+const NARROW: usize = 9;
 
 fn header(format: Format) -> &'static [&'static str] {
     match format {
-        Format::Wide => &WIDE,
-        _ => &HEADER,
+        Format::Wide => &COLUMNS,
+        _ => &COLUMNS[..NARROW],
     }
 }
 

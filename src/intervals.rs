@@ -100,8 +100,6 @@ pub(crate) const STOP_BIRD_ANSWER: Duration = Duration::from_millis(1500);
 /// Debounce time of files: a change counts after this time without events. Longer than an editor
 /// needs between two steps of a save; with the work that follows still well below a second.
 pub(crate) const FILES_QUIET: Duration = Duration::from_millis(250);
-/// Time limit of `bird -p`.
-pub(crate) const BIRD_CHECK: Duration = Duration::from_secs(10);
 /// Polling interval of the key file.
 pub(crate) const KEY_POLL: Duration = Duration::from_secs(1);
 /// Polling interval of token files.
@@ -148,9 +146,17 @@ pub(crate) const TASK_FAULT: Duration = Duration::from_secs(1);
 pub(crate) const CONFIGURED_MAX: Duration = Duration::from_secs(366 * 86400);
 
 // BIRD
-/// Default deadline of a command, from connect to the last byte. The slowest measured took 3 s: 3000 protocols removed
-/// on 3.1.8, and 1.5 million static routes parsed.
+/// Deadline of a command, from connect to the last byte, and of `bird -p`, both for a small configuration: `bird/pace.rs`
+/// makes it longer for a large one and on a slow machine. The slowest measured took 3 s: 3000 protocols removed on 3.1.8,
+/// and 1.5 million static routes parsed.
 pub(crate) const BIRD_COMMAND: Duration = Duration::from_secs(10);
+/// Added to the deadline of `bird -p` and of `configure` for each file: an emulated processor takes 10 ms for one.
+pub(crate) const BIRD_PER_FILE: Duration = Duration::from_millis(30);
+/// The longest deadline of a command and of `bird -p`.
+pub(crate) const BIRD_DEADLINE_MAX: Duration = Duration::from_secs(300);
+/// Backoff of a commit that did not end in time: first and longest wait.
+pub(crate) const COMMIT_RETRY: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(60));
 /// How long a read waits for a reconfiguration in progress.
 pub(crate) const BIRD_READ_WAIT: Duration = Duration::from_secs(2);
 /// How long a load that failed is not tried again. It expires because another BIRD may be installed meanwhile.

@@ -18,7 +18,7 @@ use crate::controller::{
 use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
 use crate::http::{HttpOptions, LocalApi, ServeError, Server};
-use crate::intervals::{BIRD_CHECK, FILES_QUIET};
+use crate::intervals::{BIRD_COMMAND, FILES_QUIET};
 use crate::kernel::{KernelOptions, LinuxKernel, keys};
 use crate::observed::{Ownership, SharedOwnership};
 use crate::ports::Kernel as _;
@@ -260,7 +260,7 @@ impl Workers {
         refused: &Arc<RefusedItems>,
     ) -> Arc<WorldMaker> {
         let counters = Arc::clone(self.committer.counters());
-        let checker = Checker::new(&live.get().bird.binary, BIRD_CHECK, counters);
+        let checker = Checker::new(&live.get().bird.binary, BIRD_COMMAND, counters);
         Arc::new(WorldMaker::new(
             Arc::clone(live),
             Arc::clone(store),

@@ -3,14 +3,16 @@
 //! Checks run in a separate process and never with `configure check`: a quoted string of 4096 bytes or more crashes the
 //! daemon that reads it, on all five versions (measured).
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::counters::BirdCounters;
+use super::pace::Pace;
 use crate::observed::bird::{Diagnostic, Version, diagnostics, text};
 use crate::ports::CheckError;
 use crate::util::exec::{ExecError, Run};
@@ -28,13 +30,17 @@ type Asked = (PathBuf, Stamp, Version);
 #[derive(Debug, Clone)]
 pub struct Checker {
     program: PathBuf,
+    /// Deadline of `bird --version`.
     deadline: Duration,
+    /// Deadline of `bird -p`.
+    pace: Arc<Pace>,
     counters: Arc<BirdCounters>,
     asked: Arc<Mutex<Option<Asked>>>,
 }
 
 impl Checker {
-    /// Creates a checker for this program (`bird` is looked up in `PATH`).
+    /// Creates a checker for this program (`bird` is looked up in `PATH`). The deadline is that of a small
+    /// configuration.
     pub fn new(
         program: impl Into<PathBuf>,
         deadline: Duration,
@@ -43,21 +49,29 @@ impl Checker {
         Self {
             program: program.into(),
             deadline,
+            pace: Arc::new(Pace::new(deadline)),
             counters,
             asked: Arc::default(),
         }
     }
 
     /// Parses a configuration and returns the warnings. The path should be absolute, because BIRD reports file names as
-    /// given. When run as root, this does not prove that the user `bird` may read the files.
+    /// given. When run as root, this does not prove that the user `bird` may read the files. The deadline follows the
+    /// number of files and the time of the last check.
     ///
     /// # Errors
     /// [`CheckError::Refused`] with BIRD's message, or any other [`CheckError`].
-    pub async fn check(&self, file: &Path) -> Result<Vec<Diagnostic>, CheckError> {
+    pub async fn check(&self, file: &Path, files: usize) -> Result<Vec<Diagnostic>, CheckError> {
         self.counters.count_check();
-        let (status, output) = self
-            .run(&["-p".as_ref(), "-c".as_ref(), file.as_os_str()])
-            .await?;
+        let (deadline, begun) = (self.pace.deadline(files), Instant::now());
+        let arguments: [&OsStr; 3] = ["-p".as_ref(), "-c".as_ref(), file.as_os_str()];
+        let ran = self.run(&arguments, deadline).await;
+        match &ran {
+            Ok(_) => self.pace.took(files, begun.elapsed()),
+            Err(CheckError::Timeout { .. }) => self.pace.missed(files, deadline),
+            Err(_) => {}
+        }
+        let (status, output) = ran?;
         let mut messages = diagnostics::parse(&output);
         if status.success() {
             return Ok(messages);
@@ -80,7 +94,7 @@ impl Checker {
     /// # Errors
     /// Any [`CheckError`] except `Refused`.
     pub async fn version(&self) -> Result<Version, CheckError> {
-        let (_, output) = self.run(&["--version".as_ref()]).await?;
+        let (_, output) = self.run(&["--version".as_ref()], self.deadline).await?;
         let output = text::decode(&output);
         let missing = || CheckError::NoVersion {
             program: self.program.clone(),
@@ -105,14 +119,15 @@ impl Checker {
 
     async fn run(
         &self,
-        arguments: &[&std::ffi::OsStr],
+        arguments: &[&OsStr],
+        deadline: Duration,
     ) -> Result<(ExitStatus, Vec<u8>), CheckError> {
-        let run = Run::new(&self.program, self.deadline, MOST_OUTPUT).cut();
+        let run = Run::new(&self.program, deadline, MOST_OUTPUT).cut();
         match run.args(arguments).output().await {
             Ok(output) => Ok((output.status, [output.stdout, output.stderr].concat())),
             Err(ExecError::Deadline) => Err(CheckError::Timeout {
                 program: self.program.clone(),
-                deadline: self.deadline,
+                deadline,
             }),
             Err(ExecError::Start(source) | ExecError::Output(source)) => Err(CheckError::Run {
                 program: self.program.clone(),

@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 
 use super::command::Command;
 use super::counters::BirdCounters;
+use super::pace::Pace;
 use crate::intervals::{BIRD_BACKLOG_POLL, BIRD_COMMAND};
 use crate::model::RoaTable;
 use crate::observed::bird::framing::{Decoder, FramingError};
@@ -29,6 +30,8 @@ use crate::ports::BirdError;
 pub struct Client {
     socket: Arc<Path>,
     deadline: Duration,
+    /// The time of `configure`: a daemon that parses answers nothing else.
+    pace: Arc<Pace>,
     counters: Arc<BirdCounters>,
     version: Arc<Mutex<Option<Version>>>,
     /// Start times of the commands that wait for an answer.
@@ -53,6 +56,7 @@ impl Client {
         Self {
             socket: socket.into().into(),
             deadline: BIRD_COMMAND,
+            pace: Arc::new(Pace::new(BIRD_COMMAND)),
             counters: Arc::default(),
             version: Arc::default(),
             asked: Arc::default(),
@@ -62,7 +66,11 @@ impl Client {
     /// Returns the same client with another deadline for a whole command.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
+        Self {
+            deadline,
+            pace: Arc::new(Pace::new(deadline)),
+            ..self
+        }
     }
 
     /// Returns how long the oldest command in progress has waited for its answer.
@@ -93,15 +101,41 @@ impl Client {
     /// # Errors
     /// [`BirdError::Refused`] for codes 8xxx and 9xxx, and every other [`BirdError`].
     pub async fn run(&self, command: &Command) -> Result<Reply, BirdError> {
+        self.run_within(command, self.pace.at_least(self.deadline))
+            .await
+    }
+
+    /// Loads the configuration of this many files. The deadline follows their number and the time of the last load.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(super) async fn configure(&self, timeout: Duration, files: usize) -> Result<(), BirdError> {
+        let (deadline, begun) = (self.pace.deadline(files), Instant::now());
+        let command = Command::Configure { timeout };
+        let ran = self.run_within(&command, deadline).await;
+        match &ran {
+            Ok(_) => self.pace.took(files, begun.elapsed()),
+            Err(BirdError::Timeout { .. }) => self.pace.missed(files, deadline),
+            Err(_) => {}
+        }
+        ran.map(drop)
+    }
+
+    /// Returns a time in which the daemon settles, at least this one.
+    pub(super) fn patience(&self, least: Duration) -> Duration {
+        self.pace.at_least(least)
+    }
+
+    async fn run_within(&self, command: &Command, deadline: Duration) -> Result<Reply, BirdError> {
         self.count(command);
         let _asked = self.ask();
         // The version is unknown before the greeting; this text is for errors only.
         let shown = command.text(Version::new(2, 0, 12));
         let timeout = || BirdError::Timeout {
             command: shown.clone(),
-            deadline: self.deadline,
+            deadline,
         };
-        let conversation = tokio::time::timeout(self.deadline, self.converse(command, &shown));
+        let conversation = tokio::time::timeout(deadline, self.converse(command, &shown));
         let reply = conversation.await.map_err(|_| timeout())??;
         if reply.is_success() {
             return Ok(reply);

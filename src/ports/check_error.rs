@@ -19,7 +19,10 @@ pub enum CheckError {
         source: io::Error,
     },
     /// The program did not end in time and was killed.
-    #[error("{} did not end within {deadline:?}", .program.display())]
+    #[error(
+        "{} -p did not end within {deadline:?}: the machine is overloaded, or a file that BIRD includes hangs",
+        .program.display()
+    )]
     Timeout {
         program: PathBuf,
         deadline: Duration,

@@ -146,6 +146,17 @@ pub enum CommitError {
     Gone,
 }
 
+impl CommitError {
+    /// Returns whether the parser or BIRD did not end in time: the machine is slow, or one of them hangs, and no object
+    /// is to blame.
+    pub fn is_late(&self) -> bool {
+        matches!(
+            self,
+            Self::Check(CheckError::Timeout { .. }) | Self::Bird(BirdError::Timeout { .. })
+        )
+    }
+}
+
 impl From<CommitError> for FragmentError {
     fn from(error: CommitError) -> Self {
         Self::Commit(Arc::new(error))

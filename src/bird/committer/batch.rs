@@ -69,6 +69,17 @@ pub(super) struct Outcome {
     pub(super) rest: Result<Committed, Arc<CommitError>>,
 }
 
+impl Outcome {
+    /// Returns the outcome of a batch of which nothing was committed.
+    pub(super) fn failed(error: Arc<CommitError>) -> Self {
+        Self {
+            fragments: BTreeMap::new(),
+            base: None,
+            rest: Err(error),
+        }
+    }
+}
+
 /// The callers that wait for a result.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {

@@ -89,6 +89,8 @@ pub(super) struct Load<'a> {
     pub(super) live: &'a LiveTree,
     pub(super) changes: &'a FileChanges,
     pub(super) generation: &'a str,
+    /// The number of files that BIRD reads.
+    pub(super) files: usize,
     /// The protocols that must exist afterwards, by the fragment that promises them.
     pub(super) promised: BTreeMap<String, Vec<String>>,
     /// The protocols that may go down: those of changed fragments. `None`: all of them may, for instance when
@@ -138,10 +140,8 @@ impl Load<'_> {
     }
 
     async fn configure(&self) -> Result<(), CommitError> {
-        let command = Command::Configure {
-            timeout: self.confirm_timeout,
-        };
-        Ok(self.client.run(&command).await.map(drop)?)
+        let configured = self.client.configure(self.confirm_timeout, self.files);
+        Ok(configured.await?)
     }
 
     async fn settle_and_verify(&self, before: &[Protocol]) -> Result<(), LoadError> {

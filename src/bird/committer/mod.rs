@@ -29,6 +29,7 @@ mod changes;
 mod confirm;
 mod disk;
 mod files;
+mod late;
 mod loads;
 mod main_file;
 mod names;
@@ -77,6 +78,8 @@ pub struct CommitterConfig {
     pub confirm_timeout: Duration,
     /// How long changes are gathered into one commit.
     pub gather: Duration,
+    /// Deadline of a check of few files; it follows their number and the time of the last check.
+    pub check_deadline: Duration,
     /// The group that may read the files, which may hold passwords. Ignored if it does not exist.
     pub file_group: Option<String>,
 }
@@ -92,6 +95,7 @@ impl Default for CommitterConfig {
             stage_elsewhere: false,
             confirm_timeout: BIRD_CONFIRM,
             gather: COMMIT_GATHER,
+            check_deadline: BIRD_COMMAND,
             file_group: Some("bird".into()),
         }
     }
@@ -129,7 +133,7 @@ impl Committer {
         let (inbox, requests) = mpsc::channel(1024);
         let checker = Checker::new(
             &config.bird_binary,
-            BIRD_COMMAND,
+            config.check_deadline,
             Arc::clone(client.counters()),
         );
         let trials = Trials::new(&config, client.clone(), checker.clone());

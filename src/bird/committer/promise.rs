@@ -15,26 +15,23 @@ use crate::observed::bird::tree::{GENERATION, MAIN, fragment_path};
 /// The agent's main file, included by the operator's main file.
 const OUR_MAIN: &str = "moenet/main.conf";
 
-/// A missing part of a wanted tree.
+/// The missing parts of a wanted tree.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lack {
     /// Files that no include reaches: a fault of the base.
     Files(Vec<String>),
-    /// Protocols that a fragment promises and its text does not define.
-    Protocols {
-        fragment: String,
-        missing: Vec<String>,
-    },
+    /// Protocols that fragments promise and their texts do not define, by fragment.
+    Protocols(BTreeMap<String, Vec<String>>),
 }
 
-/// Returns the first missing part of a tree, compared with the requested changes. `directory` is where the tree will
+/// Returns the missing parts of a tree, compared with the requested changes. `directory` is where the tree will
 /// be installed.
 pub(super) fn lack(tree: &Tree, wishes: &Wishes, directory: &Path) -> Option<Lack> {
     let unreached = unreached(tree, directory);
     if !unreached.is_empty() {
         return Some(Lack::Files(unreached));
     }
-    wishes.fragments.iter().find_map(|(name, fragment)| {
+    let lacking = wishes.fragments.iter().filter_map(|(name, fragment)| {
         let fragment = fragment.as_ref()?;
         let there = protocols_in(&fragment.text);
         let missing: Vec<_> = fragment
@@ -43,11 +40,10 @@ pub(super) fn lack(tree: &Tree, wishes: &Wishes, directory: &Path) -> Option<Lac
             .filter(|protocol| !there.contains(protocol))
             .cloned()
             .collect();
-        (!missing.is_empty()).then(|| Lack::Protocols {
-            fragment: name.clone(),
-            missing,
-        })
-    })
+        (!missing.is_empty()).then(|| (name.clone(), missing))
+    });
+    let lacking: BTreeMap<_, _> = lacking.collect();
+    (!lacking.is_empty()).then_some(Lack::Protocols(lacking))
 }
 
 /// Returns the generation and the fragments that no include reaches.
@@ -159,10 +155,8 @@ mod tests {
             "define x = \"protocol bgp moe_a { }\";",
         ] {
             let lack = lacks(&tree(None, OURS, text), &wishes(text));
-            let expected = Lack::Protocols {
-                fragment: "a".to_owned(),
-                missing: vec!["moe_a".to_owned()],
-            };
+            let missing = vec!["moe_a".to_owned()];
+            let expected = Lack::Protocols([("a".to_owned(), missing)].into());
             assert_eq!(lack, Some(expected), "{text}");
         }
         let whole = "protocol bgp moe_a from t { }";

@@ -6,11 +6,19 @@ use std::path::{Path, PathBuf};
 use super::files::{Seen, failed};
 use super::{disk, main_file, operator};
 use crate::bird::check::Checker;
-use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, generation_text};
+use crate::observed::bird::outline::Outline;
+use crate::observed::bird::tree::{
+    GENERATION, MAIN, MAIN_OF_TREE, SESSIONS, fragment_at, fragment_path, generation_text,
+};
 use crate::observed::bird::{Diagnostic, LiveTree, MainFile, Tree, mark};
 use crate::ports::{CheckError, CommitError};
 use crate::util::fs;
 use crate::util::task::blocking;
+
+/// The pattern of the session files in the agent's main file.
+const PATTERN: &str = "sessions/*.conf";
+/// The file in a stage that includes the unchanged fragments. No fragment has this name.
+const UNCHANGED: &str = "moenet/sessions/~unchanged.conf";
 
 /// Reason for a failed check.
 #[derive(Debug)]
@@ -84,16 +92,39 @@ impl Stage {
         live: &LiveTree,
         checker: &Checker,
     ) -> Result<Vec<Diagnostic>, StageError> {
+        let (changed, unchanged) = split(tree, live);
+        let is_unchanged = |path: &String| {
+            let name = fragment_at(path);
+            path == UNCHANGED || name.is_some_and(|name| unchanged.iter().any(|it| it == name))
+        };
+        match self.check_once(&changed, &unchanged, live, checker).await {
+            // Another program may have changed that file since it was read.
+            Err(StageError::Refused {
+                path: Some(path), ..
+            }) if is_unchanged(&path) => self.check_once(tree, &[], live, checker).await,
+            checked => checked,
+        }
+    }
+
+    /// Parses a tree and the fragments on disk with these names.
+    async fn check_once(
+        &self,
+        tree: &Tree,
+        unchanged: &[String],
+        live: &LiveTree,
+        checker: &Checker,
+    ) -> Result<Vec<Diagnostic>, StageError> {
         let (stage, wanted, main) = (self.clone(), tree.clone(), live.main.clone());
-        let is_in_use = live.in_use().is_some();
+        let (is_in_use, list) = (live.in_use().is_some(), unchanged.to_vec());
         let write = move || {
             let place = stage.place(is_in_use)?;
             stage.write(&place.path, &wanted, &main)?;
+            stage.write_list(&place.path, &list)?;
             Ok::<_, CommitError>(place)
         };
         let place = blocking(write).await?;
-        let at = place.path.clone();
-        let result = checker.check(&at.join(MAIN)).await;
+        let (at, files) = (place.path.clone(), tree.count() + unchanged.len());
+        let result = checker.check(&at.join(MAIN), files).await;
         blocking(move || clear(&place.path)).await?;
         match result {
             Ok(warnings) => Ok(warnings
@@ -129,6 +160,19 @@ impl Stage {
         Ok(())
     }
 
+    /// Writes the file that includes the unchanged fragments.
+    fn write_list(&self, stage: &Path, unchanged: &[String]) -> Result<(), CommitError> {
+        if unchanged.is_empty() {
+            return Ok(());
+        }
+        let include = |name: &String| {
+            let file = self.directory.join(fragment_path(name));
+            format!("include \"{}\";\n", file.display())
+        };
+        let list: String = unchanged.iter().map(include).collect();
+        self.write_file(&stage.join(UNCHANGED), &list)
+    }
+
     /// Returns the main file: the agent's, or a copy of the operator's with the files that lead to the agent's tree.
     fn main(&self, stage: &Path, tree: &Tree, main: &MainFile) -> Vec<(PathBuf, String)> {
         if main.is_agents() {
@@ -160,15 +204,36 @@ impl Stage {
     fn translate(&self, stage: &Path, mut what: Diagnostic) -> (Option<String>, Diagnostic) {
         let stage = format!("{}/", stage.display());
         let live = format!("{}/", self.directory.display());
-        let path = what
-            .file
-            .as_deref()
-            .and_then(|file| file.strip_prefix(&stage))
-            .map(str::to_owned);
+        // Unchanged fragments are read where they are.
+        let inside = |file: &str| {
+            let there = || {
+                file.strip_prefix(&live)
+                    .filter(|path| fragment_at(path).is_some())
+            };
+            file.strip_prefix(&stage).or_else(there).map(str::to_owned)
+        };
+        let path = what.file.as_deref().and_then(inside);
         what.file = what.file.map(|file| file.replace(&stage, &live));
         what.message = what.message.replace(&stage, &live);
         (path, what)
     }
+}
+
+/// Takes out the fragments that are on disk as they are wanted: BIRD's parser reads them there. They are in no copy, so
+/// that a check writes as many files as change. The list of them is where the pattern of the session files matches
+/// it; a main file with another pattern, and files of others, which come between them, need the whole tree.
+fn split(tree: &Tree, live: &LiveTree) -> (Tree, Vec<String>) {
+    let main = tree.base.get(MAIN_OF_TREE).map(|text| Outline::of(text));
+    let has_pattern = main.is_some_and(|main| main.includes().any(|it| it == PATTERN));
+    let mut wanted = tree.clone();
+    if !has_pattern || !tree.foreign.is_empty() {
+        return (wanted, Vec::new());
+    }
+    let is_unchanged =
+        |name: &String, text: &mut String| live.tree.fragments.get(name) == Some(&*text);
+    let unchanged = wanted.fragments.extract_if(.., is_unchanged);
+    let unchanged = unchanged.map(|(name, _)| name).collect();
+    (wanted, unchanged)
 }
 
 fn clear(stage: &Path) -> Result<(), CommitError> {

@@ -139,7 +139,7 @@ impl Trials {
         match stage.check(&tree, live, &self.checker).await {
             Ok(_) => match promise::lack(&tree, &Wishes::default(), &self.directory) {
                 Some(Lack::Files(missing)) => Err(CommitError::NotReached(missing)),
-                Some(Lack::Protocols { .. }) | None => Ok(()),
+                Some(Lack::Protocols(_)) | None => Ok(()),
             },
             Err(StageError::Refused { what, .. }) => Err(self
                 .other_version(what)

@@ -6,7 +6,7 @@ mod spared;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::{self, timeout_at};
@@ -17,6 +17,7 @@ use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
 use super::changes::{FileChanges, plan_commit};
 use super::confirm::{self, Load, LoadError, Running};
+use super::late::Late;
 use super::loads::FailedLoads;
 use super::promise::{self, Lack};
 use super::stage::Stage;
@@ -48,6 +49,7 @@ pub(super) struct Worker {
     stage: Stage,
     refusals: Refusals,
     failed: FailedLoads,
+    late: Late,
     /// Why the parser rejects the base files, while none of them is on disk.
     no_base: Option<Diagnostic>,
     written: Written,
@@ -77,6 +79,7 @@ impl Worker {
             stage,
             refusals: HashMap::new(),
             failed: FailedLoads::default(),
+            late: Late::default(),
             no_base: None,
             written: Written::default(),
             trials,
@@ -101,7 +104,15 @@ impl Worker {
             }
             // Foreign files are checked even without any other change.
             let judge_only = waiters.is_empty();
-            let outcome = self.settle(wishes, judge_only).await;
+            let outcome = match self.late.waits(time::Instant::now()) {
+                Some(error) => Outcome::failed(error),
+                None => {
+                    let outcome = self.settle(wishes, judge_only).await;
+                    let error = outcome.rest.as_ref().err();
+                    self.late.ended(error, time::Instant::now());
+                    outcome
+                }
+            };
             waiters.answer(&outcome);
         }
     }
@@ -125,21 +136,20 @@ impl Worker {
         }
     }
 
+    /// Returns the time in which a load must be confirmed: longer than configured on a slow machine.
+    fn confirm_timeout(&self) -> Duration {
+        self.client.patience(self.config.confirm_timeout)
+    }
+
     async fn read(&self) -> Result<LiveTree, CommitError> {
         self.trials.read().await
     }
 
-    /// Commits the requested changes. Each attempt excludes one more change that is to blame, so the loop ends.
+    /// Commits the requested changes. Each attempt excludes more changes that are to blame, so the loop ends.
     async fn settle(&mut self, wishes: Wishes, judge_only: bool) -> Outcome {
         let mut batch = match self.begin(wishes, judge_only).await {
             Ok(batch) => batch,
-            Err(error) => {
-                return Outcome {
-                    fragments: BTreeMap::new(),
-                    base: None,
-                    rest: Err(error.into()),
-                };
-            }
+            Err(error) => return Outcome::failed(error.into()),
         };
         let requests_base = batch.wishes.base.is_some();
         batch.outcome.rest = loop {
@@ -333,7 +343,7 @@ impl Worker {
         if attempt.wanted.is_blank() && changes.is_empty() {
             return Ok(attempt.committed(false, false, Vec::new()));
         }
-        let running = confirm::running(&self.client, self.config.confirm_timeout).await?;
+        let running = confirm::running(&self.client, self.confirm_timeout()).await?;
         let is_loaded = running == Running::Loaded(Some(attempt.generation.clone()));
         let at_rest = changes.is_empty() && (is_loaded || running == Running::Not);
         if at_rest && live.tree.foreign.is_empty() {
@@ -409,10 +419,11 @@ impl Worker {
             directory: &self.directory,
             ownership,
             group: self.group,
-            confirm_timeout: self.config.confirm_timeout,
+            confirm_timeout: self.confirm_timeout(),
             live: attempt.live,
             changes,
             generation,
+            files: wanted.count(),
             promised: promised(wishes),
             may_go_down: (wishes.base.is_none()
                 && progress.blamed.is_empty()
@@ -488,8 +499,11 @@ impl Worker {
     /// Blames a parser of another version, instead of a fragment, for its rejection.
     async fn explained(&self, blame: Blame, running: &Running, spared: &Spared<'_>) -> Blame {
         let what = match &blame {
-            Blame::Fragment(_, FragmentError::Refused { what, .. })
-            | Blame::Base(BaseError::Refused { what })
+            Blame::Fragments(faulty) => match faulty.values().next() {
+                Some(FragmentError::Refused { what, .. }) => what.clone(),
+                _ => return blame,
+            },
+            Blame::Base(BaseError::Refused { what })
             | Blame::Stale(_, what)
             | Blame::All(CommitError::Tree(what)) => what.clone(),
             _ => return blame,
@@ -532,17 +546,20 @@ fn refused_base(
     }
 }
 
-/// Returns the change to blame when a tree lacks something. Files that no include reaches are the base's fault; if the
+/// Returns the changes to blame when a tree lacks something. Files that no include reaches are the base's fault; if the
 /// base does not change, the tree on disk already had the fault.
 fn blame_lack(lack: Lack, wishes: &Wishes) -> Blame {
     match lack {
-        Lack::Protocols { fragment, missing } => Blame::Fragment(
-            fragment.clone(),
-            FragmentError::Undefined {
-                name: fragment,
-                missing,
-            },
-        ),
+        Lack::Protocols(lacking) => {
+            let undefined = lacking.into_iter().map(|(name, missing)| {
+                let error = FragmentError::Undefined {
+                    name: name.clone(),
+                    missing,
+                };
+                (name, error)
+            });
+            Blame::Fragments(undefined.collect())
+        }
         Lack::Files(missing) if wishes.base.is_some() => {
             Blame::Base(BaseError::Incomplete { missing })
         }

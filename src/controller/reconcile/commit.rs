@@ -139,7 +139,7 @@ impl BirdSteps {
         let (base, own): (Vec<_>, Vec<_>) = self.steps.iter().partition(|step| is_base(step));
         if !base.is_empty() {
             if let Err(error) = commit(&self.ctx, &self.world, &self.bird).await {
-                return (taken, Some(Trouble::Base(error)));
+                return (taken, Some(of_base(error)));
             }
             base.iter().for_each(|step| self.ran(step, &mut taken));
         }
@@ -174,7 +174,10 @@ impl BirdSteps {
             }
             Action::LoadBird => {
                 let loaded = self.ctx.committer.converge().await;
-                loaded.map_err(|error| Trouble::Bird(chain(&*error)))?;
+                loaded.map_err(|error| match error.is_late() {
+                    true => Trouble::Waiting(chain(&*error)),
+                    false => Trouble::Bird(chain(&*error)),
+                })?;
             }
             Action::EnableProtocol { name } => return self.enable(name).await,
             Action::Kernel(_)
@@ -270,14 +273,24 @@ fn refusal(error: FragmentError) -> Trouble {
     }
 }
 
+/// Returns the trouble of a commit of the shared files.
+fn of_base(error: BaseError) -> Trouble {
+    match &error {
+        BaseError::Commit(of_all) if of_all.is_late() => Trouble::Waiting(chain(&**of_all)),
+        _ => Trouble::Base(error),
+    }
+}
+
 /// Returns the trouble of a commit: BIRD's refusal, or an obstacle to the file, keeps the object from being
-/// configured; every other error is temporary.
+/// configured; every other error is temporary. A commit that did not end in time is no failure of the object: the
+/// committer tries it again for all objects together.
 fn of_commit(error: &Arc<CommitError>) -> Trouble {
     match &**error {
         CommitError::Tree(what) => Trouble::BirdRefused(what.to_string()),
         CommitError::Foreign(_) | CommitError::OtherAgent(..) => {
             Trouble::BirdRefused(error.to_string())
         }
+        error if error.is_late() => Trouble::Waiting(chain(error)),
         error => Trouble::Bird(chain(error)),
     }
 }

@@ -15,7 +15,7 @@ pub(crate) const TREE: &str = "moenet";
 /// The directory of the fragments.
 pub(crate) const SESSIONS: &str = "moenet/sessions";
 /// The file of the tree that includes all others.
-const MAIN_OF_TREE: &str = "moenet/main.conf";
+pub(crate) const MAIN_OF_TREE: &str = "moenet/main.conf";
 /// The file that identifies the tree.
 pub(crate) const GENERATION: &str = "moenet/generation.conf";
 /// The constant that this file defines.
@@ -185,6 +185,11 @@ impl Tree {
                 let _ = write!(hex, "{byte:02x}");
                 hex
             })
+    }
+
+    /// Returns the number of files.
+    pub(crate) fn count(&self) -> usize {
+        self.base.len() + self.fragments.len() + self.foreign.len()
     }
 
     /// Returns whether the tree holds nothing of the agent's, as before the first base.

@@ -14,7 +14,7 @@ use crate::ports::{CommitError, Fragment, FragmentError};
 use crate::util::task::blocking;
 
 impl Worker {
-    /// Excludes the change to blame from the batch.
+    /// Excludes the changes to blame from the batch.
     ///
     /// # Errors
     /// No change of the batch is to blame.
@@ -29,11 +29,17 @@ impl Worker {
         match blame {
             Blame::All(error) => return Err(error.into()),
             Blame::Base(error) if wishes.base.take().is_some() => outcome.base = Some(error),
-            Blame::Fragment(name, error) if wishes.fragments.contains_key(&name) => {
-                let fragment = wishes.fragments.remove(&name).flatten();
-                let fragment = fragment.map(|fragment| (name.clone(), fragment));
-                batch.tried.extend(fragment);
-                outcome.fragments.insert(name, error);
+            Blame::Fragments(faulty)
+                if faulty
+                    .keys()
+                    .any(|name| wishes.fragments.contains_key(name)) =>
+            {
+                for (name, error) in faulty {
+                    let fragment = wishes.fragments.remove(&name).flatten();
+                    let fragment = fragment.map(|fragment| (name.clone(), fragment));
+                    batch.tried.extend(fragment);
+                    outcome.fragments.insert(name, error);
+                }
             }
             Blame::Stale(name, what) if batch.progress.blamed.insert(name.clone()) => {
                 tracing::warn!(fragment = name, error = %what, "bird.fragment.stale");
@@ -48,7 +54,10 @@ impl Worker {
             }
             // A change that is blamed twice is not the cause.
             Blame::Base(error) => return Err(unexplained(error.to_string())),
-            Blame::Fragment(_, error) => return Err(unexplained(error.to_string())),
+            Blame::Fragments(faulty) => {
+                let texts: Vec<_> = faulty.values().map(ToString::to_string).collect();
+                return Err(unexplained(texts.join("; ")));
+            }
             Blame::Stale(_, what) => return Err(CommitError::Tree(what).into()),
             Blame::Unverified(_) => return Err(CommitError::NotIncluded.into()),
         }

@@ -101,3 +101,45 @@ async fn a_thousand_fragments_are_one_reload_and_then_one_question() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_parser_gets_more_time_and_fails_no_fragment() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let version = VERSIONS[0];
+    let (router, _) = Router::running(version).await;
+    let slow = router.path("slow-bird");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" != -p ] || sleep 0.6\nexec {} \"$@\"\n",
+        router.config().bird_binary.display()
+    );
+    fs::write(&slow, script).unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    let committer = Committer::start(CommitterConfig {
+        bird_binary: slow,
+        check_deadline: Duration::from_millis(100),
+        ..router.config()
+    });
+    let all = || {
+        let set = |i: usize| {
+            let (committer, name) = (committer.clone(), format!("s{i}"));
+            let fragment = fragment(&name, "");
+            async move { committer.set_fragment(&name, Some(fragment)).await }
+        };
+        futures::future::join_all((0..5).map(set))
+    };
+    let is_late = |result: &Result<Committed, FragmentError>| match result {
+        Ok(_) => false,
+        Err(FragmentError::Commit(error)) if error.is_late() => true,
+        Err(error) => panic!("{error}"),
+    };
+    let first = all().await;
+    assert!(first.iter().all(is_late), "{first:?}");
+    assert_eq!(committer.counters().checks(), 1, "one check for all");
+    let second = all().await;
+    assert!(second.iter().all(is_late), "{second:?}");
+    assert_eq!(committer.counters().checks(), 1, "the commit backs off");
+    eventually("all are loaded", async || !all().await.iter().any(is_late)).await;
+    assert_eq!(committer.counters().configures(), 1);
+    let checks = committer.counters().checks();
+    assert!((2..6).contains(&checks), "{checks} checks");
+}

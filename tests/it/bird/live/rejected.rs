@@ -220,3 +220,59 @@ async fn an_unconfirmed_configuration_is_loaded_again_and_confirmed() {
         );
     }
 }
+
+/// A fragment that is faulty in one of ten ways.
+fn faulty(name: &str, way: usize) -> Fragment {
+    let good = fragment(name, "");
+    let text = match way {
+        0 => good.text.replace("disabled;", "nonsense;"),
+        1 => good.text.replace(" }; }\n", " };\n"),
+        2 => good.text.replace("import all", "import filter moe_missing"),
+        3 => good.text.replace(&format!("moe_{name} "), "moe_static "),
+        4 => format!("define X = \"{}\n", good.text),
+        5 => good.text.replace("as 65001", "as 99999999999"),
+        6 => good.text.replace("from", "").replace("bgp", "bgpp"),
+        7 => format!("{}\n}}\n", good.text),
+        8 => format!("# {}", good.text),
+        _ => String::new(),
+    };
+    Fragment { text, ..good }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundred_faulty_fragments_do_not_delay_the_others() {
+    for version in ["2.17", "3.4"] {
+        let (router, _) = Router::running(version).await;
+        let committer = Committer::start(CommitterConfig {
+            gather: Duration::from_secs(1),
+            ..router.config()
+        });
+        let set = |i: usize| {
+            let (committer, name) = (committer.clone(), format!("s{i:03}"));
+            let text = match i % 10 {
+                5 => faulty(&name, i / 10 % 10),
+                _ => fragment(&name, ""),
+            };
+            async move { committer.set_fragment(&name, Some(text)).await }
+        };
+        let start = Instant::now();
+        let results = futures::future::join_all((0..1000).map(set)).await;
+        for (i, result) in results.iter().enumerate() {
+            match i % 10 {
+                5 => assert!(
+                    matches!(
+                        result,
+                        Err(FragmentError::Refused { .. } | FragmentError::Undefined { .. })
+                    ),
+                    "{version}: {i} {result:?}"
+                ),
+                _ => assert!(result.is_ok(), "{version}: {i} {result:?}"),
+            }
+        }
+        let (reloads, _, checks) = done(committer.counters());
+        assert_eq!(reloads, 1, "{version}");
+        println!("{version}: {checks} checks in {:?}", start.elapsed());
+        // At most three for each fault, one for each group, and a few of all files.
+        assert!(checks < 400, "{version}: {checks} checks");
+    }
+}

@@ -489,6 +489,19 @@ fn control_plane(
     Ok((Some(Arc::new(client)), Some(Arc::new(outbox))))
 }
 
+/// Returns a client of the Control Plane that tries once; `None` without a configured Control Plane.
+///
+/// # Errors
+/// As [`Client::new`].
+pub(crate) fn control_plane_client(config: &Config) -> Result<Option<Client>, ClientError> {
+    let options = client_options(config, &control_plane_token(config));
+    let once = options.map(|options| ClientOptions {
+        max_retries: 0,
+        ..options
+    });
+    once.map(Client::new).transpose()
+}
+
 /// Options of the Control Plane client; `None` without a configured Control Plane.
 fn client_options(config: &Config, token: &TokenSource) -> Option<ClientOptions> {
     let from = config.control_plane.as_ref()?;

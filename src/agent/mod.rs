@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub(crate) use build::start_problems;
 pub use build::{BuildError, Parts};
+pub(crate) use build::{control_plane_client, start_problems};
 pub use signals::Signals;
 
 use service_manager::ServiceManager;

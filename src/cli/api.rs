@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::config::{Config, Listen};
-use crate::intervals::{API_CALL, API_CONNECT};
+use crate::document::StatusBody;
+use crate::intervals::{API_CALL, API_CONNECT, DAEMON_CHECK};
 use crate::model::Secret;
 
 /// The local API.
@@ -93,6 +94,30 @@ impl Api {
             Some(text) => anyhow::bail!("{text}"),
             None => anyhow::bail!("the daemon answers {status}"),
         }
+    }
+}
+
+/// The running agent, if there is one.
+pub(crate) struct Agent(Option<Api>);
+
+impl Agent {
+    pub(crate) async fn find(config: &Config) -> Self {
+        let Ok(api) = Api::new(config) else {
+            return Self(None);
+        };
+        let answers = tokio::time::timeout(DAEMON_CHECK, api.get("/healthz")).await;
+        Self(matches!(answers, Ok(Ok(_))).then_some(api))
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Returns its status of an object.
+    pub(crate) async fn status(&self, object: &str) -> Option<StatusBody> {
+        let api = self.0.as_ref()?;
+        let status = api.get(&format!("/status/{object}")).await.ok()?;
+        serde_json::from_value(status).ok()
     }
 }
 

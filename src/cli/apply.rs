@@ -1,44 +1,98 @@
-//! `apply --once`: one pass without the daemon. It prints its steps in the same words as `plan`.
+//! `apply`: documents of files as the operator's, or one pass without the daemon, in the words of `plan`.
 
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
 
+use super::change::{self, Because, Draft};
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, output, steps};
 use crate::agent;
+use crate::config::Config;
 use crate::telemetry;
+use crate::util::file;
 
-/// Converge once, without the daemon.
+/// Size limit of standard input, in bytes: a hundred documents of the largest size.
+const STREAM: u64 = 100 * file::DOCUMENT;
+
+/// Write documents, or converge once.
 #[derive(Debug, Args)]
 pub struct Apply {
-    /// Required. Apply once and exit (the daemon applies continuously)
-    #[arg(long, required = true)]
+    /// Apply once and exit (the daemon applies continuously)
+    #[arg(long, required_unless_present = "file", conflicts_with = "file")]
     once: bool,
+    /// Write the documents of this file, or of standard input (-); may be repeated
+    #[arg(long, short, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    #[command(flatten)]
+    because: Because,
+    /// Check the documents and print what would be written, write nothing
+    #[arg(long, requires = "file")]
+    dry_run: bool,
 }
 
 impl Apply {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        telemetry::start(&config.log);
-        block_on(async {
-            let parts = Arc::new(agent::Parts::build(config).await?);
-            let failed = agent::apply_once(&parts).await?;
-            let taken = parts.shared.context.step_log.all();
-            let parts =
-                Arc::into_inner(parts).ok_or_else(|| anyhow::anyhow!("a task did not end"))?;
-            let left = steps::planned(&Offline::of(parts).await?);
-            let objects: Vec<_> = steps::taken(left, taken, failed).into_values().collect();
-            if !output::value(arguments.output, &objects)? {
-                steps::print(objects.iter(), true);
+        if self.once {
+            return once(arguments, config);
+        }
+        let files = self.file.iter().map(|path| read(path));
+        let files: Vec<_> = files.collect::<anyhow::Result<_>>()?;
+        let rows = block_on(async {
+            let mut draft = Draft::read(config).await?;
+            for (path, text) in &files {
+                let documents = change::document::split(text);
+                anyhow::ensure!(!documents.is_empty(), "{}: has no document", path.display());
+                for document in documents {
+                    change::document::add(&mut draft, path, &document, &self.because)?;
+                }
             }
-            let failed = objects.iter().any(|object| object.error.is_some());
-            Ok(if failed {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            })
-        })
+            draft.write(self.dry_run).await
+        })?;
+        if !output::value(arguments.output, &rows)? {
+            change::print(&rows, self.dry_run);
+        }
+        Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Returns a file with its text; `-` is standard input.
+fn read(path: &Path) -> anyhow::Result<(PathBuf, String)> {
+    if path != Path::new("-") {
+        let text = file::read_text(path, STREAM);
+        let text = text.with_context(|| path.display().to_string())?;
+        return Ok((path.to_owned(), text));
+    }
+    let mut text = String::new();
+    let mut input = std::io::stdin().lock().take(STREAM);
+    input
+        .read_to_string(&mut text)
+        .context("read standard input")?;
+    Ok((PathBuf::from("<stdin>"), text))
+}
+
+fn once(arguments: &Arguments, config: Config) -> Outcome {
+    telemetry::start(&config.log);
+    block_on(async {
+        let parts = Arc::new(agent::Parts::build(config).await?);
+        let failed = agent::apply_once(&parts).await?;
+        let taken = parts.shared.context.step_log.all();
+        let parts = Arc::into_inner(parts).ok_or_else(|| anyhow::anyhow!("a task did not end"))?;
+        let left = steps::planned(&Offline::of(parts).await?);
+        let objects: Vec<_> = steps::taken(left, taken, failed).into_values().collect();
+        if !output::value(arguments.output, &objects)? {
+            steps::print(objects.iter(), true);
+        }
+        let failed = objects.iter().any(|object| object.error.is_some());
+        Ok(if failed {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
+    })
 }

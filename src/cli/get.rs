@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::diff::{shown, value_at};
 use super::output::Format;
-use super::{Arguments, Outcome, documents, objects, offline, output, overrides};
+use super::{Arguments, Outcome, change, documents, objects, offline, output, overrides};
 use crate::controller::world::maintenance_in_effect;
 use crate::document::{
     self, BgpStatus, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, Phase,
@@ -39,6 +39,9 @@ pub struct Get {
 pub(super) struct Row {
     pub(super) kind: Kind,
     pub(super) name: ObjectName,
+    /// Whether it has a valid document, and is no applied object without one.
+    #[serde(skip)]
+    has_document: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Metadata>,
     /// The specification of the documents, with the override applied.
@@ -74,7 +77,13 @@ impl Get {
             return overrides::run(arguments, &snapshot, names);
         }
         let format = arguments.output;
-        let read = || self.rows(&store, &store.load()?);
+        // A name that is found once may be deleted while its changes are followed.
+        self.known(&store, &snapshot)?;
+        // A store keeps documents in effect that may be lost; each listing here is a new one.
+        let read = || {
+            let store = offline::open(&config.state.directory)?;
+            Ok(self.rows(&store, &store.load()?))
+        };
         self.listing.print(format, read, |rows| {
             print(rows, format);
             drained(&snapshot);
@@ -82,7 +91,23 @@ impl Get {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn rows(&self, store: &Store, snapshot: &Snapshot) -> anyhow::Result<Vec<Row>> {
+    /// Rejects a name that no object has.
+    fn known(&self, store: &Store, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let (kind, names) = self.meaning();
+        let all = all(store, snapshot);
+        for meant in names {
+            let known = |(of, name): &(Kind, ObjectName)| {
+                kind.is_none_or(|kind| kind == *of) && objects::is_meant(*of, name, meant)
+            };
+            if !all.keys().any(known) {
+                let known = all.keys().map(|(kind, name)| kind.path(name));
+                return Err(objects::unknown(meant, known));
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&self, store: &Store, snapshot: &Snapshot) -> Vec<Row> {
         let (kind, names) = self.meaning();
         let is_wanted = |(of, name): &(Kind, ObjectName)| {
             kind.is_none_or(|kind| kind == *of)
@@ -91,38 +116,11 @@ impl Get {
                         .iter()
                         .any(|meant| objects::is_meant(*of, name, meant)))
         };
-        let mut all: BTreeMap<_, _> = documents::all(snapshot)
-            .into_iter()
-            .map(|(key, loaded)| (key, Some(loaded)))
-            .collect();
-        all.extend(
-            undocumented(snapshot)
-                .into_iter()
-                .map(|(key, loaded)| (key, Some(loaded))),
-        );
-        // An override that waits for its object; its name may be mistyped.
-        for key in objects::waiting(snapshot) {
-            all.entry(key).or_insert(None);
-        }
-        // Objects that the Control Plane lists but that do not decode have only a status.
-        for key in store.statuses() {
-            all.entry(key).or_insert(None);
-        }
-        for meant in names {
-            let known = |(of, name): &(Kind, ObjectName)| {
-                kind.is_none_or(|kind| kind == *of) && objects::is_meant(*of, name, meant)
-            };
-            if !all.keys().any(known) {
-                return Err(objects::unknown(
-                    meant,
-                    all.keys().map(|(kind, name)| kind.path(name)),
-                ));
-            }
-        }
-        let wanted = all.into_iter().filter(|(key, _)| is_wanted(key));
-        Ok(wanted
+        let all = all(store, snapshot).into_iter();
+        let wanted = all.filter(|(key, _)| is_wanted(key));
+        wanted
             .map(|((kind, name), loaded)| row(store, snapshot, kind, name, loaded))
-            .collect())
+            .collect()
     }
 
     /// Returns the kind and the names. The first word is a kind if it names one with many objects.
@@ -137,6 +135,25 @@ impl Get {
             _ => (None, &self.words),
         }
     }
+}
+
+/// Returns every object with its document, if it has one.
+fn all(
+    store: &Store,
+    snapshot: &Snapshot,
+) -> BTreeMap<(Kind, ObjectName), Option<documents::Loaded>> {
+    let documents = documents::all(snapshot).into_iter();
+    let documents = documents.chain(undocumented(snapshot));
+    let mut all: BTreeMap<_, _> = documents.map(|(key, loaded)| (key, Some(loaded))).collect();
+    // An override that waits for its object; its name may be mistyped.
+    for key in objects::waiting(snapshot) {
+        all.entry(key).or_insert(None);
+    }
+    // Objects that the Control Plane lists but that do not decode have only a status.
+    for key in store.statuses() {
+        all.entry(key).or_insert(None);
+    }
+    all
 }
 
 /// Returns applied objects without a document: their removal is held, or is about to happen.
@@ -191,9 +208,11 @@ fn row(
         .and_then(|slot| slot.as_ref().ok());
     let exception = exception.map(|stored| &stored.document.spec);
     let held = status.as_ref().and_then(held);
+    let has_document = snapshot.has(kind, &name);
     let mut row = Row {
         kind,
         name,
+        has_document,
         metadata: None,
         spec: None,
         exception: exception.and_then(|exception| serde_json::to_value(exception).ok()),
@@ -220,6 +239,19 @@ impl Row {
     /// Returns whether there is only an override, for an object that does not exist.
     fn is_waiting_override(&self) -> bool {
         self.metadata.is_none() && self.error.is_none() && self.status.is_none()
+    }
+
+    /// Returns the document with its override, in a form that `validate` and `apply` accept, or a comment that says why
+    /// it has no document.
+    pub(super) fn document(&self) -> anyhow::Result<String> {
+        let path = self.kind.path(&self.name);
+        match (&self.error, &self.metadata, &self.spec) {
+            (None, Some(metadata), Some(spec)) if self.has_document => {
+                change::document::text(self.kind, metadata, spec)
+            }
+            (Some(error), ..) => Ok(format!("# {path}: {error}\n")),
+            _ => Ok(format!("# {path} has no document\n")),
+        }
     }
 
     /// Returns the phase; an error found here counts even before the daemon has seen it.

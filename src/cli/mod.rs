@@ -6,11 +6,14 @@
 mod api;
 mod apply;
 mod approve;
+mod change;
 mod completions;
 mod control_plane;
 mod describe;
 mod diff;
+mod doctor;
 mod documents;
+mod edit;
 mod explain;
 mod fields;
 mod fleet;
@@ -29,6 +32,7 @@ mod restart;
 mod rollback;
 mod run;
 mod schema;
+mod set_override;
 mod status;
 mod steps;
 mod sync;
@@ -95,12 +99,47 @@ Examples:
 
 Exit codes: 0 no changes; 2 changes are pending; 1 no changes are pending, but an object is in error.")]
     Plan(plan::Plan),
-    /// Apply the plan once, without the daemon
+    /// Write documents, or apply the plan once without the daemon
     ///
-    /// Runs the steps that `plan` shows, prints them, and exits. Refused while a daemon runs on the same state
-    /// directory, since the daemon applies changes itself.
-    #[command(after_help = "Example: moenet-agent apply --once")]
+    /// With --file: documents of your own are written as they are; what differs from a document of the Control Plane
+    /// becomes an override. Everything is checked before the first file is written.
+    ///
+    /// With --once: runs the steps that `plan` shows, prints them, and exits. Refused while a daemon runs on the same
+    /// state directory, since the daemon applies changes itself.
+    #[command(after_help = "\
+Examples:
+  moenet-agent apply -f peer.yaml
+  moenet-agent get sessions -o yaml | sed s/1420/1400/ | moenet-agent apply -f - --reason 'new uplink'
+  moenet-agent apply --once")]
     Apply(apply::Apply),
+    /// Edit a document in $EDITOR
+    ///
+    /// Validates on save, and opens the editor again with the errors. A document of your own is written; what you change
+    /// in a document of the Control Plane becomes an override.
+    #[command(after_help = "\
+Examples:
+  moenet-agent edit sessions/wg_4242421080 --reason 'their side is on PPPoE'
+  EDITOR=nano moenet-agent edit policy --reason 'test of a filter' --expires 2h")]
+    Edit(edit::Edit),
+    /// Override fields of a document
+    ///
+    /// Adds to the override that exists. It takes effect at once, survives every sync, and ends at --expires or with
+    /// --remove.
+    #[command(after_help = "\
+Examples:
+  moenet-agent override wg_4242421080 tunnel.mtu=1380 --reason 'PPPoE' --expires 2d
+  moenet-agent override wg_4242421080 adminState=Disabled --reason 'asked by the peer'
+  moenet-agent override wg_4242421080 tunnel.mtu --remove
+  moenet-agent override wg_4242421080 --remove")]
+    Override(set_override::Override),
+    /// Pause an object: observe it and change nothing
+    #[command(
+        after_help = "Example: moenet-agent pause wg_4242421080 --reason 'the peer debugs' --expires 2h"
+    )]
+    Pause(set_override::Pause),
+    /// End the pause of an object
+    #[command(after_help = "Example: moenet-agent resume wg_4242421080")]
+    Resume(set_override::Resume),
     /// List documents with their status
     ///
     /// OVERRIDDEN lists the fields that an override sets, with the document's value in brackets. Waiting: the
@@ -122,7 +161,7 @@ Examples:
     Describe(describe::Describe),
     /// Wait until objects have a phase or a condition
     ///
-    /// Reads the status files that the daemon writes. Exit code 1 when the time is over.
+    /// Asks the running agent; `deleted` looks at the state directory. Exit code 1 when the time is over.
     #[command(after_help = "\
 Examples:
   moenet-agent wait wg_4242421080
@@ -190,6 +229,17 @@ Examples:
   moenet-agent rollback wg_4242421080 1a2b3c    state at this commit of `history`
   moenet-agent rollback policy")]
     Rollback(rollback::Rollback),
+    /// Check that this host is fit to run the agent
+    ///
+    /// Permissions, WireGuard, disk, git, BIRD, Control Plane, clock, names, and the conditions of node and policy
+    /// (sysctls, key, history, …), each with what to do. It changes nothing.
+    #[command(after_help = "\
+Examples:
+  moenet-agent doctor
+  moenet-agent doctor -o json | jq -r '.[] | select(.status == \"failed\").check'
+
+Exit codes: 0 no check failed; 1 a check failed.")]
+    Doctor,
     /// Show the daemon's health
     #[command(after_help = "Example: moenet-agent status -o json")]
     Status,
@@ -246,6 +296,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Run => run::run(&arguments),
         Verb::Plan(plan) => plan.run(&arguments),
         Verb::Apply(apply) => apply.run(&arguments),
+        Verb::Edit(edit) => edit.run(&arguments),
+        Verb::Override(set) => set.run(&arguments),
+        Verb::Pause(pause) => pause.run(&arguments),
+        Verb::Resume(resume) => resume.run(&arguments),
         Verb::Get(get) => get.run(&arguments),
         Verb::Describe(describe) => describe.run(&arguments),
         Verb::Wait(wait) => wait.run(&arguments),
@@ -257,6 +311,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Approve(approve) => approve.run(&arguments),
         Verb::History(log) => log.run(&arguments),
         Verb::Rollback(rollback) => rollback.run(&arguments),
+        Verb::Doctor => doctor::run(&arguments),
         Verb::Status => status::run(&arguments),
         Verb::Sync => sync::run(&arguments),
         Verb::Restart(restart) => restart.run(&arguments),

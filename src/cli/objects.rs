@@ -18,19 +18,9 @@ pub(crate) fn find<'a>(
     let singles = world.router_documents.objects().into_iter().map(Cow::Owned);
     let objects = world.objects.values().map(Cow::Borrowed);
     let all: Vec<_> = singles.chain(objects).collect();
-    let mut found = all
-        .iter()
-        .filter(|object| is_meant(object.kind, &object.name, meant));
-    match (found.next(), found.next()) {
-        (Some(object), None) => Ok(object.clone()),
-        (Some(one), Some(two)) => {
-            anyhow::bail!(
-                "{meant} is ambiguous: {} or {}; add the kind",
-                one.path(),
-                two.path()
-            )
-        }
-        (None, _) => {
+    match one(&all, |object| (object.kind, &object.name), meant)? {
+        Some(object) => Ok(object.clone()),
+        None => {
             let unknown = unknown(meant, all.iter().map(|object| object.path()));
             let mut waiting = waiting(snapshot).into_iter();
             match waiting.find(|(kind, name)| is_meant(*kind, name, meant)) {
@@ -38,6 +28,34 @@ pub(crate) fn find<'a>(
                 None => Err(unknown),
             }
         }
+    }
+}
+
+/// Returns the one of these objects that a name means; `None` if no object has it.
+///
+/// # Errors
+/// Several objects have it.
+pub(crate) fn one<'a, T>(
+    all: impl IntoIterator<Item = &'a T>,
+    key: impl Fn(&'a T) -> (Kind, &'a ObjectName),
+    meant: &str,
+) -> anyhow::Result<Option<&'a T>> {
+    let is_it = |object: &&'a T| {
+        let (kind, name) = key(object);
+        is_meant(kind, name, meant)
+    };
+    let found: Vec<_> = all.into_iter().filter(is_it).collect();
+    let path = |object: &'a T| {
+        let (kind, name) = key(object);
+        kind.path(name)
+    };
+    match found.as_slice() {
+        [one, two, ..] => anyhow::bail!(
+            "{meant} is ambiguous: {} or {}; add the kind",
+            path(one),
+            path(two)
+        ),
+        found => Ok(found.first().copied()),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::document::{Kind, StatusBody};
 use crate::firewall::FirewallError;
 use crate::intervals::OFFLINE_NAMES;
 use crate::kernel::source_towards;
-use crate::model::{Endpoint, ObjectKey, ObjectName};
+use crate::model::{Endpoint, Host, ObjectKey, ObjectName};
 use crate::observed::bird::{BirdState, Tree};
 use crate::observed::kernel::KernelView;
 use crate::plan::firewall::FirewallView;
@@ -376,4 +376,22 @@ async fn resolve(parts: &Parts, world: &World) -> bool {
     };
     let _ = tokio::time::timeout(OFFLINE_NAMES, waiting).await;
     !names.is_empty()
+}
+
+/// Returns the endpoints whose names do not resolve, each with its object and the reason.
+pub(crate) fn unresolved(parts: &Parts, world: &World) -> Vec<String> {
+    let resolver = &parts.shared.context.resolver;
+    let named = world
+        .endpoints()
+        .filter(|(_, endpoint)| matches!(endpoint.host, Host::Name(_)));
+    let unresolved = named.filter_map(|(object, endpoint)| {
+        let known = resolver.current(endpoint);
+        if known.address.is_some() {
+            return None;
+        }
+        let why = known.error.as_deref().unwrap_or("not resolved in time");
+        let object = object.path();
+        Some(format!("the endpoint {endpoint} of {object}: {why}"))
+    });
+    unresolved.collect()
 }

@@ -162,9 +162,9 @@ fn colour(word: &str) -> Option<Color> {
     match word {
         "Established" | "established" | "True" | "ok" | "closed" => Some(Color::Green),
         "Error" | "Invalid" | "False" | "open" | "failed" => Some(Color::Red),
-        "Configuring" | "Degraded" | "degraded" | "Pending" | "Disabled" | "Paused"
-        | "Deleting" | "Unknown" | "Waiting" | "Expired" | "active" | "connect" | "idle"
-        | "opensent" | "openconfirm" | "down" => Some(Color::Yellow),
+        "warning" | "unknown" | "Configuring" | "Degraded" | "degraded" | "Pending"
+        | "Disabled" | "Paused" | "Deleting" | "Unknown" | "Waiting" | "Expired" | "active"
+        | "connect" | "idle" | "opensent" | "openconfirm" | "down" => Some(Color::Yellow),
         _ => None,
     }
 }

@@ -1,26 +1,23 @@
 //! `rollback`: an override that restores an earlier applied state.
 
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::change::Draft;
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, documents, history, objects, output};
 use crate::config::{self, Config};
 use crate::controller::World;
 use crate::controller::world::configured_node;
-use crate::document::{BgpSessionSpec, Document, Kind, OverrideSpec, parse_value, to_yaml};
+use crate::document::{BgpSessionSpec, Kind, OverrideSpec, parse_value, to_yaml};
 use crate::effective::{Defaults, difference};
 use crate::history::{CommitId, History};
 use crate::model::ObjectName;
 use crate::store::{AppliedDocument, Area, Place, Slot};
-use crate::util::file::Writer;
-use crate::util::fs;
 
 /// Write an override that restores an earlier applied state.
 #[derive(Debug, Args)]
@@ -32,6 +29,9 @@ pub struct Rollback {
     /// Replace the existing override instead of merging; keeps its reason and pause
     #[arg(long)]
     force: bool,
+    /// Check the rollback and print the override, write nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Rollback {
@@ -40,7 +40,7 @@ impl Rollback {
         let done = block_on(self.roll_back(config))?;
         let value = json!({"file": done.place.relative(), "commit": done.commit, "override": done.exception});
         if !output::value(arguments.output, &value)? {
-            done.print()?;
+            done.print(self.dry_run)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -48,33 +48,25 @@ impl Rollback {
     async fn roll_back(&self, config: Config) -> anyhow::Result<Done> {
         let defaults = Filling::of(&config);
         let history = History::new(&config.state.directory);
-        let wanted = Wanted::read(config).await?;
-        let (kind, name) = self.object(&wanted, &history).await?;
+        let mut draft = Draft::read(config).await?;
+        let (kind, name) = self.object(&draft.wanted, &history).await?;
         let (commit, then) = self.then(&history, kind, &name).await?;
-        let now = document(&wanted, kind, &name)?;
-        let patch = patch(&wanted.world, kind, &defaults, &now, &then);
+        let now = document(&draft.wanted, kind, &name)?;
+        let patch = patch(&draft.wanted.world, kind, &defaults, &now, &then);
         let place = Place::new(Area::Overrides, kind, &name);
-        let existing = wanted.snapshot.overrides.get(&(kind, name.clone()));
+        let existing = draft.wanted.snapshot.overrides.get(&(kind, name.clone()));
         anyhow::ensure!(
             existing.is_none() || self.force,
             "{place} exists and conflicts with the rollback; use --force to replace it (the \
              history keeps the old one)"
         );
         let exception = exception(&commit, patch, existing);
-        let path = wanted.parts.shared.context.store.path(&place);
         let had_one = existing.is_some();
+        draft.put_exception(kind, &name, exception.clone())?;
+        draft.write(self.dry_run).await?;
+        // Without a field and a pause, the document alone describes the earlier applied state.
         let exception =
             Some(exception).filter(|exception| !exception.set.is_empty() || exception.paused);
-        comes_into_force(wanted, kind, &name, exception.as_ref()).await?;
-        match &exception {
-            Some(exception) => write(
-                &path,
-                &Document::new(name.clone(), None, 0, exception.clone()),
-            )?,
-            // The document alone describes the earlier applied state.
-            None if had_one => remove(&path)?,
-            None => {}
-        }
         Ok(Done {
             name,
             place,
@@ -169,7 +161,10 @@ struct Done {
 }
 
 impl Done {
-    fn print(&self) -> anyhow::Result<()> {
+    fn print(&self, dry_run: bool) -> anyhow::Result<()> {
+        if dry_run {
+            output::note("dry run: nothing is written");
+        }
         let (name, place, commit) = (&self.name, &self.place, self.commit.short());
         let Some(exception) = &self.exception else {
             output::line(match self.had_one {
@@ -188,29 +183,6 @@ impl Done {
         }
         Ok(())
     }
-}
-
-/// Checks that the override can be applied: a secret that was referenced then may be gone,
-/// and another object may have taken the port since.
-async fn comes_into_force(
-    mut wanted: Wanted,
-    kind: Kind,
-    name: &ObjectName,
-    exception: Option<&OverrideSpec>,
-) -> anyhow::Result<()> {
-    let key = (kind, name.clone());
-    let snapshot = Arc::make_mut(&mut wanted.snapshot);
-    snapshot.overrides.remove(&key);
-    if let Some(exception) = exception {
-        let document = Document::new(name.clone(), None, 0, exception.clone());
-        snapshot.set_override(kind, document);
-    }
-    let world = wanted.again().await;
-    let object = objects::find(&world, &wanted.snapshot, &kind.path(name))?;
-    if let Some(why) = object.refused() {
-        anyhow::bail!("the rollback would be rejected, so nothing was written: {why}");
-    }
-    Ok(())
 }
 
 /// Returns the applied specification in an `applied/` record.
@@ -299,21 +271,4 @@ fn exception(
         paused: before.is_some_and(|before| before.paused),
         set,
     }
-}
-
-fn remove(path: &Path) -> anyhow::Result<()> {
-    fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
-}
-
-/// Writes a temporary file and renames it, as the daemon does. The daemon holds the lock and treats this as an
-/// operator's file.
-fn write(path: &Path, document: &Document<OverrideSpec>) -> anyhow::Result<()> {
-    let text = to_yaml(document)?;
-    replace(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    Writer::new(0o644).replace(path, bytes)
 }

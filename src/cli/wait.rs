@@ -1,5 +1,7 @@
-//! `wait`: until objects have a phase or a condition, as their status files say.
+//! `wait`: until objects have a phase or a condition. The running agent says so: a status file may be that of an agent
+//! which has stopped.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -8,8 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
+use super::api::Agent;
 use super::{Arguments, Outcome, block_on, documents, objects, offline, output};
-use crate::config::Interval;
+use crate::config::{Config, Interval};
 use crate::document::{ConditionStatus, ConditionType, Kind, Phase, StatusBody};
 use crate::intervals::VERB_POLL;
 use crate::model::ObjectName;
@@ -77,12 +80,25 @@ impl Wait {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let store = offline::open(&config.state.directory)?;
-        let all = known(&store)?;
+        let objects = self.objects(&known(&store)?)?;
+        let until = Instant::now() + self.timeout.get();
+        block_on(async {
+            for (kind, name) in &objects {
+                self.reach(&config, &store, (*kind, name), until).await?;
+                output::line(format_args!("{}: {}", kind.path(name), self.goal));
+            }
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+
+    /// Returns the objects that the names mean.
+    fn objects(
+        &self,
+        all: &BTreeSet<(Kind, ObjectName)>,
+    ) -> anyhow::Result<Vec<(Kind, ObjectName)>> {
         let mut objects = Vec::new();
         for meant in &self.names {
-            let is_meant =
-                |(kind, name): &&(Kind, ObjectName)| objects::is_meant(*kind, name, meant);
-            match all.iter().find(is_meant) {
+            match objects::one(all, |(kind, name)| (*kind, name), meant)? {
                 Some(object) => objects.push(object.clone()),
                 None if self.goal == Goal::Deleted => {}
                 None => {
@@ -91,46 +107,55 @@ impl Wait {
                 }
             }
         }
-        let until = Instant::now() + self.timeout.get();
-        block_on(async {
-            for (kind, name) in &objects {
-                self.reach(&store, (*kind, name), until).await?;
-                output::line(format_args!("{}: {}", kind.path(name), self.goal));
-            }
-            Ok(ExitCode::SUCCESS)
-        })
+        Ok(objects)
     }
 
     /// Waits for one object.
     async fn reach(
         &self,
+        config: &Config,
         store: &Store,
         (kind, name): (Kind, &ObjectName),
         until: Instant,
     ) -> anyhow::Result<()> {
+        let path = kind.path(name);
         loop {
-            let status = store.read_status(kind, name).map(|found| found.status);
-            let is_known =
-                self.goal != Goal::Deleted || known(store)?.contains(&(kind, name.clone()));
+            let (mut is_running, mut status) = (true, None);
+            let is_known = match self.goal {
+                Goal::Deleted => known(store)?.contains(&(kind, name.clone())),
+                Goal::Phase(_) | Goal::Condition(..) => {
+                    let agent = Agent::find(config).await;
+                    is_running = agent.is_running();
+                    status = agent.status(&path).await;
+                    true
+                }
+            };
             if self.goal.is_reached(status.as_ref(), is_known) {
                 return Ok(());
             }
             if Instant::now() >= until {
-                let phase = status.map_or(Phase::Pending, |status| status.phase);
-                anyhow::bail!(
-                    "{path} is {phase} after {seconds} s, not {goal}; `moenet-agent describe {path}` shows why",
-                    path = kind.path(name),
-                    seconds = self.timeout.get().as_secs(),
-                    goal = self.goal
-                );
+                return Err(self.is_over(&path, is_running, status.as_ref()));
             }
             sleep_until(until.min(Instant::now() + VERB_POLL)).await;
         }
     }
+
+    fn is_over(&self, path: &str, is_running: bool, status: Option<&StatusBody>) -> anyhow::Error {
+        let (seconds, goal) = (self.timeout.get().as_secs(), self.goal);
+        if !is_running {
+            return anyhow::anyhow!(
+                "no agent answers after {seconds} s, so the phase of {path} is unknown; `moenet-agent doctor` shows why"
+            );
+        }
+        let phase = status.map_or(Phase::Pending, |status| status.phase);
+        anyhow::anyhow!(
+            "{path} is {phase} after {seconds} s, not {goal}; `moenet-agent describe {path}` shows why"
+        )
+    }
 }
 
 /// Returns every object with a document, a record or a status.
-fn known(store: &Store) -> anyhow::Result<std::collections::BTreeSet<(Kind, ObjectName)>> {
+fn known(store: &Store) -> anyhow::Result<BTreeSet<(Kind, ObjectName)>> {
     let snapshot = store.load()?;
     let documents = documents::all(&snapshot).into_keys();
     let applied = snapshot.applied.keys().cloned();

@@ -8,7 +8,7 @@ use super::Listen;
 use crate::intervals::CONFIGURED_MAX;
 use crate::model::InterfaceName;
 
-/// A duration: a number of seconds, or `30s`, `5m`, `1h`, `500ms`.
+/// A duration: a number of seconds, or `30s`, `5m`, `1h`, `2d`, `500ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interval(Duration);
 
@@ -34,6 +34,7 @@ impl Interval {
             "" | "s" => Duration::from_secs(number),
             "m" => Duration::from_secs(number.checked_mul(60)?),
             "h" => Duration::from_secs(number.checked_mul(3600)?),
+            "d" => Duration::from_secs(number.checked_mul(86_400)?),
             _ => return None,
         };
         (duration > Duration::ZERO && duration <= CONFIGURED_MAX).then_some(Self(duration))
@@ -62,7 +63,7 @@ impl<'de> Deserialize<'de> for Interval {
         let text = NumberOrText::deserialize(d)?.text();
         Self::parse(&text).ok_or_else(|| {
             serde::de::Error::custom(format!(
-                "invalid duration {text:?}: use seconds or 30s, 5m, 1h, greater than 0"
+                "invalid duration {text:?}: use seconds or 30s, 5m, 1h, 2d, greater than 0"
             ))
         })
     }
@@ -74,8 +75,8 @@ impl JsonSchema for Interval {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
-            "type": ["integer", "string"], "minimum": 1, "pattern": "^[0-9]+ *(ms|s|m|h)?$",
-            "description": "A duration: seconds, or 30s, 5m, 1h.", "examples": [60, "5m"]
+            "type": ["integer", "string"], "minimum": 1, "pattern": "^[0-9]+ *(ms|s|m|h|d)?$",
+            "description": "A duration: seconds, or 30s, 5m, 1h, 2d.", "examples": [60, "5m"]
         })
     }
 }

@@ -8,7 +8,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::retry::{bounds, full_jitter, retry_after};
+use super::retry::{ahead, bounds, full_jitter, retry_after};
 use super::transport::{authorization, base_url, http_client, network, read_body, redirect};
 use super::{Breaker, CallError, ClientError, Counters, Failure, State};
 use crate::config::TokenSource;
@@ -64,6 +64,8 @@ pub struct Client {
     /// Wakes a call that waits for its next attempt.
     hurried: Notify,
     counters: Counters,
+    /// Seconds by which this host's clock was ahead of the Control Plane's at the last answer.
+    ahead: Mutex<Option<i64>>,
 }
 
 /// The order in which lists probe an open breaker.
@@ -155,7 +157,7 @@ impl Client {
         if let Ok(Some(token)) = options.token.current() {
             authorization(&token)?;
         }
-        let (http, gate, hurried, counters) = Default::default();
+        let (http, gate, hurried, counters, ahead) = Default::default();
         Ok(Self {
             http,
             base,
@@ -164,6 +166,7 @@ impl Client {
             gate,
             hurried,
             counters,
+            ahead,
         })
     }
 
@@ -243,6 +246,12 @@ impl Client {
     pub fn breaker(&self) -> State {
         let now = self.now();
         self.with_gate(|gate| gate.fetches.state(now))
+    }
+
+    /// Returns by how many seconds this host's clock was ahead of the Control Plane's at the last answer; `None`
+    /// without an answer that names its time.
+    pub fn clock_ahead(&self) -> Option<i64> {
+        *self.ahead.lock()
     }
 
     /// Returns the state of the circuit breaker of the posts.
@@ -381,6 +390,7 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
         let response = request.send().await.map_err(|error| self.unsent(&error))?;
+        *self.ahead.lock() = ahead(response.headers(), SystemTime::now());
         if response.status().is_success() {
             return read_body(response, BODY_MAX).await;
         }

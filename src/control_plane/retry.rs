@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use crate::intervals::{CALL_WAIT_MAX, RETRY_AFTER_MAX};
 use crate::util::backoff::Backoff;
@@ -32,6 +32,16 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
             .unwrap_or_default(),
     };
     Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// Returns by how many seconds a clock is ahead of the time of an answer (`Date`, RFC 9110, section 6.6.1).
+pub(super) fn ahead(headers: &HeaderMap, now: SystemTime) -> Option<i64> {
+    let seconds = |at: SystemTime| {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_secs()).ok()
+    };
+    let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    Some(seconds(now)? - seconds(date)?)
 }
 
 #[cfg(test)]
@@ -68,5 +78,15 @@ mod tests {
         assert_eq!(read("86400"), Some(Duration::from_secs(900)));
         assert_eq!(read("99999999999"), Some(Duration::from_secs(900)));
         assert_eq!(read("soon"), None);
+    }
+
+    #[test]
+    fn clock_is_compared_with_the_date_of_an_answer() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let read = |text: &str| ahead(&HeaderMap::from_iter([(DATE, text.parse().unwrap())]), now);
+        let date = httpdate::fmt_http_date(now + Duration::from_secs(90));
+        assert_eq!(read(&date), Some(-90));
+        assert_eq!(read("yesterday"), None);
+        assert_eq!(ahead(&HeaderMap::new(), now), None);
     }
 }

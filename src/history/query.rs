@@ -159,6 +159,15 @@ impl History {
         }
     }
 
+    /// Returns git's name and version.
+    ///
+    /// # Errors
+    /// Git is not installed, or fails.
+    pub(crate) async fn version(&self) -> Result<String, HistoryError> {
+        let text = self.git.run("tell its version", &["--version"]).await?;
+        Ok(String::from_utf8_lossy(&text).trim().to_owned())
+    }
+
     /// Returns a commit, with its message and its diff.
     ///
     /// # Errors

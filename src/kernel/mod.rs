@@ -10,6 +10,7 @@ mod connection;
 mod counters;
 mod error;
 mod events;
+mod features;
 mod joint;
 pub mod keys;
 mod link_message;
@@ -36,6 +37,7 @@ use async_trait::async_trait;
 pub use crate::config::Backend;
 pub(crate) use counters::KernelCounters;
 pub use events::events;
+pub(crate) use features::{WireGuard, wireguard};
 pub use nftables_events::nftables_events;
 pub(crate) use source::source_towards;
 

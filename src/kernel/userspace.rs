@@ -54,12 +54,7 @@ impl Userspace {
     }
 
     fn program(&self) -> OsString {
-        let of_environment =
-            || std::env::var_os("WG_USERSPACE_IMPLEMENTATION").filter(|it| !it.is_empty());
-        self.program
-            .clone()
-            .or_else(of_environment)
-            .unwrap_or_else(|| "wireguard-go".into())
+        self.program.clone().unwrap_or_else(program_of_environment)
     }
 
     /// Runs the program until its first process ends, which happens once the daemon has detached. A program
@@ -122,6 +117,13 @@ impl Userspace {
             _ => Ok(()),
         }
     }
+}
+
+/// Returns the program of userspace WireGuard that the environment names, else the usual one.
+pub(super) fn program_of_environment() -> OsString {
+    std::env::var_os("WG_USERSPACE_IMPLEMENTATION")
+        .filter(|program| !program.is_empty())
+        .unwrap_or_else(|| "wireguard-go".into())
 }
 
 /// Returns whether no process listens at the socket any more.

@@ -78,7 +78,7 @@ pub use identity::{IDENTITY, StateIdentity};
 pub(crate) use inplace::Edit;
 pub use inplace::{Change, edited_in_place};
 pub use place::{Area, Place};
-pub(crate) use problems::{problems, stored};
+pub(crate) use problems::{problems, stored, text_problems};
 pub use snapshot::Snapshot;
 pub(crate) use synced::BrokenDocument;
 pub use watch::{Hint, Watch};

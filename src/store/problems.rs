@@ -17,21 +17,26 @@ pub(crate) fn problems(path: &Path, place: &Place) -> Vec<DocumentError> {
         Ok(None) => return vec![read::error(path, "does not exist")],
         Err(error) => return vec![error],
     };
+    text_problems(path, place, &text)
+}
+
+/// Returns the problems that a text would have as the file in a place.
+pub(crate) fn text_problems(path: &Path, place: &Place, text: &str) -> Vec<DocumentError> {
     let found = match (place.area, place.kind) {
-        (Area::Status, _) => document::parse_value::<StatusDocument>(&text)
+        (Area::Status, _) => document::parse_value::<StatusDocument>(text)
             .err()
             .into_iter()
             .collect(),
-        (Area::Applied, _) => AppliedDocument::parse(&text, place)
+        (Area::Applied, _) => AppliedDocument::parse(text, place)
             .err()
             .into_iter()
             .collect(),
         (Area::Overrides, Kind::Maintenance) => vec![read::error(path, OVERRIDES_NOTHING)],
-        (Area::Overrides, _) | (_, Kind::Override) => of::<OverrideSpec>(&text, place),
-        (_, kind) => with_spec!(kind, S => of::<S>(&text, place)),
+        (Area::Overrides, _) | (_, Kind::Override) => of::<OverrideSpec>(text, place),
+        (_, kind) => with_spec!(kind, S => of::<S>(text, place)),
     };
     let found = found.into_iter().map(|error| error.in_file(path));
-    found.chain(in_plain_sight(path, &text)).collect()
+    found.chain(in_plain_sight(path, text)).collect()
 }
 
 /// Returns a document as a listing finds it; `None` without a file.

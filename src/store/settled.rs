@@ -1,5 +1,6 @@
 //! A preview of the state directory after the import of manual edits as overrides; writes nothing.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use super::inplace::{Change, Edit, edited_in_place};
 use super::synced::SYNCED;
 use super::{Area, Place, Snapshot, Store, StoreError, read};
 use crate::document::{Document, Kind, OverrideSpec};
+use crate::util::file::Stamp;
 
 impl Snapshot {
     /// Adds an override, as if its file existed.
@@ -23,6 +25,17 @@ impl Snapshot {
             text: "".into(),
         };
         self.overrides.insert(key, Ok(Arc::new(stored)));
+    }
+
+    /// Adds or replaces a document, as if its file had this text; `None` when the text is invalid.
+    pub(crate) fn set_document(&mut self, place: &Place, path: PathBuf, text: &str) -> Option<()> {
+        let text = read::Text {
+            text: text.to_owned(),
+            hash: read::hash(text),
+            stamp: Stamp::default(),
+            owner: 0,
+        };
+        self.put(place, path, text)
     }
 }
 

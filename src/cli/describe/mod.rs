@@ -13,7 +13,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::api::Api;
+use super::api::Agent;
 use super::objects;
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, documents, history, output};
@@ -23,7 +23,6 @@ use crate::controller::world::Object;
 use crate::document::{Condition, ConditionType, Kind, Phase, StatusBody, TunnelStatus};
 use crate::effective::Origin;
 use crate::history::History;
-use crate::intervals::DAEMON_CHECK;
 use crate::model::ObjectName;
 use crate::status::{Conditions, state_word};
 use crate::store::{Area, Place};
@@ -146,32 +145,12 @@ impl Describe {
                 return Some(Described {
                     object: kind.path(&name),
                     up: Some(false),
-                    agent_running: agent.0.is_some(),
+                    agent_running: agent.is_running(),
                     ..of_status(status, Vec::new())
                 });
             }
         }
         None
-    }
-}
-
-/// The running agent, if there is one.
-struct Agent(Option<Api>);
-
-impl Agent {
-    async fn find(config: &Config) -> Self {
-        let Ok(api) = Api::new(config) else {
-            return Self(None);
-        };
-        let answers = tokio::time::timeout(DAEMON_CHECK, api.get("/healthz")).await;
-        Self(matches!(answers, Ok(Ok(_))).then_some(api))
-    }
-
-    /// Returns its status of an object.
-    async fn status(&self, object: &str) -> Option<StatusBody> {
-        let api = self.0.as_ref()?;
-        let status = api.get(&format!("/status/{object}")).await.ok()?;
-        serde_json::from_value(status).ok()
     }
 }
 
@@ -184,7 +163,7 @@ fn maintenance(offline: &Offline, agent: &Agent) -> anyhow::Result<Described> {
     })?;
     let mut described = Described {
         object: Kind::Maintenance.path(&name),
-        agent_running: agent.0.is_some(),
+        agent_running: agent.is_running(),
         ..Described::default()
     };
     match loaded {
@@ -212,6 +191,17 @@ fn recorded(offline: &Offline, kind: Kind, name: &ObjectName) -> Option<StatusBo
     document.map(|document| document.status)
 }
 
+/// Returns the agent's status of an object, or, without an agent, that of this observation.
+pub(super) async fn current(offline: &Offline, object: &Object, agent: &Agent) -> StatusBody {
+    match agent.status(&object.path()).await {
+        Some(status) => status,
+        None => {
+            let before = recorded(offline, object.kind, &object.name);
+            offline.status(object, &before.unwrap_or_default())
+        }
+    }
+}
+
 /// Returns the parts that the status and the probes have.
 fn of_status(status: StatusBody, probes: Vec<Probe>) -> Described {
     Described {
@@ -225,14 +215,8 @@ fn of_status(status: StatusBody, probes: Vec<Probe>) -> Described {
 }
 
 async fn described(offline: &Offline, object: &Object, agent: &Agent) -> Described {
-    let agent_running = agent.0.is_some();
-    let status = match agent.status(&object.path()).await {
-        Some(status) => status,
-        None => {
-            let before = recorded(offline, object.kind, &object.name);
-            offline.status(object, &before.unwrap_or_default())
-        }
-    };
+    let agent_running = agent.is_running();
+    let status = current(offline, object, agent).await;
     let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone()));
     let owner = if object.operator_owned {
         Origin::Operator

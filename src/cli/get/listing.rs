@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::output::{self, Format};
 use super::Row;
@@ -90,6 +90,7 @@ impl Listing {
         let mut rows = self.arranged(read()?);
         match format {
             Format::Name => names(&rows),
+            Format::Yaml => documents(&rows)?,
             _ if output::value(format, &rows)? => {}
             _ => table(&rows),
         }
@@ -114,6 +115,15 @@ fn names(rows: &[Row]) {
     }
 }
 
+/// Prints the documents, each after a line that separates it from others.
+fn documents(rows: &[Row]) -> anyhow::Result<()> {
+    for row in rows {
+        output::line("---");
+        output::line(row.document()?.trim_end());
+    }
+    Ok(())
+}
+
 /// Prints the rows that are new or differ, and names those that are gone.
 fn changes(format: Format, before: &[Row], now: &[Row]) -> anyhow::Result<()> {
     let facts = |rows: &[Row]| -> BTreeMap<(Kind, ObjectName), Vec<String>> {
@@ -129,12 +139,18 @@ fn changes(format: Format, before: &[Row], now: &[Row]) -> anyhow::Result<()> {
         }
         match format {
             Format::Name => output::line(row.kind.path(&row.name)),
+            Format::Yaml => documents(std::slice::from_ref(row))?,
             _ if output::value(format, row)? => {}
             _ => output::line(row.line(format)),
         }
     }
     for (kind, name) in old.keys().filter(|key| !new.contains_key(key)) {
-        output::line(format_args!("{} deleted", kind.path(name)));
+        let gone = json!({"kind": kind, "name": name, "deleted": true});
+        match format {
+            Format::Json => drop(output::value(format, &gone)?),
+            Format::Yaml => output::line(format_args!("---\n# {} deleted", kind.path(name))),
+            _ => output::line(format_args!("{} deleted", kind.path(name))),
+        }
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Arguments, Outcome, output};
+pub(super) use router::token_problems;
 
 /// Check documents and configuration.
 #[derive(Debug, Args)]

@@ -8,12 +8,11 @@ use tokio::time::Instant;
 
 use super::{Findings, file};
 use crate::agent::start_problems;
-use crate::cli::offline::Wanted;
+use crate::cli::offline::{Wanted, unresolved};
 use crate::cli::{Arguments, block_on, is_root, objects};
 use crate::config::{self, Config, ControlPlane, Environment};
 use crate::controller::{Missing, World};
 use crate::document::DocumentError;
-use crate::model::{Endpoint, Host};
 use crate::status::Acceptance;
 use crate::store::{self, Place, Snapshot};
 use crate::telemetry::chain;
@@ -69,6 +68,11 @@ fn without_configuration(arguments: &Arguments, error: &anyhow::Error) -> Findin
 
 /// Checks the token files.
 fn files(config: &Config, findings: &mut Findings) {
+    token_problems(config).for_each(|problem| findings.report(problem));
+}
+
+/// Returns why token files cannot be used.
+pub(crate) fn token_problems(config: &Config) -> impl Iterator<Item = String> {
     let control_plane = config
         .control_plane
         .as_ref()
@@ -76,9 +80,7 @@ fn files(config: &Config, findings: &mut Findings) {
     let sources = control_plane
         .into_iter()
         .chain([config.server.token_source()]);
-    for problem in sources.filter_map(|source| source.problem()) {
-        findings.report(problem.to_string());
-    }
+    sources.filter_map(|source| Some(source.problem()?.to_string()))
 }
 
 impl Findings {
@@ -212,27 +214,10 @@ async fn unchecked(wanted: &Wanted) -> Vec<String> {
     let context = &wanted.parts.shared.context;
     let kernel = context.observer.kernel(Instant::now()).await.err();
     let kernel = kernel.map(|error| format!("the links of this host: {}", chain(&error)));
-    let names = endpoints(world)
-        .into_iter()
-        .filter_map(|(object, endpoint)| {
-            let known = context.resolver.current(endpoint);
-            if known.address.is_some() {
-                return None;
-            }
-            let why = known
-                .error
-                .unwrap_or_else(|| "not resolved in time".to_owned());
-            Some(format!("the endpoint {endpoint} of {object}: {why}"))
-        });
     let unread = world.unread.iter().cloned().chain(kernel);
-    texts.into_iter().chain(unread).chain(names).collect()
-}
-
-/// Returns the endpoints with names, each with its object.
-fn endpoints(world: &World) -> Vec<(String, &Endpoint)> {
-    world
-        .endpoints()
-        .filter(|(_, endpoint)| matches!(endpoint.host, Host::Name(_)))
-        .map(|(object, endpoint)| (object.path(), endpoint))
+    texts
+        .into_iter()
+        .chain(unread)
+        .chain(unresolved(&wanted.parts, world))
         .collect()
 }

@@ -9,7 +9,7 @@ use crate::intervals::FILE_SETTLED;
 use crate::util::fs;
 
 /// The attributes that change with a file: device, inode, size, and the times of the last change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Stamp {
     device: u64,
     inode: u64,

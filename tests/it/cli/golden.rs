@@ -7,10 +7,14 @@ use std::path::Path;
 
 use super::{NAME, Router, answer_once};
 
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 28] = [
     "run",
     "plan",
     "apply",
+    "edit",
+    "override",
+    "pause",
+    "resume",
     "get",
     "describe",
     "wait",
@@ -22,6 +26,7 @@ const VERBS: [&str; 23] = [
     "approve",
     "history",
     "rollback",
+    "doctor",
     "status",
     "sync",
     "restart",

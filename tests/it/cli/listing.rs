@@ -1,8 +1,10 @@
 //! The ways in which `get` lists: names, more columns, by phase, sorted, and followed.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::{Value, json};
 
 use super::{NAME, Router};
 
@@ -58,31 +60,103 @@ fn rows_are_sorted_by_name_and_number() {
     }
 }
 
+/// A running `get --watch`, ended with the test.
+struct Watch {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watch {
+    fn new(router: &Router, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
+            .args(["get", NAME, "--watch", "--config"])
+            .arg(router.dir.path().join("config.yaml"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn line(&mut self) -> String {
+        self.lines.next().unwrap().unwrap()
+    }
+
+    /// Reads a JSON value that ends in a line of its own.
+    fn value(&mut self, end: &str) -> Value {
+        let mut text = String::new();
+        loop {
+            let line = self.line();
+            text.push_str(&line);
+            if line == end {
+                return serde_json::from_str(&text).unwrap();
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn delete(router: &Router) {
+    for area in ["", "applied/", "status/", "overrides/"] {
+        let _ = fs::remove_file(router.state(&format!("{area}sessions/{NAME}.yaml")));
+    }
+}
+
 #[test]
 fn watch_prints_a_row_again_when_it_changes() {
     let router = Router::new();
-    let mut watch = Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
-        .args(["get", NAME, "--watch", "--config"])
-        .arg(router.dir.path().join("config.yaml"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
-    let mut line = || lines.next().unwrap().unwrap();
-    assert!(line().starts_with("NAME"));
-    assert!(line().contains("Established"));
+    let mut watch = Watch::new(&router, &[]);
+    assert!(watch.line().starts_with("NAME"));
+    assert!(watch.line().contains("Established"));
     let file = router.state(&format!("status/sessions/{NAME}.yaml"));
     let status = fs::read_to_string(&file).unwrap();
-    fs::write(
-        &file,
-        status.replace("phase: Established", "phase: Degraded"),
-    )
-    .unwrap();
-    let changed = line();
-    watch.kill().unwrap();
-    watch.wait().unwrap();
-    assert!(
-        changed.starts_with(NAME) && changed.contains("Degraded"),
-        "{changed}"
-    );
+    let degraded = status.replace("phase: Established", "phase: Degraded");
+    fs::write(&file, degraded).unwrap();
+    let changed = watch.line();
+    let is_row = changed.starts_with(NAME) && changed.contains("Degraded");
+    assert!(is_row, "{changed}");
+}
+
+#[test]
+fn watch_goes_on_after_its_object_was_deleted() {
+    let router = Router::new();
+    let document = router.state(&format!("sessions/{NAME}.yaml"));
+    let text = fs::read_to_string(&document).unwrap();
+    let mut watch = Watch::new(&router, &["-o", "name"]);
+    let path = format!("sessions/{NAME}");
+    assert_eq!(watch.line(), path);
+    delete(&router);
+    loop {
+        // Files go one after the other, and each is a change.
+        let line = watch.line();
+        if line == format!("{path} deleted") {
+            break;
+        }
+        assert_eq!(line, path);
+    }
+    fs::write(&document, text).unwrap();
+    assert_eq!(watch.line(), path);
+}
+
+#[test]
+fn deletion_is_a_json_value() {
+    let router = Router::new();
+    let mut watch = Watch::new(&router, &["-o", "json"]);
+    assert_eq!(watch.value("]")[0]["name"], NAME);
+    delete(&router);
+    let gone = loop {
+        let value = watch.value("}");
+        if value["deleted"] == true {
+            break value;
+        }
+    };
+    let wanted = json!({"kind": "BgpSession", "name": NAME, "deleted": true});
+    assert_eq!(gone, wanted);
 }

@@ -2,8 +2,11 @@
 //! directory, without a Control Plane, a daemon, or BIRD.
 
 mod api;
+mod change;
 mod changes;
 mod daemon;
+mod doctor;
+mod edit;
 mod faults;
 mod golden;
 mod listing;
@@ -214,6 +217,26 @@ fn answer_once(
         .unwrap();
         String::from_utf8_lossy(&request[..length]).into_owned()
     })
+}
+
+/// Answers every call by its path, until the test ends. Returns the address.
+fn serve(answer: impl Fn(&str) -> (&'static str, &'static str) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).unwrap_or_default();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let (status, body) = answer(request.split(' ').nth(1).unwrap_or_default());
+            let length = body.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    address
 }
 
 #[test]

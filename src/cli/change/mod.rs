@@ -1,0 +1,382 @@
+//! Changes of an operator: documents and overrides, checked together with everything else on this router before the
+//! first file is written. The daemon holds the lock; it treats the files as an editor's, so that the history has their
+//! owner as the author.
+
+pub(crate) mod document;
+pub(crate) mod expiry;
+pub(crate) mod patch;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::offline::Wanted;
+use super::{documents, objects, output};
+use crate::config::Config;
+use crate::document::{Document, Kind, Metadata, OverrideSpec, to_yaml};
+use crate::effective::difference;
+use crate::model::ObjectName;
+use crate::store::{self, Area, Place};
+use crate::util::file::Writer;
+use crate::util::fs;
+use crate::util::task::blocking;
+
+/// Changes that are not written yet.
+pub(crate) struct Draft {
+    pub(crate) wanted: Wanted,
+    changes: Vec<Change>,
+}
+
+struct Change {
+    place: Place,
+    /// `None`: the file is removed.
+    text: Option<String>,
+    result: Outcome,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    Created,
+    Changed,
+    Unchanged,
+    Removed,
+}
+
+/// A changed file, for a program.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Row {
+    /// `sessions/wg_4242421080`
+    object: String,
+    /// The path below the state directory.
+    file: String,
+    result: Outcome,
+}
+
+/// A valid document of the state directory.
+pub(crate) struct Present {
+    pub(crate) metadata: Metadata,
+    pub(crate) spec: Value,
+}
+
+impl Present {
+    /// Returns whether the Control Plane writes the document, so that a change must be an override.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.metadata.uid.is_some()
+    }
+}
+
+impl Draft {
+    /// Reads the state directory.
+    pub(crate) async fn read(config: Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            wanted: Wanted::read(config).await?,
+            changes: Vec::new(),
+        })
+    }
+
+    /// Returns the object that a name means.
+    ///
+    /// # Errors
+    /// No document or several have the name.
+    pub(crate) fn named(&self, meant: &str) -> anyhow::Result<(Kind, ObjectName)> {
+        let all = documents::all(&self.wanted.snapshot);
+        let found = objects::one(all.keys(), |(kind, name)| (*kind, name), meant)?;
+        let known = || all.keys().map(|(kind, name)| kind.path(name));
+        found
+            .cloned()
+            .ok_or_else(|| objects::unknown(meant, known()))
+    }
+
+    /// Returns the document of an object, if it has one.
+    ///
+    /// # Errors
+    /// Its file is invalid.
+    pub(crate) fn document(
+        &self,
+        kind: Kind,
+        name: &ObjectName,
+    ) -> anyhow::Result<Option<Present>> {
+        let loaded = documents::all(&self.wanted.snapshot).remove(&(kind, name.clone()));
+        let loaded = loaded.transpose()?;
+        Ok(loaded.map(|(metadata, spec)| Present { metadata, spec }))
+    }
+
+    /// Returns whether the file of a document of the Control Plane is invalid.
+    fn is_broken_sync(&self, kind: Kind, name: &ObjectName) -> bool {
+        let broken = &self.wanted.snapshot.broken;
+        broken.contains_key(&(kind, name.clone()))
+    }
+
+    /// Returns the override of an object, unless it has expired.
+    ///
+    /// # Errors
+    /// Its file is invalid, so that a change could lose what it says.
+    pub(crate) fn exception(
+        &self,
+        kind: Kind,
+        name: &ObjectName,
+    ) -> anyhow::Result<Option<OverrideSpec>> {
+        let slot = self.wanted.snapshot.overrides.get(&(kind, name.clone()));
+        let stored = slot.map(Result::as_ref).transpose();
+        let stored = stored.map_err(|error| {
+            anyhow::anyhow!("{error}; fix the file or delete it, then try again")
+        })?;
+        let spec = stored.map(|stored| stored.document.spec.clone());
+        Ok(spec.filter(|spec| spec.in_effect(Timestamp::now())))
+    }
+
+    /// Replaces the document of an object by a text without problems.
+    pub(crate) fn put_document(&mut self, place: &Place, text: &str) {
+        let path = self.path(place);
+        let snapshot = Arc::make_mut(&mut self.wanted.snapshot);
+        let exists = snapshot.has(place.kind, &place.name);
+        let _ = snapshot.set_document(place, path, text);
+        self.push(place, Some(text.to_owned()), exists);
+    }
+
+    /// Replaces the override of an object. One that neither sets a field nor pauses is removed.
+    ///
+    /// # Errors
+    /// The override has no form in YAML.
+    pub(crate) fn put_exception(
+        &mut self,
+        kind: Kind,
+        name: &ObjectName,
+        spec: OverrideSpec,
+    ) -> anyhow::Result<()> {
+        if spec.set.is_empty() && !spec.paused {
+            self.remove_exception(kind, name);
+            return Ok(());
+        }
+        let place = Place::new(Area::Overrides, kind, name);
+        let document = Document::new(name.clone(), None, 0, spec);
+        let text = to_yaml(&document)?;
+        document::refuse(store::text_problems(&place.relative(), &place, &text))?;
+        let key = (kind, name.clone());
+        let snapshot = Arc::make_mut(&mut self.wanted.snapshot);
+        let before = snapshot.overrides.get(&key);
+        let same = before.is_some_and(|slot| {
+            slot.as_ref()
+                .is_ok_and(|stored| stored.document == document)
+        });
+        let (exists, comments) = (before.is_some(), before.is_some_and(has_comments));
+        if comments && !same {
+            output::note(&format!(
+                "the comments of {place} are not kept; the history has them"
+            ));
+        }
+        snapshot.set_override(kind, document);
+        match same {
+            true => self.unchanged(&place),
+            false => self.push(&place, Some(text), exists),
+        }
+        Ok(())
+    }
+
+    /// Removes the override of an object, if there is one.
+    pub(crate) fn remove_exception(&mut self, kind: Kind, name: &ObjectName) {
+        let place = Place::new(Area::Overrides, kind, name);
+        let snapshot = Arc::make_mut(&mut self.wanted.snapshot);
+        match snapshot.overrides.remove(&(kind, name.clone())) {
+            Some(_) => self.changes.push(Change {
+                place,
+                text: None,
+                result: Outcome::Removed,
+            }),
+            None => self.unchanged(&place),
+        }
+    }
+
+    /// Notes a file that has its content already.
+    pub(crate) fn unchanged(&mut self, place: &Place) {
+        self.changes.push(Change {
+            place: place.clone(),
+            text: None,
+            result: Outcome::Unchanged,
+        });
+    }
+
+    fn push(&mut self, place: &Place, text: Option<String>, exists: bool) {
+        self.changes.push(Change {
+            place: place.clone(),
+            text,
+            result: match exists {
+                true => Outcome::Changed,
+                false => Outcome::Created,
+            },
+        });
+    }
+
+    fn path(&self, place: &Place) -> PathBuf {
+        self.wanted.parts.shared.context.store.path(place)
+    }
+
+    /// Checks that the router would accept every change: a secret may be missing, or another object may have the port.
+    ///
+    /// # Errors
+    /// The first rejected change; nothing was written.
+    pub(crate) async fn check(&self) -> anyhow::Result<()> {
+        let now = &self.wanted.world;
+        let world = self.wanted.again().await;
+        for change in self
+            .changes
+            .iter()
+            .filter(|it| it.result != Outcome::Unchanged)
+        {
+            let path = change.place.kind.path(&change.place.name);
+            // Maintenance is no object of the world.
+            let Ok(object) = objects::find(&world, &self.wanted.snapshot, &path) else {
+                continue;
+            };
+            // An object that is rejected already can still be paused.
+            let before = objects::find(now, &self.wanted.snapshot, &path).ok();
+            let before = before.and_then(|object| object.refused().map(str::to_owned));
+            if let Some(why) = object
+                .refused()
+                .filter(|why| before.as_deref() != Some(*why))
+            {
+                anyhow::bail!("{path} would be rejected, so nothing was written: {why}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks every change and writes it; only checks with `dry_run`.
+    ///
+    /// # Errors
+    /// A change would be rejected, or cannot be written.
+    pub(crate) async fn write(self, dry_run: bool) -> anyhow::Result<Vec<Row>> {
+        self.check().await?;
+        let changes: Vec<_> = self
+            .changes
+            .into_iter()
+            .map(|change| {
+                let path = self.wanted.parts.shared.context.store.path(&change.place);
+                (path, change)
+            })
+            .collect();
+        blocking(move || {
+            let mut rows = Vec::new();
+            for (path, change) in changes {
+                if !dry_run {
+                    change.write(&path)?;
+                }
+                rows.push(Row {
+                    object: change.place.kind.path(&change.place.name),
+                    file: change.place.relative().display().to_string(),
+                    result: change.result,
+                });
+            }
+            Ok(rows)
+        })
+        .await
+    }
+}
+
+impl Change {
+    /// Writes a temporary file and renames it, as the daemon does.
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
+        match (&self.text, self.result) {
+            (_, Outcome::Unchanged) => Ok(()),
+            (None, _) => {
+                fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
+            }
+            (Some(text), _) => {
+                let folder = path.parent().unwrap_or(Path::new("."));
+                fs::create_dir_all(folder)
+                    .and_then(|()| Writer::new(0o644).replace(path, text.as_bytes()))
+                    .with_context(|| format!("write {}", path.display()))
+            }
+        }
+    }
+}
+
+fn has_comments(slot: &store::Slot<OverrideSpec>) -> bool {
+    let Ok(stored) = slot else { return false };
+    let mut lines = stored.text.lines().map(str::trim_start);
+    // The first line may name the schema.
+    lines.any(|line| line.starts_with('#') && !line.contains("yaml-language-server"))
+}
+
+/// Returns the override that turns a document into this specification, on top of what the existing one says otherwise.
+///
+/// # Errors
+/// There is no reason for it.
+pub(crate) fn towards(
+    document: &Value,
+    wanted: &Value,
+    existing: Option<&OverrideSpec>,
+    because: &Because,
+) -> anyhow::Result<OverrideSpec> {
+    let set = match difference(document, wanted) {
+        Value::Object(set) => set,
+        _ => Map::new(),
+    };
+    let is_same = existing.map_or(set.is_empty(), |existing| existing.set == set);
+    let before = existing.cloned();
+    let mut spec = match (before, is_same && because.is_empty()) {
+        (Some(existing), true) => existing,
+        (existing, _) => because.apply(existing, set.is_empty())?,
+    };
+    spec.set = set;
+    Ok(spec)
+}
+
+/// The reason and the end that the arguments give an override.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub(crate) struct Because {
+    /// Why the override exists, for its readers in a year. Needed for a new override
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// When it ends: 2h, 2d, or a time as 2027-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = expiry::parse)]
+    expires: Option<Timestamp>,
+}
+
+impl Because {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reason.is_none() && self.expires.is_none()
+    }
+
+    /// Returns an override with this reason, or with that of the existing one. `is_void`: it will be removed, so that
+    /// it needs no reason.
+    ///
+    /// # Errors
+    /// There is no reason.
+    pub(crate) fn apply(
+        &self,
+        existing: Option<OverrideSpec>,
+        is_void: bool,
+    ) -> anyhow::Result<OverrideSpec> {
+        let given = self.reason.as_deref().map(str::trim);
+        let given = given.filter(|reason| !reason.is_empty());
+        let reason = given
+            .map(str::to_owned)
+            .or_else(|| Some(existing.as_ref()?.reason.clone()))
+            .or(is_void.then(String::new));
+        let reason = reason.context("an override needs --reason, for its readers in a year")?;
+        let before = existing.as_ref();
+        Ok(OverrideSpec {
+            reason,
+            expires_at: self.expires.or(before.and_then(|it| it.expires_at)),
+            paused: before.is_some_and(|it| it.paused),
+            set: before.map(|it| it.set.clone()).unwrap_or_default(),
+        })
+    }
+}
+
+/// Prints the files.
+pub(crate) fn print(rows: &[Row], dry_run: bool) {
+    let note = if dry_run { " (dry run)" } else { "" };
+    for row in rows {
+        let (file, result) = (&row.file, format!("{:?}", row.result).to_lowercase());
+        output::line(format_args!("{file} {result}{note}"));
+    }
+}

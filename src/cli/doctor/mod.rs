@@ -1,0 +1,227 @@
+//! `doctor`: whether this host and the agent on it are fit to run, one line a check, each with what to do.
+//!
+//! What the running agent or a plan knows comes from the same conditions as `describe node`; only what must hold before
+//! either can work is looked at here.
+
+mod host;
+mod network;
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::api::Agent;
+use super::offline::{Offline, unresolved};
+use super::validate::token_problems;
+use super::{Arguments, Outcome, block_on, describe, output};
+use crate::agent::start_problems;
+use crate::config::{self, Config, Environment};
+use crate::document::{Condition, ConditionStatus};
+use crate::status::is_bad;
+use crate::telemetry::chain;
+use crate::util::fs;
+use crate::util::task::blocking;
+
+/// The result of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+    /// It could not be checked.
+    Unknown,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One check. The names of its fields are part of the interface for programs.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    check: String,
+    status: Verdict,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_action: Option<String>,
+}
+
+impl Line {
+    fn new(check: &str, status: Verdict, message: impl Into<String>) -> Self {
+        Self {
+            check: check.to_owned(),
+            status,
+            message: message.into(),
+            next_action: None,
+        }
+    }
+
+    fn ok(check: &str, message: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Ok, message)
+    }
+
+    fn warning(check: &str, message: impl Into<String>, action: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Warning, message).act(action)
+    }
+
+    fn failed(check: &str, message: impl Into<String>, action: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Failed, message).act(action)
+    }
+
+    fn act(self, action: impl Into<String>) -> Self {
+        let next_action = Some(action.into());
+        Self {
+            next_action,
+            ..self
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let lines = match arguments.load() {
+        Ok(config) => block_on(async { Ok(lines(config).await) })?,
+        Err(error) => without_configuration(arguments, &error),
+    };
+    if !output::value(arguments.output, &lines)? {
+        print(&lines);
+    }
+    let failed = lines.iter().any(|line| line.status == Verdict::Failed);
+    Ok(match failed {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}
+
+/// Returns the problems of a configuration that nothing else can be checked with.
+fn without_configuration(arguments: &Arguments, error: &anyhow::Error) -> Vec<Line> {
+    let path = arguments.config.clone().or_else(config::found);
+    let listed = path.map(|path| config::problems(&path, Environment::read()));
+    let listed = listed.filter(|problems| !problems.is_empty());
+    let problems = listed.unwrap_or_else(|| vec![format!("{error:#}")]);
+    problems.into_iter().map(of_configuration).collect()
+}
+
+fn of_configuration(problem: String) -> Line {
+    let action = "correct it; `moenet-agent explain config` lists the keys, `validate` checks them";
+    Line::failed("configuration", problem, action)
+}
+
+/// Runs every check.
+async fn lines(config: Config) -> Vec<Line> {
+    let mut lines: Vec<_> = start_problems(&config)
+        .into_iter()
+        .map(of_configuration)
+        .collect();
+    if lines.is_empty() {
+        lines.push(Line::ok("configuration", "valid"));
+    }
+    let (directory, backend) = (config.state.directory.clone(), config.wireguard.backend);
+    let files = token_problems(&config).collect();
+    lines.extend(blocking(move || host::lines(&directory, files, backend)).await);
+    lines.extend(network::bird(&config).await);
+    lines.push(host::git(&config.state.directory).await);
+    let control_plane = network::control_plane(&config).await;
+    let answers = control_plane
+        .iter()
+        .all(|line| line.status != Verdict::Failed);
+    lines.extend(control_plane);
+    let agent = Agent::find(&config).await;
+    lines.push(of_agent(&agent));
+    lines.extend(of_router(config, &agent, answers).await);
+    lines
+}
+
+fn of_agent(agent: &Agent) -> Line {
+    match agent.is_running() {
+        true => Line::ok("agent", "running"),
+        false => Line::warning(
+            "agent",
+            "it does not answer on server.listen",
+            "`systemctl enable --now moenet-agent`",
+        ),
+    }
+}
+
+/// Returns the names that do not resolve, and the conditions of node and policy.
+async fn of_router(config: Config, agent: &Agent, control_plane_answers: bool) -> Vec<Line> {
+    let check = "documents";
+    let directory = config.state.directory.clone();
+    let exists = blocking(move || fs::exists(directory)).await;
+    if !exists && !control_plane_answers {
+        let message = "there is no state directory yet, and the Control Plane does not answer";
+        return vec![Line::new(check, Verdict::Unknown, message)];
+    }
+    let offline = match Offline::before_start(config).await {
+        Ok(offline) => offline,
+        Err(error) => {
+            let message = chain(error.as_ref());
+            let action = "`moenet-agent validate` lists every problem";
+            return vec![Line::failed(check, message, action)];
+        }
+    };
+    let mut lines = vec![names(&unresolved(&offline.parts, &offline.world))];
+    for object in offline.world.router_documents.objects() {
+        let status = describe::current(&offline, &object, agent).await;
+        let path = object.path();
+        lines.extend(status.conditions.iter().map(|it| of_condition(&path, it)));
+    }
+    lines
+}
+
+fn names(unresolved: &[String]) -> Line {
+    match unresolved {
+        [] => Line::ok("dns", "every name of an endpoint resolves"),
+        names => Line::failed(
+            "dns",
+            names.join("; "),
+            "check the names, and this host's resolver: `resolvectl query NAME`",
+        ),
+    }
+}
+
+/// `node Forwarding`: the condition as the status document has it.
+fn of_condition(object: &str, condition: &Condition) -> Line {
+    let about = condition.condition_type;
+    let verdict = match condition.status {
+        _ if is_bad(condition) => Verdict::Failed,
+        ConditionStatus::Unknown => Verdict::Unknown,
+        _ if condition.next_action.is_some() => Verdict::Warning,
+        _ => Verdict::Ok,
+    };
+    let message = match condition.message.as_str() {
+        "" => condition.reason.clone(),
+        message => message.to_owned(),
+    };
+    Line {
+        next_action: condition.next_action.clone(),
+        ..Line::new(&format!("{object} {about:?}"), verdict, message)
+    }
+}
+
+fn print(lines: &[Line]) {
+    let rows = lines.iter().map(|line| {
+        let status = line.status.word().to_owned();
+        vec![line.check.clone(), status, line.message.clone()]
+    });
+    output::line(output::table(&["CHECK", "STATUS", "MESSAGE"], rows));
+    let to_do: Vec<_> = lines
+        .iter()
+        .filter_map(|line| Some((line, line.next_action.as_ref()?)))
+        .collect();
+    if to_do.is_empty() {
+        return;
+    }
+    output::line("\nWhat to do");
+    for (line, action) in to_do {
+        output::line(format_args!("  {}: {action}", line.check));
+    }
+}

@@ -1,0 +1,121 @@
+//! The programs that the agent works with: BIRD and the Control Plane, and the clock that both depend on.
+
+use std::sync::Arc;
+
+use super::Line;
+use crate::agent::control_plane_client;
+use crate::bird::{Checker, Client as BirdClient};
+use crate::config::Config;
+use crate::control_plane::{CallError, Class};
+use crate::intervals::{BIRD_CHECK, DAEMON_CHECK};
+use crate::observed::bird::{Support, Version};
+use crate::status::BIRD_DOWN;
+use crate::telemetry::chain;
+
+/// Largest difference of the clocks, in seconds: certificates and the times of handshakes tolerate more.
+const CLOCK: i64 = 30;
+
+/// Checks the installed BIRD and the running one.
+pub(super) async fn bird(config: &Config) -> [Line; 2] {
+    let checker = Checker::new(&config.bird.binary, BIRD_CHECK, Arc::default());
+    let client = BirdClient::new(&config.bird.control_socket).with_deadline(DAEMON_CHECK);
+    let (installed, running) = tokio::join!(checker.version(), client.version());
+    let installed = match installed {
+        Ok(version) => of_version("bird program", version),
+        Err(error) => Line::failed(
+            "bird program",
+            chain(&error),
+            "install bird2 or bird3, or correct bird.binary",
+        ),
+    };
+    let running = match running {
+        Ok(version) => of_version("bird socket", version),
+        Err(error) => Line::failed("bird socket", chain(&error), BIRD_DOWN),
+    };
+    [installed, running]
+}
+
+fn of_version(check: &str, version: Version) -> Line {
+    let action = "install a BIRD version that the agent was tested with";
+    match (version.support(), version.warning()) {
+        (Support::TooOld, warning) => Line::failed(check, warning.unwrap_or_default(), action),
+        (_, Some(warning)) => Line::warning(check, warning, action),
+        (_, None) => Line::ok(check, format!("version {version}")),
+    }
+}
+
+/// Checks that the Control Plane answers, and compares the clocks.
+pub(super) async fn control_plane(config: &Config) -> Vec<Line> {
+    let check = "control plane";
+    let client = match control_plane_client(config) {
+        Ok(Some(client)) => client,
+        Ok(None) => {
+            return vec![Line::ok(
+                check,
+                "not configured: documents are written by hand",
+            )];
+        }
+        // A line of the configuration says so.
+        Err(_) => return Vec::new(),
+    };
+    let line = match client.fetch_config().await {
+        Ok(_) => Line::ok(check, "answers"),
+        Err(error) => Line::failed(check, error.to_string(), advice(&error)),
+    };
+    let clock = client.clock_ahead().map(clock);
+    std::iter::once(line).chain(clock).collect()
+}
+
+fn advice(error: &CallError) -> &'static str {
+    match error.class() {
+        Class::Operator => "correct controlPlane.url, its token, or node.name",
+        _ => {
+            "check controlPlane.url, the uplink and the resolver; the agent keeps what is in effect"
+        }
+    }
+}
+
+fn clock(ahead: i64) -> Line {
+    let check = "clock";
+    let far = ahead.abs();
+    let side = if ahead < 0 { "behind" } else { "ahead of" };
+    match far > CLOCK {
+        true => Line::failed(
+            check,
+            format!("{far} s {side} the Control Plane's"),
+            "run a time service: `timedatectl set-ntp true`",
+        ),
+        false => Line::ok(check, "agrees with the Control Plane's"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn bird_of_another_version_has_advice() {
+        for (version, verdict) in [
+            ("2.17.1", Verdict::Ok),
+            ("2.0.8", Verdict::Warning),
+            ("1.6.8", Verdict::Failed),
+        ] {
+            let line = of_version("bird", Version::find(version).unwrap());
+            assert_eq!(line.status, verdict, "{line:?}");
+            assert_eq!(line.next_action.is_some(), verdict != Verdict::Ok);
+        }
+    }
+
+    #[test]
+    fn clock_may_differ_by_half_a_minute() {
+        for (ahead, verdict) in [
+            (30, Verdict::Ok),
+            (-30, Verdict::Ok),
+            (31, Verdict::Failed),
+            (-31, Verdict::Failed),
+        ] {
+            assert_eq!(clock(ahead).status, verdict, "{ahead}");
+        }
+    }
+}

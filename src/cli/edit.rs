@@ -1,0 +1,178 @@
+//! `edit`: one document in an editor, until it is valid.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::Value;
+
+use super::change::document::Refused;
+use super::change::{self, Because, Draft};
+use super::{Arguments, Outcome, block_on, output};
+use crate::config::Config;
+use crate::store::Place;
+use crate::telemetry::chain;
+use crate::util::file;
+use crate::util::fs;
+
+/// A document in an editor.
+#[derive(Debug, Args)]
+pub struct Edit {
+    /// The object, as sessions/wg_4242421080
+    name: String,
+    #[command(flatten)]
+    because: Because,
+}
+
+/// Begins the lines that are not part of the document.
+const NOTE: &str = "#| ";
+
+impl Edit {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let config = arguments.load()?;
+        let (shown, note) = block_on(self.shown(config.clone()))?;
+        let folder = fs::temporary_dir().context("create a temporary directory")?;
+        let path = folder
+            .path()
+            .join(format!("{}.yaml", self.name.replace('/', "-")));
+        let (mut text, mut notes, mut is_refused) = (shown, vec![note], false);
+        loop {
+            let edited = open(&path, &with_notes(&notes, &text))?;
+            if is_refused && edited == text {
+                let kept = folder.keep();
+                let path = kept.join(path.file_name().unwrap_or_default());
+                anyhow::bail!(
+                    "nothing was written; your text is in {}: {}",
+                    path.display(),
+                    notes.join("; ")
+                );
+            }
+            if edited.trim().is_empty() || edited == text {
+                output::line("Edit cancelled: no changes.");
+                return Ok(ExitCode::SUCCESS);
+            }
+            text = edited;
+            is_refused = true;
+            match block_on(self.write(config.clone(), &text)) {
+                Ok(rows) => {
+                    if !output::value(arguments.output, &rows)? {
+                        change::print(&rows, false);
+                    }
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Err(error) => notes = problems(&error),
+            }
+        }
+    }
+
+    /// Returns the text to edit, and what becomes of it.
+    async fn shown(&self, config: Config) -> anyhow::Result<(String, String)> {
+        let draft = Draft::read(config).await?;
+        let (kind, name) = draft.named(&self.name)?;
+        let present = draft.document(kind, &name);
+        let synced = matches!(&present, Ok(Some(present)) if present.is_synced());
+        if !synced {
+            let place = Place::document(kind, &name);
+            let path = draft.wanted.parts.shared.context.store.path(&place);
+            let text = file::read_text(&path, file::DOCUMENT);
+            let text = text.with_context(|| format!("read {}", path.display()))?;
+            let note =
+                format!("{place} is yours: what you save replaces it. An empty file cancels.");
+            return Ok((text, note));
+        }
+        let existing = draft.exception(kind, &name)?;
+        // A missing reason is found out before the work.
+        self.because.apply(existing.clone(), false)?;
+        let present = present?.context("the document is gone")?;
+        let mut spec = present.spec;
+        if let Some(existing) = &existing {
+            json_patch::merge(&mut spec, &Value::Object(existing.set.clone()));
+        }
+        let text = change::document::text(kind, &present.metadata, &spec)?;
+        let path = kind.path(&name);
+        let note = format!(
+            "{path} is the Control Plane's: what you change becomes overrides/{path}.yaml. An empty file cancels."
+        );
+        Ok((text, note))
+    }
+
+    async fn write(&self, config: Config, text: &str) -> anyhow::Result<Vec<change::Row>> {
+        let mut draft = Draft::read(config).await?;
+        let (kind, name) = draft.named(&self.name)?;
+        let file = PathBuf::from(format!("{}.yaml", kind.path(&name)));
+        let subject = change::document::subject(&file, text)?;
+        anyhow::ensure!(
+            kind.is_single() && subject.0 == kind || subject == (kind, name),
+            "the document is of {} now; `edit` changes one object",
+            subject.0.path(&subject.1)
+        );
+        change::document::add(&mut draft, &file, text, &self.because)?;
+        draft.write(false).await
+    }
+}
+
+/// Returns every problem of the text, one line each.
+fn problems(error: &anyhow::Error) -> Vec<String> {
+    match error.downcast_ref::<Refused>() {
+        Some(Refused(all)) => {
+            // As many lines as there are problems come before the text.
+            let shift = all.len() as u64;
+            let shifted = all.iter().cloned().map(|mut error| {
+                error.location = error.location.map(|(line, column)| (line + shift, column));
+                error.to_string()
+            });
+            shifted.collect()
+        }
+        None => vec![chain(error.as_ref())],
+    }
+}
+
+/// Puts notes before a text.
+fn with_notes(notes: &[String], text: &str) -> String {
+    let lines = notes.iter().flat_map(|note| note.lines());
+    let mut head: String = lines.map(|line| format!("{NOTE}{line}\n")).collect();
+    head.push_str(text);
+    head
+}
+
+/// Opens a text in the editor, and returns the saved one without the notes.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a person edits for as long as it takes, on this terminal"
+)]
+fn open(path: &Path, text: &str) -> anyhow::Result<String> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    let editor = ["VISUAL", "EDITOR"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|editor| !editor.trim().is_empty());
+    let editor = editor.unwrap_or_else(|| "vi".to_owned());
+    // An editor may have arguments, as `code --wait`.
+    let status = Command::new("sh")
+        .args(["-c", &format!("{editor} \"$1\""), "sh"])
+        .arg(path)
+        .status()
+        .with_context(|| format!("run the editor {editor}"))?;
+    anyhow::ensure!(
+        status.success(),
+        "the editor {editor} failed ({status}), so nothing was written; set EDITOR"
+    );
+    let saved = file::read_text(path, file::DOCUMENT);
+    let saved = saved.with_context(|| format!("read {}", path.display()))?;
+    let lines = saved
+        .lines()
+        .filter(|line| !line.starts_with(NOTE.trim_end()));
+    Ok(lines.map(|line| format!("{line}\n")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_lines_of_their_own_and_not_saved() {
+        let notes = ["a\nb".to_owned(), "c".to_owned()];
+        assert_eq!(with_notes(&notes, "x: 1\n"), "#| a\n#| b\n#| c\nx: 1\n");
+    }
+}

@@ -1,0 +1,143 @@
+//! `override`, `pause` and `resume`: the override of one object.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::change::patch::{Assignment, path, unset};
+use super::change::{self, Because, Draft};
+use super::{Arguments, Outcome, block_on, output};
+use crate::document::{Kind, OverrideSpec};
+use crate::model::ObjectName;
+
+/// An override of fields.
+#[derive(Debug, Args)]
+pub struct Override {
+    /// The object, as sessions/wg_4242421080
+    name: String,
+    /// Fields with their values, as tunnel.mtu=1380; only fields with --remove
+    #[arg(value_name = "FIELD=VALUE")]
+    fields: Vec<String>,
+    #[command(flatten)]
+    because: Because,
+    /// Remove the fields from the override; without fields, the whole override
+    #[arg(long, conflicts_with_all = ["reason", "expires"])]
+    remove: bool,
+    /// Check the change and print it, write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A pause.
+#[derive(Debug, Args)]
+pub struct Pause {
+    /// The object, as sessions/wg_4242421080
+    name: String,
+    #[command(flatten)]
+    because: Because,
+}
+
+/// The end of a pause.
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// The object, as sessions/wg_4242421080
+    name: String,
+}
+
+impl Override {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        change(arguments, &self.name, self.dry_run, |draft, kind, name| {
+            let existing = draft.exception(kind, name)?;
+            if self.remove && self.fields.is_empty() {
+                return Ok(None);
+            }
+            anyhow::ensure!(
+                !self.fields.is_empty() || !self.because.is_empty(),
+                "name a field with its value, as tunnel.mtu=1380; `moenet-agent explain` lists the fields"
+            );
+            match self.remove {
+                true => self.without(existing).map(Some),
+                false => self.with(existing).map(Some),
+            }
+        })
+    }
+
+    /// Returns the override with the fields.
+    fn with(&self, existing: Option<OverrideSpec>) -> anyhow::Result<OverrideSpec> {
+        let mut spec = self.because.apply(existing, false)?;
+        for field in &self.fields {
+            let assignment: Assignment = field
+                .parse()
+                .map_err(|error| anyhow::anyhow!("{field}: {error}"))?;
+            assignment.set(&mut spec.set);
+        }
+        Ok(spec)
+    }
+
+    /// Returns the override without the fields.
+    fn without(&self, existing: Option<OverrideSpec>) -> anyhow::Result<OverrideSpec> {
+        let mut spec = existing
+            .ok_or_else(|| anyhow::anyhow!("there is no override of {} in effect", self.name))?;
+        for field in &self.fields {
+            let path = path(field).unwrap_or_default();
+            anyhow::ensure!(
+                unset(&mut spec.set, &path),
+                "the override does not set {field}; `moenet-agent get overrides {}` shows what it sets",
+                self.name
+            );
+        }
+        Ok(spec)
+    }
+}
+
+impl Pause {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        change(arguments, &self.name, false, |draft, kind, name| {
+            let spec = self.because.apply(draft.exception(kind, name)?, false)?;
+            Ok(Some(OverrideSpec {
+                paused: true,
+                ..spec
+            }))
+        })
+    }
+}
+
+impl Resume {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        change(arguments, &self.name, false, |draft, kind, name| {
+            let spec = draft.exception(kind, name)?.filter(|spec| spec.paused);
+            let spec = spec.ok_or_else(|| anyhow::anyhow!("{} is not paused", kind.path(name)))?;
+            Ok(Some(OverrideSpec {
+                paused: false,
+                ..spec
+            }))
+        })
+    }
+}
+
+/// Replaces the override of one object; `None` removes it.
+fn change(
+    arguments: &Arguments,
+    meant: &str,
+    dry_run: bool,
+    make: impl FnOnce(&Draft, Kind, &ObjectName) -> anyhow::Result<Option<OverrideSpec>>,
+) -> Outcome {
+    let config = arguments.load()?;
+    let rows = block_on(async {
+        let mut draft = Draft::read(config).await?;
+        let (kind, name) = draft.named(meant)?;
+        anyhow::ensure!(
+            kind != Kind::Maintenance,
+            "maintenance has no override; use `moenet-agent maintenance start` or `stop`"
+        );
+        match make(&draft, kind, &name)? {
+            Some(spec) => draft.put_exception(kind, &name, spec)?,
+            None => draft.remove_exception(kind, &name),
+        }
+        draft.write(dry_run).await
+    })?;
+    if !output::value(arguments.output, &rows)? {
+        change::print(&rows, dry_run);
+    }
+    Ok(ExitCode::SUCCESS)
+}

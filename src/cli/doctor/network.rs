@@ -7,7 +7,7 @@ use crate::agent::control_plane_client;
 use crate::bird::{Checker, Client as BirdClient};
 use crate::config::Config;
 use crate::control_plane::{CallError, Class};
-use crate::intervals::{BIRD_CHECK, DAEMON_CHECK};
+use crate::intervals::{BIRD_COMMAND, DAEMON_CHECK};
 use crate::observed::bird::{Support, Version};
 use crate::status::BIRD_DOWN;
 use crate::telemetry::chain;
@@ -17,7 +17,7 @@ const CLOCK: i64 = 30;
 
 /// Checks the installed BIRD and the running one.
 pub(super) async fn bird(config: &Config) -> [Line; 2] {
-    let checker = Checker::new(&config.bird.binary, BIRD_CHECK, Arc::default());
+    let checker = Checker::new(&config.bird.binary, BIRD_COMMAND, Arc::default());
     let client = BirdClient::new(&config.bird.control_socket).with_deadline(DAEMON_CHECK);
     let (installed, running) = tokio::join!(checker.version(), client.version());
     let installed = match installed {

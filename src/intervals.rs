@@ -49,16 +49,16 @@ pub(crate) const KEY_RETRY: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(300));
 /// Longer waits of failing keys end on a multiple of this, so that they share an observation.
 pub(crate) const KEY_BEAT: Duration = Duration::from_secs(10);
-/// Shortest interval between two builds of the world that are due at a time.
-pub(crate) const WORLD_SOON: Duration = Duration::from_millis(50);
+/// Shortest interval between two builds of the desired state that are due at a time.
+pub(crate) const BUILD_SOON: Duration = Duration::from_millis(50);
 
 // Agent
-/// Interval between two builds of the world without a hint: BIRD's version may have changed, and measured classes change.
-pub(crate) const WORLD_TICK: Duration = Duration::from_secs(30);
+/// Interval between two builds of the desired state without a hint: BIRD's version may have changed, and measured classes change.
+pub(crate) const BUILD_TICK: Duration = Duration::from_secs(30);
 /// The same interval while the state directory cannot be read or written: no event reports its recovery.
-pub(crate) const WORLD_TROUBLED: Duration = Duration::from_secs(2);
+pub(crate) const BUILD_TROUBLED: Duration = Duration::from_secs(2);
 /// The same interval while a file is being written.
-pub(crate) const WORLD_UNSETTLED: Duration = Duration::from_millis(100);
+pub(crate) const BUILD_UNSETTLED: Duration = Duration::from_millis(100);
 /// Delay before a watch that ended is restarted.
 pub(crate) const WATCH_RESTART: Duration = Duration::from_secs(1);
 /// Limit of the wait for names, in a single pass or for an operator's command.
@@ -69,7 +69,7 @@ pub(crate) const ANSWERS_GATHER: Duration = Duration::from_secs(2);
 /// answer in their first minute must not cause a thousand reloads. The first change waits until all peers were probed,
 /// at most this long.
 pub(crate) const CLASSES_APART: Duration = Duration::from_secs(60);
-/// Time to gather entries: all changes that one world applied are one cause.
+/// Time to gather entries: all changes that one desired state applied are one cause.
 pub(crate) const STEPS_GATHER: Duration = Duration::from_millis(500);
 /// How long steps that changed no file wait for the change they were taken for: a policy is applied
 /// together with the texts of the sessions that follow from it, in any order.
@@ -78,8 +78,8 @@ pub(crate) const STEPS_AROUND: Duration = Duration::from_secs(2);
 pub(crate) const STOP_COMMITS: Duration = Duration::from_secs(5);
 /// Limit of the wait for commits after a single pass.
 pub(crate) const ONCE_COMMITS: Duration = Duration::from_secs(15);
-/// Limit of the wait for the first world at the start.
-pub(crate) const START_FIRST_WORLD: Duration = Duration::from_secs(5);
+/// Limit of the wait for the first desired state at the start.
+pub(crate) const START_FIRST_BUILD: Duration = Duration::from_secs(5);
 /// Interval at which the service manager gets the counts, if they changed, and the watchdog is fed; a short
 /// `WatchdogSec=` shortens it.
 pub(crate) const SERVICE_STATUS: Duration = Duration::from_secs(5);

@@ -27,7 +27,7 @@
 //! | [`store`] | the state directory: list, write, lock, watch | no |
 //! | [`history`] | the Git side of the state directory: causes, commits, queries | no |
 //! | [`control_plane`] | the client, its breaker, the outbox | no |
-//! | [`controller`] | the builder of the world of wanted things, the queue, one reconcile a key | no |
+//! | [`controller`] | the builder of `Desired`, the queue, one reconcile a key | no |
 //! | [`sync`] | the Control Plane's lists as documents; reports to it | no |
 //! | [`http`] | the local API and its answers, metrics | no |
 //! | [`agent`] | construction, run and drain of the process | no |

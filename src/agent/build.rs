@@ -11,8 +11,8 @@ use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    Builder, Context, Conveniences, Edits, Entry, FirewallKeeper, Missing, Observer, Records,
-    RefusedItems, Reports, StatusCache, StepLog, Sysctls, World, WorldMaker, known_agents,
+    Builder, Context, Conveniences, Desired, DesiredMaker, Edits, Entry, FirewallKeeper, Missing,
+    Observer, Records, RefusedItems, Reports, StatusCache, StepLog, Sysctls, known_agents,
     put_back,
 };
 use crate::firewall::Nft;
@@ -116,11 +116,11 @@ impl Parts {
         let committer = workers.committer.clone();
         let refused = Arc::new(RefusedItems::default());
         let maker = workers.maker(&live, &store, &sources, &refused);
-        let (publish, world) = watch::channel(Arc::new(maker.empty()));
+        let (publish, desired) = watch::channel(Arc::new(maker.empty()));
         let (journal, journalled) = mpsc::unbounded_channel();
         let kernel_counters = workers.kernel.counters();
         let reports = Arc::new(Reports::new(outbox.clone()));
-        let (context, tasks) = workers.context(&store, world, reports, journal);
+        let (context, tasks) = workers.context(&store, desired, reports, journal);
         let history = History::new(store.dir()).accepting(is_document);
         let feed = Arc::new(Feed::new(store, Arc::new(history)));
         let edits = Arc::new(Edits::new(Arc::clone(&context), Arc::clone(&feed)));
@@ -258,10 +258,10 @@ impl Workers {
         store: &Arc<Store>,
         sources: &Arc<Sources>,
         refused: &Arc<RefusedItems>,
-    ) -> Arc<WorldMaker> {
+    ) -> Arc<DesiredMaker> {
         let counters = Arc::clone(self.committer.counters());
         let checker = Checker::new(&live.get().bird.binary, BIRD_COMMAND, counters);
-        Arc::new(WorldMaker::new(
+        Arc::new(DesiredMaker::new(
             Arc::clone(live),
             Arc::clone(store),
             Arc::clone(sources),
@@ -294,7 +294,7 @@ impl Workers {
     fn context(
         self,
         store: &Arc<Store>,
-        world: watch::Receiver<Arc<World>>,
+        desired: watch::Receiver<Arc<Desired>>,
         reports: Arc<Reports>,
         journal: mpsc::UnboundedSender<Entry>,
     ) -> (Arc<Context>, Tasks) {
@@ -306,7 +306,7 @@ impl Workers {
             firewall: FirewallKeeper::new(Arc::new(Nft::default()), self.ownership),
             resolver: self.resolver,
             prober: self.prober,
-            world,
+            desired,
             reports,
             journal,
             records: Records::default(),

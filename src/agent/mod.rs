@@ -36,7 +36,7 @@ use crate::controller::{
 use crate::history::Recording;
 use crate::http;
 use crate::intervals::{
-    ONCE_QUIET_POLL, START_FIRST_WORLD, STOP_BIRD_ANSWER, STOP_BIRD_POLL, STOP_DRAIN, STOP_QUICK,
+    ONCE_QUIET_POLL, START_FIRST_BUILD, STOP_BIRD_ANSWER, STOP_BIRD_POLL, STOP_DRAIN, STOP_QUICK,
 };
 use crate::model::ObjectKey;
 use crate::sources::{RoaTask, limits};
@@ -48,7 +48,7 @@ use crate::util::version::{COMMIT, VERSION};
 const SETTLE_TRIES: u32 = 60;
 /// The tasks that act on the router; they end before the journal does.
 const WORKING: [&str; 11] = [
-    "worlds",
+    "builds",
     "kernel-events",
     "firewall-events",
     "roa",
@@ -123,7 +123,7 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
 /// Starts the tasks that talk to operators and the Control Plane.
 fn serve(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
     let api = http::listen(Arc::clone(&parts.shared.context), parts.api(), stop.clone());
-    tasks.spawn("local-api", after_first_world(parts, api));
+    tasks.spawn("local-api", after_first_build(parts, api));
     let files = reload::files(Arc::clone(parts), stop.clone());
     tasks.spawn("token-files", files);
     if let Some(sync) = parts.shared.sync.clone() {
@@ -148,7 +148,7 @@ async fn begin_history(parts: &Parts) -> Recording {
 async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
     let (hints, hinted) = mpsc::unbounded_channel();
     tasks.spawn(
-        "worlds",
+        "builds",
         builder::run(Arc::clone(&parts.builder), hints.clone(), stop.clone()),
     );
     let kernel = watch_kernel(
@@ -167,7 +167,7 @@ async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToke
     let announcer = announce(Arc::clone(&parts.shared.context), facts, stop.clone());
     tasks.spawn("announcer", announcer);
     let runner = Runner::new(Arc::clone(&parts.shared.context)).run(hinted);
-    tasks.spawn("controller", after_first_world(parts, runner));
+    tasks.spawn("controller", after_first_build(parts, runner));
 }
 
 /// Returns the facts for the log that the controller does not know: the calls to the Control Plane.
@@ -203,16 +203,16 @@ fn watch_sources(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken
     tasks.spawn("key", Arc::clone(&sources.key).run(stop.clone()));
 }
 
-/// Delays work until the first world exists, so that nothing is observed, answered or judged from a
+/// Delays work until the first desired state exists, so that nothing is observed, answered or judged from a
 /// part of the desired state. An unreadable state directory delays it only for a short time; its
-/// world is empty and incomplete, so the agent removes nothing.
-fn after_first_world<F: Future<Output = ()>>(
+/// desired state is empty and incomplete, so the agent removes nothing.
+fn after_first_build<F: Future<Output = ()>>(
     parts: &Arc<Parts>,
     work: F,
 ) -> impl Future<Output = ()> + use<F> {
-    let mut ready = parts.shared.context.world.clone();
+    let mut ready = parts.shared.context.desired.clone();
     async move {
-        let _ = tokio::time::timeout(START_FIRST_WORLD, ready.changed()).await;
+        let _ = tokio::time::timeout(START_FIRST_BUILD, ready.changed()).await;
         work.await;
     }
 }

@@ -84,7 +84,7 @@ async fn apply(parts: &Arc<Parts>, config: &Arc<Config>) {
         }
     })
     .await;
-    // Updates the intervals, the guard and all other inputs of the world.
+    // Updates the intervals, the guard and all other inputs of the desired state.
     Call::ALL
         .into_iter()
         .for_each(|call| parts.shared.calls.wake(call));

@@ -149,7 +149,7 @@ impl Counts {
     fn of(context: &Context) -> Self {
         let mut counts = Self {
             held: context.held().len(),
-            is_drained: context.world().maintenance.enabled,
+            is_drained: context.desired().maintenance.enabled,
             is_bird_down: context.observer.last_bird().down.is_some(),
             ..Self::default()
         };

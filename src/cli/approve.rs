@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, objects, output};
 use crate::config::Config;
+use crate::controller::Desired;
 use crate::controller::Missing;
-use crate::controller::World;
-use crate::controller::world::HeldChange;
+use crate::controller::desired::HeldChange;
 use crate::document::Kind;
 use crate::http::HeldView;
 use crate::model::ObjectKey;
@@ -60,7 +60,7 @@ impl Approve {
         let held = all(&offline);
         let chosen = self.chosen(&held)?;
         if !chosen.is_empty() {
-            Store::approve(&directory, &self.lines(&chosen, offline.world.complete))?;
+            Store::approve(&directory, &self.lines(&chosen, offline.desired.complete))?;
         }
         let chosen: BTreeSet<ObjectKey> = chosen.into_iter().map(|held| held.key.clone()).collect();
         let rows: Vec<Row> = held
@@ -135,9 +135,9 @@ fn earlier_build(config: &Config) -> Outcome {
 /// Returns all held changes: objects, and links without a record.
 fn all(offline: &Offline) -> Vec<HeldChange> {
     let orphan = |(uid, reason)| HeldChange::unrecorded(uid, reason);
-    let world: &World = &offline.world;
+    let desired: &Desired = &offline.desired;
     let orphans = offline.orphans().held.into_iter().map(orphan);
-    world.held().into_iter().chain(orphans).collect()
+    desired.held().into_iter().chain(orphans).collect()
 }
 
 fn is_meant(key: &ObjectKey, meant: &str) -> bool {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, objects, output};
-use crate::controller::world::Object;
+use crate::controller::desired::Object;
 
 /// Show the fields that an override changes.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ impl Diff {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let wanted = block_on(Wanted::read(config))?;
-        let object = objects::find(&wanted.world, &wanted.snapshot, &self.name)?;
+        let object = objects::find(&wanted.desired, &wanted.snapshot, &self.name)?;
         let differences = differences(&object);
         if !output::value(arguments.output, &differences)? {
             print(&object, &differences);

@@ -3,20 +3,24 @@
 use std::borrow::Cow;
 
 use super::documents;
-use crate::controller::World;
-use crate::controller::world::Object;
+use crate::controller::Desired;
+use crate::controller::desired::Object;
 use crate::document::Kind;
 use crate::model::ObjectName;
 use crate::store::{Area, Place, Snapshot};
 
 /// Returns the object with this name.
 pub(crate) fn find<'a>(
-    world: &'a World,
+    desired: &'a Desired,
     snapshot: &Snapshot,
     meant: &str,
 ) -> anyhow::Result<Cow<'a, Object>> {
-    let singles = world.router_documents.objects().into_iter().map(Cow::Owned);
-    let objects = world.objects.values().map(Cow::Borrowed);
+    let singles = desired
+        .router_documents
+        .objects()
+        .into_iter()
+        .map(Cow::Owned);
+    let objects = desired.objects.values().map(Cow::Borrowed);
     let all: Vec<_> = singles.chain(objects).collect();
     match one(&all, |object| (object.kind, &object.name), meant)? {
         Some(object) => Ok(object.clone()),

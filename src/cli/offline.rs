@@ -1,4 +1,4 @@
-//! Inspection of a router without its daemon: the world of its state directory, and the observed state.
+//! Inspection of a router without its daemon: the desired state of its state directory, and the observed state.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use crate::agent::Parts;
 use crate::config::Config;
 use crate::controller::builder::rpki_resolved;
+use crate::controller::desired::{Object, single};
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning;
-use crate::controller::world::{Object, single};
-use crate::controller::{KeyObservation, KeyPlan, Missing, World, keys, observed};
+use crate::controller::{Desired, KeyObservation, KeyPlan, Missing, keys, observed};
 use crate::document::{Kind, StatusBody};
 use crate::firewall::FirewallError;
 use crate::intervals::OFFLINE_NAMES;
@@ -54,7 +54,7 @@ pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
 pub(crate) struct Offline {
     pub(crate) parts: Parts,
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) world: Arc<World>,
+    pub(crate) desired: Arc<Desired>,
     pub(crate) kernel: Arc<KernelView>,
     pub(crate) bird: Arc<BirdState>,
     /// The packet filter, or why it cannot be read.
@@ -69,7 +69,7 @@ pub(crate) struct Offline {
 pub(crate) struct Wanted {
     pub(crate) parts: Parts,
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) world: Arc<World>,
+    pub(crate) desired: Arc<Desired>,
     bird: Arc<BirdState>,
 }
 
@@ -94,11 +94,11 @@ impl Wanted {
         let snapshot = Arc::new(snapshot);
         parts.shared.context.observer.wait_for_bird();
         let bird = parts.shared.context.observer.bird(Instant::now()).await;
-        let world = parts.builder.maker.make(&snapshot, &bird).await;
+        let desired = parts.builder.maker.make(&snapshot, &bird).await;
         Ok(Self {
             parts,
             snapshot,
-            world,
+            desired,
             bird,
         })
     }
@@ -111,7 +111,7 @@ impl Wanted {
     /// When it cannot be checked.
     pub(crate) async fn refused(&self) -> anyhow::Result<Option<String>> {
         let main = &self.bird.live.main;
-        let Ok(base) = &self.world.base else {
+        let Ok(base) = &self.desired.base else {
             return Ok(None);
         };
         if main.is_agents() || !main.included {
@@ -119,7 +119,7 @@ impl Wanted {
         }
         let tree = Tree {
             base: base.clone(),
-            fragments: self.world.texts(),
+            fragments: self.desired.texts(),
             ..Tree::default()
         };
         match self.parts.shared.committer.check(tree).await {
@@ -131,7 +131,7 @@ impl Wanted {
 
     /// Returns why the shared files of all sessions cannot be loaded into BIRD until an operator acts.
     pub(crate) fn blocked(&self) -> Option<String> {
-        planning::router_error(&self.world, &self.bird).map(|problem| problem.to_string())
+        planning::router_error(&self.desired, &self.bird).map(|problem| problem.to_string())
     }
 
     /// Returns whether nothing was ever synced here, so that only the Control Plane knows the result of a first start.
@@ -148,16 +148,16 @@ impl Wanted {
 
     /// Returns the same after resolving names for a few seconds at most: addresses may clash with theirs.
     pub(crate) async fn resolved(mut self) -> anyhow::Result<Self> {
-        let servers = rpki_resolved(&self.parts.builder, &self.world).await;
-        let names = resolve(&self.parts, &self.world).await;
+        let servers = rpki_resolved(&self.parts.builder, &self.desired).await;
+        let names = resolve(&self.parts, &self.desired).await;
         if servers || names {
-            self.world = self.again().await;
+            self.desired = self.again().await;
         }
         Ok(self)
     }
 
-    /// Rebuilds the world of the snapshot with the current facts.
-    pub(crate) async fn again(&self) -> Arc<World> {
+    /// Rebuilds the desired state of the snapshot with the current facts.
+    pub(crate) async fn again(&self) -> Arc<Desired> {
         let maker = &self.parts.builder.maker;
         maker.make(&self.snapshot, &self.bird).await
     }
@@ -192,15 +192,15 @@ impl Offline {
         let Wanted {
             parts,
             snapshot,
-            world,
+            desired,
             bird,
         } = wanted;
         let kernel = parts.shared.context.observer.kernel(Instant::now()).await?;
-        let filter = parts.shared.context.firewall.look(world.firewall).await;
+        let filter = parts.shared.context.firewall.look(desired.firewall).await;
         Ok(Self {
             parts,
             snapshot,
-            world,
+            desired,
             kernel,
             bird,
             filter,
@@ -219,18 +219,18 @@ impl Offline {
 
     /// Returns why the node cannot be configured as wanted.
     pub(crate) fn node_error(&self) -> Option<String> {
-        let blocked = planning::router_error(&self.world, &self.bird);
+        let blocked = planning::router_error(&self.desired, &self.bird);
         blocked
             .map(|problem| problem.to_string())
             .or_else(|| self.refused.clone())
-            .or_else(|| self.world.router.as_ref().err().map(|error| chain(error)))
-            .or_else(|| self.world.base.as_ref().err().map(|error| chain(error)))
+            .or_else(|| self.desired.router.as_ref().err().map(|error| chain(error)))
+            .or_else(|| self.desired.base.as_ref().err().map(|error| chain(error)))
     }
 
     /// Returns every key with the controller's current plan.
     pub(crate) fn plans(&self) -> Vec<(ObjectKey, KeyPlan)> {
         let orphans = self.orphans().go.into_iter().map(ObjectKey::Orphan);
-        let all = keys(&self.world).into_iter().chain(orphans);
+        let all = keys(&self.desired).into_iter().chain(orphans);
         let mut plans: Vec<_> = all.map(|key| (key.clone(), self.plan(&key))).collect();
         let firewall = self.firewall(&plans);
         plans.retain(|(key, _)| *key != ObjectKey::Firewall);
@@ -246,9 +246,9 @@ impl Offline {
             .flat_map(|plan| &plan.steps);
         let ownership = self.parts.shared.context.firewall.ownership();
         let wanted = self
-            .world
+            .desired
             .firewall
-            .then(|| planning::ruleset(&self.world, &self.kernel).after(steps, &self.kernel))
+            .then(|| planning::ruleset(&self.desired, &self.kernel).after(steps, &self.kernel))
             .map(|ruleset| ruleset.marked(&ownership));
         let unreadable = |error: &FirewallError| Refusal {
             field: "firewall.enabled",
@@ -264,16 +264,18 @@ impl Offline {
 
     /// Returns the agent's links without a record.
     pub(crate) fn orphans(&self) -> Unrecorded {
-        planning::orphans(&self.world, &self.kernel)
+        planning::orphans(&self.desired, &self.kernel)
     }
 
     /// Returns the controller's current plan for a key; for a paused one, the plan without the pause.
     pub(crate) fn plan(&self, key: &ObjectKey) -> KeyPlan {
-        let world = &self.world;
+        let desired = &self.desired;
         match key {
-            ObjectKey::Router | ObjectKey::Policy => planning::router(world, &self.view_of_node()),
-            ObjectKey::Named(..) => match world.objects.get(key) {
-                Some(object) => planning::object(world, object, &self.view_of(object)),
+            ObjectKey::Router | ObjectKey::Policy => {
+                planning::router(desired, &self.view_of_node())
+            }
+            ObjectKey::Named(..) => match desired.objects.get(key) {
+                Some(object) => planning::object(desired, object, &self.view_of(object)),
                 None => Ok(Plan::default()),
             },
             ObjectKey::Orphan(uid) => planning::orphan(uid, &self.view(None, None)),
@@ -284,7 +286,7 @@ impl Offline {
 
     /// Returns the controller's current plan for what all sessions share, without the node's own addresses.
     pub(crate) fn shared(&self) -> Plan {
-        planning::shared(&self.world, &self.view_of_node())
+        planning::shared(&self.desired, &self.view_of_node())
     }
 
     fn view_of_node(&self) -> KeyObservation {
@@ -295,7 +297,7 @@ impl Offline {
     pub(crate) fn status(&self, object: &Object, before: &StatusBody) -> StatusBody {
         let key = object.key();
         observed(
-            &self.world,
+            &self.desired,
             &key,
             self.view_of(object),
             self.plan(&key),
@@ -355,8 +357,8 @@ async fn rehearsed(mut config: Config) -> anyhow::Result<Offline> {
 
 /// Waits a short time for names to resolve; an unresolved name leaves its tunnel without
 /// an endpoint, as in the daemon. Returns whether there were names.
-async fn resolve(parts: &Parts, world: &World) -> bool {
-    let tunnels = world.endpoints().map(|(_, endpoint)| endpoint);
+async fn resolve(parts: &Parts, desired: &Desired) -> bool {
+    let tunnels = desired.endpoints().map(|(_, endpoint)| endpoint);
     let control_plane = crate::sources::control_plane(&parts.config);
     let endpoints = tunnels.chain(&control_plane);
     let names: Vec<_> = endpoints
@@ -379,9 +381,9 @@ async fn resolve(parts: &Parts, world: &World) -> bool {
 }
 
 /// Returns the endpoints whose names do not resolve, each with its object and the reason.
-pub(crate) fn unresolved(parts: &Parts, world: &World) -> Vec<String> {
+pub(crate) fn unresolved(parts: &Parts, desired: &Desired) -> Vec<String> {
     let resolver = &parts.shared.context.resolver;
-    let named = world
+    let named = desired
         .endpoints()
         .filter(|(_, endpoint)| matches!(endpoint.host, Host::Name(_)));
     let unresolved = named.filter_map(|(object, endpoint)| {

@@ -25,14 +25,15 @@ impl Plan {
         let (planned, key, created, bird, unknown) = block_on(async {
             let offline = Offline::before_start(config).await?;
             let bird = offline
-                .world
+                .desired
                 .bird
                 .and_then(crate::observed::bird::Version::warning);
-            let problem = crate::controller::planning::bird_problem(&offline.world, &offline.bird);
+            let problem =
+                crate::controller::planning::bird_problem(&offline.desired, &offline.bird);
             let bird = bird.or(problem.map(|problem| problem.to_string()));
             Ok((
                 steps::planned(&offline),
-                offline.world.key.clone(),
+                offline.desired.key.clone(),
                 offline.parts.shared.sources.key.is_to_be_created(),
                 bird,
                 offline.unknown(),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, objects, output};
-use crate::controller::world::Object;
+use crate::controller::desired::Object;
 use crate::status::Acceptance;
 
 /// Replacement for a password; `wg show` prints the same for a key.
@@ -27,7 +27,7 @@ impl Render {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let wanted = block_on(Wanted::read(config))?;
-        let object = objects::find(&wanted.world, &wanted.snapshot, &self.name)?;
+        let object = objects::find(&wanted.desired, &wanted.snapshot, &self.name)?;
         let Some(text) = object.text().filter(|text| !text.is_empty()) else {
             anyhow::bail!(
                 "{} has no BIRD file of its own: {}",

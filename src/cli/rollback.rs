@@ -11,8 +11,8 @@ use super::change::Draft;
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, documents, history, objects, output};
 use crate::config::{self, Config};
-use crate::controller::World;
-use crate::controller::world::configured_node;
+use crate::controller::Desired;
+use crate::controller::desired::configured_node;
 use crate::document::{BgpSessionSpec, Kind, OverrideSpec, parse_value, to_yaml};
 use crate::effective::{Defaults, difference};
 use crate::history::{CommitId, History};
@@ -52,7 +52,7 @@ impl Rollback {
         let (kind, name) = self.object(&draft.wanted, &history).await?;
         let (commit, then) = self.then(&history, kind, &name).await?;
         let now = document(&draft.wanted, kind, &name)?;
-        let patch = patch(&draft.wanted.world, kind, &defaults, &now, &then);
+        let patch = patch(&draft.wanted.desired, kind, &defaults, &now, &then);
         let place = Place::new(Area::Overrides, kind, &name);
         let existing = draft.wanted.snapshot.overrides.get(&(kind, name.clone()));
         anyhow::ensure!(
@@ -212,14 +212,14 @@ impl Filling {
     }
 
     /// Returns a specification with every default filled in, as it is applied; `None` for a kind without defaults.
-    fn fill(&self, world: &World, kind: Kind, spec: &Value) -> Option<Value> {
+    fn fill(&self, desired: &Desired, kind: Kind, spec: &Value) -> Option<Value> {
         match kind {
             Kind::BgpSession => {
                 let spec: BgpSessionSpec = serde_json::from_value(spec.clone()).ok()?;
                 let defaults = Defaults {
                     keepalive: self.keepalive,
                 };
-                serde_json::to_value(spec.filled(world.router.as_ref().ok()?, &defaults)).ok()
+                serde_json::to_value(spec.filled(desired.router.as_ref().ok()?, &defaults)).ok()
             }
             Kind::Node => {
                 let node = serde_json::from_value(spec.clone()).ok()?;
@@ -233,13 +233,13 @@ impl Filling {
 /// Returns the patch that turns the document into the earlier applied state. That state has every default filled
 /// in; defaults that are unchanged now are left out of the override, if the result is the same.
 fn patch(
-    world: &World,
+    desired: &Desired,
     kind: Kind,
     filling: &Filling,
     now: &Value,
     then: &Value,
 ) -> Map<String, Value> {
-    let filled = |spec: &Value| filling.fill(world, kind, spec);
+    let filled = |spec: &Value| filling.fill(desired, kind, spec);
     let short = filled(now)
         .map(|now| difference(&now, then))
         .filter(|patch| {

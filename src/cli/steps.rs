@@ -128,7 +128,7 @@ pub(crate) fn taken(
 }
 
 fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan) -> ObjectSteps {
-    let world = &offline.world;
+    let desired = &offline.desired;
     let mut object = ObjectSteps::new(key);
     let is_node = *key == ObjectKey::Router;
     let (plan, refusal) = match plan {
@@ -148,14 +148,14 @@ fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan) -> ObjectSteps {
         .iter()
         .map(|step| LoggedStep::from(step).into())
         .collect();
-    let of_world = world.objects.get(key);
-    if let Some(why) = of_world.and_then(|it| it.refused()) {
+    let of_desired = desired.objects.get(key);
+    if let Some(why) = of_desired.and_then(|it| it.refused()) {
         object.error.get_or_insert_with(|| why.to_owned());
     }
-    object.paused = of_world.and_then(|it| it.paused.clone());
-    let held = world.held().into_iter().find(|held| held.key == *key);
+    object.paused = of_desired.and_then(|it| it.paused.clone());
+    let held = desired.held().into_iter().find(|held| held.key == *key);
     object.held = held.map(|held| format!("{} held: {}", held.change, held.reason));
-    if of_world.is_some_and(|it| it.held == Some(Hold::Settling)) {
+    if of_desired.is_some_and(|it| it.held == Some(Hold::Settling)) {
         object.waits = Some(format!("removal waits: {}", Hold::Settling.why()));
     }
     object

@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::context::Context;
+use super::desired::{Desired, Maintenance};
 use super::overrides;
-use super::world::{Maintenance, World};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
-use crate::intervals::{EDGES_HELD, EDGES_POLL, START_FIRST_WORLD};
+use crate::intervals::{EDGES_HELD, EDGES_POLL, START_FIRST_BUILD};
 use crate::model::ObjectKey;
 use crate::status::{Edges, Event, Fact, FactSet, Hold, Severity, State, Topic, Verdict, is_bad};
 use crate::util::text::bounded;
@@ -23,9 +23,9 @@ pub async fn announce(
     stop: CancellationToken,
 ) {
     let mut edges = Edges::default();
-    let mut world = context.world.clone();
-    // An unreadable state directory makes no world; the announcer reports it as a fact of its own.
-    let _ = tokio::time::timeout(START_FIRST_WORLD, world.changed()).await;
+    let mut desired = context.desired.clone();
+    // An unreadable state directory makes no desired state; the announcer reports it as a fact of its own.
+    let _ = tokio::time::timeout(START_FIRST_BUILD, desired.changed()).await;
     loop {
         let facts = facts(&context, more());
         edges.step(&facts, Timestamp::now()).iter().for_each(log);
@@ -64,7 +64,7 @@ fn log(event: &Event) {
 
 /// Returns the current facts.
 fn facts(context: &Context, more: Vec<(Topic, Fact)>) -> FactSet {
-    let (world, statuses) = (&*context.world(), &context.statuses.all());
+    let (desired, statuses) = (&*context.desired(), &context.statuses.all());
     let mut facts = FactSet::new();
     facts.extend(more);
     let bird = context.observer.last_bird();
@@ -78,36 +78,36 @@ fn facts(context: &Context, more: Vec<(Topic, Fact)>) -> FactSet {
         (None, Some(why)) => drop(facts.insert(Topic::Bird, Fact::new(State::Bad, why))),
         (None, None) => {}
     }
-    let drain = if world.maintenance.enabled {
-        Fact::new(State::Bad, drained(&world.maintenance))
+    let drain = if desired.maintenance.enabled {
+        Fact::new(State::Bad, drained(&desired.maintenance))
     } else {
         Fact::new(State::Good, "")
     };
     facts.insert(Topic::Maintenance, drain);
     facts.extend(of_daemons(context));
-    facts.extend(of_rpki(world));
-    facts.extend(of_expired(world));
-    facts.extend(of_overrides(world));
+    facts.extend(of_rpki(desired));
+    facts.extend(of_expired(desired));
+    facts.extend(of_overrides(desired));
     facts.extend(of_held(context));
-    facts.extend([of_settling(world)]);
+    facts.extend([of_settling(desired)]);
     let node_waits = statuses
         .get(&ObjectKey::Router)
         .is_some_and(is_bird_blocked);
     for (key, status) in statuses {
         facts.extend(of_status(key, status, node_waits));
     }
-    facts.extend([of_work_tree(world)]);
+    facts.extend([of_work_tree(desired)]);
     facts
 }
 
-/// Fact: Git moved the work tree. Taken from the world, because the node's condition follows only
+/// Fact: Git moved the work tree. Taken from the desired state, because the node's condition follows only
 /// at its next reconcile.
-fn of_work_tree(world: &World) -> (Topic, Fact) {
+fn of_work_tree(desired: &Desired) -> (Topic, Fact) {
     let topic = Topic::Condition(
         ObjectKey::Router.to_string(),
         ConditionType::WorkTreeCurrent,
     );
-    let fact = match &world.moved {
+    let fact = match &desired.moved {
         Some(head) => Fact::new(
             State::Bad,
             format!("HEAD is {head}; run `git checkout main` to return"),
@@ -132,15 +132,15 @@ fn of_daemons(context: &Context) -> [(Topic, Fact); 3] {
 }
 
 /// Facts of RPKI servers and their names.
-fn of_rpki(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
-    let origins = &world.origins;
+fn of_rpki(desired: &Desired) -> impl Iterator<Item = (Topic, Fact)> {
+    let origins = &desired.origins;
     let state = match origins.verdict() {
         Verdict::Live => State::Good,
         Verdict::FromCache if origins.servers > 0 => State::Bad,
         _ => State::Unknown,
     };
     let servers = (Topic::RpkiServers, Fact::new(state, origins.message()));
-    let names = world.rpki.iter().map(|name| {
+    let names = desired.rpki.iter().map(|name| {
         let fact = match name.problem() {
             Some(why) => Fact::new(State::Bad, why),
             None => Fact::new(State::Good, ""),
@@ -162,8 +162,8 @@ fn of_held(context: &Context) -> impl Iterator<Item = (Topic, Fact)> {
 }
 
 /// Fact: removals that wait until the files of the state directory are at rest.
-fn of_settling(world: &World) -> (Topic, Fact) {
-    let waiting = world.settling();
+fn of_settling(desired: &Desired) -> (Topic, Fact) {
+    let waiting = desired.settling();
     let fact = match waiting.is_empty() {
         true => Fact::new(State::Good, ""),
         false => Fact::new(State::Bad, settling(&waiting)),
@@ -181,8 +181,8 @@ fn is_bird_blocked(node: &StatusBody) -> bool {
 }
 
 /// Facts of overrides and pauses in effect.
-fn of_overrides(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
-    overrides::of(world).into_iter().flat_map(|one| {
+fn of_overrides(desired: &Desired) -> impl Iterator<Item = (Topic, Fact)> {
+    overrides::of(desired).into_iter().flat_map(|one| {
         let pause = one.paused.then(|| {
             let fact = Fact::new(State::Bad, &one.reason).at(one.expires_at);
             (Topic::Pause(one.object.clone()), fact)
@@ -202,8 +202,8 @@ fn of_overrides(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
 }
 
 /// Facts of overrides whose time is over: an override may have ended before its change was seen.
-fn of_expired(world: &World) -> impl Iterator<Item = (Topic, Fact)> {
-    world.expired.iter().flat_map(|(object, end)| {
+fn of_expired(desired: &Desired) -> impl Iterator<Item = (Topic, Fact)> {
+    desired.expired.iter().flat_map(|(object, end)| {
         let fact = Fact::new(State::Good, format!("expiresAt {end}"));
         let topics = [
             Topic::Override(object.clone()),

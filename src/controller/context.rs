@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::conveniences::Conveniences;
+use super::desired::{Desired, HeldChange};
 use super::enabled::Enabled;
 use super::error::{ReconcileError, RestartError};
 use super::firewall::FirewallKeeper;
@@ -21,7 +22,6 @@ use super::reports::Reports;
 use super::step_log::{LoggedStep, StepLog};
 use super::sysctls::Sysctls;
 use super::turns::Turns;
-use super::world::{HeldChange, World};
 use crate::document::{ConditionType, Phase, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;
@@ -51,7 +51,7 @@ pub struct Context {
     /// Start of this run of the agent.
     pub begun: Instant,
     /// Everything that is wanted.
-    pub world: watch::Receiver<Arc<World>>,
+    pub desired: watch::Receiver<Arc<Desired>>,
     /// Reports to the Control Plane.
     pub reports: Arc<Reports>,
     /// Applied records that wait to be written.
@@ -208,25 +208,29 @@ impl StatusCache {
 }
 
 impl Context {
-    /// Returns the current world.
-    pub fn world(&self) -> Arc<World> {
-        Arc::clone(&self.world.borrow())
+    /// Returns the current desired state.
+    pub fn desired(&self) -> Arc<Desired> {
+        Arc::clone(&self.desired.borrow())
     }
 
     /// Returns every held change: of documents, and of links without a record.
     pub fn held(&self) -> Vec<HeldChange> {
         let unrecorded = self.unrecorded.all().into_iter();
         let unrecorded = unrecorded.map(|(uid, reason)| HeldChange::unrecorded(uid, reason));
-        self.world().held().into_iter().chain(unrecorded).collect()
+        self.desired()
+            .held()
+            .into_iter()
+            .chain(unrecorded)
+            .collect()
     }
 
-    /// Returns what an object of this world is compared with.
+    /// Returns what an object of this desired state is compared with.
     ///
     /// # Errors
     /// When the kernel or the state directory could not be read; then nothing can be compared.
     pub fn look(
         &self,
-        world: &World,
+        desired: &Desired,
         seen: &Observation,
         key: &ObjectKey,
         endpoint: Option<&Endpoint>,
@@ -236,7 +240,7 @@ impl Context {
         let kernel = seen.kernel.clone().map_err(ReconcileError::Kernel)?;
         let known = endpoint.map(|endpoint| {
             let known = self.resolver.current(endpoint);
-            let is_compared = |it: &SocketAddr| world.has_compared(endpoint, it.ip());
+            let is_compared = |it: &SocketAddr| desired.has_compared(endpoint, it.ip());
             (known.address.filter(is_compared), known.error)
         });
         let (resolved, name_error) = known.unwrap_or_default();
@@ -285,7 +289,7 @@ impl Context {
         let _turn = self.turns.disk().await;
         let done = blocking(move || work(&store)).await;
         if !before && self.store.trouble().is_some() {
-            // The task that builds worlds logs the error and retries sooner.
+            // The task that builds desired states logs the error and retries sooner.
             self.reports.reload();
         }
         done

@@ -34,7 +34,7 @@ pub async fn watch_kernel(
         let Some(event) = event else { return };
         let hint = match &event.interface {
             None => Some(Hint::Everything),
-            Some(name) => context.world().key_of(name).map(Hint::Key),
+            Some(name) => context.desired().key_of(name).map(Hint::Key),
         };
         if let Some(hint) = hint {
             if let Hint::Key(key) = &hint {

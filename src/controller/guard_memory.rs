@@ -1,4 +1,4 @@
-//! Keeps the guard's memory on disk and from one world to the next.
+//! Keeps the guard's memory on disk and from one desired state to the next.
 
 use std::sync::Arc;
 

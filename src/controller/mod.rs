@@ -1,7 +1,7 @@
 //! The level-triggered loop.
 //!
 //! ```text
-//! state directory ─▶ world ─▶ queue of dirty keys ─▶ pass: observe once ─▶ each key: plan ─▶ kernel ─▶ next pass
+//! state directory ─▶ desired state ─▶ queue of dirty keys ─▶ pass: observe once ─▶ each key: plan ─▶ kernel ─▶ next pass
 //!        ▲                      ▲                                              │    └─▶ commit to BIRD ─▶ next pass
 //!       sync              netlink, timers, API: which key may have changed     └─▶ nothing left: records, status
 //! ```
@@ -15,6 +15,7 @@ mod announcer;
 pub(crate) mod builder;
 mod context;
 mod conveniences;
+pub mod desired;
 mod edits;
 mod enabled;
 mod error;
@@ -40,13 +41,13 @@ mod runs;
 mod step_log;
 mod sysctls;
 mod turns;
-pub mod world;
 
 pub(crate) use announcer::settling;
 pub(crate) use announcer::{announce, announce_pass};
-pub(crate) use builder::{Builder, WorldMaker};
+pub(crate) use builder::{Builder, DesiredMaker};
 pub use context::{Announced, Context, Entry, Restarts, StatusCache};
 pub(crate) use conveniences::{Convenience, Conveniences};
+pub use desired::Desired;
 pub(crate) use edits::Edits;
 pub use enabled::Enabled;
 pub(crate) use events::{watch_firewall, watch_kernel};
@@ -71,4 +72,3 @@ pub(crate) use step_log::LoggedStep;
 pub use step_log::StepLog;
 pub(crate) use sysctls::Sysctls;
 pub use turns::Turns;
-pub use world::World;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::world::{Object, World};
+use super::desired::{Desired, Object};
 use crate::redact::redact_value;
 
 /// An override in effect.
@@ -38,9 +38,9 @@ pub struct OverriddenField {
 }
 
 /// Lists every override in effect. Leaves out refused and expired ones.
-pub fn of(world: &World) -> Vec<OverrideView> {
-    let singles = world.router_documents.objects();
-    let objects = world.objects.values().filter_map(view);
+pub fn of(desired: &Desired) -> Vec<OverrideView> {
+    let singles = desired.router_documents.objects();
+    let objects = desired.objects.values().filter_map(view);
     objects.chain(singles.iter().filter_map(view)).collect()
 }
 

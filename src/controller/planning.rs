@@ -1,4 +1,4 @@
-//! Builds the plan of one key from the world and the observation. The controller runs these steps, and
+//! Builds the plan of one key from the desired state and the observation. The controller runs these steps, and
 //! `moenet-agent plan` prints them.
 
 use std::collections::BTreeSet;
@@ -15,8 +15,8 @@ mod order;
 pub use confirm::{Unavailable, not_run_yet};
 use order::Turn;
 
+use super::desired::{Desired, Intent, Object, Wanted, node_uid};
 use super::guard::{self, Unrecorded};
-use super::world::{Intent, Object, Wanted, World, node_uid};
 use crate::document::Kind;
 use crate::effective::{MeshTunnel, Session};
 use crate::model::{Endpoint, Host, Uid};
@@ -25,7 +25,7 @@ use crate::observed::bird::{BirdProblem, BirdState, Version};
 use crate::observed::kernel::KernelView;
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::{
-    Action, Desired, Drift, Observed, Plan, Refusal, Step, TunnelView, WantedTunnel, enabled_in,
+    Action, Drift, Observed, Plan, Refusal, Step, Target, TunnelView, WantedTunnel, enabled_in,
     plan, plan_base, plan_enable, plan_host, plan_loopback, plan_tunnel, plan_tunnel_removal,
 };
 use crate::status::{NameFacts, RouteFacts};
@@ -75,26 +75,26 @@ impl KeyObservation {
 }
 
 /// Returns the plan of the node itself.
-pub fn router(world: &World, view: &KeyObservation) -> KeyPlan {
+pub fn router(desired: &Desired, view: &KeyObservation) -> KeyPlan {
     let creating = view
         .applied
         .as_ref()
         .and_then(|applied| applied.applied.creating.as_ref());
-    let mut plan = match &world.loopback {
+    let mut plan = match &desired.loopback {
         Some(loopback) => plan_loopback(loopback, creating, &view.kernel)?,
         None => Plan::default(),
     };
-    plan.extend(shared(world, view).steps);
+    plan.extend(shared(desired, view).steps);
     Ok(plan)
 }
 
 /// Returns the plan of the node without its own addresses: what all sessions share.
-pub fn shared(world: &World, view: &KeyObservation) -> Plan {
+pub fn shared(desired: &Desired, view: &KeyObservation) -> Plan {
     let mut steps = Vec::new();
-    if world.has_tunnels() {
+    if desired.has_tunnels() {
         steps.extend(plan_host(&view.kernel).steps);
     }
-    if let Ok(base) = &world.base
+    if let Ok(base) = &desired.base
         && view.bird.files_error.is_none()
         && !view.bird.unread
         && view.bird.live.in_use().is_none()
@@ -113,7 +113,7 @@ pub fn shared(world: &World, view: &KeyObservation) -> Plan {
             Action::WriteBase { .. } | Action::RemoveBase { .. }
         )
     });
-    let loads = world.base.is_ok() && router_error(world, &view.bird).is_none();
+    let loads = desired.base.is_ok() && router_error(desired, &view.bird).is_none();
     if view.bird.is_running() && !view.bird.loaded && !writes && loads {
         let because = Drift::new("bird.loaded", "the files on disk", "another configuration");
         steps.push(Step {
@@ -128,25 +128,25 @@ pub fn shared(world: &World, view: &KeyObservation) -> Plan {
         });
     }
     if !writes {
-        steps.extend(enable_shared(world, view));
+        steps.extend(enable_shared(desired, view));
     }
     Plan { steps, waits: None }
 }
 
 /// Returns whether BIRD's shared files are as wanted.
-pub fn is_base_loaded(world: &World, view: &KeyObservation) -> bool {
+pub fn is_base_loaded(desired: &Desired, view: &KeyObservation) -> bool {
     let of_base =
         |action: &Action| matches!(action, Action::WriteBase { .. } | Action::RemoveBase { .. });
-    !shared(world, view)
+    !shared(desired, view)
         .steps
         .iter()
         .any(|step| of_base(&step.action))
 }
 
 /// Returns the obstacle that keeps the files that all sessions share from BIRD until an operator acts.
-pub fn router_error(world: &World, bird: &BirdState) -> Option<BirdProblem> {
+pub fn router_error(desired: &Desired, bird: &BirdState) -> Option<BirdProblem> {
     let foreign = || {
-        let base = world.base.as_ref().ok()?;
+        let base = desired.base.as_ref().ok()?;
         let path = *bird.live.in_the_way(base).first()?;
         let file = bird.live.main.path.with_file_name("").join(path);
         let file = file.display();
@@ -160,7 +160,7 @@ pub fn router_error(world: &World, bird: &BirdState) -> Option<BirdProblem> {
 }
 
 /// Returns the feature that does not work, or cannot be checked, with the versions of BIRD on this router.
-pub fn bird_problem(world: &World, bird: &BirdState) -> Option<BirdProblem> {
+pub fn bird_problem(desired: &Desired, bird: &BirdState) -> Option<BirdProblem> {
     if let (Some(running), Some(installed)) = (bird.running, bird.installed)
         && running != installed
     {
@@ -173,10 +173,10 @@ pub fn bird_problem(world: &World, bird: &BirdState) -> Option<BirdProblem> {
             action: "restart BIRD, or set bird.binary to the daemon's program".to_owned(),
         });
     }
-    let version = world.bird?;
-    let router = world.router.as_ref().ok()?;
+    let version = desired.bird?;
+    let router = desired.router.as_ref().ok()?;
     let address = router.loopback_ipv4.filter(|_| version < IPV4_OVER_IPV6)?;
-    world.mesh().next()?;
+    desired.mesh().next()?;
     let Version { major, minor, .. } = IPV4_OVER_IPV6;
     Some(BirdProblem {
         reason: "NoIpv4OnMesh",
@@ -191,11 +191,11 @@ pub fn bird_problem(world: &World, bird: &BirdState) -> Option<BirdProblem> {
 }
 
 /// Enables the protocols of the shared files that a command disabled; objects' protocols belong to their own keys.
-fn enable_shared(world: &World, view: &KeyObservation) -> Vec<Step> {
-    let Ok(base) = &world.base else {
+fn enable_shared(desired: &Desired, view: &KeyObservation) -> Vec<Step> {
+    let Ok(base) = &desired.base else {
         return Vec::new();
     };
-    if !may_enable(world, view) {
+    if !may_enable(desired, view) {
         return Vec::new();
     }
     // An operator's file in the path of an agent's file is foreign, especially the main file.
@@ -203,7 +203,7 @@ fn enable_shared(world: &World, view: &KeyObservation) -> Vec<Step> {
         .iter()
         .filter(|(path, _)| view.bird.live.tree.base.contains_key(*path));
     let mut wanted = enabled_in(ours.map(|(_, text)| text.as_str()));
-    for protocol in world.protocols() {
+    for protocol in desired.protocols() {
         wanted.remove(&protocol);
     }
     let pause = "; only sessions can be paused, so take it out with a template to keep it down";
@@ -214,15 +214,15 @@ fn enable_shared(world: &World, view: &KeyObservation) -> Vec<Step> {
 ///
 /// # Errors
 /// When a foreign object is in the way, or another object keeps what this one wants.
-pub fn object(world: &World, object: &Object, view: &KeyObservation) -> KeyPlan {
+pub fn object(desired: &Desired, object: &Object, view: &KeyObservation) -> KeyPlan {
     match &object.intent {
         Intent::Stay => Ok(Plan::default()),
         Intent::Absent => removal(object, view),
         Intent::Present(Wanted::Session(wanted, text)) => {
-            session(world, object, wanted, text.as_deref(), view)
+            session(desired, object, wanted, text.as_deref(), view)
         }
-        Intent::Present(Wanted::Mesh(tunnel)) => mesh(world, object, tunnel, view),
-        Intent::Present(wanted) => enable_protocols(world, object, wanted, view),
+        Intent::Present(Wanted::Mesh(tunnel)) => mesh(desired, object, tunnel, view),
+        Intent::Present(wanted) => enable_protocols(desired, object, wanted, view),
     }
 }
 
@@ -235,7 +235,7 @@ fn removal(object: &Object, view: &KeyObservation) -> KeyPlan {
         tunnel: tunnel_view(object, view, false),
         fragment: live_text(object, view),
     };
-    let mut plan = plan(&object.name, &object.uid, &Desired::Absent, &observed)?;
+    let mut plan = plan(&object.name, &object.uid, &Target::Absent, &observed)?;
     let formerly = object.formerly.iter();
     plan.extend(formerly.flat_map(|uid| plan_tunnel_removal(uid, &view.kernel).steps));
     Ok(plan)
@@ -251,12 +251,12 @@ fn live_text<'a>(object: &Object, view: &'a KeyObservation) -> Option<&'a str> {
 
 /// Returns the plan of an object without a tunnel: its text is in the shared files, so only its protocols are enabled.
 fn enable_protocols(
-    world: &World,
+    desired: &Desired,
     object: &Object,
     wanted: &Wanted,
     view: &KeyObservation,
 ) -> KeyPlan {
-    if !may_enable(world, view) {
+    if !may_enable(desired, view) {
         return Ok(Plan::default());
     }
     let pause = pause_of(object.kind, &object.name);
@@ -266,8 +266,8 @@ fn enable_protocols(
 
 /// Returns whether protocols may be enabled: BIRD runs the files on disk, so that only a command can have disabled
 /// one, and the router is not drained (during a drain an operator may want them down).
-fn may_enable(world: &World, view: &KeyObservation) -> bool {
-    view.bird.loaded && !world.maintenance.enabled
+fn may_enable(desired: &Desired, view: &KeyObservation) -> bool {
+    view.bird.loaded && !desired.maintenance.enabled
 }
 
 /// Returns a hint on how an operator keeps the protocols of an object down.
@@ -280,9 +280,9 @@ fn pause_of(kind: Kind, name: impl fmt::Display) -> String {
 
 /// Returns the ruleset for the existing tunnels. A link that could not be read since the agent started keeps the
 /// port that its object wants.
-pub fn ruleset(world: &World, kernel: &KernelView) -> Ruleset {
+pub fn ruleset(desired: &Desired, kernel: &KernelView) -> Ruleset {
     Ruleset::in_use(kernel).or_wanted(kernel, |name| {
-        let mut links = world.objects.values().filter_map(Object::link);
+        let mut links = desired.objects.values().filter_map(Object::link);
         links.find(|link| link.interface == name)?.listen_port
     })
 }
@@ -301,7 +301,7 @@ pub fn firewall(
 
 /// Returns the plan of an external peering.
 fn session(
-    world: &World,
+    desired: &Desired,
     object: &Object,
     session: &Session,
     text: Option<&str>,
@@ -314,9 +314,9 @@ fn session(
         view,
         endpoint_changed(object, view.applied.as_ref()),
     );
-    let wanted = WantedTunnel::of_session(session, &world.key, view.resolved)?
+    let wanted = WantedTunnel::of_session(session, &desired.key, view.resolved)?
         .sent_from(view.source, &view.kernel)?;
-    ordered(world, view, wanted, |wanted, gives_way| {
+    ordered(desired, view, wanted, |wanted, gives_way| {
         let tunnel = TunnelView {
             gives_way,
             ..tunnel
@@ -330,12 +330,12 @@ fn session(
             tunnel,
             fragment: if waits { Some(text) } else { fragment },
         };
-        let desired = Desired::Present {
+        let target = Target::Present {
             tunnel: wanted,
             fragment: text,
         };
-        let mut plan = plan(name, &object.uid, &desired, &observed)?;
-        if fragment == Some(text) && !session.drained && may_enable(world, view) {
+        let mut plan = plan(name, &object.uid, &target, &observed)?;
+        if fragment == Some(text) && !session.drained && may_enable(desired, view) {
             let enabled = enabled_in([text]);
             let have = view.bird.protocols(&enabled);
             plan.extend(plan_enable(
@@ -349,17 +349,17 @@ fn session(
 }
 
 /// Returns the plan of a backbone tunnel.
-fn mesh(world: &World, object: &Object, tunnel: &MeshTunnel, view: &KeyObservation) -> KeyPlan {
-    let Ok(router) = &world.router else {
+fn mesh(desired: &Desired, object: &Object, tunnel: &MeshTunnel, view: &KeyObservation) -> KeyPlan {
+    let Ok(router) = &desired.router else {
         return Ok(Plan::default());
     };
-    let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, &world.key);
+    let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, &desired.key);
     let tunnel = tunnel_view(
         object,
         view,
         endpoint_changed(object, view.applied.as_ref()),
     );
-    ordered(world, view, wanted, |wanted, gives_way| {
+    ordered(desired, view, wanted, |wanted, gives_way| {
         let tunnel = TunnelView {
             gives_way,
             ..tunnel
@@ -375,8 +375,8 @@ pub fn orphan(uid: &Uid, view: &KeyObservation) -> KeyPlan {
 
 /// Returns links that carry the agent's mark and that neither a document nor `applied/` has: those to remove, and
 /// those that are held, each with the reason.
-pub fn orphans(world: &World, kernel: &KernelView) -> Unrecorded {
-    let known = world.uids();
+pub fn orphans(desired: &Desired, kernel: &KernelView) -> Unrecorded {
+    let known = desired.uids();
     let (owned, orphans): (BTreeSet<_>, BTreeSet<_>) = kernel
         .uids()
         .into_iter()
@@ -386,9 +386,9 @@ pub fn orphans(world: &World, kernel: &KernelView) -> Unrecorded {
         &orphans,
         &kernel.earlier_uids(),
         owned.len(),
-        world.max_removals,
-        &world.approved,
-        world.complete,
+        desired.max_removals,
+        &desired.approved,
+        desired.complete,
     )
 }
 
@@ -413,17 +413,17 @@ fn tunnel_view<'a>(
 
 /// Orders a tunnel's plan by the names and ports that objects take over from each other.
 fn ordered(
-    world: &World,
+    desired: &Desired,
     view: &KeyObservation,
     wanted: WantedTunnel,
     plan: impl FnOnce(&WantedTunnel, bool) -> KeyPlan,
 ) -> KeyPlan {
     let (kernel, mut wanted): (&KernelView, _) = (&view.kernel, wanted);
     let wait = |what: String, uid: &Uid| {
-        format!("waits until {} gives up {what}", order::named(world, uid))
+        format!("waits until {} gives up {what}", order::named(desired, uid))
     };
     let name = format!("the interface name {}", wanted.interface);
-    let gives_way = match order::name(world, kernel, &wanted.uid, &wanted.interface) {
+    let gives_way = match order::name(desired, kernel, &wanted.uid, &wanted.interface) {
         Turn::Waits(holder) => return Ok(Plan::waiting(wait(name, &holder))),
         Turn::GivesWay(holder) => Some(wait(name, &holder)),
         Turn::Free | Turn::Blocked(_) => None,
@@ -434,7 +434,7 @@ fn ordered(
         let what = format!("UDP port {port}");
         let mut owned = kernel.owned_by(&wanted.uid);
         let have = owned.find_map(|(_, link)| link.listen_port());
-        let turn = order::port(world, kernel, &wanted.uid, &wanted.interface, port);
+        let turn = order::port(desired, kernel, &wanted.uid, &wanted.interface, port);
         match (turn, have) {
             (Turn::Free, _) => {}
             (Turn::Blocked(holder), _) => {
@@ -442,7 +442,7 @@ fn ordered(
                     field: "spec.tunnel.listenPort",
                     reason: format!(
                         "{what} is used by {}, which keeps it",
-                        order::named(world, &holder)
+                        order::named(desired, &holder)
                     ),
                 });
             }

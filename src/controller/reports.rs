@@ -25,7 +25,7 @@ pub struct Reports {
     unkept: Notices,
     /// Notified when there is a report to deliver.
     pub deliver: Notify,
-    /// Notified when the world must be rebuilt.
+    /// Notified when the desired state must be rebuilt.
     pub changed: Notify,
 }
 
@@ -114,7 +114,7 @@ impl Reports {
         }
     }
 
-    /// Requests that the world is rebuilt.
+    /// Requests that the desired state is rebuilt.
     pub fn reload(&self) {
         self.changed.notify_one();
     }

@@ -5,12 +5,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
+use super::desired::Desired;
 use super::hint::Hint;
 use super::pass::Observation;
 use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
-use super::world::World;
 use crate::intervals::{COMMIT_WAIT, PASS_GATHER, RECONCILE_TICK};
 use crate::model::ObjectKey;
 
@@ -46,9 +46,9 @@ impl std::fmt::Display for Keys {
     }
 }
 
-/// Returns every key of a world.
-pub fn keys(world: &World) -> BTreeSet<ObjectKey> {
-    let objects = world.objects.keys().cloned();
+/// Returns every key of a desired state.
+pub fn keys(desired: &Desired) -> BTreeSet<ObjectKey> {
+    let objects = desired.objects.keys().cloned();
     objects
         .chain([ObjectKey::Router, ObjectKey::Firewall])
         .collect()
@@ -265,8 +265,8 @@ impl Runner {
     }
 
     fn add_all(&mut self, now: Instant) {
-        // A waiting key that is no longer in the world has a status to forget.
-        for key in keys(&self.context.world())
+        // A waiting key that is no longer in the desired state has a status to forget.
+        for key in keys(&self.context.desired())
             .into_iter()
             .chain(self.queue.waiting())
         {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::controller::world::HeldChange;
+use crate::controller::desired::HeldChange;
 pub(crate) use crate::controller::{OverriddenField, OverrideView};
 use crate::document::{Kind, StatusBody};
 use crate::model::{InterfaceName, ObjectName};

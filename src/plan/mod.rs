@@ -34,7 +34,7 @@ pub(crate) use bird::{enabled_in, plan_enable};
 pub(crate) use drift::Drift;
 pub(crate) use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
-pub use session::{Desired, Observed, plan};
+pub use session::{Observed, Target, plan};
 pub use step::{Action, Plan, Refusal, Step};
 pub(crate) use tunnel::{plan_tunnel, plan_tunnel_removal};
 pub use wanted::{TunnelView, WantedTunnel};

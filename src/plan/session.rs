@@ -7,7 +7,7 @@ use crate::model::{ObjectName, Uid};
 
 /// The wanted state of a session.
 #[derive(Clone, Copy)]
-pub enum Desired<'a> {
+pub enum Target<'a> {
     /// The tunnel and the BGP session exist.
     Present {
         tunnel: &'a WantedTunnel,
@@ -19,7 +19,7 @@ pub enum Desired<'a> {
 }
 
 /// Omits the text, which may hold a password.
-impl fmt::Debug for Desired<'_> {
+impl fmt::Debug for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Present { tunnel, .. } => f
@@ -56,16 +56,16 @@ impl fmt::Debug for Observed<'_> {
 pub fn plan(
     name: &ObjectName,
     uid: &Uid,
-    desired: &Desired<'_>,
+    target: &Target<'_>,
     observed: &Observed<'_>,
 ) -> Result<Plan, Refusal> {
-    match desired {
-        Desired::Present { tunnel, fragment } => {
+    match target {
+        Target::Present { tunnel, fragment } => {
             let mut plan = plan_tunnel(tunnel, &observed.tunnel)?;
             plan.extend(bird::fragment(name.as_str(), fragment, observed.fragment));
             Ok(plan)
         }
-        Desired::Absent => Ok(removal(name, uid, observed)),
+        Target::Absent => Ok(removal(name, uid, observed)),
     }
 }
 

@@ -137,7 +137,7 @@ impl RpkiServers {
     }
 
     /// Tries the next address of servers that have been silent for too long. If the address
-    /// changes, [`RpkiServers::changed`] triggers a new world.
+    /// changes, [`RpkiServers::changed`] triggers a new desired state.
     pub(super) fn judge(&self, policy: &RoutingPolicySpec, servers: &Servers, now: Instant) {
         let silent = policy
             .rpki

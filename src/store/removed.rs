@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// Records that the agent writes the applied record of an object: Git did not restore it, though the sync may have
-    /// removed the document since the world that wants the object.
+    /// removed the document since the desired state that wants the object.
     pub(super) fn note_applied(&self, place: &Place) {
         self.set_gone(place, false);
     }

@@ -14,7 +14,7 @@ use super::requests::Synced;
 use super::{SyncError, Syncer};
 use crate::config::ControlPlane;
 use crate::control_plane::{CallError, Failure};
-use crate::controller::world::Refused;
+use crate::controller::desired::Refused;
 use crate::document::{BgpSessionSpec, Document, IbgpPeerSpec, RoutingPolicySpec, Spec};
 use crate::history::Author;
 use crate::model::{Asn, ObjectName, Uid};
@@ -167,7 +167,7 @@ async fn policy(sync: Arc<Syncer>) -> Result<(), CallError> {
 fn remark(sync: &Syncer, spec: &RoutingPolicySpec, mut remarks: Vec<String>, said: Option<Asn>) {
     let ours = sync
         .context
-        .world()
+        .desired()
         .router
         .as_ref()
         .ok()
@@ -426,7 +426,7 @@ fn write_secrets(store: &Store, change: &SessionChange) -> Result<bool, StoreErr
     Ok(is_changed)
 }
 
-/// Records the changes of a sync in the history and has the world rebuilt. Returns their number.
+/// Records the changes of a sync in the history and has the desired state rebuilt. Returns their number.
 async fn record(sync: &Syncer, mut changed: Changed) -> usize {
     let count = changed.len();
     if count == 0 {

@@ -29,9 +29,9 @@ pub(super) async fn heartbeat(sync: Arc<Syncer>) -> Result<(), CallError> {
 
 /// Reports the state of every session of the Control Plane.
 pub(super) async fn report(sync: Arc<Syncer>) -> Result<(), CallError> {
-    let world = sync.context.world();
+    let desired = sync.context.desired();
     let statuses = sync.context.statuses.all();
-    let sessions = world
+    let sessions = desired
         .of_kind(Kind::BgpSession)
         .filter(|session| !session.operator_owned && session.documented);
     let sessions = sessions.filter_map(|session| {
@@ -46,7 +46,7 @@ pub(super) async fn report(sync: Arc<Syncer>) -> Result<(), CallError> {
             state: bgp.state.parse().unwrap_or(PeerState::Down),
         })
     });
-    let tunnels = world.mesh().filter_map(|tunnel| {
+    let tunnels = desired.mesh().filter_map(|tunnel| {
         let status = statuses.get(&Kind::MeshPeer.key(&tunnel.name))?;
         tunnel_report(tunnel.reported_as.clone()?, status)
     });

@@ -21,7 +21,7 @@ const PURE_FILES: [&str; 1] = ["bird/command.rs"];
 
 /// Rooms and files that do no IO either, but name plain data of rooms that do: a listing of the store.
 const NO_IO: [&str; 4] = [
-    "controller/world",
+    "controller/desired",
     "sync/plan",
     "controller/guard",
     "controller/planning",

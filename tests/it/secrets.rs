@@ -9,7 +9,7 @@ use moenet_agent::model::{PresharedKey, PrivateKey, RouterKey, Secret, Uid};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
 use moenet_agent::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
-use moenet_agent::plan::{Desired, Observed, Plan, TunnelView, WantedTunnel, plan, plan_base};
+use moenet_agent::plan::{Observed, Plan, Target, TunnelView, WantedTunnel, plan, plan_base};
 
 /// A key that is recognised in any spelling.
 const KEY: [u8; 32] = *b"recognise-me-if-you-can-see-me!!";
@@ -138,13 +138,13 @@ fn planned(kernel: &KernelView) -> Plan {
         tunnel: view,
         fragment: Some(&before),
     };
-    let desired = Desired::Present {
+    let target = Target::Present {
         tunnel: &tunnel,
         fragment: &fragment,
     };
-    assert_debug_hides("what is wanted", &desired);
+    assert_debug_hides("what is wanted", &target);
     assert_debug_hides("what is seen", &seen);
-    plan(&"peer".parse().unwrap(), &uid(), &desired, &seen).unwrap()
+    plan(&"peer".parse().unwrap(), &uid(), &target, &seen).unwrap()
 }
 
 #[test]

@@ -223,16 +223,16 @@ impl Draft {
     /// # Errors
     /// The first rejected change; nothing was written.
     pub(crate) async fn check(&self) -> anyhow::Result<()> {
-        let now = &self.wanted.world;
-        let world = self.wanted.again().await;
+        let now = &self.wanted.desired;
+        let desired = self.wanted.again().await;
         for change in self
             .changes
             .iter()
             .filter(|it| it.result != Outcome::Unchanged)
         {
             let path = change.place.kind.path(&change.place.name);
-            // Maintenance is no object of the world.
-            let Ok(object) = objects::find(&world, &self.wanted.snapshot, &path) else {
+            // Maintenance is no object of the desired state.
+            let Ok(object) = objects::find(&desired, &self.wanted.snapshot, &path) else {
                 continue;
             };
             // An object that is rejected already can still be paused.

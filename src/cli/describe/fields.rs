@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::documents::Loaded;
-use crate::controller::world::Object;
+use crate::controller::desired::Object;
 use crate::document::Kind;
 use crate::effective::{Origin, leaves};
 

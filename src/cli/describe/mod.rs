@@ -18,8 +18,8 @@ use super::objects;
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, documents, history, output};
 use crate::config::Config;
+use crate::controller::desired::Object;
 use crate::controller::expected;
-use crate::controller::world::Object;
 use crate::document::{Condition, ConditionType, Kind, Phase, StatusBody, TunnelStatus};
 use crate::effective::Origin;
 use crate::history::History;
@@ -131,7 +131,7 @@ impl Describe {
         if Kind::from_word(&self.name) == Some(Kind::Maintenance) {
             return maintenance(&offline, &agent);
         }
-        match objects::find(&offline.world, &offline.snapshot, &self.name) {
+        match objects::find(&offline.desired, &offline.snapshot, &self.name) {
             Ok(object) => Ok(described(&offline, &object, &agent).await),
             // Objects that the Control Plane lists but that do not decode have only a status.
             Err(error) => self.by_status(&offline, &agent).await.ok_or(error),

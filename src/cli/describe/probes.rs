@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::reach::{self, Answer};
 use crate::cli::offline::Offline;
-use crate::controller::world::Object;
+use crate::controller::desired::Object;
 use crate::controller::{expected, peer};
 use crate::document::{ConditionType, Kind, StatusBody};
 use crate::kernel::source_towards;

@@ -168,8 +168,8 @@ async fn of_router(config: Config, agent: &Agent, control_plane_answers: bool) -
             return vec![Line::failed(check, message, action)];
         }
     };
-    let mut lines = vec![names(&unresolved(&offline.parts, &offline.world))];
-    for object in offline.world.router_documents.objects() {
+    let mut lines = vec![names(&unresolved(&offline.parts, &offline.desired))];
+    for object in offline.desired.router_documents.objects() {
         let status = describe::current(&offline, &object, agent).await;
         let path = object.path();
         lines.extend(status.conditions.iter().map(|it| of_condition(&path, it)));

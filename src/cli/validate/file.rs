@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::config::{self, Environment};
-use crate::controller::world::{Beside, layered};
+use crate::controller::desired::{Beside, layered};
 use crate::document::{
     self, Document, DocumentError, Kind, OverrideSpec, Spec, StatusDocument, with_spec,
 };

@@ -11,7 +11,7 @@ use crate::agent::start_problems;
 use crate::cli::offline::{Wanted, unresolved};
 use crate::cli::{Arguments, block_on, is_root, objects};
 use crate::config::{self, Config, ControlPlane, Environment};
-use crate::controller::{Missing, World};
+use crate::controller::{Desired, Missing};
 use crate::document::DocumentError;
 use crate::status::Acceptance;
 use crate::store::{self, Place, Snapshot};
@@ -105,11 +105,11 @@ async fn before_start(config: &Config, findings: &mut Findings) -> anyhow::Resul
 
 async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()> {
     let wanted = Wanted::read(config).await?.resolved().await?;
-    let (world, snapshot) = (&wanted.world, &wanted.snapshot);
-    if let Some(why) = world.key.missing() {
+    let (desired, snapshot) = (&wanted.desired, &wanted.snapshot);
+    if let Some(why) = desired.key.missing() {
         findings.report(why.to_owned());
     }
-    findings.problems.extend(problems(snapshot, world));
+    findings.problems.extend(problems(snapshot, desired));
     let refused = match wanted.refused().await {
         Ok(refused) => refused,
         Err(error) => {
@@ -125,7 +125,7 @@ async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()
         .problems
         .extend(main.map(|why| format!("bird: {why}")));
     findings.unchecked.extend(unchecked(&wanted).await);
-    findings.clashes = world.clashes();
+    findings.clashes = desired.clashes();
     let waiting = objects::waiting(snapshot).into_iter();
     let waiting = waiting.map(|(kind, name)| objects::waits(kind, &name));
     findings.waiting.extend(waiting);
@@ -133,15 +133,15 @@ async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()
 }
 
 /// Returns the problems of all files, and of the objects that they form together.
-pub(super) fn problems(snapshot: &Snapshot, world: &World) -> Vec<String> {
-    let files = file_problems(snapshot, world);
-    let objects = object_problems(world, &files);
+pub(super) fn problems(snapshot: &Snapshot, desired: &Desired) -> Vec<String> {
+    let files = file_problems(snapshot, desired);
+    let objects = object_problems(desired, &files);
     files.into_iter().chain(objects).collect()
 }
 
 /// Returns the problems of all files: for each, first that of a listing, which `run` logs, then those of other fields.
-fn file_problems(snapshot: &Snapshot, world: &World) -> BTreeSet<String> {
-    let listed = world.problems.iter().cloned();
+fn file_problems(snapshot: &Snapshot, desired: &Desired) -> BTreeSet<String> {
+    let listed = desired.problems.iter().cloned();
     let further = snapshot.problems.iter().flat_map(further_problems);
     // An override is checked even while its document is invalid.
     let overrides = snapshot.overrides.values().flatten();
@@ -167,10 +167,10 @@ fn further_problems(error: &DocumentError) -> Vec<String> {
 }
 
 /// Returns the problems of the objects that documents, overrides and the node form together.
-fn object_problems(world: &World, files: &BTreeSet<String>) -> Vec<String> {
-    let router = world.router.as_ref().err();
+fn object_problems(desired: &Desired, files: &BTreeSet<String>) -> Vec<String> {
+    let router = desired.router.as_ref().err();
     let router = router.map(|why| format!("node: {why}"));
-    let documents = &world.router_documents;
+    let documents = &desired.router_documents;
     let single = [
         ("node", &documents.node.acceptance, &documents.node.further),
         (
@@ -187,7 +187,7 @@ fn object_problems(world: &World, files: &BTreeSet<String>) -> Vec<String> {
         let all = first.into_iter().chain(further);
         all.map(move |why| (name.to_owned(), why.clone()))
     });
-    let objects = world.objects.values().flat_map(|object| {
+    let objects = desired.objects.values().flat_map(|object| {
         let first = object.refused().map(str::to_owned);
         let all = first.into_iter().chain(object.further.iter().cloned());
         let all: Vec<_> = all.map(|why| (object.path(), why)).collect();
@@ -202,8 +202,8 @@ fn object_problems(world: &World, files: &BTreeSet<String>) -> Vec<String> {
 
 /// Returns the facts of the host that could not be read, and the names that do not resolve.
 async fn unchecked(wanted: &Wanted) -> Vec<String> {
-    let world = &wanted.world;
-    let texts = match (&world.router, &world.base) {
+    let desired = &wanted.desired;
+    let texts = match (&desired.router, &desired.base) {
         (Ok(_), Err(error)) => Some(format!(
             "the files for BIRD, since they cannot be rendered: {}",
             chain(error)
@@ -214,10 +214,10 @@ async fn unchecked(wanted: &Wanted) -> Vec<String> {
     let context = &wanted.parts.shared.context;
     let kernel = context.observer.kernel(Instant::now()).await.err();
     let kernel = kernel.map(|error| format!("the links of this host: {}", chain(&error)));
-    let unread = world.unread.iter().cloned().chain(kernel);
+    let unread = desired.unread.iter().cloned().chain(kernel);
     texts
         .into_iter()
         .chain(unread)
-        .chain(unresolved(&wanted.parts, world))
+        .chain(unresolved(&wanted.parts, desired))
         .collect()
 }

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{file, router};
-use crate::controller::World;
-use crate::controller::world::testing::world;
-use crate::controller::world::{Object, Refused};
+use crate::controller::Desired;
+use crate::controller::desired::testing::desired;
+use crate::controller::desired::{Object, Refused};
 use crate::status::Acceptance;
 use crate::store::{Snapshot, Store};
 
@@ -114,9 +114,9 @@ fn changed(mut document: Value, changes: &[Change]) -> Value {
     document
 }
 
-/// Returns why the agent rejects each object, according to the world that it uses.
-fn refusals(world: &World) -> Vec<String> {
-    let documents = &world.router_documents;
+/// Returns why the agent rejects each object, according to the desired state that it uses.
+fn refusals(desired: &Desired) -> Vec<String> {
+    let documents = &desired.router_documents;
     let single = [&documents.node.acceptance, &documents.policy.acceptance];
     let single = single
         .into_iter()
@@ -124,7 +124,7 @@ fn refusals(world: &World) -> Vec<String> {
             Acceptance::Invalid(why) => Some(why.clone()),
             _ => None,
         });
-    let objects = world.objects.values().filter_map(Object::refused);
+    let objects = desired.objects.values().filter_map(Object::refused);
     single.chain(objects.map(str::to_owned)).collect()
 }
 
@@ -153,9 +153,9 @@ impl Case {
         }
     }
 
-    fn load(&self) -> (Snapshot, World) {
+    fn load(&self) -> (Snapshot, Desired) {
         let snapshot = self.store.load().unwrap();
-        (snapshot, world(&self.store, &Refused::default()))
+        (snapshot, desired(&self.store, &Refused::default()))
     }
 }
 
@@ -196,14 +196,14 @@ proptest! {
             }
         }
         let case = Case::new(&files);
-        let (snapshot, world) = case.load();
+        let (snapshot, desired) = case.load();
 
-        let whole = router::problems(&snapshot, &world);
-        let refused = refusals(&world);
-        for why in refused.iter().chain(&world.problems) {
+        let whole = router::problems(&snapshot, &desired);
+        let refused = refusals(&desired);
+        for why in refused.iter().chain(&desired.problems) {
             prop_assert!(whole.iter().any(|text| text.ends_with(why)), "{why}\nis not in {whole:#?}");
         }
-        prop_assert_eq!(whole.is_empty(), refused.is_empty() && world.problems.is_empty(), "{:#?}", whole);
+        prop_assert_eq!(whole.is_empty(), refused.is_empty() && desired.problems.is_empty(), "{:#?}", whole);
 
         // A single file is rejected for every rule that depends only on that file.
         let each: Vec<String> = case.files.iter().flat_map(|it| file::problems(it)).collect();
@@ -245,8 +245,8 @@ fn all_contradictions_of_a_session_are_listed() {
     ];
     let document = changed(session(), &changes);
     let case = Case::new(&[("sessions/one.yaml", &document)]);
-    let (snapshot, world) = case.load();
-    let found = router::problems(&snapshot, &world);
+    let (snapshot, desired) = case.load();
+    let found = router::problems(&snapshot, &desired);
     for field in [
         "spec.asn: ",
         "spec.tunnel.publicKey: ",

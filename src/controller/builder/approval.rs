@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::Builder;
-use crate::controller::World;
+use crate::controller::Desired;
 use crate::controller::guard::NODE;
 use crate::document::Kind;
 use crate::history::Author;
@@ -20,18 +20,18 @@ pub(super) async fn given(builder: &Builder) -> BTreeSet<String> {
     read.await.unwrap_or_default()
 }
 
-/// Stores the guard's state before the world takes effect. Returns whether the world remains valid.
-pub(super) async fn remember(builder: &Builder, world: &World) -> bool {
-    let (guard, ledger) = (Arc::clone(&builder.maker.guard), world.ledger.clone());
+/// Stores the guard's state before the desired state takes effect. Returns whether the desired state remains valid.
+pub(super) async fn remember(builder: &Builder, desired: &Desired) -> bool {
+    let (guard, ledger) = (Arc::clone(&builder.maker.guard), desired.ledger.clone());
     let remember = move |store: &Store| Ok(guard.remember(store, &ledger));
     builder.context.disk(remember).await.unwrap_or_default()
 }
 
 /// Ends an approval of a node change: it is valid for that change alone, and ends when the change
 /// is applied, or when another change is desired.
-pub(super) async fn spend_node(builder: &Builder, world: &World) {
+pub(super) async fn spend_node(builder: &Builder, desired: &Desired) {
     let is_of_node = |line: &String| line.starts_with(&format!("{NODE} "));
-    let change = world.router_documents.node_change.as_ref();
+    let change = desired.router_documents.node_change.as_ref();
     let pending = change.map(|change| change.approval());
     let spent = |line: &String| is_of_node(line) && Some(line) != pending.as_ref();
     let approved = given(builder).await;
@@ -71,8 +71,8 @@ pub(super) async fn spend(
         .keys()
         .map(|(kind, name)| format!("{}/{name}", kind.folder()));
     // What a lost state directory left in BIRD has no record.
-    let world = builder.context.world();
-    let sessions = world.of_kind(Kind::BgpSession);
+    let desired = builder.context.desired();
+    let sessions = desired.of_kind(Kind::BgpSession);
     let sessions = sessions.map(|session| session.key().to_string());
     let links = builder
         .context

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use super::Builder;
-use crate::controller::World;
-use crate::controller::world::{recorded_maintenance, single};
+use crate::controller::Desired;
+use crate::controller::desired::{recorded_maintenance, single};
 use crate::document::{Kind, Metadata};
 use crate::model::Uid;
 use crate::store::{AppliedBody, AppliedDocument, Snapshot};
@@ -14,8 +14,8 @@ use crate::telemetry::chain;
 /// Records whether the router should be drained, if the record differs: a document that becomes
 /// invalid later is judged by the record, and BIRD may be down until then. The node's reconcile
 /// records that the drain is in effect, after reading it back.
-pub(super) async fn write_down(builder: &Builder, snapshot: &Snapshot, world: &World) {
-    let (recorded, wanted) = (recorded_maintenance(snapshot), world.maintenance);
+pub(super) async fn write_down(builder: &Builder, snapshot: &Snapshot, desired: &Desired) {
+    let (recorded, wanted) = (recorded_maintenance(snapshot), desired.maintenance);
     if recorded.enabled == wanted.enabled && (recorded.since.is_some() || !wanted.enabled) {
         return;
     }
@@ -31,7 +31,7 @@ pub(super) async fn write_down(builder: &Builder, snapshot: &Snapshot, world: &W
         .write(move |store| store.write_applied(&document))
         .await
     {
-        // An unavailable state directory is logged once, elsewhere; the next world retries.
+        // An unavailable state directory is logged once, elsewhere; the next desired state retries.
         debug!(error = %chain(&error), "drain not recorded");
     }
 }

@@ -1,4 +1,4 @@
-//! Combines the inputs of a world: the listing, secrets, BIRD's features, classes, ROAs, templates.
+//! Combines the inputs of a desired state: the listing, secrets, BIRD's features, classes, ROAs, templates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tracing::{debug, warn};
 
 use crate::bird::Checker;
 use crate::config::LiveConfig;
-use crate::controller::world::{FeaturesError, Inputs, Material, Object, Reach, Same, TextCache};
-use crate::controller::{GuardMemory, RefusedItems, World};
+use crate::controller::desired::{FeaturesError, Inputs, Material, Object, Reach, Same, TextCache};
+use crate::controller::{Desired, GuardMemory, RefusedItems};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
 use crate::model::ObjectKey;
@@ -25,8 +25,8 @@ use crate::telemetry::chain;
 use crate::util::notices::Notices;
 use crate::util::task::blocking;
 
-/// Makes worlds from the state directory, each only when its ingredients differ from those of the last one.
-pub struct WorldMaker {
+/// Makes desired states from the state directory, each only when its ingredients differ from those of the last one.
+pub struct DesiredMaker {
     config: Arc<LiveConfig>,
     store: Arc<Store>,
     checker: Checker,
@@ -44,12 +44,12 @@ pub struct WorldMaker {
     builds: AtomicU64,
 }
 
-/// A world, and the ingredients it was made of.
+/// A desired state, and the ingredients it was made of.
 struct Made {
     snapshot: Arc<Snapshot>,
     material: Material,
-    world: Arc<World>,
-    /// The objects with documents in the last world of files at rest: only then the guard counts what came and went.
+    desired: Arc<Desired>,
+    /// The objects with documents in the last desired state of files at rest: only then the guard counts what came and went.
     counted: BTreeSet<ObjectKey>,
 }
 
@@ -61,14 +61,14 @@ fn documented(snapshot: &Snapshot) -> BTreeSet<ObjectKey> {
         .collect()
 }
 
-/// Inputs of a world that programs and the kernel answer.
+/// Inputs of a desired state that programs and the kernel answer.
 pub(crate) struct Asked {
     version: Result<Version, FeaturesError>,
     reach: Reach,
 }
 
-impl WorldMaker {
-    /// Returns a maker of worlds for this configuration.
+impl DesiredMaker {
+    /// Returns a maker of desired states for this configuration.
     pub(crate) fn new(
         config: Arc<LiveConfig>,
         store: Arc<Store>,
@@ -96,37 +96,37 @@ impl WorldMaker {
         }
     }
 
-    /// Returns how often a world was built.
+    /// Returns how often a desired state was built.
     pub fn builds(&self) -> u64 {
         self.builds.load(Ordering::Relaxed)
     }
 
-    /// The world of an empty state directory, used before the first listing.
-    pub fn empty(&self) -> World {
+    /// The desired state of an empty state directory, used before the first listing.
+    pub fn empty(&self) -> Desired {
         let asked = Asked {
             version: Err(FeaturesError::Unread),
             reach: Reach::default(),
         };
         let nothing = Snapshot::default();
         let material = self.material(&nothing, &BirdState::default(), asked);
-        self.world(&nothing, &material)
+        self.desired(&nothing, &material)
     }
 
-    /// Makes the world of a listing, or returns the last one if nothing that it was made of has changed. If BIRD does
+    /// Makes the desired state of a listing, or returns the last one if nothing that it was made of has changed. If BIRD does
     /// not answer, its program is asked for the version.
     pub async fn make(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
         bird: &Arc<BirdState>,
-    ) -> Arc<World> {
+    ) -> Arc<Desired> {
         let asked = self.ask(bird).await;
         let (maker, snapshot, bird) = (Arc::clone(self), Arc::clone(snapshot), Arc::clone(bird));
         // Reads files, and renders all texts.
-        blocking(move || maker.world_of(&snapshot, &bird, asked)).await
+        blocking(move || maker.desired_of(&snapshot, &bird, asked)).await
     }
 
-    /// Returns the world of these inputs. Blocks.
-    fn world_of(&self, snapshot: &Arc<Snapshot>, bird: &BirdState, asked: Asked) -> Arc<World> {
+    /// Returns the desired state of these inputs. Blocks.
+    fn desired_of(&self, snapshot: &Arc<Snapshot>, bird: &BirdState, asked: Asked) -> Arc<Desired> {
         if let Some(known) = self.store.identity() {
             self.ownership.set_succession(known.succeeds);
         }
@@ -147,28 +147,28 @@ impl WorldMaker {
             match self.outdated(made, snapshot, &material) {
                 None => {
                     made.snapshot = Arc::clone(snapshot);
-                    return Arc::clone(&made.world);
+                    return Arc::clone(&made.desired);
                 }
                 Some(because) => debug!(because, "building the desired state"),
             }
         }
         self.builds.fetch_add(1, Ordering::Relaxed);
-        let world = Arc::new(self.world(snapshot, &material));
+        let desired = Arc::new(self.desired(snapshot, &material));
         *self.last.lock() = Some(Made {
             snapshot: Arc::clone(snapshot),
             material,
-            world: Arc::clone(&world),
+            desired: Arc::clone(&desired),
             counted,
         });
-        let sessions = world.of_kind(Kind::BgpSession);
+        let sessions = desired.of_kind(Kind::BgpSession);
         let paused = sessions.filter(|session| session.may_be_paused());
         self.ownership
             .set_paused(paused.map(|session| session.name.clone()).collect());
-        self.log_clashes(&world);
-        world
+        self.log_clashes(&desired);
+        desired
     }
 
-    /// Asks programs and the kernel for inputs of a world.
+    /// Asks programs and the kernel for inputs of a desired state.
     pub(crate) async fn ask(&self, bird: &BirdState) -> Asked {
         Asked {
             version: self.version(bird.running).await,
@@ -176,7 +176,7 @@ impl WorldMaker {
         }
     }
 
-    /// Collects the inputs of a world besides the listing and the templates. Blocks.
+    /// Collects the inputs of a desired state besides the listing and the templates. Blocks.
     pub(crate) fn material(
         &self,
         snapshot: &Snapshot,
@@ -205,7 +205,7 @@ impl WorldMaker {
         }
     }
 
-    /// Returns why the last world is not the one of these ingredients, if it is not: something is due by time, a held
+    /// Returns why the last desired state is not the one of these ingredients, if it is not: something is due by time, a held
     /// change may have waited long enough, or an ingredient differs.
     fn outdated(
         &self,
@@ -213,20 +213,20 @@ impl WorldMaker {
         snapshot: &Snapshot,
         material: &Material,
     ) -> Option<&'static str> {
-        let world = &made.world;
-        let is_due = world.changes_at.is_some_and(|at| at <= Timestamp::now());
-        let waits = !world.held().is_empty() || !world.settling().is_empty();
+        let desired = &made.desired;
+        let is_due = desired.changes_at.is_some_and(|at| at <= Timestamp::now());
+        let waits = !desired.held().is_empty() || !desired.settling().is_empty();
         // A file that is being written is listed as it was before.
         let mut listed = Snapshot::clone(snapshot);
         listed.settled = made.snapshot.settled;
-        let foreseen = world.foresaw(&made.snapshot.applied, &snapshot.applied);
+        let foreseen = desired.foresaw(&made.snapshot.applied, &snapshot.applied);
         if foreseen {
             listed.applied.clone_from(&made.snapshot.applied);
         }
         [
             (is_due, "time"),
             (waits, "held changes"),
-            (!self.guard.remembers(&world.ledger), "the guard's record"),
+            (!self.guard.remembers(&desired.ledger), "the guard's record"),
             (made.material != *material, "inputs besides documents"),
             (!foreseen, "applied records"),
             (
@@ -240,8 +240,8 @@ impl WorldMaker {
     }
 
     /// Logs each address clash of an applied object once.
-    fn log_clashes(&self, world: &World) {
-        for clash in self.clashes.new_in(world.clashes()) {
+    fn log_clashes(&self, desired: &Desired) {
+        for clash in self.clashes.new_in(desired.clashes()) {
             warn!(
                 clash,
                 "applied address clashes with an address that the router needs; keeping the applied object"
@@ -267,13 +267,13 @@ impl WorldMaker {
         material: &Material,
         renderer: &Arc<Renderer>,
     ) -> Result<Tree, Rejection> {
-        let before = self.world(snapshot, material);
+        let before = self.desired(snapshot, material);
         let renderer = Ok(Same(Arc::clone(renderer)));
         let material = Material {
             renderer,
             ..material.clone()
         };
-        let after = self.world(snapshot, &material);
+        let after = self.desired(snapshot, &material);
         if let Err(error) = &after.router {
             return Err(Rejection::Unknown(error.to_string()));
         }
@@ -287,9 +287,9 @@ impl WorldMaker {
         })
     }
 
-    fn world(&self, snapshot: &Snapshot, material: &Material) -> World {
+    fn desired(&self, snapshot: &Snapshot, material: &Material) -> Desired {
         self.guard.recall(|guard| {
-            World::build(&Inputs {
+            Desired::build(&Inputs {
                 snapshot,
                 material,
                 guard: *guard,
@@ -328,7 +328,7 @@ fn features(version: Version) -> Result<Features, FeaturesError> {
 }
 
 /// Returns why new templates do not render the desired state.
-fn not_rendered(before: &World, after: &World) -> Option<String> {
+fn not_rendered(before: &Desired, after: &Desired) -> Option<String> {
     if let Err(error) = &after.base {
         return Some(chain(error));
     }

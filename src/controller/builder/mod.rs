@@ -1,8 +1,8 @@
-//! Builds the desired state: state directory → world, on every hint of a change.
+//! Builds the desired state: state directory → desired state, on every hint of a change.
 //!
 //! | file | task |
 //! |---|---|
-//! | `maker` | combines the inputs of a world |
+//! | `maker` | combines the inputs of a desired state |
 //! | `approval` | lifetime of approvals, and the guard's record |
 //! | `drain` | records a drain before it is applied |
 //! | `trial` | tests an operator's templates |
@@ -22,18 +22,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use maker::WorldMaker;
+pub use maker::DesiredMaker;
 pub(crate) use trial::test_templates;
 
 use crate::bird::Committer;
 use crate::config::LiveConfig;
-use crate::controller::world::{Changed, endpoints};
-use crate::controller::{Context, Convenience, Edits, Hint, World, target};
+use crate::controller::desired::{Changed, endpoints};
+use crate::controller::{Context, Convenience, Desired, Edits, Hint, target};
 use crate::document::{ConditionType, Kind};
 use crate::history::Feed;
 use crate::intervals::{
-    ANSWERS_GATHER, NAMES_WAIT, WATCH_RESTART, WORLD_SOON, WORLD_TICK, WORLD_TROUBLED,
-    WORLD_UNSETTLED,
+    ANSWERS_GATHER, BUILD_SOON, BUILD_TICK, BUILD_TROUBLED, BUILD_UNSETTLED, NAMES_WAIT,
+    WATCH_RESTART,
 };
 use crate::model::{Endpoint, Host, ObjectKey};
 use crate::sources::Sources;
@@ -53,32 +53,32 @@ pub struct Builder {
     pub edits: Arc<Edits>,
     /// Applies BIRD's configuration, and checks it.
     pub committer: Committer,
-    /// Combines the inputs of a world.
-    pub maker: Arc<WorldMaker>,
-    /// Publishes worlds.
-    pub publish: watch::Sender<Arc<World>>,
+    /// Combines the inputs of a desired state.
+    pub maker: Arc<DesiredMaker>,
+    /// Publishes desired states.
+    pub publish: watch::Sender<Arc<Desired>>,
 }
 
-/// Makes a world whenever something may have changed, until the agent stops.
+/// Makes a desired state whenever something may have changed, until the agent stops.
 pub(crate) async fn run(
     builder: Arc<Builder>,
     hints: mpsc::UnboundedSender<Hint>,
     stop: CancellationToken,
 ) {
     *builder.context.hints.lock() = Some(hints.clone());
-    let mut worlds = Worlds::new(Arc::clone(&builder), hints);
+    let mut builds = Builds::new(Arc::clone(&builder), hints);
     loop {
-        worlds.make().await;
-        worlds.tell().await;
-        if worlds.wait(&stop).await.is_break() {
+        builds.make().await;
+        builds.tell().await;
+        if builds.wait(&stop).await.is_break() {
             break;
         }
     }
     *builder.context.hints.lock() = None;
 }
 
-/// State between two worlds.
-struct Worlds {
+/// State between two desired states.
+struct Builds {
     builder: Arc<Builder>,
     hints: mpsc::UnboundedSender<Hint>,
     watched: mpsc::Receiver<store::Hint>,
@@ -96,13 +96,13 @@ struct Worlds {
     anywhere: bool,
     /// Position of the repository's HEAD while Git has moved the tree.
     moved: Option<String>,
-    /// Names whose resolution changed since the last world.
+    /// Names whose resolution changed since the last desired state.
     resolved: BTreeSet<String>,
-    /// The keys in which the last world differs from the one before.
+    /// The keys in which the last desired state differs from the one before.
     differs: Changed,
 }
 
-impl Worlds {
+impl Builds {
     fn new(builder: Arc<Builder>, hints: mpsc::UnboundedSender<Hint>) -> Self {
         let watched = builder.context.store.watch();
         let (changed, known, listed) = Default::default();
@@ -122,7 +122,7 @@ impl Worlds {
         }
     }
 
-    /// Makes and publishes a world; on failure the applied state stays.
+    /// Makes and publishes a desired state; on failure the applied state stays.
     async fn make(&mut self) {
         let context = &self.builder.context;
         let recovered = context
@@ -185,7 +185,7 @@ impl Worlds {
             let _ = self.hints.send(Hint::Key(key));
         }
         let resolved = std::mem::take(&mut self.resolved);
-        for key in named(&self.builder.context.world(), &resolved) {
+        for key in named(&self.builder.context.desired(), &resolved) {
             let _ = self.hints.send(Hint::Key(key));
         }
         match std::mem::take(&mut self.differs) {
@@ -208,18 +208,18 @@ impl Worlds {
         blocking(move || places.into_iter().partition(split)).await
     }
 
-    /// Waits until a world may have changed. Breaks when the agent stops.
+    /// Waits until a desired state may have changed. Breaks when the agent stops.
     async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let context = Arc::clone(&self.builder.context);
         let tick = if self.moved.is_some() || context.store.trouble().is_some() {
-            WORLD_TROUBLED
+            BUILD_TROUBLED
         } else {
-            WORLD_TICK
+            BUILD_TICK
         };
         let wait = if self.settled {
-            until_next(&context.world()).min(tick)
+            until_next(&context.desired()).min(tick)
         } else {
-            WORLD_UNSETTLED
+            BUILD_UNSETTLED
         };
         let mut due = Instant::now() + wait;
         loop {
@@ -229,7 +229,7 @@ impl Worlds {
                 () = self.builder.sources.changed() => break,
                 () = context.prober.answered() => due = due.min(Instant::now() + ANSWERS_GATHER),
                 names = context.resolver.changed() => {
-                    // An address may clash with a peer's, so the next world comes before the next pass.
+                    // An address may clash with a peer's, so the next desired state comes before the next pass.
                     self.resolved.extend(names);
                     break;
                 }
@@ -266,20 +266,20 @@ impl Worlds {
 
 /// Reconciles every key as if its documents had changed.
 fn retry(builder: &Builder, hints: &mpsc::UnboundedSender<Hint>) {
-    for key in crate::controller::keys(&builder.context.world()) {
+    for key in crate::controller::keys(&builder.context.desired()) {
         let _ = hints.send(Hint::Key(key));
     }
 }
 
 /// Time until something expires by itself, at most one tick.
-fn until_next(world: &World) -> Duration {
-    let due = world
+fn until_next(desired: &Desired) -> Duration {
+    let due = desired
         .changes_at
         .map(|at| at.duration_since(Timestamp::now()));
     let due = due
         .and_then(|due| Duration::try_from(due).ok())
-        .unwrap_or(WORLD_TICK);
-    due.clamp(WORLD_SOON, WORLD_TICK)
+        .unwrap_or(BUILD_TICK);
+    due.clamp(BUILD_SOON, BUILD_TICK)
 }
 
 fn key_of(place: &Place) -> Option<ObjectKey> {
@@ -294,24 +294,24 @@ fn key_of(place: &Place) -> Option<ObjectKey> {
 }
 
 /// The objects whose endpoints have these names.
-fn named(world: &World, names: &BTreeSet<String>) -> Vec<ObjectKey> {
+fn named(desired: &Desired, names: &BTreeSet<String>) -> Vec<ObjectKey> {
     let has = |endpoint: &Endpoint| match &endpoint.host {
         Host::Name(name) => names.contains(name),
         Host::Address(_) => false,
     };
-    let endpoints = world.endpoints().filter(|(_, endpoint)| has(endpoint));
+    let endpoints = desired.endpoints().filter(|(_, endpoint)| has(endpoint));
     endpoints.map(|(object, _)| object.key()).collect()
 }
 
-/// The listing that a world was made from.
+/// The listing that a desired state was made from.
 pub(crate) struct Listed {
-    /// No file is being written: all changes are in the world.
+    /// No file is being written: all changes are in the desired state.
     pub(crate) settled: bool,
     /// Position of the repository's HEAD while Git has moved the tree.
     moved: Option<String>,
     /// Places of documents and overrides.
     places: BTreeSet<Place>,
-    /// The keys in which the world differs from the one before.
+    /// The keys in which the desired state differs from the one before.
     changed: Changed,
 }
 
@@ -331,7 +331,7 @@ impl Listed {
     }
 }
 
-/// Lists, imports manual edits as overrides, and publishes the world.
+/// Lists, imports manual edits as overrides, and publishes the desired state.
 pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
     let mut snapshot = listing(builder).await?;
     let approved = approval::given(builder).await;
@@ -342,28 +342,28 @@ pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
     let bird = builder.context.observer.bird(Instant::now()).await;
     measure_classes(builder).await;
     report_copy(builder);
-    let mut world = builder.maker.make(&snapshot, &bird).await;
-    if !approval::remember(builder, &world).await {
-        world = builder.maker.make(&snapshot, &bird).await;
+    let mut desired = builder.maker.make(&snapshot, &bird).await;
+    if !approval::remember(builder, &desired).await {
+        desired = builder.maker.make(&snapshot, &bird).await;
     }
     builder.context.pulse.built(builder.maker.builds());
-    approval::spend_node(builder, &world).await;
-    drain::write_down(builder, &snapshot, &world).await;
-    watch_peers(builder, &snapshot, &world);
+    approval::spend_node(builder, &desired).await;
+    drain::write_down(builder, &snapshot, &desired).await;
+    watch_peers(builder, &snapshot, &desired);
     let (policy, rejects) = (
-        &world.router_documents.policy.spec,
-        world.origins.rejects_unknown,
+        &desired.router_documents.policy.spec,
+        desired.origins.rejects_unknown,
     );
     builder.sources.watch(policy, rejects);
     let rpki = &builder.sources.rpki;
-    rpki.keep(&builder.context.store, &world.rpki).await;
+    rpki.keep(&builder.context.store, &desired.rpki).await;
     let mut changed = Changed::default();
     builder.publish.send_if_modified(|published| {
-        if Arc::ptr_eq(published, &world) {
+        if Arc::ptr_eq(published, &desired) {
             return false;
         }
-        changed = world.changed_since(published);
-        *published = world;
+        changed = desired.changed_since(published);
+        *published = desired;
         true
     });
     Ok(Listed::of(&snapshot, changed))
@@ -390,11 +390,11 @@ async fn listing(builder: &Builder) -> Result<Snapshot, StoreError> {
 /// # Errors
 /// The state directory cannot be read.
 pub(crate) async fn resolved(builder: &Builder) -> Result<(), StoreError> {
-    if rpki_resolved(builder, &builder.context.world()).await {
+    if rpki_resolved(builder, &builder.context.desired()).await {
         publish(builder).await?;
     }
-    let world = builder.context.world();
-    let endpoints: Vec<&Endpoint> = world.endpoints().map(|(_, endpoint)| endpoint).collect();
+    let desired = builder.context.desired();
+    let endpoints: Vec<&Endpoint> = desired.endpoints().map(|(_, endpoint)| endpoint).collect();
     let is_unknown = |endpoint: &&Endpoint| {
         let resolution = builder.context.resolver.current(endpoint);
         resolution.address.is_none() && resolution.error.is_none()
@@ -408,16 +408,16 @@ pub(crate) async fn resolved(builder: &Builder) -> Result<(), StoreError> {
         }
     };
     let _ = tokio::time::timeout(NAMES_WAIT, waiting).await;
-    // An address is used only by a world that has compared it.
+    // An address is used only by a desired state that has compared it.
     publish(builder).await.map(drop)
 }
 
-/// Waits a short time for the names of RPKI servers. Returns whether that may have changed the world.
-pub(crate) async fn rpki_resolved(builder: &Builder, world: &World) -> bool {
+/// Waits a short time for the names of RPKI servers. Returns whether that may have changed the desired state.
+pub(crate) async fn rpki_resolved(builder: &Builder, desired: &Desired) -> bool {
     let resolved = builder
         .sources
         .rpki
-        .resolved(&world.router_documents.policy.spec);
+        .resolved(&desired.router_documents.policy.spec);
     tokio::time::timeout(NAMES_WAIT, resolved)
         .await
         .unwrap_or(true)
@@ -425,8 +425,8 @@ pub(crate) async fn rpki_resolved(builder: &Builder, world: &World) -> bool {
 
 /// Takes the probes of the current sessions into account.
 async fn measure_classes(builder: &Builder) {
-    let (context, world) = (&builder.context, builder.context.world());
-    let sessions = world.of_kind(Kind::BgpSession);
+    let (context, desired) = (&builder.context, builder.context.desired());
+    let sessions = desired.of_kind(Kind::BgpSession);
     let links = sessions.map(|session| (session.name.clone(), target(session)));
     let classes = &builder.sources.classes;
     classes
@@ -450,11 +450,11 @@ fn report_copy(builder: &Builder) {
 }
 
 /// Watches the endpoints to resolve and the peers to probe.
-fn watch_peers(builder: &Builder, snapshot: &Snapshot, world: &World) {
+fn watch_peers(builder: &Builder, snapshot: &Snapshot, desired: &Desired) {
     let named = endpoints(snapshot);
     let named = named.iter().map(|(_, _, endpoint)| endpoint);
     let control_plane = crate::sources::control_plane(&builder.live.get());
     builder.context.resolver.watch(named.chain(&control_plane));
-    let targets = world.objects.values().filter_map(target);
+    let targets = desired.objects.values().filter_map(target);
     builder.context.prober.watch(targets.collect());
 }

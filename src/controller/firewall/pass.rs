@@ -18,7 +18,7 @@ use crate::telemetry::chain;
 /// Runs a pass after an object has changed its links and before BIRD learns of it, so that the ports are open when
 /// BGP connects. A firewall that failed last time is not waited for.
 pub(in crate::controller) async fn after_links(ctx: &Context, steps: &[&Step]) {
-    if !ctx.world().firewall || !steps.iter().any(|step| concerns_firewall(step)) {
+    if !ctx.desired().firewall || !steps.iter().any(|step| concerns_firewall(step)) {
         return;
     }
     if ctx.firewall.state().error.is_none() {
@@ -32,7 +32,7 @@ pub(in crate::controller) async fn after_links(ctx: &Context, steps: &[&Step]) {
 pub(in crate::controller) async fn follow(ctx: &Context, not_before: Instant) -> Option<String> {
     let keeper = &ctx.firewall;
     let mut last = keeper.pass.lock().await;
-    let wanted = ctx.world().firewall;
+    let wanted = ctx.desired().firewall;
     let settled = !wanted && keeper.nothing_there.load(Ordering::Relaxed);
     if settled || last.as_ref().is_some_and(|pass| pass.answers(not_before)) {
         return keeper.state().error;
@@ -80,7 +80,7 @@ async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState
     let kernel = ctx.observer.kernel(now).await?;
     let view = ctx.firewall.look(wanted).await?;
     let ownership = ctx.firewall.ownership();
-    let ruleset = wanted.then(|| planning::ruleset(&ctx.world(), &kernel).marked(&ownership));
+    let ruleset = wanted.then(|| planning::ruleset(&ctx.desired(), &kernel).marked(&ownership));
     let step = planning::firewall(ruleset.as_ref(), &view, &ownership);
     let step = step.map_err(PassError::Refused)?;
     if let Some(step) = step {

@@ -83,7 +83,7 @@ impl Router {
         self.now += SignedDuration::from_secs(seconds);
     }
 
-    /// Builds one world and returns the held objects; all other absent or leaving objects are removed, and new ones
+    /// Builds one desired state and returns the held objects; all other absent or leaving objects are removed, and new ones
     /// are applied.
     fn turn(&mut self) -> BTreeSet<ObjectName> {
         let held = self.judge();

@@ -1,7 +1,7 @@
 //! Checks whether BIRD runs the router drained, or undrained.
 
 use super::router_error;
-use crate::controller::world::{Intent, TextError, World};
+use crate::controller::desired::{Desired, Intent, TextError};
 use crate::document::Kind;
 use crate::observed::bird::{BirdProblem, BirdState};
 use crate::plan::{Action, Step, plan_base};
@@ -34,7 +34,7 @@ pub enum Unavailable {
 ///
 /// # Errors
 /// BIRD cannot be configured until an operator acts, or does not answer.
-pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, Unavailable> {
+pub fn not_run_yet(desired: &Desired, bird: &BirdState) -> Result<Option<String>, Unavailable> {
     if bird.unread {
         return Ok(Some("BIRD has not answered yet".to_owned()));
     }
@@ -44,10 +44,10 @@ pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, Un
     if !bird.is_running() {
         return Err(Unavailable::Down);
     }
-    if let Some(blocked) = router_error(world, bird) {
+    if let Some(blocked) = router_error(desired, bird) {
         return Err(Unavailable::Blocked(blocked));
     }
-    let base = world.base.as_ref();
+    let base = desired.base.as_ref();
     let base = base.map_err(|error| Unavailable::Text(error.clone()))?;
     let is_write = |step: &Step| matches!(step.action, Action::WriteBase { .. });
     if plan_base(base, &bird.live.tree.base)
@@ -60,8 +60,8 @@ pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, Un
     if !bird.loaded {
         return Ok(Some("BIRD has not loaded its files".to_owned()));
     }
-    let sessions = match world.maintenance.ebgp_disabled {
-        true => older_texts(world, bird),
+    let sessions = match desired.maintenance.ebgp_disabled {
+        true => older_texts(desired, bird),
         false => Vec::new(),
     };
     let more = sessions.len().saturating_sub(FEW);
@@ -72,9 +72,9 @@ pub fn not_run_yet(world: &World, bird: &BirdState) -> Result<Option<String>, Un
 
 /// Returns the sessions whose live text differs from the wanted text. A session without a live text has nothing to
 /// disable, and a session that is paused, or whose wanted text is unknown, stays as it is.
-fn older_texts(world: &World, bird: &BirdState) -> Vec<String> {
+fn older_texts(desired: &Desired, bird: &BirdState) -> Vec<String> {
     let live = &bird.live.tree.fragments;
-    let differs = world.of_kind(Kind::BgpSession).filter(|session| {
+    let differs = desired.of_kind(Kind::BgpSession).filter(|session| {
         let there = live.get(session.name.as_str());
         let differs = match (&session.intent, session.text(), there) {
             (Intent::Present(_), Some(text), Some(there)) => text != there,

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::World;
-use crate::controller::world::{Intent, WantedLink};
+use super::Desired;
+use crate::controller::desired::{Intent, WantedLink};
 use crate::model::{InterfaceName, Port, Uid};
 use crate::observed::kernel::{KernelView, Link};
 
@@ -65,15 +65,20 @@ impl<T: Ord + Clone> Order<T> {
 }
 
 /// Returns whether an object can have the interface name it wants.
-pub(super) fn name(world: &World, kernel: &KernelView, uid: &Uid, wanted: &InterfaceName) -> Turn {
+pub(super) fn name(
+    desired: &Desired,
+    kernel: &KernelView,
+    uid: &Uid,
+    wanted: &InterfaceName,
+) -> Turn {
     // In a stable state every object has its wanted name, and the comparison with all others is skipped.
     let link = kernel.links.get(wanted);
     if link.is_none_or(|link| link.mark.is(uid)) {
         return Turn::Free;
     }
     let links = kernel.links.iter();
-    let has = links.filter_map(|(name, link)| Some((name.clone(), owner(world, link)?)));
-    order(world, has.collect(), |wanted| {
+    let has = links.filter_map(|(name, link)| Some((name.clone(), owner(desired, link)?)));
+    order(desired, has.collect(), |wanted| {
         Some(wanted.interface.clone())
     })
     .turn(uid)
@@ -81,7 +86,7 @@ pub(super) fn name(world: &World, kernel: &KernelView, uid: &Uid, wanted: &Inter
 
 /// Returns whether an object can have the UDP port it wants.
 pub(super) fn port(
-    world: &World,
+    desired: &Desired,
     kernel: &KernelView,
     uid: &Uid,
     interface: &InterfaceName,
@@ -95,22 +100,22 @@ pub(super) fn port(
     }
     let has = kernel.links.values().filter_map(|link| {
         let port = link.listen_port()?;
-        Some((port, owner(world, link)?))
+        Some((port, owner(desired, link)?))
     });
-    order(world, has.collect(), |wanted| wanted.listen_port).turn(uid)
+    order(desired, has.collect(), |wanted| wanted.listen_port).turn(uid)
 }
 
 /// Returns the object that owns a link, by its current uuid.
-fn owner(world: &World, link: &Link) -> Option<Uid> {
+fn owner(desired: &Desired, link: &Link) -> Option<Uid> {
     let marked = link.mark.object()?;
-    let mut renewed = world.objects.values();
+    let mut renewed = desired.objects.values();
     let renewed = renewed.find(|entry| entry.formerly.as_ref() == Some(marked));
     Some(renewed.map_or(marked, |entry| &entry.uid).clone())
 }
 
 /// Returns the order of these owners. A paused object neither moves nor is removed.
 fn order<T: Ord + Clone>(
-    world: &World,
+    desired: &Desired,
     has: BTreeMap<T, Uid>,
     of: impl Fn(&WantedLink<'_>) -> Option<T>,
 ) -> Order<T> {
@@ -119,7 +124,7 @@ fn order<T: Ord + Clone>(
         wants: BTreeMap::new(),
         leaving: BTreeSet::new(),
     };
-    let tunnels = world
+    let tunnels = desired
         .objects
         .values()
         .filter(|object| object.kind.has_tunnel() && !object.may_be_paused());
@@ -139,8 +144,8 @@ fn order<T: Ord + Clone>(
 }
 
 /// Returns the object with this mark, for a message.
-pub(super) fn named(world: &World, uid: &Uid) -> String {
-    let mut objects = world.objects.values();
+pub(super) fn named(desired: &Desired, uid: &Uid) -> String {
+    let mut objects = desired.objects.values();
     let found = objects.find(|object| object.uid == *uid);
     found.map_or_else(|| uid.to_string(), |object| object.key().to_string())
 }

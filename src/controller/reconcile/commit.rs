@@ -10,8 +10,8 @@ use tracing::debug;
 use super::apply::note;
 use super::summary::Beginning;
 use crate::controller::context::Context;
+use crate::controller::desired::Desired;
 use crate::controller::error::Trouble;
-use crate::controller::world::World;
 use crate::model::ObjectKey;
 use crate::observed::bird::{BirdName, BirdState};
 use crate::plan::{Action, BaseFiles, Step, plan_base};
@@ -110,7 +110,7 @@ pub(crate) struct Committed {
 /// The steps of one object for BIRD.
 pub(crate) struct BirdSteps {
     pub(super) ctx: Arc<Context>,
-    pub(super) world: Arc<World>,
+    pub(super) desired: Arc<Desired>,
     pub(super) key: ObjectKey,
     pub(super) generation: u64,
     /// Protocols that the object's text defines.
@@ -138,7 +138,7 @@ impl BirdSteps {
         let (mut taken, mut waiting) = (Vec::new(), None);
         let (base, own): (Vec<_>, Vec<_>) = self.steps.iter().partition(|step| is_base(step));
         if !base.is_empty() {
-            if let Err(error) = commit(&self.ctx, &self.world, &self.bird).await {
+            if let Err(error) = commit(&self.ctx, &self.desired, &self.bird).await {
                 return (taken, Some(of_base(error)));
             }
             base.iter().for_each(|step| self.ran(step, &mut taken));
@@ -199,7 +199,7 @@ impl BirdSteps {
         enabled.map_err(|error| trouble(&error))
     }
 
-    /// Writes a session's text. The text belongs to the shared files of the same world, so both go in the same
+    /// Writes a session's text. The text belongs to the shared files of the same desired state, so both go in the same
     /// commit.
     async fn write(&self, name: &str, text: &str) -> Result<(), Trouble> {
         let fragment = Fragment {
@@ -208,13 +208,13 @@ impl BirdSteps {
         };
         let ctx = &self.ctx;
         let session = ctx.committer.set_fragment(name, Some(fragment));
-        let world = ctx.world();
-        match &world.base {
+        let desired = ctx.desired();
+        match &desired.base {
             Ok(files) => {
                 // The router's own reconcile reports an error of the shared files.
                 let (base, session) = tokio::join!(base(ctx, files), session);
                 if base.is_ok() {
-                    let generation = world.router_documents.node.generation;
+                    let generation = desired.router_documents.node.generation;
                     let steps = plan_base(files, &self.bird.live.tree.base).steps;
                     steps
                         .iter()
@@ -236,14 +236,14 @@ fn is_base(step: &Step) -> bool {
 
 /// Commits the files that all sessions share, together with every changed session file. The sessions are due anyway, but
 /// at their own times: an old text may call a function that the shared files no longer define, and a session that
-/// backs off would then keep BIRD from reading them. One check and one reload are for all texts of one world.
-async fn commit(ctx: &Arc<Context>, world: &World, bird: &BirdState) -> Result<(), BaseError> {
-    let Ok(files) = &world.base else {
+/// backs off would then keep BIRD from reading them. One check and one reload are for all texts of one desired state.
+async fn commit(ctx: &Arc<Context>, desired: &Desired, bird: &BirdState) -> Result<(), BaseError> {
+    let Ok(files) = &desired.base else {
         return Ok(());
     };
     let live = &bird.live.tree.fragments;
     // A session that is paused, or may be, stays as it is.
-    let sessions = world.objects.values().filter(|it| !it.may_be_paused());
+    let sessions = desired.objects.values().filter(|it| !it.may_be_paused());
     let sessions = sessions.filter_map(|session| {
         let (name, text) = (session.name.as_str(), session.text()?);
         let differs = live.get(name).is_some_and(|there| there != text);

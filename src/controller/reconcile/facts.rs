@@ -1,9 +1,9 @@
-//! Facts of an object's status that follow from the world and the applied record. Pure.
+//! Facts of an object's status that follow from the desired state and the applied record. Pure.
 
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::controller::world::{Object, World};
+use crate::controller::desired::{Desired, Object};
 use crate::document::Kind;
 use crate::model::{AdminState, PublicKey};
 use crate::status::{Expected, Service};
@@ -44,11 +44,15 @@ pub(super) fn asn(object: &Object) -> Option<u32> {
 }
 
 /// Returns whether an object is meant to carry traffic. `drained`: whether BIRD has loaded a drain.
-pub(super) fn service(world: &World, object: &Object, drained: impl FnOnce() -> bool) -> Service {
-    let maintenance = world.maintenance;
+pub(super) fn service(
+    desired: &Desired,
+    object: &Object,
+    drained: impl FnOnce() -> bool,
+) -> Service {
+    let maintenance = desired.maintenance;
     // A held object does not change, even if its document is absent.
     if object.held.is_none()
-        && let Some(off) = off(world, object)
+        && let Some(off) = off(desired, object)
     {
         return off;
     }
@@ -69,7 +73,7 @@ pub(super) fn service(world: &World, object: &Object, drained: impl FnOnce() -> 
     }
 }
 
-fn off(world: &World, object: &Object) -> Option<Service> {
+fn off(desired: &Desired, object: &Object) -> Option<Service> {
     let wanted =
         spec_at(object, "/adminState").and_then(|state| AdminState::deserialize(state).ok());
     match (wanted, object.admin_state) {
@@ -78,10 +82,10 @@ fn off(world: &World, object: &Object) -> Option<Service> {
             Some(Service::PendingReview)
         }
         (Some(AdminState::Disabled), _) | (None, AdminState::Disabled) => Some(Service::Disabled),
-        // The backbone can be off for two further reasons; see the world's `peers`.
+        // The backbone can be off for two further reasons; see the desired state's `peers`.
         (Some(AdminState::Enabled), AdminState::Disabled | AdminState::Pending) => {
             let id = spec_at(object, "/nodeId").and_then(Value::as_u64);
-            let router = world.router.as_ref().ok();
+            let router = desired.router.as_ref().ok();
             let is_own = router.is_some_and(|router| Some(u64::from(router.id)) == id);
             Some(if is_own {
                 Service::OwnNode

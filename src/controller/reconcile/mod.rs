@@ -19,11 +19,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::context::{Context, Waiter};
+use super::desired::Desired;
 use super::error::{Obstacle, ReconcileError, RestartError, Trouble};
 use super::pass::Observation;
 use super::planning::{KeyObservation, KeyPlan};
 use super::queue::Outcome;
-use super::world::World;
 use crate::document::Kind;
 use crate::effective::Claim;
 use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
@@ -43,8 +43,8 @@ use progress::{Part, bird_steps};
 use summary::Beginning;
 
 /// Brings one key closer to its wanted state. It takes the key and no reason: after any event, it compares everything
-/// again. A reconcile keeps to the world in which it began: an object that stops being wanted half-way is recorded as
-/// applied first, and then removed or held like any other. If the world wants another state by then, the next
+/// again. A reconcile keeps to the desired state in which it began: an object that stops being wanted half-way is recorded as
+/// applied first, and then removed or held like any other. If the desired state wants another state by then, the next
 /// reconcile follows at once.
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
@@ -52,31 +52,31 @@ pub(super) async fn reconcile(
     seen: &Observation,
     mut progress: Progress,
 ) -> Next {
-    let world = Arc::clone(progress.world.get_or_insert_with(|| ctx.world()));
+    let desired = Arc::clone(progress.desired.get_or_insert_with(|| ctx.desired()));
     let next = match key {
         ObjectKey::Router | ObjectKey::Policy => {
-            router::reconcile(ctx, &world, seen, progress).await
+            router::reconcile(ctx, &desired, seen, progress).await
         }
-        ObjectKey::Orphan(uid) => orphan::reconcile(ctx, &world, uid, seen, progress).await,
+        ObjectKey::Orphan(uid) => orphan::reconcile(ctx, &desired, uid, seen, progress).await,
         ObjectKey::Firewall => Next::Done(router::firewall(ctx, seen.begun).await),
-        ObjectKey::Named(..) => object::reconcile(ctx, &world, key, seen, progress).await,
+        ObjectKey::Named(..) => object::reconcile(ctx, &desired, key, seen, progress).await,
     };
     match next {
-        Next::Done(_) if is_outdated(&world, &ctx.world(), key) => {
+        Next::Done(_) if is_outdated(&desired, &ctx.desired(), key) => {
             Next::Done(Outcome::Again(Duration::ZERO))
         }
         next => next,
     }
 }
 
-/// Returns whether the current world wants another state of a key than this one.
-fn is_outdated(world: &Arc<World>, now: &Arc<World>, key: &ObjectKey) -> bool {
+/// Returns whether the current desired state wants another state of a key than this one.
+fn is_outdated(desired: &Arc<Desired>, now: &Arc<Desired>, key: &ObjectKey) -> bool {
     let is_other = match key {
         ObjectKey::Router | ObjectKey::Policy => true,
         ObjectKey::Firewall => false,
-        key => world.objects.get(key) != now.objects.get(key),
+        key => desired.objects.get(key) != now.objects.get(key),
     };
-    is_other && !Arc::ptr_eq(world, now)
+    is_other && !Arc::ptr_eq(desired, now)
 }
 
 /// Facts about the object of a reconcile, besides how to plan for it.
@@ -131,7 +131,7 @@ struct Claims {
 }
 
 /// Findings and steps of a reconcile.
-struct Round {
+struct ReconcileResult {
     /// The steps that ran, each with its reason.
     steps: Vec<String>,
     /// The reason why it ended early.
@@ -143,7 +143,7 @@ struct Round {
     look: KeyObservation,
 }
 
-impl Round {
+impl ReconcileResult {
     /// Returns whether the state that was read back is as wanted.
     fn is_settled(&self) -> bool {
         self.trouble.is_none() && self.refusal.is_none() && self.remaining.is_done()
@@ -190,13 +190,13 @@ impl Round {
 async fn advance(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
-    world: &Arc<World>,
+    desired: &Arc<Desired>,
     seen: &Observation,
     plan: impl Fn(&KeyObservation) -> KeyPlan,
     mut progress: Progress,
 ) -> Result<Advance, ReconcileError> {
     let look = ctx
-        .look(world, seen, subject.key, subject.endpoint)
+        .look(desired, seen, subject.key, subject.endpoint)
         .map_err(|error| progress.failed(error))?;
     progress.begun.get_or_insert_with(Instant::now);
     if restart(ctx, subject, &look, &plan, &mut progress).await? {
@@ -236,7 +236,7 @@ async fn advance(
         Some(Part::Bird) => match &look.bird.silent {
             Some(why) => progress.trouble = Some(Trouble::Waiting(why.clone())),
             None => {
-                let next = begin_commit(ctx, subject, world, &planned, &look, progress).await?;
+                let next = begin_commit(ctx, subject, desired, &planned, &look, progress).await?;
                 return Ok(Advance::Next(Box::new(next)));
             }
         },
@@ -248,7 +248,7 @@ async fn advance(
 async fn begin_commit(
     ctx: &Arc<Context>,
     subject: &Subject<'_>,
-    world: &Arc<World>,
+    desired: &Arc<Desired>,
     planned: &Plan,
     look: &KeyObservation,
     mut progress: Progress,
@@ -258,7 +258,7 @@ async fn begin_commit(
     progress.begin_commit();
     let steps = BirdSteps {
         ctx: Arc::clone(ctx),
-        world: Arc::clone(world),
+        desired: Arc::clone(desired),
         key: subject.key.clone(),
         generation: subject.generation,
         protocols: subject.protocols(),
@@ -275,7 +275,7 @@ enum Advance {
     /// The reconcile continues with the next pass.
     Next(Box<Next>),
     /// Nothing is left to run.
-    Ended(Box<Round>),
+    Ended(Box<ReconcileResult>),
 }
 
 impl Advance {
@@ -303,18 +303,18 @@ impl Advance {
             ctx.announced.forget(subject.key, begun);
         }
         let waiting = progress.waiting;
-        let round = Round {
+        let result = ReconcileResult {
             steps: progress.steps,
             trouble: progress.trouble,
             refusal,
             remaining,
             look,
         };
-        let answer = round.answer();
+        let answer = result.answer();
         waiting
             .into_iter()
             .for_each(|waiter| drop(waiter.send(answer.clone())));
-        Self::Ended(Box::new(round))
+        Self::Ended(Box::new(result))
     }
 }
 
@@ -400,12 +400,17 @@ async fn take_down(
 
 /// Handles a peer that does not answer and may have moved: looks up its name again, and after a while tries the
 /// next of its addresses.
-fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, round: &Round) {
-    let link = round.look.kernel.owned_by(uid).next().map(|(_, link)| link);
+fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, result: &ReconcileResult) {
+    let link = result
+        .look
+        .kernel
+        .owned_by(uid)
+        .next()
+        .map(|(_, link)| link);
     let Some(wireguard) = link.and_then(|link| link.wireguard.as_ref()) else {
         return;
     };
-    let now = round.look.now.as_second();
+    let now = result.look.now.as_second();
     let fresh = |at: jiff::Timestamp| (now - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS;
     if !wireguard
         .peers

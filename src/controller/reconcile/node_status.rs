@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Round, record};
-use crate::controller::world::World;
+use super::{ReconcileResult, record};
+use crate::controller::desired::Desired;
 use crate::controller::{Convenience, FirewallState, planning};
 use crate::document::{ConditionType as About, Phase, StatusBody};
 use crate::observed::bird::Support;
@@ -46,8 +46,8 @@ pub(super) fn accepted(
 }
 
 /// Sets the condition for the source of route origin validation.
-pub(super) fn origins(world: &World, conditions: &mut Conditions<'_>) {
-    let (verdict, message) = (world.origins.verdict(), world.origins.message());
+pub(super) fn origins(desired: &Desired, conditions: &mut Conditions<'_>) {
+    let (verdict, message) = (desired.origins.verdict(), desired.origins.message());
     match verdict {
         Verdict::NotRead => conditions.unknown(About::OriginsValidated, verdict.reason(), message),
         Verdict::Live | Verdict::FromCache => {
@@ -60,13 +60,13 @@ pub(super) fn origins(world: &World, conditions: &mut Conditions<'_>) {
 }
 
 /// Sets the condition for the resolution of RPKI server names; sets none if all servers are addresses.
-pub(super) fn rpki_names(world: &World, conditions: &mut Conditions<'_>) {
+pub(super) fn rpki_names(desired: &Desired, conditions: &mut Conditions<'_>) {
     let about = About::EndpointResolved;
-    if world.rpki.is_empty() {
+    if desired.rpki.is_empty() {
         return;
     }
-    let problems: Vec<String> = world.rpki.iter().filter_map(RpkiName::problem).collect();
-    let missing = world.rpki.iter().any(|name| name.address.is_none());
+    let problems: Vec<String> = desired.rpki.iter().filter_map(RpkiName::problem).collect();
+    let missing = desired.rpki.iter().any(|name| name.address.is_none());
     match (problems.is_empty(), missing) {
         (true, false) => conditions.set(about, true, "Resolved", ""),
         (true, true) => conditions.unknown(
@@ -80,8 +80,8 @@ pub(super) fn rpki_names(world: &World, conditions: &mut Conditions<'_>) {
 }
 
 /// Sets the condition for the operator's templates; sets none if there are no templates.
-fn templates(world: &World, conditions: &mut Conditions<'_>) {
-    match &world.templates {
+fn templates(desired: &Desired, conditions: &mut Conditions<'_>) {
+    match &desired.templates {
         None => {}
         Some(Ok(())) => conditions.set(About::TemplatesAccepted, true, "InUse", ""),
         Some(Err(error)) => {
@@ -97,10 +97,10 @@ fn templates(world: &World, conditions: &mut Conditions<'_>) {
 
 /// Sets the condition for the version of BIRD: whether the agent was tested with it, whether the same version
 /// checks the files, and whether it has the features that the node needs.
-fn bird_supported(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
-    let Some(version) = world.bird else { return };
+fn bird_supported(desired: &Desired, result: &ReconcileResult, conditions: &mut Conditions<'_>) {
+    let Some(version) = desired.bird else { return };
     if version.support() == Support::Tested
-        && let Some(problem) = planning::bird_problem(world, &round.look.bird)
+        && let Some(problem) = planning::bird_problem(desired, &result.look.bird)
     {
         return conditions.problem(About::BirdSupported, problem);
     }
@@ -119,17 +119,17 @@ fn bird_supported(world: &World, round: &Round, conditions: &mut Conditions<'_>)
 }
 
 /// Sets the condition for whether BGP sessions exchange routes at all.
-fn policy_in_effect(world: &World, conditions: &mut Conditions<'_>) {
+fn policy_in_effect(desired: &Desired, conditions: &mut Conditions<'_>) {
     let about = About::PolicyInEffect;
-    match world.router_documents.without_policy() {
+    match desired.router_documents.without_policy() {
         Some(why) => conditions.set(about, false, "NoPolicy", why),
         None => conditions.set(about, true, "Known", ""),
     }
 }
 
 /// Sets the condition for whether the router's private key can be read.
-fn key_available(world: &World, conditions: &mut Conditions<'_>) {
-    match world.key.missing() {
+fn key_available(desired: &Desired, conditions: &mut Conditions<'_>) {
+    match desired.key.missing() {
         Some(why) => conditions.set(About::KeyAvailable, false, "Missing", why),
         None => conditions.set(About::KeyAvailable, true, "Read", ""),
     }
@@ -137,7 +137,7 @@ fn key_available(world: &World, conditions: &mut Conditions<'_>) {
 
 /// Sets the condition for the agent's table in nftables; sets none for a table that is neither wanted nor an
 /// obstacle.
-fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditions<'_>) {
+fn packet_filter(desired: &Desired, filter: &FirewallState, conditions: &mut Conditions<'_>) {
     let about = About::FirewallConfigured;
     match (&filter.error, &filter.in_effect) {
         (Some(error), _) => conditions.set(about, false, "Failed", error),
@@ -154,16 +154,16 @@ fn packet_filter(world: &World, filter: &FirewallState, conditions: &mut Conditi
             );
             conditions.set(about, true, "OthersDrop", message);
         }
-        (None, None) if world.firewall => conditions.unknown(about, "NotLookedAt", ""),
+        (None, None) if desired.firewall => conditions.unknown(about, "NotLookedAt", ""),
         (None, None) => {}
     }
 }
 
 /// Sets the condition for foreign files that BIRD reads and for quarantined files; sets none if there are no such
 /// files.
-fn foreign_files(round: &Round, conditions: &mut Conditions<'_>) {
+fn foreign_files(result: &ReconcileResult, conditions: &mut Conditions<'_>) {
     const SHOWN: usize = 5;
-    let (about, live) = (About::BirdFilesAccepted, &round.look.bird.live);
+    let (about, live) = (About::BirdFilesAccepted, &result.look.bird.live);
     let list = |paths: Vec<&str>| {
         let more = paths.len().saturating_sub(SHOWN);
         let more = (more > 0).then(|| format!(" and {more} more"));
@@ -190,20 +190,20 @@ fn foreign_files(round: &Round, conditions: &mut Conditions<'_>) {
 }
 
 /// Sets the condition for forwarding: whether the kernel's settings let packets pass through the tunnels.
-fn forwarding(world: &World, round: &Round, conditions: &mut Conditions<'_>) {
-    if !world.has_tunnels() {
+fn forwarding(desired: &Desired, result: &ReconcileResult, conditions: &mut Conditions<'_>) {
+    if !desired.has_tunnels() {
         return;
     }
-    match forwarding_blocked(&round.look.kernel) {
+    match forwarding_blocked(&result.look.kernel) {
         Some(why) => conditions.set(About::Forwarding, false, "Blocked", why),
         None => conditions.set(About::Forwarding, true, "Configured", ""),
     }
 }
 
 /// Returns the protocols that the operator's main file defines instead of the agent.
-fn left_out(world: &World, round: &Round) -> String {
-    let main = &round.look.bird.live.main;
-    let loopback = world.loopback.as_ref();
+fn left_out(desired: &Desired, result: &ReconcileResult) -> String {
+    let main = &result.look.bird.live.main;
+    let loopback = desired.loopback.as_ref();
     let provided = main.provided(loopback.map_or("", |loopback| loopback.interface.as_str()));
     let names = [
         ("device", provided.device),
@@ -227,37 +227,37 @@ fn left_out(world: &World, round: &Round) -> String {
 
 /// Sets the condition for whether BIRD runs with the files that all sessions share.
 fn bird_configured(
-    world: &World,
-    round: &Round,
+    desired: &Desired,
+    result: &ReconcileResult,
     error: Option<&str>,
     conditions: &mut Conditions<'_>,
 ) {
     let about = About::BirdConfigured;
-    if let Err(error) = &world.router {
+    if let Err(error) = &desired.router {
         return conditions.unknown(about, "Waiting", error.to_string());
     }
-    if let Err(error) = &world.base {
+    if let Err(error) = &desired.base {
         return conditions.set(about, false, "NotRendered", chain(error));
     }
-    if let Some(problem) = planning::router_error(world, &round.look.bird) {
+    if let Some(problem) = planning::router_error(desired, &result.look.bird) {
         return conditions.problem(about, problem);
     }
     if let Some(error) = error {
         return conditions.set(about, false, "Failed", error);
     }
-    if !round.look.bird.is_running() {
-        return conditions.unknown(about, "NotRunning", round.look.bird.why_down());
+    if !result.look.bird.is_running() {
+        return conditions.unknown(about, "NotRunning", result.look.bird.why_down());
     }
-    match record::remaining(round, true) {
-        None => conditions.set(about, true, "Loaded", left_out(world, round)),
+    match record::remaining(result, true) {
+        None => conditions.set(about, true, "Loaded", left_out(desired, result)),
         Some(missing) => conditions.set(about, false, "NotLoaded", missing),
     }
 }
 
 /// Sets the condition for whether documents are read from the branch of the state directory's repository.
-fn work_tree(world: &World, conditions: &mut Conditions<'_>) {
+fn work_tree(desired: &Desired, conditions: &mut Conditions<'_>) {
     let about = About::WorkTreeCurrent;
-    match &world.moved {
+    match &desired.moved {
         None => conditions.set(about, true, "OnBranch", ""),
         Some(at) => {
             let message = format!("HEAD is {at}; keeping the last documents and records");
@@ -267,50 +267,50 @@ fn work_tree(world: &World, conditions: &mut Conditions<'_>) {
 }
 
 /// Sets the condition for a change of the node that an operator has to approve.
-fn change_held(world: &World, conditions: &mut Conditions<'_>) {
-    if let Some(held) = &world.router_documents.node_held {
+fn change_held(desired: &Desired, conditions: &mut Conditions<'_>) {
+    if let Some(held) = &desired.router_documents.node_held {
         let message = format!("{}: {}", held.change, held.reason);
         conditions.set(About::ChangeHeld, true, "GuardTripped", message);
     }
 }
 
 /// Returns the error of the files that all sessions share. An unknown identity is no error.
-fn base_error(world: &World) -> Option<String> {
-    world.router.as_ref().ok()?;
-    world.base.as_ref().err().map(|error| chain(error))
+fn base_error(desired: &Desired) -> Option<String> {
+    desired.router.as_ref().ok()?;
+    desired.base.as_ref().err().map(|error| chain(error))
 }
 
 /// Returns the node's status, with the error of the reconcile and the error of its part for BIRD.
 pub(super) fn status(
-    world: &World,
+    desired: &Desired,
     before: &StatusBody,
-    round: &Round,
+    result: &ReconcileResult,
     filter: &FirewallState,
     (error, of_bird): (Option<&str>, Option<&str>),
     conveniences: &BTreeMap<About, Convenience>,
 ) -> StatusBody {
-    let mut conditions = Conditions::new(&before.conditions, round.look.now);
-    let node = &world.router_documents.node;
+    let mut conditions = Conditions::new(&before.conditions, result.look.now);
+    let node = &desired.router_documents.node;
     let remarks = node.remark.iter().cloned().collect();
     let refused = accepted(&node.acceptance, &remarks, &mut conditions);
-    change_held(world, &mut conditions);
-    templates(world, &mut conditions);
-    bird_supported(world, round, &mut conditions);
-    bird_configured(world, round, of_bird, &mut conditions);
-    foreign_files(round, &mut conditions);
-    policy_in_effect(world, &mut conditions);
-    key_available(world, &mut conditions);
-    packet_filter(world, filter, &mut conditions);
-    forwarding(world, round, &mut conditions);
+    change_held(desired, &mut conditions);
+    templates(desired, &mut conditions);
+    bird_supported(desired, result, &mut conditions);
+    bird_configured(desired, result, of_bird, &mut conditions);
+    foreign_files(result, &mut conditions);
+    policy_in_effect(desired, &mut conditions);
+    key_available(desired, &mut conditions);
+    packet_filter(desired, filter, &mut conditions);
+    forwarding(desired, result, &mut conditions);
     for (about, is) in conveniences {
         conditions.set(*about, is.works, is.reason, &is.message);
     }
-    work_tree(world, &mut conditions);
+    work_tree(desired, &mut conditions);
     let last_error = error
         .map(str::to_owned)
         .or(refused)
-        .or_else(|| base_error(world));
-    let phase = match (&last_error, &world.router) {
+        .or_else(|| base_error(desired));
+    let phase = match (&last_error, &desired.router) {
         (Some(_), _) => Phase::Error,
         (None, Err(_)) => Phase::Pending,
         (None, Ok(_)) if conditions.holds(About::BirdConfigured) => Phase::Configured,
@@ -321,9 +321,9 @@ pub(super) fn status(
         phase,
         conditions: conditions.into_vec(),
         overridden: fields(node.exception.as_ref()),
-        last_steps: match round.steps.is_empty() {
+        last_steps: match result.steps.is_empty() {
             true => before.last_steps.clone(),
-            false => round.steps.clone(),
+            false => result.steps.clone(),
         },
         last_error,
         ..StatusBody::default()

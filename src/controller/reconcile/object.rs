@@ -6,13 +6,13 @@ use serde_json::Value;
 use tracing::{debug, warn};
 
 use super::record::{self, InEffect};
-use super::{Advance, Next, Progress, Round, Subject, advance, chase, claims, facts};
+use super::{Advance, Next, Progress, ReconcileResult, Subject, advance, chase, claims, facts};
 use crate::controller::context::Context;
+use crate::controller::desired::{Desired, Intent, Object, Wanted};
 use crate::controller::error::Trouble;
 use crate::controller::pass::Observation;
 use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
-use crate::controller::world::{Intent, Object, Wanted, World};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{AdminState, Endpoint, ObjectKey, ObjectName, Uid};
@@ -25,7 +25,7 @@ use crate::util::task::blocking;
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
-    world: &Arc<World>,
+    desired: &Arc<Desired>,
     key: &ObjectKey,
     seen: &Observation,
     progress: Progress,
@@ -33,7 +33,7 @@ pub(super) async fn reconcile(
     let Some((kind, name)) = Kind::of(key) else {
         return Next::Done(Outcome::Gone);
     };
-    let Some(object) = world.objects.get(key) else {
+    let Some(object) = desired.objects.get(key) else {
         return Next::Done(forget(ctx, key, kind, name).await);
     };
     let mut subject = Subject {
@@ -50,12 +50,12 @@ pub(super) async fn reconcile(
     };
     let before = record::status_before(ctx, &subject).await;
     subject.hands_off = object.hands_off(before.phase == Phase::Paused).is_some();
-    let plan = |look: &KeyObservation| planning::object(world, object, look);
+    let plan = |look: &KeyObservation| planning::object(desired, object, look);
     Next::Done(
-        match advance(ctx, &subject, world, seen, plan, progress).await {
+        match advance(ctx, &subject, desired, seen, plan, progress).await {
             Ok(Advance::Next(next)) => return *next,
-            Ok(Advance::Ended(round)) => {
-                conclude(ctx, &subject, world, object, &before, *round).await
+            Ok(Advance::Ended(result)) => {
+                conclude(ctx, &subject, desired, object, &before, *result).await
             }
             Err(error) => {
                 failed(error.class(), key, &error, "reconcile not begun");
@@ -84,56 +84,56 @@ async fn forget(ctx: &Context, key: &ObjectKey, kind: Kind, name: &ObjectName) -
 async fn conclude(
     ctx: &Context,
     subject: &Subject<'_>,
-    world: &World,
+    desired: &Desired,
     object: &Object,
     before: &StatusBody,
-    round: Round,
+    result: ReconcileResult,
 ) -> Outcome {
     // Without an observation of BIRD's files an object with a BGP session is neither present nor gone.
-    let unread = subject.kind.has_protocols() && round.look.bird.unread;
-    let settled = round.is_settled() && !subject.hands_off && !unread;
+    let unread = subject.kind.has_protocols() && result.look.bird.unread;
+    let settled = result.is_settled() && !subject.hands_off && !unread;
     match &object.intent {
         Intent::Absent if settled => {
-            return depart(ctx, subject, world, object, before, &round).await;
+            return depart(ctx, subject, desired, object, before, &result).await;
         }
         // While BIRD's directory belongs to another agent, the session is not in effect: a record would claim that this
         // state directory wrote the files there.
-        Intent::Present(_) if subject.kind.has_protocols() && is_taken(&round) => {}
+        Intent::Present(_) if subject.kind.has_protocols() && is_taken(&result) => {}
         Intent::Present(wanted) if settled && is_applied(object, wanted) => {
-            let applied = in_effect(object, &round.look);
-            record::in_effect(ctx, subject, applied, round.look.applied.as_ref()).await;
+            let applied = in_effect(object, &result.look);
+            record::in_effect(ctx, subject, applied, result.look.applied.as_ref()).await;
         }
         _ => {}
     }
     if let Some(endpoint) = subject.endpoint {
-        chase(ctx, endpoint, subject.uid, &round);
+        chase(ctx, endpoint, subject.uid, &result);
     }
     let probed = ctx.probed(target(object).as_ref());
-    let status = status(world, object, before, &round, probed);
+    let status = status(desired, object, before, &result, probed);
     if subject.kind == Kind::BgpSession {
         ctx.reports.session(&object.uid, &status).await;
     }
     let phase = status.phase;
-    let waits = round.waits_for_bird();
+    let waits = result.waits_for_bird();
     record::status(ctx, subject, before, status).await;
     if let Some(outcome) = waits {
         return outcome;
     }
     match phase {
-        _ if round.trouble.is_some() || round.refusal.is_some() => Outcome::Failed,
-        _ if round.remaining.waits.is_some() && !subject.hands_off => Outcome::Waiting,
-        _ if !round.is_settled() && !subject.hands_off => Outcome::Failed,
+        _ if result.trouble.is_some() || result.refusal.is_some() => Outcome::Failed,
+        _ if result.remaining.waits.is_some() && !subject.hands_off => Outcome::Waiting,
+        _ if !result.is_settled() && !subject.hands_off => Outcome::Failed,
         // An object that was just configured is about to come up. One that stays down is left to the tick of all
         // objects, since a router may have many peers that never answer.
-        Phase::Configured | Phase::Configuring if !round.steps.is_empty() => {
+        Phase::Configured | Phase::Configuring if !result.steps.is_empty() => {
             Outcome::Settled(MOVING_OBJECT)
         }
         _ => Outcome::Settled(SETTLED_OBJECT),
     }
 }
 
-fn is_taken(round: &Round) -> bool {
-    round.look.bird.live.in_use().is_some()
+fn is_taken(result: &ReconcileResult) -> bool {
+    result.look.bird.live.in_use().is_some()
 }
 
 /// Returns whether a settled object may be recorded as applied: a session once its text is known. A held or refused
@@ -190,10 +190,10 @@ fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, look: &KeyObservation) {
 async fn depart(
     ctx: &Context,
     subject: &Subject<'_>,
-    world: &World,
+    desired: &Desired,
     object: &Object,
     before: &StatusBody,
-    round: &Round,
+    result: &ReconcileResult,
 ) -> Outcome {
     if record::may_appear(ctx, subject).await {
         return Outcome::Settled(MOVING_OBJECT);
@@ -201,11 +201,11 @@ async fn depart(
     let is_session = subject.kind == Kind::BgpSession;
     if is_session && object.admin_state != AdminState::Absent {
         record::withdrawn(ctx, subject).await;
-        let status = status(world, object, before, round, (None, None));
+        let status = status(desired, object, before, result, (None, None));
         record::status(ctx, subject, before, status).await;
         return Outcome::Settled(SETTLED_OBJECT);
     }
-    // The sync may have written its document after the listing of this world; then nothing is reported.
+    // The sync may have written its document after the listing of this desired state; then nothing is reported.
     if is_session && is_wanted_again(ctx, subject).await {
         return Outcome::Settled(MOVING_OBJECT);
     }
@@ -254,19 +254,19 @@ async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) 
     })
 }
 
-/// Returns the status of an object, with its measured round-trip time and loss.
+/// Returns the status of an object, with its measured result-trip time and loss.
 pub(super) fn status(
-    world: &World,
+    desired: &Desired,
     object: &Object,
     before: &StatusBody,
-    round: &Round,
+    result: &ReconcileResult,
     (rtt_ms, loss): (Option<f64>, Option<f64>),
 ) -> StatusBody {
-    let look = &round.look;
+    let look = &result.look;
     let files_error = look.bird.files_error.clone();
     let files_error = files_error.filter(|_| object.kind == Kind::BgpSession);
-    let error = round.error().or(files_error);
-    let missing = record::remaining(round, false);
+    let error = result.error().or(files_error);
+    let missing = record::remaining(result, false);
     let expected = facts::expected(object, look.applied.as_ref());
     let names = expected.iter().map(|it| it.protocol.clone()).collect();
     let (protocols, blocked) = (look.bird.protocols(&names), look.bird.blocked());
@@ -274,27 +274,27 @@ pub(super) fn status(
         protocols: &protocols,
         expected: &expected,
         blocked: blocked.as_ref(),
-        ..bird(world, object, round)
+        ..bird(desired, object, result)
     };
     let tunnel = TunnelFacts {
-        link: object_link(object, round),
+        link: object_link(object, result),
         peer: facts::peer(object, look.applied.as_ref()),
         missing: missing.as_deref(),
         name: look.name(object.endpoint()),
         route: look.route(),
-        babel: babel(object, round),
+        babel: babel(object, result),
     };
     let paused = object.hands_off(before.phase == Phase::Paused);
-    let drained = || bird.loaded && missing.is_none() && planning::is_base_loaded(world, look);
+    let drained = || bird.loaded && missing.is_none() && planning::is_base_loaded(desired, look);
     assess(&Facts {
         now: look.now,
         object: ObjectFacts {
             path: &object.path(),
             generation: object.generation,
-            acceptance: acceptance(world, object),
+            acceptance: acceptance(desired, object),
             remark: object.remark.as_deref(),
             admin_state: object.admin_state,
-            service: facts::service(world, object, drained),
+            service: facts::service(desired, object, drained),
             operator_owned: object.operator_owned,
             paused: paused.as_deref(),
             held: object.held.as_ref(),
@@ -309,18 +309,18 @@ pub(super) fn status(
         bird: (!expected.is_empty()).then_some(bird),
         rtt_ms,
         loss,
-        steps: round.steps.clone(),
+        steps: result.steps.clone(),
         before,
     })
 }
 
 /// Returns the facts about BIRD besides the object's protocols.
-fn bird<'a>(world: &World, object: &Object, round: &'a Round) -> BirdFacts<'a> {
-    let (bird, trouble) = (&round.look.bird, round.trouble.as_ref());
-    let our_asn = world.router.as_ref().ok().map(|router| router.asn.get());
+fn bird<'a>(desired: &Desired, object: &Object, result: &'a ReconcileResult) -> BirdFacts<'a> {
+    let (bird, trouble) = (&result.look.bird, result.trouble.as_ref());
+    let our_asn = desired.router.as_ref().ok().map(|router| router.asn.get());
     BirdFacts {
         down: (!bird.is_running()).then(|| bird.why_down()),
-        loaded: bird.loaded && record::remaining(round, true).is_none(),
+        loaded: bird.loaded && record::remaining(result, true).is_none(),
         refused: trouble.and_then(Trouble::refused),
         blocked: None,
         trouble: trouble.and_then(Trouble::of_bird),
@@ -332,25 +332,25 @@ fn bird<'a>(world: &World, object: &Object, round: &'a Round) -> BirdFacts<'a> {
 }
 
 /// Returns the link that carries the object's mark.
-fn object_link<'a>(object: &'a Object, round: &'a Round) -> Option<&'a Link> {
-    let mut owned = round.look.kernel.owned_by(&object.uid);
+fn object_link<'a>(object: &'a Object, result: &'a ReconcileResult) -> Option<&'a Link> {
+    let mut owned = result.look.kernel.owned_by(&object.uid);
     owned.next().map(|(_, link)| link)
 }
 
 /// Returns whether BIRD has a Babel neighbour on the link of a backbone tunnel.
-fn babel(object: &Object, round: &Round) -> Option<BabelFacts> {
+fn babel(object: &Object, result: &ReconcileResult) -> Option<BabelFacts> {
     if object.kind != Kind::MeshPeer {
         return None;
     }
-    let (name, _) = round.look.kernel.owned_by(&object.uid).next()?;
-    Some(match &round.look.bird.babel {
+    let (name, _) = result.look.kernel.owned_by(&object.uid).next()?;
+    Some(match &result.look.bird.babel {
         Some(interfaces) => BabelFacts::Neighbour(interfaces.contains(name.as_str())),
         None => BabelFacts::Unknown,
     })
 }
 
-fn acceptance(world: &World, object: &Object) -> Acceptance {
-    match (&object.acceptance, &world.router) {
+fn acceptance(desired: &Desired, object: &Object) -> Acceptance {
+    match (&object.acceptance, &desired.router) {
         (Acceptance::Valid, Err(error)) => Acceptance::Waiting(error.to_string()),
         (acceptance, _) => acceptance.clone(),
     }

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::{Round, node_status, object, router};
+use super::{ReconcileResult, node_status, object, router};
 use crate::controller::FirewallState;
+use crate::controller::desired::Desired;
 use crate::controller::error::Trouble;
 use crate::controller::planning::{self, KeyObservation, KeyPlan};
-use crate::controller::world::World;
 use crate::document::{ConditionStatus, ConditionType, StatusBody};
 use crate::model::ObjectKey;
 use crate::plan::Plan;
 
 /// Returns the status of an object: `before` is the last one that the agent wrote, `plan` the current plan.
 pub fn observed(
-    world: &World,
+    desired: &Desired,
     key: &ObjectKey,
     look: KeyObservation,
     plan: KeyPlan,
@@ -23,37 +23,45 @@ pub fn observed(
         Ok(remaining) => (remaining, None),
         Err(refusal) => (Plan::default(), Some(refusal)),
     };
-    let round = Round {
+    let result = ReconcileResult {
         steps: Vec::new(),
         trouble: None,
         refusal,
         remaining,
         look,
     };
-    match world.objects.get(key) {
+    match desired.objects.get(key) {
         Some(object) => {
-            let trouble = last_trouble(&round, before);
-            let round = Round { trouble, ..round };
-            object::status(world, object, before, &round, (before.rtt_ms, before.loss))
+            let trouble = last_trouble(&result, before);
+            let result = ReconcileResult { trouble, ..result };
+            object::status(
+                desired,
+                object,
+                before,
+                &result,
+                (before.rtt_ms, before.loss),
+            )
         }
-        None if *key == ObjectKey::Policy => router::policy_status(world, before, round.look.now),
-        None => node(world, before, &round),
+        None if *key == ObjectKey::Policy => {
+            router::policy_status(desired, before, result.look.now)
+        }
+        None => node(desired, before, &result),
     }
 }
 
-fn node(world: &World, before: &StatusBody, round: &Round) -> StatusBody {
-    let blocked = planning::router_error(world, &round.look.bird);
+fn node(desired: &Desired, before: &StatusBody, result: &ReconcileResult) -> StatusBody {
+    let blocked = planning::router_error(desired, &result.look.bird);
     let blocked = blocked.map(|problem| problem.to_string());
-    let of_bird = blocked.or_else(|| round.look.bird.files_error.clone());
-    let error = of_bird.clone().or_else(|| round.error());
+    let of_bird = blocked.or_else(|| result.look.bird.files_error.clone());
+    let error = of_bird.clone().or_else(|| result.error());
     let errors = (error.as_deref(), of_bird.as_deref());
     let (filter, none) = (FirewallState::default(), BTreeMap::new());
-    node_status::status(world, before, round, &filter, errors, &none)
+    node_status::status(desired, before, result, &filter, errors, &none)
 }
 
 /// Returns the failure that the agent recorded. It is over when nothing is left to do.
-fn last_trouble(round: &Round, before: &StatusBody) -> Option<Trouble> {
-    if round.is_settled() {
+fn last_trouble(result: &ReconcileResult, before: &StatusBody) -> Option<Trouble> {
+    if result.is_settled() {
         return None;
     }
     let recorded = |about: ConditionType, reason: &str| {

@@ -4,36 +4,36 @@ use std::sync::Arc;
 
 use super::{Advance, Next, Progress, Subject, advance};
 use crate::controller::context::Context;
+use crate::controller::desired::Desired;
 use crate::controller::pass::Observation;
 use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
-use crate::controller::world::World;
 use crate::document::Kind;
 use crate::model::{ObjectKey, ObjectName, Uid};
 use crate::telemetry::failed;
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
-    world: &Arc<World>,
+    desired: &Arc<Desired>,
     uid: &Uid,
     seen: &Observation,
     progress: Progress,
 ) -> Next {
     let key = ObjectKey::Orphan(uid.clone());
-    if world.uids().contains(uid) {
+    if desired.uids().contains(uid) {
         return Next::Done(Outcome::Gone);
     }
     let name = ObjectName::sanitised(uid.as_str());
     let subject = Subject::bare(&key, Kind::BgpSession, &name, uid);
     let plan = |look: &KeyObservation| planning::orphan(uid, look);
-    let advanced = advance(ctx, &subject, world, seen, plan, progress).await;
+    let advanced = advance(ctx, &subject, desired, seen, plan, progress).await;
     if let Ok(Advance::Next(next)) = advanced {
         return *next;
     }
     // It was never applied, so the history has no entry for it; the log has one.
     drop(ctx.step_log.take(&key));
     Next::Done(match advanced {
-        Ok(Advance::Ended(round)) if round.is_settled() => Outcome::Gone,
+        Ok(Advance::Ended(result)) if result.is_settled() => Outcome::Gone,
         Ok(_) => Outcome::Failed,
         Err(error) => {
             failed(error.class(), &key, &error, "reconcile not begun");

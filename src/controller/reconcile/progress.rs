@@ -9,9 +9,9 @@ use super::commit::{Before, BirdSteps, Commit, Work};
 use super::is_bird;
 use super::summary::Beginning;
 use crate::controller::context::Waiter;
+use crate::controller::desired::Desired;
 use crate::controller::error::{ReconcileError, Trouble};
 use crate::controller::queue::Outcome;
-use crate::controller::world::World;
 use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED};
 use crate::plan::{Action, Plan, Step};
 
@@ -43,8 +43,8 @@ pub(super) enum Part {
 pub(crate) struct Progress {
     /// The time of its first run.
     pub(super) begun: Option<Instant>,
-    /// The world in which it began.
-    pub(super) world: Option<Arc<World>>,
+    /// The desired state in which it began.
+    pub(super) desired: Option<Arc<Desired>>,
     /// The steps that ran, each with its reason.
     pub(super) steps: Vec<String>,
     /// The reason why it ended early.

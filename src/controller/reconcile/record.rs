@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Claims, Round, Subject, is_bird};
+use super::{Claims, ReconcileResult, Subject, is_bird};
 use crate::controller::context::{Context, Entry};
 use crate::controller::planning::KeyObservation;
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
@@ -196,7 +196,7 @@ pub(super) async fn may_appear(ctx: &Context, subject: &Subject<'_>) -> bool {
 
 /// Removes the record and the status of an object that is gone. Returns whether there was a record.
 ///
-/// The record goes before the document: a world that is built in between must not see an applied object without a
+/// The record goes before the document: a desired state that is built in between must not see an applied object without a
 /// document, which a guard may hold, and so make it again.
 pub(super) async fn remove(ctx: &Context, subject: &Subject<'_>) -> Result<bool, StoreError> {
     let (kind, name) = (subject.kind, subject.name.clone());
@@ -325,8 +325,8 @@ pub(super) async fn status_before(ctx: &Context, subject: &Subject<'_>) -> Statu
 }
 
 /// Returns the remaining steps for BIRD, or those for everything else, as a text for a condition.
-pub(super) fn remaining(round: &Round, of_bird: bool) -> Option<String> {
-    let all = &round.remaining;
+pub(super) fn remaining(result: &ReconcileResult, of_bird: bool) -> Option<String> {
+    let all = &result.remaining;
     let steps = all.steps.iter();
     let rest = Plan {
         steps: steps

@@ -10,13 +10,13 @@ use tracing::info;
 
 use super::node_status::{accepted, fields, origins, rpki_names, status};
 use super::record::{self, InEffect, NodeInEffect};
-use super::{Advance, Claims, Next, Progress, Round, Subject, advance};
+use super::{Advance, Claims, Next, Progress, ReconcileResult, Subject, advance};
 use crate::controller::context::Context;
+use crate::controller::desired::{Desired, Maintenance as MaintenanceState, node_uid, single};
 use crate::controller::error::Trouble;
 use crate::controller::pass::Observation;
 use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
-use crate::controller::world::{Maintenance as MaintenanceState, World, node_uid, single};
 use crate::controller::{Convenience, FirewallState, LoggedStep, firewall};
 use crate::document::{ConditionType, Kind, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
@@ -28,32 +28,34 @@ use crate::telemetry::{chain, failed};
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
-    world: &Arc<World>,
+    desired: &Arc<Desired>,
     seen: &Observation,
     progress: Progress,
 ) -> Next {
     let (key, name, uid) = (ObjectKey::Router, single(Kind::Node), node_uid());
-    let interface = world
+    let interface = desired
         .loopback
         .as_ref()
         .map(|loopback| loopback.interface.clone());
-    let spec = node_spec(world);
+    let spec = node_spec(desired);
     let subject = Subject {
-        generation: world.router_documents.node.generation,
+        generation: desired.router_documents.node.generation,
         claims: Some(Claims {
             interface,
             protocols: Vec::new(),
         }),
         spec: spec.as_ref(),
-        overridden: world.router_documents.node.exception.clone(),
+        overridden: desired.router_documents.node.exception.clone(),
         ..Subject::bare(&key, Kind::Node, &name, &uid)
     };
     let before = record::status_before(ctx, &subject).await;
     // An interface that is refused for the node's own addresses keeps no session from BIRD.
-    let plan = |look: &KeyObservation| Ok(possible(world, look));
-    match advance(ctx, &subject, world, seen, plan, progress).await {
+    let plan = |look: &KeyObservation| Ok(possible(desired, look));
+    match advance(ctx, &subject, desired, seen, plan, progress).await {
         Ok(Advance::Next(next)) => *next,
-        Ok(Advance::Ended(round)) => Next::Done(end(ctx, &subject, world, &before, *round).await),
+        Ok(Advance::Ended(result)) => {
+            Next::Done(end(ctx, &subject, desired, &before, *result).await)
+        }
         Err(error) => {
             failed(error.class(), &key, &error, "reconcile not begun");
             Next::Done(Outcome::Failed)
@@ -64,25 +66,25 @@ pub(super) async fn reconcile(
 async fn end(
     ctx: &Context,
     subject: &Subject<'_>,
-    world: &World,
+    desired: &Desired,
     before: &StatusBody,
-    mut round: Round,
+    mut result: ReconcileResult,
 ) -> Outcome {
-    if needs_dummy(&round) && use_lo(ctx, subject, &round.look).await {
-        // For the world that reads it.
+    if needs_dummy(&result) && use_lo(ctx, subject, &result.look).await {
+        // For the desired state that reads it.
         return Outcome::Waiting;
     }
-    orphans(ctx, world, &round.look);
+    orphans(ctx, desired, &result.look);
     // The shared files depend on the protocols that the operator's main file defines.
-    if round.look.bird.live.main != world.main {
+    if result.look.bird.live.main != desired.main {
         ctx.reports.reload();
     }
-    round.refusal = planning::router(world, &round.look).err();
-    conclude(ctx, subject, world, before, round).await
+    result.refusal = planning::router(desired, &result.look).err();
+    conclude(ctx, subject, desired, before, result).await
 }
 
-fn node_spec(world: &World) -> Option<serde_json::Value> {
-    let spec = world.router_documents.node.spec.as_ref()?;
+fn node_spec(desired: &Desired) -> Option<serde_json::Value> {
+    let spec = desired.router_documents.node.spec.as_ref()?;
     serde_json::to_value(spec).ok()
 }
 
@@ -108,8 +110,8 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
 }
 
 /// Schedules links without a record that are to be removed, and stores those whose removal is held.
-fn orphans(ctx: &Context, world: &World, look: &KeyObservation) {
-    let found = planning::orphans(world, &look.kernel);
+fn orphans(ctx: &Context, desired: &Desired, look: &KeyObservation) {
+    let found = planning::orphans(desired, &look.kernel);
     ctx.unrecorded.set(found.held.into_iter().collect());
     found
         .go
@@ -118,11 +120,11 @@ fn orphans(ctx: &Context, world: &World, look: &KeyObservation) {
 }
 
 /// Returns whether the kernel lacks dummy devices, as the failed step reports.
-fn needs_dummy(round: &Round) -> bool {
-    matches!(round.trouble, Some(Trouble::Unsupported(_)))
+fn needs_dummy(result: &ReconcileResult) -> bool {
+    matches!(result.trouble, Some(Trouble::Unsupported(_)))
 }
 
-/// Records that the node's addresses go on `lo`, which the next world reads. Returns whether this world does not yet.
+/// Records that the node's addresses go on `lo`, which the next desired state reads. Returns whether this desired state does not yet.
 async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &KeyObservation) -> bool {
     let Ok(lo) = "lo".parse() else { return false };
     let claimed = subject
@@ -142,21 +144,21 @@ async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &KeyObservation) -> 
 }
 
 /// Returns the plan of the node; without its own addresses if their interface is refused.
-fn possible(world: &World, look: &KeyObservation) -> Plan {
-    planning::router(world, look).unwrap_or_else(|_| planning::shared(world, look))
+fn possible(desired: &Desired, look: &KeyObservation) -> Plan {
+    planning::router(desired, look).unwrap_or_else(|_| planning::shared(desired, look))
 }
 
 /// Returns the current state of the node's conveniences.
 fn conveniences(
     ctx: &Context,
-    world: &World,
-    round: &Round,
+    desired: &Desired,
+    result: &ReconcileResult,
 ) -> BTreeMap<ConditionType, Convenience> {
     let mut all = ctx.conveniences.all();
     all.entry(ConditionType::HistoryRecorded)
         .or_insert_with(|| Convenience::works("Committed"));
-    if world.has_tunnels() {
-        let sysctls = ctx.sysctls.state(&round.look.kernel);
+    if desired.has_tunnels() {
+        let sysctls = ctx.sysctls.state(&result.look.kernel);
         all.insert(ConditionType::SysctlsConfigured, sysctls);
     }
     all
@@ -171,16 +173,16 @@ struct Errors {
 }
 
 impl Errors {
-    fn of(world: &World, round: &Round) -> Self {
-        let bird = &round.look.bird;
-        let blocked = planning::router_error(world, bird).map(|problem| problem.to_string());
-        let of_base = || match &round.trouble {
+    fn of(desired: &Desired, result: &ReconcileResult) -> Self {
+        let bird = &result.look.bird;
+        let blocked = planning::router_error(desired, bird).map(|problem| problem.to_string());
+        let of_base = || match &result.trouble {
             Some(Trouble::Base(error)) => Some(chain(error)),
             _ => None,
         };
         let of_bird = blocked.or_else(of_base);
         let of_bird = of_bird.or_else(|| bird.files_error.clone());
-        let all: Vec<_> = of_bird.clone().into_iter().chain(round.error()).collect();
+        let all: Vec<_> = of_bird.clone().into_iter().chain(result.error()).collect();
         Self {
             of_bird,
             all: (!all.is_empty()).then(|| all.join("; ")),
@@ -191,40 +193,40 @@ impl Errors {
 async fn conclude(
     ctx: &Context,
     subject: &Subject<'_>,
-    world: &World,
+    desired: &Desired,
     before: &StatusBody,
-    round: Round,
+    result: ReconcileResult,
 ) -> Outcome {
     let Errors {
         of_bird,
         all: error,
-    } = Errors::of(world, &round);
+    } = Errors::of(desired, &result);
     // The interface of the node's own addresses concerns neither the policy nor a drain.
-    let is_shared_settled = round.trouble.is_none()
-        && round.remaining.is_done()
+    let is_shared_settled = result.trouble.is_none()
+        && result.remaining.is_done()
         && of_bird.is_none()
-        && !round.look.bird.unread;
+        && !result.look.bird.unread;
     let settled = is_shared_settled && error.is_none();
-    let waits = round.waits_for_bird().filter(|_| error.is_none());
+    let waits = result.waits_for_bird().filter(|_| error.is_none());
     let filter = ctx.firewall.state();
-    if settled && world.router.is_ok() {
-        record_applied(ctx, subject, world, &round, &filter).await;
+    if settled && desired.router.is_ok() {
+        record_applied(ctx, subject, desired, &result, &filter).await;
     }
     let status = status(
-        world,
+        desired,
         before,
-        &round,
+        &result,
         &filter,
         (error.as_deref(), of_bird.as_deref()),
-        &conveniences(ctx, world, &round),
+        &conveniences(ctx, desired, &result),
     );
     record::status(ctx, subject, before, status).await;
-    policy_in_effect(ctx, world, is_shared_settled).await;
+    policy_in_effect(ctx, desired, is_shared_settled).await;
     if is_shared_settled {
-        maintenance_in_effect(ctx, world).await;
+        maintenance_in_effect(ctx, desired).await;
     }
-    let failed = error.is_some() || (!settled && world.base.is_ok());
-    match (waits, failed, round.look.bird.is_running()) {
+    let failed = error.is_some() || (!settled && desired.base.is_ok());
+    match (waits, failed, result.look.bird.is_running()) {
         (Some(outcome), ..) => outcome,
         (None, true, _) => Outcome::Failed,
         (None, false, true) => Outcome::Settled(SETTLED_OBJECT),
@@ -236,27 +238,27 @@ async fn conclude(
 async fn record_applied(
     ctx: &Context,
     subject: &Subject<'_>,
-    world: &World,
-    round: &Round,
+    desired: &Desired,
+    result: &ReconcileResult,
     filter: &FirewallState,
 ) {
     let in_effect = InEffect {
-        spec: node_spec(world),
-        overridden: world.router_documents.node.exception.clone(),
+        spec: node_spec(desired),
+        overridden: desired.router_documents.node.exception.clone(),
     };
     let node = NodeInEffect {
-        firewall: firewall_in_effect(world, round, filter),
-        sysctls: sysctls_in_effect(ctx, world, round),
-        loopback_addresses: loopback_addresses(world, round),
+        firewall: firewall_in_effect(desired, result, filter),
+        sysctls: sysctls_in_effect(ctx, desired, result),
+        loopback_addresses: loopback_addresses(desired, result),
     };
-    record::of_node(ctx, subject, in_effect, node, round.look.applied.as_ref()).await;
+    record::of_node(ctx, subject, in_effect, node, result.look.applied.as_ref()).await;
 }
 
 /// Returns the record of the agent's table in nftables; until the first observation of this run, the previous
 /// record.
 fn firewall_in_effect(
-    world: &World,
-    round: &Round,
+    desired: &Desired,
+    result: &ReconcileResult,
     filter: &FirewallState,
 ) -> Option<AppliedFirewall> {
     match &filter.in_effect {
@@ -264,21 +266,21 @@ fn firewall_in_effect(
             ports: ruleset.ports(),
             tunnels: ruleset.interfaces().cloned().collect(),
         }),
-        None if world.firewall => round.look.applied.as_ref()?.applied.firewall.clone(),
+        None if desired.firewall => result.look.applied.as_ref()?.applied.firewall.clone(),
         None => None,
     }
 }
 
 /// Returns the addresses on `lo` that the agent added and that still exist. An address that the agent found there
 /// is not its own, although the node has it.
-fn loopback_addresses(world: &World, round: &Round) -> Option<BTreeSet<IpAddr>> {
-    let wanted = world.loopback.as_ref()?;
+fn loopback_addresses(desired: &Desired, result: &ReconcileResult) -> Option<BTreeSet<IpAddr>> {
+    let wanted = desired.loopback.as_ref()?;
     if wanted.interface.as_str() != "lo" {
         return None;
     }
-    let applied = round.look.applied.as_ref();
+    let applied = result.look.applied.as_ref();
     let mut added = applied.map(|applied| applied.applied.added_to_lo());
-    let there = round.look.kernel.links.get(&wanted.interface);
+    let there = result.look.kernel.links.get(&wanted.interface);
     if let (Some(added), Some(link)) = (&mut added, there) {
         let has = |address: &IpAddr| {
             link.addresses
@@ -292,14 +294,18 @@ fn loopback_addresses(world: &World, round: &Round) -> Option<BTreeSet<IpAddr>> 
 
 /// Returns the sysctls for all links that the agent changed and still needs. Those it no longer needs keep their
 /// values, and the agent logs that: it cannot know which other programs depend on them by now.
-fn sysctls_in_effect(ctx: &Context, world: &World, round: &Round) -> BTreeMap<String, i64> {
-    let changed = round
+fn sysctls_in_effect(
+    ctx: &Context,
+    desired: &Desired,
+    result: &ReconcileResult,
+) -> BTreeMap<String, i64> {
+    let changed = result
         .look
         .applied
         .as_ref()
         .map(|applied| applied.applied.sysctls.clone())
         .unwrap_or_default();
-    if !world.has_done_with_tunnels() {
+    if !desired.has_done_with_tunnels() {
         return changed;
     }
     for (key, before) in &changed {
@@ -318,18 +324,18 @@ fn sysctls_in_effect(ctx: &Context, world: &World, round: &Round) -> BTreeMap<St
     BTreeMap::new()
 }
 
-/// Records whether the router is drained: an auditor asks since when. The request was recorded before this world
+/// Records whether the router is drained: an auditor asks since when. The request was recorded before this desired state
 /// was built.
-async fn maintenance_in_effect(ctx: &Context, world: &World) {
+async fn maintenance_in_effect(ctx: &Context, desired: &Desired) {
     let name = single(Kind::Maintenance);
     let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
     let subject = Subject::bare(&ObjectKey::Router, Kind::Maintenance, &name, &uid);
-    if world.maintenance.enabled {
+    if desired.maintenance.enabled {
         let MaintenanceState {
             enabled,
             since,
             ebgp_disabled,
-        } = world.maintenance;
+        } = desired.maintenance;
         let spec = Some(
             json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}),
         );
@@ -349,8 +355,8 @@ async fn maintenance_in_effect(ctx: &Context, world: &World) {
 }
 
 /// Writes the policy's own record and status.
-async fn policy_in_effect(ctx: &Context, world: &World, settled: bool) {
-    let policy = &world.router_documents.policy;
+async fn policy_in_effect(ctx: &Context, desired: &Desired, settled: bool) {
+    let policy = &desired.router_documents.policy;
     let name = single(Kind::RoutingPolicy);
     let uid = crate::model::Uid::local(Kind::RoutingPolicy.folder(), &name);
     let subject = Subject {
@@ -366,22 +372,22 @@ async fn policy_in_effect(ctx: &Context, world: &World, settled: bool) {
         record::in_effect(ctx, &subject, in_effect, None).await;
     }
     let before = record::status_before(ctx, &subject).await;
-    let status = policy_status(world, &before, jiff::Timestamp::now());
+    let status = policy_status(desired, &before, jiff::Timestamp::now());
     record::status(ctx, &subject, &before, status).await;
 }
 
 /// Returns the policy's status.
 pub(super) fn policy_status(
-    world: &World,
+    desired: &Desired,
     before: &StatusBody,
     now: jiff::Timestamp,
 ) -> StatusBody {
-    let policy = &world.router_documents.policy;
+    let policy = &desired.router_documents.policy;
     let mut conditions = Conditions::new(&before.conditions, now);
-    let last_error = accepted(&policy.acceptance, &world.remarks, &mut conditions);
-    origins(world, &mut conditions);
-    rpki_names(world, &mut conditions);
-    let phase = match (&last_error, world.router_documents.has_policy) {
+    let last_error = accepted(&policy.acceptance, &desired.remarks, &mut conditions);
+    origins(desired, &mut conditions);
+    rpki_names(desired, &mut conditions);
+    let phase = match (&last_error, desired.router_documents.has_policy) {
         (Some(_), _) => Phase::Error,
         (None, true) => Phase::Configured,
         (None, false) => Phase::Pending,

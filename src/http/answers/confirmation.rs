@@ -20,14 +20,14 @@ pub(super) async fn of_maintenance(
 ) -> Result<Confirmation, ApiRefusal> {
     let mut missing = "the state directory is not read yet".to_owned();
     let confirmed = async {
-        let mut world = context.world.clone();
+        let mut desired = context.desired.clone();
         // The sender lives as long as the agent does.
-        let _ = world
-            .wait_for(|world| world.maintenance.enabled == enabled)
+        let _ = desired
+            .wait_for(|desired| desired.maintenance.enabled == enabled)
             .await;
         loop {
             let bird = context.observer.bird(Instant::now()).await;
-            match planning::not_run_yet(&context.world(), &bird)? {
+            match planning::not_run_yet(&context.desired(), &bird)? {
                 None => return Ok::<_, planning::Unavailable>(()),
                 Some(rest) => missing = rest,
             }

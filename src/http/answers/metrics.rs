@@ -20,7 +20,7 @@ pub(super) fn text(api: &LocalApi) -> String {
     let _ = sessions(api, &registry);
     let _ = objects(api, &registry);
     let _ = health(api, &registry);
-    let _ = overridden(&overrides::of(&api.context.world()), &registry);
+    let _ = overridden(&overrides::of(&api.context.desired()), &registry);
     let _ = writes(api, &registry);
     let _ = work(api, &registry);
     let _ = state(api, &registry);
@@ -31,9 +31,9 @@ pub(super) fn text(api: &LocalApi) -> String {
 }
 
 fn sessions(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
-    let world = api.context.world();
+    let desired = api.context.desired();
     let statuses = api.context.statuses.all();
-    let counts = counts(&world, |key| statuses.get(key).cloned());
+    let counts = counts(&desired, |key| statuses.get(key).cloned());
     let by_status = gauges(
         registry,
         "moenet_agent_sessions_total",
@@ -52,10 +52,10 @@ fn sessions(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
 
 /// Health of the agent, and objects by phase.
 fn health(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
-    let (world, statuses) = (api.context.world(), api.context.statuses.all());
+    let (desired, statuses) = (api.context.desired(), api.context.statuses.all());
     let help = "1 for the status of the agent, as in /status";
     let by_status = gauges(registry, "moenet_agent_health", help, &["status"])?;
-    let (now, _) = status::health(api, &world, &statuses);
+    let (now, _) = status::health(api, &desired, &statuses);
     for health in [Health::Ok, Health::Degraded, Health::Failed] {
         by_status
             .with_label_values(&[&health.to_string()])
@@ -311,7 +311,7 @@ fn state(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
         "Log lines that could not be written",
         crate::telemetry::lost_lines(),
     )?;
-    let drained = api.context.world().maintenance.enabled;
+    let drained = api.context.desired().maintenance.enabled;
     gauge(
         registry,
         "moenet_agent_maintenance",
@@ -395,7 +395,7 @@ fn calls(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
 
 /// How far the origins of routes can be validated.
 fn origins(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
-    let of = api.context.world().origins;
+    let of = api.context.desired().origins;
     let now = api
         .sources
         .roas

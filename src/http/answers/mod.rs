@@ -17,7 +17,7 @@ use super::api::{
 };
 use crate::bird::Committer;
 use crate::config::TokenSource;
-use crate::controller::world::{HeldChange, World, maintenance_in_effect};
+use crate::controller::desired::{Desired, HeldChange, maintenance_in_effect};
 use crate::controller::{Context, overrides};
 use crate::document::{
     Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
@@ -60,22 +60,22 @@ pub struct LocalApi {
 }
 
 impl LocalApi {
-    fn world(&self) -> Arc<World> {
-        self.context.world()
+    fn desired(&self) -> Arc<Desired> {
+        self.context.desired()
     }
 }
 
 #[async_trait]
 impl AgentApi for LocalApi {
     async fn status(&self) -> StatusView {
-        let world = self.world();
+        let desired = self.desired();
         let statuses = self.context.statuses.all();
-        let router = world.router.as_ref().ok();
-        let counts = counts(&world, |key| statuses.get(key).cloned());
-        let (health, reasons) = status::health(self, &world, &statuses);
+        let router = desired.router.as_ref().ok();
+        let counts = counts(&desired, |key| statuses.get(key).cloned());
+        let (health, reasons) = status::health(self, &desired, &statuses);
         let (bgp, phases) = status::counts(&statuses);
         let (held, held_total) = status::held(self.context.held());
-        let all = overrides::of(&world);
+        let all = overrides::of(&desired);
         StatusView {
             status: health.to_string(),
             reasons,
@@ -99,11 +99,11 @@ impl AgentApi for LocalApi {
             sync: self.requests.view(),
             held,
             held_total,
-            waiting: status::waits(self, &world, &statuses),
+            waiting: status::waits(self, &desired, &statuses),
             overridden: bounded(overridden(&all), "overridden fields"),
             overrides_total: all.len() as u64,
             overrides: all.into_iter().take(MANY).map(short).collect(),
-            notices: bounded_to(NOTICES, notices(self, &world), "notices"),
+            notices: bounded_to(NOTICES, notices(self, &desired), "notices"),
         }
     }
 
@@ -124,12 +124,12 @@ impl AgentApi for LocalApi {
     }
 
     async fn restart(&self, interface: InterfaceName) -> Result<(), ApiRefusal> {
-        let world = self.world();
-        let key = world
+        let desired = self.desired();
+        let key = desired
             .key_of(&interface)
             .filter(|key| Kind::of(key).is_some_and(|(kind, _)| kind.has_tunnel()));
         let key = key.ok_or_else(|| ApiRefusal::UnknownInterface(interface.clone()))?;
-        if let Some(why) = world.key.missing() {
+        if let Some(why) = desired.key.missing() {
             // The kernel's copy of the key would be lost with the link, and no new link can be
             // configured without the key.
             return Err(ApiRefusal::Failed(why.to_owned()));
@@ -147,7 +147,7 @@ impl AgentApi for LocalApi {
     }
 
     async fn maintenance(&self) -> MaintenanceView {
-        let state = self.world().maintenance;
+        let state = self.desired().maintenance;
         MaintenanceView {
             enabled: state.enabled,
             since: state.since,
@@ -214,11 +214,11 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
 /// cannot be configured counts as an error, even if the Control Plane's item never became a
 /// document.
 pub(super) fn counts(
-    world: &World,
+    desired: &Desired,
     status: impl Fn(&ObjectKey) -> Option<StatusBody>,
 ) -> SessionCounts {
     let mut counts = SessionCounts::default();
-    let documented = world
+    let documented = desired
         .of_kind(Kind::BgpSession)
         .filter(|session| session.documented || session.held.is_some());
     for session in documented {
@@ -262,8 +262,8 @@ fn short(one: OverrideView) -> OverrideView {
 }
 
 /// Lists the objects that were not accepted, with the reasons.
-fn refused(world: &World) -> impl Iterator<Item = String> {
-    let objects = world.objects.values();
+fn refused(desired: &Desired) -> impl Iterator<Item = String> {
+    let objects = desired.objects.values();
     objects.filter_map(|object| Some(format!("{}: {}", object.key(), object.refused()?)))
 }
 
@@ -293,14 +293,14 @@ fn bird(node: Option<StatusBody>) -> Vec<String> {
 }
 
 /// Notices for the operator.
-fn notices(api: &LocalApi, world: &World) -> Vec<String> {
+fn notices(api: &LocalApi, desired: &Desired) -> Vec<String> {
     let mut notices = bounded_to(
         MANY,
-        world.problems.iter().cloned(),
+        desired.problems.iter().cloned(),
         "files with problems; `moenet-agent validate` lists them",
     );
     notices.extend(api.sources.key.copied());
-    let waiting = world.waiting.iter().cloned();
+    let waiting = desired.waiting.iter().cloned();
     notices.extend(bounded_to(
         FEW,
         waiting,
@@ -308,12 +308,12 @@ fn notices(api: &LocalApi, world: &World) -> Vec<String> {
     ));
     let trouble = api.context.store.trouble();
     notices.extend(trouble.map(|why| format!("state directory: {why}")));
-    notices.extend(world.router.as_ref().err().map(ToString::to_string));
+    notices.extend(desired.router.as_ref().err().map(ToString::to_string));
     let action = status::failing(ConditionType::PolicyInEffect);
-    let policy = world.router_documents.without_policy();
+    let policy = desired.router_documents.without_policy();
     notices.extend(policy.map(|why| format!("{why}; {action}")));
-    notices.extend(world.key.missing().map(str::to_owned));
-    notices.extend(of_objects(api, world));
+    notices.extend(desired.key.missing().map(str::to_owned));
+    notices.extend(of_objects(api, desired));
     notices.extend(bird(api.context.statuses.get(&ObjectKey::Router)));
     notices.extend(api.calls.notices());
     let history = api.context.history_problem();
@@ -324,17 +324,17 @@ fn notices(api: &LocalApi, world: &World) -> Vec<String> {
 }
 
 /// Notices about documents and the objects that they describe.
-fn of_objects(api: &LocalApi, world: &World) -> Vec<String> {
+fn of_objects(api: &LocalApi, desired: &Desired) -> Vec<String> {
     let mut notices = bounded_to(
         MANY,
-        refused(world),
+        refused(desired),
         "objects in error; `moenet-agent get` lists them",
     );
-    let unread = world.unread.iter();
+    let unread = desired.unread.iter();
     notices.extend(unread.map(|fact| format!("addresses of peers are not compared with {fact}")));
     notices.extend(bounded_to(
         MANY,
-        world.clashes(),
+        desired.clashes(),
         "address clashes of applied objects",
     ));
     notices.extend(bounded_to(
@@ -342,7 +342,7 @@ fn of_objects(api: &LocalApi, world: &World) -> Vec<String> {
         held(api),
         "changes held; `moenet-agent approve --list` shows them",
     ));
-    let documents = &world.router_documents;
+    let documents = &desired.router_documents;
     for (name, acceptance) in [
         ("node", &documents.node.acceptance),
         ("policy", &documents.policy.acceptance),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::super::api::{BirdView, HeldView, ListView, WaitView};
 use super::LocalApi;
-use crate::controller::world::HeldChange;
-use crate::controller::{World, settling};
+use crate::controller::desired::HeldChange;
+use crate::controller::{Desired, settling};
 use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
 use crate::intervals::PASS_MAX;
 use crate::model::ObjectKey;
@@ -17,7 +17,11 @@ use crate::wire::Call;
 /// The last status of every object.
 pub(super) type Statuses = BTreeMap<ObjectKey, StatusBody>;
 
-pub(super) fn health(api: &LocalApi, world: &World, statuses: &Statuses) -> (Health, Vec<String>) {
+pub(super) fn health(
+    api: &LocalApi,
+    desired: &Desired,
+    statuses: &Statuses,
+) -> (Health, Vec<String>) {
     let context = &api.context;
     let bird = context.observer.last_bird();
     let facts = HealthFacts {
@@ -32,7 +36,7 @@ pub(super) fn health(api: &LocalApi, world: &World, statuses: &Statuses) -> (Hea
         committer: bird.files_error.clone(),
         bird: bird.down.clone(),
         state_directory: context.store.trouble(),
-        drained: world.maintenance.enabled,
+        drained: desired.maintenance.enabled,
         held: held_texts(&context.held()),
         lists: api.calls.failures(),
         conditions: bad_conditions(statuses),
@@ -134,14 +138,14 @@ pub(super) fn counts(statuses: &Statuses) -> (BTreeMap<String, u64>, BTreeMap<St
 
 /// Lists everything the agent waits for: approvals, directories, sockets, identities, keys, names.
 /// Waits of the whole agent come first.
-pub(super) fn waits(api: &LocalApi, world: &World, statuses: &Statuses) -> Vec<WaitView> {
-    let mut waits: Vec<_> = waits_of_node(api, world).collect();
+pub(super) fn waits(api: &LocalApi, desired: &Desired, statuses: &Statuses) -> Vec<WaitView> {
+    let mut waits: Vec<_> = waits_of_node(api, desired).collect();
     waits.extend(api.context.held().into_iter().map(|held| {
         let text = format!("approval of its {}: {}", held.change, held.reason);
         let action = format!("`moenet-agent approve {}`", held.key);
         wait(&held.key.to_string(), &text, &action)
     }));
-    let removals = world.settling();
+    let removals = desired.settling();
     if !removals.is_empty() {
         let action = "finish the writes to the state directory; each change starts the wait again";
         waits.push(wait("state directory", &settling(&removals), action));
@@ -155,16 +159,16 @@ pub(super) fn waits(api: &LocalApi, world: &World, statuses: &Statuses) -> Vec<W
     shortened(waits)
 }
 
-fn waits_of_node(api: &LocalApi, world: &World) -> impl Iterator<Item = WaitView> {
+fn waits_of_node(api: &LocalApi, desired: &Desired) -> impl Iterator<Item = WaitView> {
     let directory = api.context.store.trouble().map(|why| {
         let action = "mount or repair the directory; the current configuration stays active";
         wait("state directory", &why, action)
     });
     let bird = api.context.observer.last_bird();
     let bird = bird.down.as_ref().map(|why| wait("node", why, BIRD_DOWN));
-    let identity = world.router.as_ref().err();
+    let identity = desired.router.as_ref().err();
     let identity = identity.map(|error| wait("node", &error.to_string(), IDENTITY_UNKNOWN));
-    let key = world.key.missing();
+    let key = desired.key.missing();
     let key = key.map(|why| wait("node", why, failing(ConditionType::KeyAvailable)));
     let tokens = [
         ("controlPlane.tokenFile", api.token.problem()),

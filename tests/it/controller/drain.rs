@@ -65,10 +65,10 @@ async fn record_without_start_time_keeps_disabled_sessions_down() {
     assert!(is_down(), "{}", std::fs::read_to_string(&record).unwrap());
 }
 
-/// What BIRD does not run yet of the world.
+/// What BIRD does not run yet of the desired state.
 async fn missing(agent: &Agent) -> Result<Option<String>, Unavailable> {
     let bird = agent.context.observer.bird(Instant::now()).await;
-    not_run_yet(&agent.context.world(), &bird)
+    not_run_yet(&agent.context.desired(), &bird)
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ async fn held_session_does_not_delay_a_drain() {
     }
     drain(&agent, json!({"enabled": true, "since": Timestamp::now()}));
     agent.pass().await;
-    assert_eq!(agent.context.world().held().len(), 2);
+    assert_eq!(agent.context.desired().held().len(), 2);
     assert_eq!(missing(&agent).await, Ok(None));
     *machine.bird.down.lock().unwrap() = true;
     tokio::time::sleep(Duration::from_secs(1)).await;

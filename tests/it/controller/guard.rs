@@ -61,9 +61,9 @@ async fn removal_while_files_change_waits_without_approval() {
     agent.set_changing(true);
     remove(&agent, 1);
     agent.pass().await;
-    let world = agent.context.world();
-    assert_eq!(world.held(), []);
-    assert_eq!(world.settling(), [session_key(1)]);
+    let desired = agent.context.desired();
+    assert_eq!(desired.held(), []);
+    assert_eq!(desired.settling(), [session_key(1)]);
     let status = agent.status(1);
     let mut conditions = status.conditions.iter();
     let held = conditions.find(|one| one.condition_type == ConditionType::RemovalHeld);
@@ -76,7 +76,7 @@ async fn removal_while_files_change_waits_without_approval() {
     agent.set_changing(false);
     agent.pass().await;
     assert_eq!(
-        (agent.context.world().settling(), agent.applied()),
+        (agent.context.desired().settling(), agent.applied()),
         (vec![], 7)
     );
 }
@@ -187,8 +187,8 @@ fn node(agent: &Agent, asn: u32) {
 }
 
 fn asn(agent: &Agent) -> u32 {
-    let world = agent.context.world();
-    let text = world.router.as_ref().unwrap().asn.to_string();
+    let desired = agent.context.desired();
+    let text = desired.router.as_ref().unwrap().asn.to_string();
     text.parse().unwrap()
 }
 
@@ -202,7 +202,7 @@ async fn new_asn_from_control_plane_waits_and_resets_nothing() {
     node(&agent, 4_242_421_111);
     agent.pass().await;
     assert_eq!(machine.in_effect(), all);
-    let held = agent.context.world().held();
+    let held = agent.context.desired().held();
     assert_eq!(held.len(), 1);
     assert_eq!(held[0].key, ObjectKey::Router);
     assert_eq!(held[0].change, "asn 4242420998 -> 4242421111");

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moenet_agent::config::{self, Config};
-use moenet_agent::controller::world::{Inputs, Material, Refused, Same, TextCache};
+use moenet_agent::controller::desired::{Inputs, Material, Refused, Same, TextCache};
 use moenet_agent::controller::{
-    Context, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Records, Reports,
-    Restarts, Runner, StatusCache, StepLog, Turns, World, guard,
+    Context, Desired, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Records,
+    Reports, Restarts, Runner, StatusCache, StepLog, Turns, guard,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -106,7 +106,7 @@ impl Machine {
             clock: Mutex::default(),
             changing: Mutex::default(),
         };
-        let (publish, world) = watch::channel(Arc::new(maker.world()));
+        let (publish, desired) = watch::channel(Arc::new(maker.desired()));
         let (journal, journalled) = mpsc::unbounded_channel();
         let context = Context {
             begun: tokio::time::Instant::now(),
@@ -117,7 +117,7 @@ impl Machine {
             firewall: FirewallKeeper::new(Arc::new(Nobody), SharedOwnership::default()),
             resolver: Resolver::start(Arc::new(Nobody), ResolverSettings::default()),
             prober: Prober::start(Arc::new(Nobody), ProbeSettings::default()),
-            world,
+            desired,
             reports: Arc::new(Reports::new(None)),
             journal,
             statuses: StatusCache::default(),
@@ -185,7 +185,7 @@ pub(crate) fn write<S: Spec>(store: &Store, name: &str, uid: &str, spec: serde_j
         .unwrap();
 }
 
-/// Makes worlds from the state directory.
+/// Makes desired states from the state directory.
 struct Maker {
     config: Arc<Config>,
     renderer: Arc<Renderer>,
@@ -199,16 +199,16 @@ struct Maker {
 }
 
 impl Maker {
-    /// As the agent does it: what the guard counts is written down before the world takes effect.
-    fn world(&self) -> World {
-        let world = self.guard.recall(|guard| self.build(guard));
-        if self.guard.remember(&self.store, &world.ledger) {
-            return world;
+    /// As the agent does it: what the guard counts is written down before the desired state takes effect.
+    fn desired(&self) -> Desired {
+        let desired = self.guard.recall(|guard| self.build(guard));
+        if self.guard.remember(&self.store, &desired.ledger) {
+            return desired;
         }
         self.guard.recall(|guard| self.build(guard))
     }
 
-    fn build(&self, guard: &guard::Input<'_>) -> World {
+    fn build(&self, guard: &guard::Input<'_>) -> Desired {
         let mut snapshot = self.store.load().unwrap();
         snapshot.settled &= !*self.changing.lock().unwrap();
         let material = Material {
@@ -227,9 +227,9 @@ impl Maker {
             main: moenet_agent::observed::bird::MainFile::default(),
             approved: self.store.approved(),
             refused: Refused::default(),
-            reach: moenet_agent::controller::world::Reach::default(),
+            reach: moenet_agent::controller::desired::Reach::default(),
         };
-        World::build(&Inputs {
+        Desired::build(&Inputs {
             snapshot: &snapshot,
             material: &material,
             guard: *guard,
@@ -243,7 +243,7 @@ impl Maker {
 pub(crate) struct Agent {
     pub(crate) context: Arc<Context>,
     maker: Maker,
-    publish: watch::Sender<Arc<World>>,
+    publish: watch::Sender<Arc<Desired>>,
     journalled: mpsc::UnboundedReceiver<Entry>,
     running: Option<JoinHandle<()>>,
 }
@@ -266,7 +266,7 @@ impl Agent {
 
     /// Lists the state directory again, as after any event.
     pub(crate) fn relist(&self) {
-        self.publish.send_replace(Arc::new(self.maker.world()));
+        self.publish.send_replace(Arc::new(self.maker.desired()));
     }
 
     /// One pass over everything.

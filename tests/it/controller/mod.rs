@@ -462,7 +462,7 @@ async fn record_stays_while_the_process_of_its_link_starts() {
     *machine.kernel.starting.lock().unwrap() = [interface(9)].into();
     for _ in 0..3 {
         agent.pass().await;
-        assert_eq!(agent.context.world().held(), []);
+        assert_eq!(agent.context.desired().held(), []);
         assert_eq!(agent.applied(), 5);
         sleep(Duration::from_secs(60)).await;
     }

@@ -7,7 +7,7 @@ use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, Unread};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::{
-    Action, Desired, HANDSHAKE_FRESH_SECONDS, Observed, Plan, Refusal, TunnelView, WantedTunnel,
+    Action, HANDSHAKE_FRESH_SECONDS, Observed, Plan, Refusal, Target, TunnelView, WantedTunnel,
     plan,
 };
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ use super::observed::{World, interface, now, world};
 use super::wanted::{uid, wanted};
 
 impl World {
-    fn plan(&self, desired: &Desired<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, target: &Target<'_>) -> Result<Plan, Refusal> {
         let kernel = self.kernel.observe();
         let tunnel = TunnelView {
             formerly: None,
@@ -31,11 +31,11 @@ impl World {
         };
         let fragment = self.fragment.as_deref();
         let name: ObjectName = "peer".parse().unwrap();
-        plan(&name, &uid(), desired, &Observed { tunnel, fragment })
+        plan(&name, &uid(), target, &Observed { tunnel, fragment })
     }
 
     fn plan_present(&self) -> Result<Plan, Refusal> {
-        self.plan(&Desired::Present {
+        self.plan(&Target::Present {
             tunnel: &self.wanted.tunnel,
             fragment: &self.wanted.fragment,
         })
@@ -216,22 +216,22 @@ proptest! {
         }
         let others = world.others();
         let stranger = world.link().filter(|_| is_in_the_way(&world)).cloned();
-        let plan = world.plan(&Desired::Absent).unwrap();
+        let plan = world.plan(&Target::Absent).unwrap();
         world.apply_all(&plan);
         prop_assert_eq!(world.others(), others);
         prop_assert_eq!(world.kernel.observe().owned_by(&uid()).count(), 0);
         prop_assert!(world.link().is_none() || stranger.is_some() || world.wanted.tunnel.adopt);
         prop_assert_eq!(&world.fragment, &None);
-        prop_assert!(world.plan(&Desired::Absent).unwrap().is_empty());
+        prop_assert!(world.plan(&Target::Absent).unwrap().is_empty());
     }
 
     #[test]
     fn a_removal_that_crashes_goes_on_where_it_stopped(mut world in world(), crash in any::<Index>()) {
-        let plan = world.plan(&Desired::Absent).unwrap();
+        let plan = world.plan(&Target::Absent).unwrap();
         world.apply(&plan, crash.index(plan.steps.len() + 1));
-        let rest = world.plan(&Desired::Absent).unwrap();
+        let rest = world.plan(&Target::Absent).unwrap();
         world.apply_all(&rest);
-        prop_assert!(world.plan(&Desired::Absent).unwrap().is_empty());
+        prop_assert!(world.plan(&Target::Absent).unwrap().is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use moenet_agent::controller::world::node_uid;
+use moenet_agent::controller::desired::node_uid;
 use moenet_agent::document::{
     BgpSessionSpec, Condition, Document, IbgpPeerSpec, Kind, MeshPeerSpec, Metadata, NodeSpec,
     OverrideSpec, RoutingPolicySpec, Spec, StatusBody, StatusDocument, check_document, parse,
@@ -15,7 +15,7 @@ use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::bird::{BgpState, ProtocolState};
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
-use moenet_agent::plan::{Desired, Observed, TunnelView, WantedTunnel, plan};
+use moenet_agent::plan::{Observed, Target, TunnelView, WantedTunnel, plan};
 use moenet_agent::status::{
     Acceptance, BirdFacts, Expected, Facts, ObjectFacts, Service, TunnelFacts, assess,
 };
@@ -222,7 +222,7 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
         gives_way: false,
         now,
     };
-    let desired = Desired::Present {
+    let target = Target::Present {
         tunnel: &tunnel,
         fragment: "",
     };
@@ -230,7 +230,7 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
         tunnel: view,
         fragment: None,
     };
-    let plan = plan(&session.name, &session.uid, &desired, &seen).unwrap();
+    let plan = plan(&session.name, &session.uid, &target, &seen).unwrap();
     plan.steps.iter().map(ToString::to_string).collect()
 }
 

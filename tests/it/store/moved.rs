@@ -441,7 +441,7 @@ fn record_that_the_agent_writes_is_not_restored_by_git() {
     let (_dir, store) = two_commits();
     let name = "wg_1".parse().unwrap();
     store.remove_document(Kind::BgpSession, &name).unwrap();
-    // A reconcile of the world before claims the session's link meanwhile.
+    // A reconcile of the desired state before claims the session's link meanwhile.
     let mut record = applied(2);
     record.metadata.uid = Some("u-1".parse().unwrap());
     store.write_applied(&record).unwrap();

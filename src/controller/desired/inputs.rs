@@ -17,7 +17,7 @@ use crate::status::{RoaFacts, RpkiName};
 use crate::store::Snapshot;
 use crate::wire::Rejected;
 
-/// Inputs of a world.
+/// Inputs of a desired state.
 pub struct Inputs<'a> {
     /// The state directory.
     pub snapshot: &'a Snapshot,
@@ -31,7 +31,7 @@ pub struct Inputs<'a> {
     pub now: Timestamp,
 }
 
-/// Inputs of a world besides the listing, the guard's memory and the time.
+/// Inputs of a desired state besides the listing, the guard's memory and the time.
 #[derive(Clone, PartialEq)]
 pub struct Material {
     /// The agent's configuration.

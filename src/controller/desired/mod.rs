@@ -1,12 +1,12 @@
 //! Builds the wanted state as one immutable value, from one listing of the state directory.
 //!
-//! Pure: the listing, the secrets, the time and BIRD's features are inputs. A reconcile reads the current world and
+//! Pure: the listing, the secrets, the time and BIRD's features are inputs. A reconcile reads the current desired state and
 //! never writes it; a change of any document builds a new one.
 //!
 //! | file | content |
 //! |---|---|
-//! | `inputs` | inputs of a world |
-//! | `changed` | the objects in which two worlds differ |
+//! | `inputs` | inputs of a desired state |
+//! | `changed` | the objects in which two desired states differ |
 //! | `error` | reasons why the identity, BIRD's features or a text are unknown |
 //! | `text_cache` | texts of sessions that need no rendering again |
 //! | `object` | one object: its wanted state, and whether its documents were accepted |
@@ -61,7 +61,7 @@ use texts::Parts;
 
 /// Everything that is wanted.
 #[derive(Debug)]
-pub struct World {
+pub struct Desired {
     /// The identity of this router, or the reason why it is unknown.
     pub router: Result<Router, RouterError>,
     /// Node and policy as documents: whether they are accepted, and their specification in effect.
@@ -78,7 +78,7 @@ pub struct World {
     pub objects: Objects,
     /// The agent's WireGuard key.
     pub key: RouterKey,
-    /// Time at which the world changes without an event: an override ends, or external sessions are disabled.
+    /// Time at which the desired state changes without an event: an override ends, or external sessions are disabled.
     pub changes_at: Option<Timestamp>,
     /// The overrides whose time is over, by their objects.
     pub expired: BTreeMap<String, Timestamp>,
@@ -110,7 +110,7 @@ pub struct World {
     pub max_removals: crate::config::MaxRemovals,
     /// The lines of the file `approved`: changes that an operator allowed.
     pub approved: BTreeSet<String>,
-    /// The guard's ledger after this world; written to disk before the world takes effect.
+    /// The guard's ledger after this desired state; written to disk before the desired state takes effect.
     pub ledger: guard::Ledger,
 }
 
@@ -242,7 +242,7 @@ pub struct Maintenance {
     pub ebgp_disabled: bool,
 }
 
-impl World {
+impl Desired {
     pub fn build(inputs: &Inputs<'_>) -> Self {
         let mut ledger = inputs.guard.ledger.clone();
         let (documents, mut reach) = router::documents(inputs, &mut ledger);
@@ -344,8 +344,8 @@ impl World {
         objects.filter_map(|object| Some((object, object.endpoint()?)))
     }
 
-    /// Returns whether this world may use an address of an endpoint. An address that a name got later may be the
-    /// peer address of another session; the next world compares it.
+    /// Returns whether this desired state may use an address of an endpoint. An address that a name got later may be the
+    /// peer address of another session; the next desired state compares it.
     pub fn has_compared(&self, endpoint: &Endpoint, address: IpAddr) -> bool {
         let known = self.names.get(endpoint);
         matches!(endpoint.host, Host::Address(_))
@@ -409,7 +409,7 @@ impl World {
             .collect()
     }
 
-    /// Returns every uid with which an object of this world may mark a link.
+    /// Returns every uid with which an object of this desired state may mark a link.
     pub fn uids(&self) -> BTreeSet<Uid> {
         let tunnels = self
             .objects

@@ -414,8 +414,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::controller::world::Refused;
-    use crate::controller::world::testing::world;
+    use crate::controller::desired::Refused;
+    use crate::controller::desired::testing::desired;
     use crate::document::{Document, Metadata};
     use crate::store::{AppliedBody, Store};
 
@@ -490,13 +490,13 @@ mod tests {
         ] {
             write::<MeshPeerSpec>(&store, object, spec);
         }
-        let world = world(&store, &Refused::default());
+        let desired = desired(&store, &Refused::default());
         for (object, claim) in [
             ("a", "interface mesh_a"),
             ("b", "listen port 23499"),
             ("c", "listen port 23499"),
         ] {
-            let entry = &world.objects[&Kind::MeshPeer.key(&name(object))];
+            let entry = &desired.objects[&Kind::MeshPeer.key(&name(object))];
             assert!(
                 matches!(entry.intent, Intent::Stay),
                 "{object}: {:?}",
@@ -510,7 +510,7 @@ mod tests {
                 "{why}"
             );
         }
-        let other = &world.objects[&Kind::MeshPeer.key(&name("d"))];
+        let other = &desired.objects[&Kind::MeshPeer.key(&name("d"))];
         assert!(matches!(other.intent, Intent::Present(..)));
     }
 
@@ -538,7 +538,7 @@ mod tests {
             rejected(None, None),
         ];
         let ibgp = vec![rejected(Some(2), None)];
-        let world = world(
+        let desired = desired(
             &store,
             &Refused {
                 mesh,
@@ -547,20 +547,20 @@ mod tests {
             },
         );
         let wrong = Acceptance::Invalid("publicKey: is wrong".to_owned());
-        let names: Vec<_> = world.objects.keys().map(ToString::to_string).collect();
+        let names: Vec<_> = desired.objects.keys().map(ToString::to_string).collect();
         assert_eq!(names, ["mesh/hk1", "mesh/jp9", "mesh/node3", "ibgp/node2"]);
         assert!(
-            world.objects.values().all(|it| it.acceptance == wrong),
+            desired.objects.values().all(|it| it.acceptance == wrong),
             "{:?}",
-            world.objects
+            desired.objects
         );
         assert!(
-            world.objects[&Kind::MeshPeer.key(&name("hk1"))]
+            desired.objects[&Kind::MeshPeer.key(&name("hk1"))]
                 .wanted()
                 .is_some(),
             "the applied peer stays"
         );
-        let unknown = &world.objects[&Kind::MeshPeer.key(&name("node3"))];
+        let unknown = &desired.objects[&Kind::MeshPeer.key(&name("node3"))];
         assert!(matches!(unknown.intent, Intent::Stay));
     }
 }

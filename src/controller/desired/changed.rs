@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Object, World};
+use super::{Desired, Object};
 use crate::document::Kind;
 use crate::model::{ObjectKey, ObjectName};
 use crate::status::Acceptance;
@@ -10,7 +10,7 @@ use crate::store::{AppliedDocument, Stored};
 /// The applied records of a listing.
 type Records = BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>;
 
-/// The keys in which a world differs from an earlier one.
+/// The keys in which a desired state differs from an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed {
     /// A fact that every plan depends on.
@@ -24,8 +24,8 @@ impl Default for Changed {
     }
 }
 
-impl World {
-    /// Returns the keys whose plans may differ from those of an earlier world.
+impl Desired {
+    /// Returns the keys whose plans may differ from those of an earlier desired state.
     pub fn changed_since(&self, before: &Self) -> Changed {
         // Every plan depends on these. `complete` decides about links without a record, which the router's key finds.
         let is_shared = self.router == before.router
@@ -47,8 +47,8 @@ impl World {
         Changed::Keys(changed)
     }
 
-    /// Returns whether records differ from earlier ones only in that objects are applied now as this world wants them:
-    /// then a world of the new records is the same. An object that was refused may be accepted now, because it clashed
+    /// Returns whether records differ from earlier ones only in that objects are applied now as this desired state wants them:
+    /// then a desired state of the new records is the same. An object that was refused may be accepted now, because it clashed
     /// with what another one had applied, and an object with a new uuid no longer has the former one.
     pub fn foresaw(&self, before: &Records, now: &Records) -> bool {
         let documents = self.router_documents.objects();

@@ -1,21 +1,21 @@
-//! Worlds for unit tests.
+//! Desired states for unit tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Inputs, Material, Reach, Refused, Same, World};
+use super::{Desired, Inputs, Material, Reach, Refused, Same};
 use crate::controller::guard::Ledger;
 use crate::model::{PrivateKey, RouterKey};
 use crate::status::RoaFacts;
 use crate::store::Store;
 
-/// Returns the world of a state directory, on a router without any other state.
-pub(crate) fn world(store: &Store, refused: &Refused) -> World {
-    world_beside(store, refused, &Reach::default())
+/// Returns the desired state of a state directory, on a router without any other state.
+pub(crate) fn desired(store: &Store, refused: &Refused) -> Desired {
+    desired_beside(store, refused, &Reach::default())
 }
 
-/// Returns the same world on a host with these addresses.
-pub(crate) fn world_beside(store: &Store, refused: &Refused, reach: &Reach) -> World {
+/// Returns the same desired state on a host with these addresses.
+pub(crate) fn desired_beside(store: &Store, refused: &Refused, reach: &Reach) -> Desired {
     let config = "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
     let renderer = crate::render::Renderer::new(&BTreeMap::new()).unwrap();
     let material = Material {
@@ -39,7 +39,7 @@ pub(crate) fn world_beside(store: &Store, refused: &Refused, reach: &Reach) -> W
         refused: refused.clone(),
         reach: reach.clone(),
     };
-    World::build(&Inputs {
+    Desired::build(&Inputs {
         texts: &super::TextCache::default(),
         snapshot: &store.load().unwrap(),
         material: &material,

@@ -83,10 +83,10 @@ fn once(arguments: &Arguments, config: Config) -> Outcome {
         let failed = agent::apply_once(&parts).await?;
         let taken = parts.shared.context.step_log.all();
         let parts = Arc::into_inner(parts).ok_or_else(|| anyhow::anyhow!("a task did not end"))?;
-        let left = steps::planned(&Offline::of(parts).await?);
+        let left = steps::planned(&Offline::of(parts).await?, false);
         let objects: Vec<_> = steps::taken(left, taken, failed).into_values().collect();
         if !output::value(arguments.output, &objects)? {
-            steps::print(objects.iter(), true);
+            steps::print(objects.iter(), steps::Tense::Done);
         }
         let failed = objects.iter().any(|object| object.error.is_some());
         Ok(if failed {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
 use super::{Arguments, Outcome, block_on, documents, objects, offline, output};
 use crate::document::Kind;
@@ -20,6 +21,9 @@ pub struct Log {
     /// Maximum number of commits
     #[arg(long, short = 'n', default_value_t = 30)]
     limit: usize,
+    /// Show one commit in full: its message, and the changes of the files
+    #[arg(long, value_name = "COMMIT", conflicts_with = "name")]
+    commit: Option<String>,
 }
 
 impl Log {
@@ -27,6 +31,9 @@ impl Log {
         let config = arguments.load()?;
         // Opening registers the secrets, which a commit message may quote. The history reports a missing directory.
         drop(offline::open(&config.state.directory));
+        if let Some(commit) = &self.commit {
+            return show(arguments, &config.state.directory, commit);
+        }
         let paths = self
             .name
             .as_deref()
@@ -43,6 +50,20 @@ impl Log {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Prints one commit.
+fn show(arguments: &Arguments, directory: &Path, commit: &str) -> Outcome {
+    let history = History::new(directory);
+    let text = block_on(async { Ok(history.show(commit).await?) })?;
+    let id = text
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("commit "));
+    if !output::value(arguments.output, &json!({"id": id, "text": text}))? {
+        output::line(text.trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns the files of an object: its document, its override and its applied record.

@@ -14,6 +14,7 @@ mod diff;
 mod doctor;
 mod documents;
 mod edit;
+mod events;
 mod explain;
 mod fields;
 mod fleet;
@@ -90,12 +91,13 @@ pub enum Verb {
     Run,
     /// Show the steps that the controller would take now, without changing anything
     ///
-    /// Prints each step with its reason: the wanted and the present value. Works with and without a running daemon.
+    /// Prints each step with its reason: the wanted and the present value. `+` adds, `~` changes, `-` removes. Works with and without a running daemon.
     /// Steps of paused objects and held changes are marked.
     #[command(after_help = "\
 Examples:
   moenet-agent plan
   moenet-agent plan wg_4242421080 node
+  moenet-agent plan --diff
 
 Exit codes: 0 no changes; 2 changes are pending; 1 no changes are pending, but an object is in error.")]
     Plan(plan::Plan),
@@ -218,8 +220,17 @@ Examples:
     #[command(after_help = "\
 Examples:
   moenet-agent history -n 10
-  moenet-agent history wg_4242421080")]
+  moenet-agent history wg_4242421080
+  moenet-agent history --commit 1a2b3c")]
     History(history::Log),
+    /// Show what happened last: transitions of conditions, and changes
+    ///
+    /// The status of an object keeps the last transition of each condition; `history` has every change.
+    #[command(after_help = "\
+Examples:
+  moenet-agent events --since 2h
+  moenet-agent events wg_4242421080")]
+    Events(events::Events),
     /// Write an override that restores an earlier applied state
     ///
     /// The document stays unchanged. Delete the override to end the rollback.
@@ -310,6 +321,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Verb::Explain(explain) => explain.run(&arguments),
         Verb::Approve(approve) => approve.run(&arguments),
         Verb::History(log) => log.run(&arguments),
+        Verb::Events(events) => events.run(&arguments),
         Verb::Rollback(rollback) => rollback.run(&arguments),
         Verb::Doctor => doctor::run(&arguments),
         Verb::Status => status::run(&arguments),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::offline::Offline;
+use super::steps::Tense;
 use super::{Arguments, Outcome, block_on, objects, output, steps};
 use crate::document::Kind;
 use crate::model::ObjectKey;
@@ -16,6 +17,9 @@ pub struct Plan {
     /// Only these objects
     #[arg(value_name = "NAME")]
     names: Vec<String>,
+    /// Show the differences of BIRD's files too; passwords are hidden
+    #[arg(long)]
+    diff: bool,
 }
 
 impl Plan {
@@ -32,7 +36,7 @@ impl Plan {
                 crate::controller::planning::bird_problem(&offline.desired, &offline.bird);
             let bird = bird.or(problem.map(|problem| problem.to_string()));
             Ok((
-                steps::planned(&offline),
+                steps::planned(&offline, self.diff),
                 offline.desired.key.clone(),
                 offline.parts.shared.sources.key.is_to_be_created(),
                 bird,
@@ -47,7 +51,11 @@ impl Plan {
             }
         }
         if !output::value(arguments.output, &objects)? {
-            steps::print(objects.iter(), unknown.is_none());
+            let tense = match unknown {
+                None => Tense::Planned,
+                Some(_) => Tense::Incomplete,
+            };
+            steps::print(objects.iter(), tense);
         }
         if let Some(warning) = bird {
             output::note(&warning);

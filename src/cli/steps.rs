@@ -1,6 +1,6 @@
 //! Steps by object, as `plan` shows them before and `apply` after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -9,13 +9,18 @@ use super::offline::Offline;
 use super::output;
 use crate::controller::{KeyPlan, LoggedStep};
 use crate::model::ObjectKey;
-use crate::plan::Plan;
+use crate::plan::{Action, Mark, Plan, text_diff};
 use crate::status::{self, Hold};
 
 /// The steps for one object, or the reason why there are none.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ObjectSteps {
     pub(crate) object: String,
+    /// What the steps do to the object as a whole; absent without steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) change: Option<Mark>,
+    /// The BGP sessions that go down for it.
+    resets: BTreeSet<String>,
     pub(crate) steps: Vec<PrintedStep>,
     /// The object that has to move first.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,20 +34,36 @@ pub(crate) struct ObjectSteps {
     /// Why its steps wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) paused: Option<String>,
+    /// The unified diff of its files for BIRD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diff: Option<String>,
 }
+
+/// Fields whose addition is that of the object.
+const CREATED: [&str; 2] = ["tunnel.interface", "bird.session"];
 
 /// One step.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct PrintedStep {
+    change: Mark,
     action: String,
     field: &'static str,
     want: String,
     have: String,
+    #[serde(skip)]
+    resets: Vec<String>,
 }
 
 impl From<LoggedStep> for PrintedStep {
-    fn from(LoggedStep { action, because }: LoggedStep) -> Self {
+    fn from(step: LoggedStep) -> Self {
+        let LoggedStep {
+            action,
+            because,
+            resets,
+        } = step;
         Self {
+            change: because.mark(),
+            resets,
             action,
             field: because.field,
             want: because.want,
@@ -62,12 +83,39 @@ impl ObjectSteps {
     fn new(object: impl ToString) -> Self {
         Self {
             object: object.to_string(),
+            change: None,
+            resets: BTreeSet::new(),
+            diff: None,
             steps: Vec::new(),
             waits: None,
             error: None,
             held: None,
             paused: None,
         }
+    }
+
+    /// Sets the steps, and what they do together. A link that is removed with its object resets nothing that stays.
+    fn set_steps(&mut self, steps: impl Iterator<Item = LoggedStep>) {
+        self.steps = steps.map(PrintedStep::from).collect();
+        let marks = || self.steps.iter().map(|step| step.change);
+        let creates =
+            |step: &PrintedStep| step.change == Mark::Add && CREATED.contains(&step.field);
+        self.change = match () {
+            () if self.steps.is_empty() => None,
+            () if marks().all(|mark| mark == Mark::Remove) => Some(Mark::Remove),
+            () if marks().all(|mark| mark == Mark::Add) => Some(Mark::Add),
+            () if self.resets().is_empty() && self.steps.iter().any(creates) => Some(Mark::Add),
+            () => Some(Mark::Change),
+        };
+        self.resets = match self.change {
+            Some(Mark::Change) => self.resets(),
+            _ => BTreeSet::new(),
+        };
+    }
+
+    fn resets(&self) -> BTreeSet<String> {
+        let resets = self.steps.iter().flat_map(|step| step.resets.clone());
+        resets.collect()
     }
 
     /// Returns whether there are steps to run, or a wait for an operator or another object.
@@ -77,10 +125,10 @@ impl ObjectSteps {
 }
 
 /// Returns every object, in the order of their keys, with the controller's current plan.
-pub(crate) fn planned(offline: &Offline) -> BTreeMap<ObjectKey, ObjectSteps> {
+pub(crate) fn planned(offline: &Offline, with_diff: bool) -> BTreeMap<ObjectKey, ObjectSteps> {
     let plans = offline.plans().into_iter();
     let mut found: BTreeMap<_, _> = plans
-        .map(|(key, plan)| (key.clone(), of_plan(offline, &key, plan)))
+        .map(|(key, plan)| (key.clone(), of_plan(offline, &key, plan, with_diff)))
         .collect();
     for (uid, why) in offline.orphans().held {
         let key = ObjectKey::Orphan(uid);
@@ -111,13 +159,13 @@ pub(crate) fn taken(
                 .collect();
             object.error = Some(format!("not done: {}", left.join("; ")));
         }
-        object.steps.clear();
+        object.set_steps(std::iter::empty());
     }
     for (key, steps) in taken {
         let object = left
             .entry(key.clone())
             .or_insert_with(|| ObjectSteps::new(key));
-        object.steps = steps.into_iter().map(PrintedStep::from).collect();
+        object.set_steps(steps.into_iter());
     }
     for (key, error) in failed {
         left.entry(key.clone())
@@ -127,7 +175,7 @@ pub(crate) fn taken(
     left
 }
 
-fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan) -> ObjectSteps {
+fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan, with_diff: bool) -> ObjectSteps {
     let desired = &offline.desired;
     let mut object = ObjectSteps::new(key);
     let is_node = *key == ObjectKey::Router;
@@ -143,11 +191,8 @@ fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan) -> ObjectSteps {
         .collect();
     object.error = (!errors.is_empty()).then(|| errors.join("; "));
     object.waits.clone_from(&plan.waits);
-    object.steps = plan
-        .steps
-        .iter()
-        .map(|step| LoggedStep::from(step).into())
-        .collect();
+    object.set_steps(plan.steps.iter().map(LoggedStep::from));
+    object.diff = with_diff.then(|| diff(offline, &plan));
     let of_desired = desired.objects.get(key);
     if let Some(why) = of_desired.and_then(|it| it.refused()) {
         object.error.get_or_insert_with(|| why.to_owned());
@@ -161,68 +206,137 @@ fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan) -> ObjectSteps {
     object
 }
 
-/// Prints the steps for people; the last line counts the steps, done or planned, and the waiting objects. `complete`:
-/// whether every step could be planned.
-pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>, complete: bool) {
-    let mut count = Count {
-        complete,
-        ..Count::default()
-    };
+/// Returns the differences of the files that the plan writes or removes.
+fn diff(offline: &Offline, plan: &Plan) -> String {
+    let live = &offline.bird.live.tree;
+    let old =
+        |texts: &BTreeMap<String, String>, name: &str| texts.get(name).cloned().unwrap_or_default();
+    let diffs = plan.steps.iter().filter_map(|step| {
+        let (file, old, new) = match &step.action {
+            Action::WriteFragment { name, text, .. } => (
+                session_file(name),
+                old(&live.fragments, name),
+                text.as_str(),
+            ),
+            Action::RemoveFragment { name } => (session_file(name), old(&live.fragments, name), ""),
+            Action::WriteBase { path, text, .. } => {
+                (path.clone(), old(&live.base, path), text.as_str())
+            }
+            Action::RemoveBase { path } => (path.clone(), old(&live.base, path), ""),
+            _ => return None,
+        };
+        Some(text_diff(&file, &old, new))
+    });
+    diffs.collect()
+}
+
+fn session_file(name: &str) -> String {
+    format!("moenet/sessions/{name}.conf")
+}
+
+/// When the steps are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tense {
+    /// Every step could be planned.
+    Planned,
+    /// Some steps are unknown.
+    Incomplete,
+    Done,
+}
+
+/// Prints the steps for people; the last line counts the objects that they add, change and remove, and those that wait.
+pub(crate) fn print<'a>(objects: impl Iterator<Item = &'a ObjectSteps>, tense: Tense) {
+    let mut count = Count::new(tense);
     for object in objects {
-        let paused = object.paused.as_ref().filter(|_| !object.steps.is_empty());
+        let name = &object.object;
         for step in &object.steps {
-            output::line(format_args!("{}  {}", object.object, step.action));
+            output::line(format_args!("{} {name}  {}", step.change, step.action));
             output::line(format_args!(
                 "    because {}: want {}, have {}",
                 step.field, step.want, step.have
             ));
         }
-        count.steps += if paused.is_none() {
-            object.steps.len()
-        } else {
-            0
-        };
-        if let Some(why) = paused {
-            count.paused += 1;
-            output::line(format_args!("{}  {}", object.object, status::paused(why)));
+        if let Some(diff) = object.diff.as_ref().filter(|diff| !diff.is_empty()) {
+            output::line(diff.trim_end());
         }
-        if let Some(waits) = &object.waits {
-            output::line(format_args!("{}  {waits}", object.object));
+        let paused = object.paused.as_ref().filter(|_| !object.steps.is_empty());
+        let error = object
+            .error
+            .as_ref()
+            .map(|error| format!("{}: {error}", output::shade("Error")));
+        let remarks = [
+            paused.map(|why| status::paused(why)),
+            object.waits.clone(),
+            error,
+            object.held.clone(),
+        ];
+        for remark in remarks.into_iter().flatten() {
+            output::line(format_args!("{name}  {remark}"));
         }
-        if let Some(error) = &object.error {
-            count.errors += 1;
-            output::line(format_args!(
-                "{}  {}: {error}",
-                object.object,
-                output::shade("Error")
-            ));
-        }
-        if let Some(held) = &object.held {
-            count.held += 1;
-            output::line(format_args!("{}  {held}", object.object));
-        }
+        count.add(object);
     }
     output::line(count);
 }
 
-/// The number of steps and of waiting objects.
-#[derive(Default)]
+/// The numbers of objects by what becomes of them.
 struct Count {
-    steps: usize,
+    tense: Tense,
+    /// Added, changed and removed.
+    changes: [usize; 3],
+    resets: BTreeSet<String>,
     paused: usize,
     held: usize,
     errors: usize,
-    complete: bool,
 }
 
+impl Count {
+    fn new(tense: Tense) -> Self {
+        Self {
+            tense,
+            changes: [0; 3],
+            resets: BTreeSet::new(),
+            paused: 0,
+            held: 0,
+            errors: 0,
+        }
+    }
+
+    fn add(&mut self, object: &ObjectSteps) {
+        self.errors += usize::from(object.error.is_some());
+        self.held += usize::from(object.held.is_some());
+        let Some(change) = object.change else {
+            return;
+        };
+        if object.paused.is_some() {
+            self.paused += 1;
+            return;
+        }
+        self.changes[change as usize] += 1;
+        self.resets.extend(object.resets.iter().cloned());
+    }
+}
+
+/// Formats as `Plan: 3 to add, 1 to change, 0 to remove, 0 BGP resets`.
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.steps {
-            0 if !self.complete => f.write_str("No steps known")?,
-            0 if self.errors > 0 => f.write_str("No steps")?,
-            0 => f.write_str("No changes")?,
-            1 => f.write_str("1 step")?,
-            n => write!(f, "{n} steps")?,
+        let [add, change, remove] = self.changes;
+        let resets = match self.resets.iter().find(|name| name.starts_with("every ")) {
+            Some(every) => format!("resets of {every}"),
+            None if self.resets.len() == 1 => "1 BGP reset".to_owned(),
+            None => format!("{} BGP resets", self.resets.len()),
+        };
+        match (self.changes == [0; 3], self.tense) {
+            (true, Tense::Incomplete) => f.write_str("No steps known")?,
+            (true, _) if self.errors > 0 => f.write_str("No steps")?,
+            (true, _) => f.write_str("No changes")?,
+            (false, Tense::Done) => write!(
+                f,
+                "Applied: {add} added, {change} changed, {remove} removed, {resets}"
+            )?,
+            (false, _) => write!(
+                f,
+                "Plan: {add} to add, {change} to change, {remove} to remove, {resets}"
+            )?,
         }
         for (number, what) in [
             (self.paused, "paused"),
@@ -233,6 +347,86 @@ impl fmt::Display for Count {
                 write!(f, ", {number} {what}")?;
             }
         }
-        f.write_str(".")
+        match self.changes == [0; 3] {
+            true => f.write_str("."),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Drift;
+
+    fn step(because: Drift, resets: &[&str]) -> LoggedStep {
+        LoggedStep {
+            action: "act".to_owned(),
+            because,
+            resets: resets.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    fn object(steps: Vec<LoggedStep>) -> ObjectSteps {
+        let mut object = ObjectSteps::new("sessions/a");
+        object.set_steps(steps.into_iter());
+        object
+    }
+
+    fn sum(objects: &[ObjectSteps], tense: Tense) -> String {
+        let mut count = Count::new(tense);
+        objects.iter().for_each(|object| count.add(object));
+        count.to_string()
+    }
+
+    #[test]
+    fn objects_are_counted_by_their_change() {
+        let new = || {
+            let up = Drift::new("tunnel.state", "up", "down");
+            object(vec![
+                step(Drift::missing("tunnel.interface", "wg_a"), &[]),
+                step(up, &[]),
+            ])
+        };
+        let changed = || object(vec![step(Drift::new("tunnel.mtu", 1380, 1420), &[])]);
+        let gone = || {
+            let link = Drift::surplus("tunnel.interface", "wg_a");
+            object(vec![step(link, &["wg_a"])])
+        };
+        let paused = ObjectSteps {
+            paused: Some("cable".to_owned()),
+            ..changed()
+        };
+        let line = sum(&[new(), new(), changed(), gone(), paused], Tense::Planned);
+        assert_eq!(
+            line,
+            "Plan: 2 to add, 1 to change, 1 to remove, 0 BGP resets, 1 paused"
+        );
+        assert_eq!(sum(&[object(Vec::new())], Tense::Planned), "No changes.");
+        assert_eq!(
+            sum(&[changed()], Tense::Done),
+            "Applied: 0 added, 1 changed, 0 removed, 0 BGP resets"
+        );
+    }
+
+    #[test]
+    fn recreated_link_is_a_change_with_a_reset() {
+        let recreated = object(vec![
+            step(Drift::new("tunnel.type", "gre", "wireguard"), &["wg_a"]),
+            step(Drift::missing("tunnel.interface", "wg_a"), &[]),
+        ]);
+        let text = Drift::new("bird.session", "hold time 30;", "hold time 90;");
+        let restarted = object(vec![step(text, &["ebgp_b"])]);
+        let all = Drift::new("bird.file", "a", "b");
+        let shared = object(vec![step(all, &["every BGP session"])]);
+        let line = |objects: &[ObjectSteps]| sum(objects, Tense::Planned);
+        assert_eq!(
+            line(&[recreated, restarted]),
+            "Plan: 0 to add, 2 to change, 0 to remove, 2 BGP resets"
+        );
+        assert_eq!(
+            line(&[shared]),
+            "Plan: 0 to add, 1 to change, 0 to remove, resets of every BGP session"
+        );
     }
 }

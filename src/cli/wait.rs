@@ -72,7 +72,8 @@ fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_value(Value::String(text.to_owned())).ok()
 }
 
-fn interval(text: &str) -> Result<Interval, serde_json::Error> {
+/// Parses a duration.
+pub(super) fn interval(text: &str) -> Result<Interval, serde_json::Error> {
     serde_json::from_value(Value::String(text.to_owned()))
 }
 

@@ -15,6 +15,8 @@ const MANY: usize = 1000;
 pub struct LoggedStep {
     pub action: String,
     pub because: Drift,
+    /// The BGP sessions, or the link, that go down for it.
+    pub resets: Vec<String>,
 }
 
 impl From<&Step> for LoggedStep {
@@ -22,6 +24,7 @@ impl From<&Step> for LoggedStep {
         Self {
             action: step.action.to_string(),
             because: step.because.clone(),
+            resets: step.action.resets(),
         }
     }
 }

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use serde::Serialize;
+
 /// The reason of a step: the field, its wanted and its observed value. Secrets show as "changed".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
@@ -10,7 +12,40 @@ pub struct Drift {
     pub have: String,
 }
 
+/// The kind of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mark {
+    /// It does not exist yet.
+    Add,
+    Change,
+    /// It must not exist.
+    Remove,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Add => "+",
+            Self::Change => "~",
+            Self::Remove => "-",
+        })
+    }
+}
+
+/// The text of a value that is absent.
+const NONE: &str = "(none)";
+
 impl Drift {
+    /// Returns the kind of the change that corrects the drift.
+    pub(crate) fn mark(&self) -> Mark {
+        match (self.want.as_str(), self.have.as_str()) {
+            (NONE, _) => Mark::Remove,
+            (_, NONE) => Mark::Add,
+            _ => Mark::Change,
+        }
+    }
+
     /// Creates a drift between two values that can be shown.
     pub fn new(field: &'static str, want: impl fmt::Display, have: impl fmt::Display) -> Self {
         Self {
@@ -22,12 +57,12 @@ impl Drift {
 
     /// Creates a drift of a missing object.
     pub fn missing(field: &'static str, want: impl fmt::Display) -> Self {
-        Self::new(field, want, "(none)")
+        Self::new(field, want, NONE)
     }
 
     /// Creates a drift of an object that must not exist.
     pub fn surplus(field: &'static str, have: impl fmt::Display) -> Self {
-        Self::new(field, "(none)", have)
+        Self::new(field, NONE, have)
     }
 }
 

@@ -30,8 +30,8 @@ mod wanted;
 mod wireguard;
 
 pub use bird::{BaseFiles, plan_base};
-pub(crate) use bird::{enabled_in, plan_enable};
-pub(crate) use drift::Drift;
+pub(crate) use bird::{enabled_in, plan_enable, text_diff};
+pub(crate) use drift::{Drift, Mark};
 pub(crate) use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
 pub use session::{Observed, Target, plan};

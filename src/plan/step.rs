@@ -51,6 +51,20 @@ pub enum Action {
 }
 
 impl Action {
+    /// Returns the BGP sessions that go down for a moment, or the link whose sessions do.
+    pub(crate) fn resets(&self) -> Vec<String> {
+        match self {
+            Self::WriteFragment { effect, .. } | Self::WriteBase { effect, .. } => {
+                effect.resets().map(str::to_owned).collect()
+            }
+            Self::Kernel(
+                KernelAction::DeleteLink { interface, .. }
+                | KernelAction::RenameLink { interface, .. },
+            ) => vec![interface.to_string()],
+            _ => Vec::new(),
+        }
+    }
+
     /// Returns the change of the kernel, if it is one.
     pub fn kernel(&self) -> Option<&KernelAction> {
         match self {

@@ -164,7 +164,11 @@ fn firewall_has_all_tunnel_ports_and_keeps_foreign_rules() {
         "firewall  delete nftables table inet moenet_agent",
     )
     .unwrap();
-    contains(&agent(&world, "apply --once"), "1 step.").unwrap();
+    contains(
+        &agent(&world, "apply --once"),
+        "Applied: 0 added, 0 changed, 1 removed, 0 BGP resets",
+    )
+    .unwrap();
     wait_gone(&world);
     contains(&agent(&world, "plan"), "No changes.").unwrap();
     assert_eq!(foreign(&world), before);

@@ -317,6 +317,7 @@ fn sysctls_in_effect(
         let step = LoggedStep {
             action: format!("leave sysctl {key} of all as it is"),
             because,
+            resets: Vec::new(),
         };
         info!(object = %ObjectKey::Router, step = %step, "left behind");
         ctx.step_log.note(&ObjectKey::Router, step);

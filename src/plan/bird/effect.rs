@@ -74,6 +74,13 @@ impl Effect {
     }
 }
 
+impl Effect {
+    /// Returns the sessions that go down, as `ebgp_wg_1` or `every BGP session`.
+    pub(crate) fn resets(&self) -> impl Iterator<Item = &str> {
+        self.sessions.keys().map(String::as_str)
+    }
+}
+
 /// Formats as `, which restarts a (hold time) and ends b`; empty without an effect.
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

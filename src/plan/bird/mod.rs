@@ -7,10 +7,12 @@ use super::{Action, Drift, Plan, Step};
 mod drift;
 mod effect;
 mod enable;
+mod text_diff;
 
 use drift::drift;
 pub use effect::Effect;
 pub use enable::{enabled_in, plan_enable};
+pub(crate) use text_diff::text_diff;
 
 /// The files that all sessions share, by their paths below BIRD's directory.
 pub type BaseFiles = BTreeMap<String, String>;

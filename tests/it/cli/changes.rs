@@ -251,3 +251,85 @@ fn a_history_that_cannot_be_read_is_no_empty_one() {
     router.call(&["plan"]).says(1, "No steps, 1 in error.");
     assert!(!router.state("").exists());
 }
+
+#[test]
+fn commit_is_shown_with_its_diff() {
+    let router = Router::new();
+    router.git(&["init", "-q", "-b", "main"]);
+    router.apply(1400);
+    router.apply(1410);
+    let shown = router.call(&["history", "--commit", "HEAD"]);
+    shown.says(0, "Apply MTU 1410");
+    shown.says(0, "diff --git a/applied/sessions/");
+    let json = router.call(&["history", "--commit", "HEAD", "-o", "json"]);
+    assert!(json.json()["id"].is_string(), "{}", json.out);
+    router
+        .call(&["history", "--commit", "nonsense"])
+        .says(1, "nonsense");
+    let both = router.call(&["history", NAME, "--commit", "HEAD"]);
+    assert_eq!(both.code, 64);
+}
+
+#[test]
+fn events_are_transitions_and_changes_in_one_order() {
+    let router = Router::new();
+    router.git(&["init", "-q", "-b", "main"]);
+    router.apply(1400);
+    let events = router.call(&["events", NAME, "-o", "json"]).json();
+    let events = events.as_array().unwrap();
+    let times: Vec<_> = events
+        .iter()
+        .map(|it| it["time"].as_str().unwrap())
+        .collect();
+    assert!(times.is_sorted() && times.len() > 3, "{times:?}");
+    assert_eq!(events[events.len() - 1]["message"], "Apply MTU 1400");
+    let session = format!("sessions/{NAME}");
+    assert!(events.iter().any(|it| it["of"] == session.as_str()));
+    let newest = router.call(&["events", "-n", "1"]);
+    newest.says(0, "Apply MTU 1400");
+    assert_eq!(newest.out.lines().count(), 2, "{}", newest.out);
+    router
+        .call(&["events", "--since", "1s", "wg_424242108"])
+        .says(1, "did you mean");
+    assert_eq!(router.call(&["events", "--since", "soon"]).code, 64);
+}
+
+#[test]
+fn dry_run_of_a_rollback_writes_nothing() {
+    let router = Router::new();
+    fs::remove_file(router.state(&format!("overrides/sessions/{NAME}.yaml"))).unwrap();
+    router.git(&["init", "-q", "-b", "main"]);
+    router.apply(1400);
+    router.apply(1420);
+    let answer = router.call(&["rollback", NAME, "--dry-run"]);
+    answer.says(0, "mtu: 1400");
+    answer.says(0, "dry run: nothing is written");
+    let file = router.state(&format!("overrides/sessions/{NAME}.yaml"));
+    assert!(!file.exists());
+}
+
+#[test]
+fn plan_counts_objects_and_shows_differences() {
+    let router = Router::new();
+    router.with_bird();
+    router.with_key();
+    router.with_addresses();
+    let plan = router.call(&["plan", NAME]);
+    plan.says(2, &format!("+ sessions/{NAME}  create WireGuard link"));
+    plan.says(
+        2,
+        "Plan: 1 to add, 0 to change, 0 to remove, 0 BGP resets\n",
+    );
+    let diff = router.call(&["plan", NAME, "--diff"]);
+    diff.says(2, &format!("+++ b/moenet/sessions/{NAME}.conf\n"));
+    let objects = router.call(&["plan", NAME, "--diff", "-o", "json"]).json();
+    assert_eq!(objects[0]["change"], "add");
+    assert_eq!(objects[0]["resets"], serde_json::json!([]));
+    assert_eq!(objects[0]["steps"][0]["change"], "add");
+    assert!(
+        objects[0]["diff"]
+            .as_str()
+            .unwrap()
+            .contains("protocol bgp")
+    );
+}

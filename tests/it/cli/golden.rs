@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{NAME, Router, answer_once};
 
-const VERBS: [&str; 28] = [
+const VERBS: [&str; 29] = [
     "run",
     "plan",
     "apply",
@@ -25,6 +25,7 @@ const VERBS: [&str; 28] = [
     "explain",
     "approve",
     "history",
+    "events",
     "rollback",
     "doctor",
     "status",
@@ -82,7 +83,7 @@ fn check(name: &str, text: &str) {
 
 impl Router {
     /// Calls the program, and returns the command, its output and the exit code without what differs from host to host:
-    /// the test's directory, the uplink, ages, the widths of columns, the sysctls that this kernel has with the number of steps, and
+    /// the test's directory, the uplink, ages, the widths of columns, the sysctls that this kernel has, and
     /// the version of BIRD.
     fn transcript(&self, arguments: &[&str]) -> String {
         let answer = self.call(arguments);
@@ -104,13 +105,7 @@ impl Router {
         if let Some((route, _)) = line.split_once(" is reached from ") {
             return format!("{route} is reached from ADDRESS by LINK");
         }
-        // How many steps there are depends on the sysctls of this kernel.
         let is_count = |count: &str| count.parse::<u32>().is_ok();
-        if let Some((count, rest)) = line.split_once(" steps")
-            && is_count(count)
-        {
-            return format!("N steps{rest}");
-        }
         if let Some((rest, count)) = line.rsplit_once("; and ")
             && count.strip_suffix(" more").is_some_and(is_count)
         {

@@ -107,6 +107,15 @@ pub(super) struct Reply<M> {
     interrupted: bool,
 }
 
+impl<M> Reply<M> {
+    pub(super) fn map<T>(self, of: impl Fn(M) -> T) -> Reply<T> {
+        Reply {
+            messages: self.messages.into_iter().map(of).collect(),
+            interrupted: self.interrupted,
+        }
+    }
+}
+
 /// Collects an answer, up to the acknowledgement or the end of the dump.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 
 mod address_message;
 mod apply;
+mod brief;
 mod connection;
 mod counters;
 mod error;
@@ -25,7 +26,7 @@ mod uapi;
 mod userspace;
 mod wireguard;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -44,7 +45,7 @@ pub(crate) use source::source_towards;
 use crate::model::InterfaceName;
 use crate::observed::Mark;
 use crate::observed::SharedOwnership;
-use crate::observed::kernel::KernelView;
+use crate::observed::kernel::{KernelView, Link};
 use crate::plan::action::KernelAction;
 use crate::ports::{Kernel, KernelError};
 use error::Fault;
@@ -147,6 +148,15 @@ impl Kernel for LinuxKernel {
         observe::observe(self)
             .await
             .map_err(|error| Fault::Io(error).at("read links and addresses".to_owned()))
+    }
+
+    async fn observe_links(
+        &self,
+        names: &BTreeSet<InterfaceName>,
+    ) -> Result<BTreeMap<InterfaceName, Option<Link>>, KernelError> {
+        observe::observe_links(self, names)
+            .await
+            .map_err(|error| Fault::Io(error).at("read a link and its addresses".to_owned()))
     }
 
     async fn apply(&self, actions: &[&KernelAction]) -> Vec<Result<(), KernelError>> {

@@ -5,7 +5,6 @@ use std::io;
 use std::net::IpAddr;
 
 use futures::StreamExt as _;
-use rtnetlink::Handle;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
 };
@@ -13,13 +12,19 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::proto::{self, ConnectionHandle};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket as _, SocketAddr};
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
+use super::brief::Brief;
 use super::connection::{Connection, Reply, collect, dump, ended};
 use super::error::ENODEV;
 use super::route_message;
 use crate::model::InterfaceName;
+
+type Handle = ConnectionHandle<Brief>;
 
 /// The connection for links, addresses and routes.
 pub(super) struct Netlink {
@@ -39,10 +44,13 @@ impl Default for Netlink {
 }
 
 fn open(runtime: &Runtime) -> io::Result<(Handle, AbortHandle)> {
+    let (mut connection, handle, _) = proto::new_connection(NETLINK_ROUTE)?;
     // With strict checking (since Linux 4.20) the kernel itself selects the few requested routes;
     // a router with a full Internet table has a million others.
-    let (mut connection, handle, _) =
-        rtnetlink::new_connection_with_strict_check().or_else(|_| rtnetlink::new_connection())?;
+    let _ = connection
+        .socket_mut()
+        .socket_mut()
+        .set_netlink_get_strict_chk(true);
     // Without these the end of an answer and the end of a failing connection look the same.
     connection.set_forward_ack(true);
     connection.set_forward_done(true);
@@ -111,11 +119,32 @@ impl Netlink {
             .attributes
             .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let links = self.dump_all(RouteNetlinkMessage::GetLink(links)).await?;
+        let mut dump = Dump {
+            links: links.into_iter().filter_map(new_link).collect(),
+            ..Dump::default()
+        };
+        self.dump_addresses(0, &mut dump).await?;
+        Ok(dump)
+    }
+
+    /// Adds a link to a dump, with its addresses and the routes that the kernel created for them.
+    pub(super) async fn dump_link(&self, link: LinkMessage, dump: &mut Dump) -> io::Result<()> {
+        let _turn = self.dumping.lock().await;
+        let index = link.header.index;
+        dump.links.push(link);
+        self.dump_addresses(index, dump).await
+    }
+
+    /// Adds addresses, and the routes that the kernel created for them: of one link, or of all for index 0. A kernel
+    /// without strict checking answers with all, and those of other links are ignored later.
+    async fn dump_addresses(&self, index: u32, dump: &mut Dump) -> io::Result<()> {
+        let mut request = AddressMessage::default();
+        request.header.index = index;
         let addresses = self
-            .dump_all(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+            .dump_all(RouteNetlinkMessage::GetAddress(request))
             .await?;
         let mut routes = Vec::new();
-        for request in route_message::requests() {
+        for request in route_message::requests(index) {
             routes.extend(
                 self.dump_all(RouteNetlinkMessage::GetRoute(request))
                     .await?,
@@ -129,11 +158,10 @@ impl Netlink {
             RouteNetlinkMessage::NewRoute(route) => Some(route),
             _ => None,
         };
-        Ok(Dump {
-            links: links.into_iter().filter_map(new_link).collect(),
-            addresses: addresses.into_iter().filter_map(new_address).collect(),
-            routes: routes.into_iter().filter_map(new_route).collect(),
-        })
+        let addresses = addresses.into_iter().filter_map(new_address);
+        dump.addresses.extend(addresses);
+        dump.routes.extend(routes.into_iter().filter_map(new_route));
+        Ok(())
     }
 
     /// Returns the gateways of the routes that no routing daemon created, each with the index of the link that leads to
@@ -170,14 +198,16 @@ impl Netlink {
 
 /// Sends one request and collects the answer.
 async fn converse(
-    mut handle: Handle,
+    handle: Handle,
     message: RouteNetlinkMessage,
     flags: u16,
 ) -> io::Result<Reply<RouteNetlinkMessage>> {
-    let mut request = NetlinkMessage::from(message);
+    let mut request = NetlinkMessage::from(Brief(message));
     request.header.flags = NLM_F_REQUEST | flags;
-    let answers = handle.request(request).map_err(|_| ended())?;
-    collect(answers.map(Ok)).await
+    let kernel = SocketAddr::new(0, 0);
+    let answers = handle.request(request, kernel).map_err(|_| ended())?;
+    let reply = collect(answers.map(Ok)).await?;
+    Ok(reply.map(|Brief(message)| message))
 }
 
 fn new_link(message: RouteNetlinkMessage) -> Option<LinkMessage> {

@@ -1,6 +1,6 @@
 //! Observation: one dump of links, addresses and routes, and one query per WireGuard device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use futures::StreamExt as _;
@@ -12,7 +12,7 @@ use super::wireguard::Devices;
 use super::{LinuxKernel, address_message, link_message, route_message, sysctl, uapi};
 use crate::model::InterfaceName;
 use crate::observed::Ownership;
-use crate::observed::kernel::{KernelView, LinkKind, Unread, WireGuard};
+use crate::observed::kernel::{KernelView, Link, LinkKind, Unread, WireGuard};
 use crate::util::task::blocking;
 
 /// Number of control sockets queried at the same time.
@@ -31,6 +31,30 @@ enum Answer {
 
 pub(super) async fn observe(kernel: &LinuxKernel) -> io::Result<KernelView> {
     let mut view = assemble(&kernel.netlink.dump().await?, &kernel.ownership.get());
+    let (all, ()) = tokio::join!(blocking(sysctl::read_all), add_wireguard(kernel, &mut view));
+    view.all = all;
+    Ok(view)
+}
+
+/// Reads these links alone.
+pub(super) async fn observe_links(
+    kernel: &LinuxKernel,
+    names: &BTreeSet<InterfaceName>,
+) -> io::Result<BTreeMap<InterfaceName, Option<Link>>> {
+    let mut dump = Dump::default();
+    for name in names {
+        if let Some(link) = kernel.netlink.link(name).await? {
+            kernel.netlink.dump_link(link, &mut dump).await?;
+        }
+    }
+    let mut view = assemble(&dump, &kernel.ownership.get());
+    add_wireguard(kernel, &mut view).await;
+    let found = |name: &InterfaceName| (name.clone(), view.links.remove(name));
+    Ok(names.iter().map(found).collect())
+}
+
+/// Adds the configuration of the WireGuard links of a view.
+async fn add_wireguard(kernel: &LinuxKernel, view: &mut KernelView) {
     let of_kind = |kind: LinkKind| -> Vec<(InterfaceName, u32)> {
         let links = view.links.iter().filter(|(_, link)| link.kind == kind);
         links
@@ -38,16 +62,13 @@ pub(super) async fn observe(kernel: &LinuxKernel) -> io::Result<KernelView> {
             .collect()
     };
     let (devices, tuns) = (of_kind(LinkKind::WireGuard), of_kind(LinkKind::Tun));
-    let (of_kernel, of_sockets, all) = tokio::join!(
+    let (of_kernel, of_sockets) = tokio::join!(
         ask_kernel(&kernel.devices, devices),
         ask_sockets(kernel, tuns),
-        blocking(sysctl::read_all)
     );
-    view.all = all;
     for (name, answer) in of_kernel.into_iter().chain(of_sockets) {
-        fill_in(&mut view, name, answer);
+        fill_in(view, name, answer);
     }
-    Ok(view)
 }
 
 /// Converts the dump to one view. Pure.

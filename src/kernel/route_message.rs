@@ -13,13 +13,16 @@ use rtnetlink::packet_route::route::{
 /// IPv4 it is 0.
 const IPV6_METRIC: u32 = 256;
 
-/// Returns the requests for all such routes, in any table: one per family.
-pub(super) fn requests() -> [RouteMessage; 2] {
+/// Returns the requests for all such routes through a link, or through any for index 0, in any table: one per family.
+pub(super) fn requests(index: u32) -> [RouteMessage; 2] {
     [AddressFamily::Inet, AddressFamily::Inet6].map(|family| {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.header.protocol = RouteProtocol::Kernel;
         message.header.kind = RouteType::Unicast;
+        if index > 0 {
+            message.attributes.push(RouteAttribute::Oif(index));
+        }
         message
     })
 }

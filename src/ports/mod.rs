@@ -6,14 +6,14 @@ mod check_error;
 mod commit;
 mod commit_error;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::model::InterfaceName;
 use crate::observed::bird::{BirdName, BirdState};
-use crate::observed::kernel::KernelView;
+use crate::observed::kernel::{KernelView, Link};
 use crate::plan::action::KernelAction;
 
 pub use bird_error::BirdError;
@@ -26,6 +26,12 @@ pub use commit_error::{BaseError, CommitError, FragmentError};
 pub trait Kernel: Send + Sync {
     /// Reads all links, their addresses and their WireGuard configuration in one dump.
     async fn observe(&self) -> Result<KernelView, KernelError>;
+
+    /// Reads these links alone, each as [`Self::observe`] does; `None` for one that does not exist.
+    async fn observe_links(
+        &self,
+        names: &BTreeSet<InterfaceName>,
+    ) -> Result<BTreeMap<InterfaceName, Option<Link>>, KernelError>;
 
     /// Makes the changes of one object in their order, up to the first failure; that of a sysctl ends nothing, because
     /// no other change needs it. Returns the result of each change that was tried. Refuses to touch a link that does

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -85,6 +85,10 @@ pub(crate) struct FakeKernel {
     /// Every change that was asked for, and when.
     pub(crate) asked: Mutex<Vec<(Instant, InterfaceName)>>,
     pub(crate) looks: Mutex<usize>,
+    /// Observations of single links.
+    pub(crate) glances: Mutex<usize>,
+    /// The time of every peer's handshake.
+    pub(crate) answered: OnceLock<jiff::Timestamp>,
     /// The kernel has no dummy devices.
     pub(crate) lacks_dummies: Mutex<bool>,
     /// The WireGuard configuration of these links cannot be read.
@@ -146,7 +150,8 @@ impl Kernel for FakeKernel {
     async fn observe(&self) -> Result<KernelView, KernelError> {
         *self.looks.lock().unwrap() += 1;
         let mut view = self.model.lock().unwrap().observe();
-        // Every peer answers.
+        // Every peer has answered.
+        let answered = *self.answered.get_or_init(jiff::Timestamp::now);
         for wireguard in view
             .links
             .values_mut()
@@ -155,13 +160,25 @@ impl Kernel for FakeKernel {
             wireguard
                 .peers
                 .values_mut()
-                .for_each(|peer| peer.last_handshake = Some(jiff::Timestamp::now()));
+                .for_each(|peer| peer.last_handshake = Some(answered));
         }
         for name in self.unread.lock().unwrap().iter() {
             let link = view.links.get_mut(name).unwrap();
             (link.wireguard, link.unread) = (None, Some(Unread::new("its process hangs")));
         }
         Ok(view)
+    }
+
+    async fn observe_links(
+        &self,
+        names: &BTreeSet<InterfaceName>,
+    ) -> Result<BTreeMap<InterfaceName, Option<Link>>, KernelError> {
+        let looks = *self.looks.lock().unwrap();
+        let mut view = self.observe().await?;
+        *self.looks.lock().unwrap() = looks;
+        *self.glances.lock().unwrap() += 1;
+        let found = |name: &InterfaceName| (name.clone(), view.links.remove(name));
+        Ok(names.iter().map(found).collect())
     }
 
     async fn is_starting(&self, interface: &InterfaceName) -> bool {
@@ -325,11 +342,11 @@ impl Bird for FakeBird {
             } else {
                 Vec::new()
             },
-            live: LiveTree {
+            live: Arc::new(LiveTree {
                 generation: Some(tree.generation()),
                 tree,
                 ..LiveTree::default()
-            },
+            }),
             installed: running.then_some(Version::new(2, 17, 6)),
             loaded: running,
             silent,

@@ -69,7 +69,7 @@ pub fn forwarding_blocked(kernel: &KernelView) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::observed::Mark;
@@ -91,7 +91,7 @@ mod tests {
             learnt_address: !uplink.is_empty(),
             sysctls: uplink.iter().copied().collect(),
         };
-        let links = BTreeMap::from([("eth0".parse().unwrap(), link)]);
+        let links = [("eth0".parse().unwrap(), link)].into_iter().collect();
         KernelView {
             links,
             all: all.iter().copied().collect(),

@@ -86,14 +86,13 @@ pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<F
 /// Returns why nothing is planned now: the WireGuard configuration of a link of this object, or of one that it takes
 /// over, could not be read. Any step without it may end a working tunnel.
 pub(super) fn unread(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Option<String> {
-    let concerns = |name: &InterfaceName, mark: &Mark| {
-        mark.is(&wanted.uid)
-            || view.formerly.is_some_and(|uid| mark.is(uid))
-            || (*mark == Mark::None && *name == wanted.interface)
-    };
-    let mut links = view.kernel.links.iter();
-    links.find_map(|(name, link)| {
-        let why = &link.unread.as_ref().filter(|_| concerns(name, &link.mark))?.why;
+    let links = &view.kernel.links;
+    let unmarked = links.get_key_value(&wanted.interface);
+    let unmarked = unmarked.filter(|(_, link)| link.mark == Mark::None);
+    let uids = [Some(&wanted.uid), view.formerly].into_iter().flatten();
+    let mut concerned = uids.flat_map(|uid| links.owned_by(uid)).chain(unmarked);
+    concerned.find_map(|(name, link)| {
+        let why = &link.unread.as_ref()?.why;
         Some(format!(
             "the WireGuard configuration of {name} cannot be read, so the agent leaves the link unchanged: {why}; the next pass \
              reads it again, and `moenet-agent restart {name}` recreates the link and its WireGuard process"
@@ -300,10 +299,8 @@ fn twin<'a>(
         }
         NewLink::Dummy => false,
     };
-    kernel
-        .links
-        .iter()
-        .find(|(name, link)| link.mark.is(&wanted.uid) && **name != wanted.interface && fits(link))
+    let mut owned = kernel.owned_by(&wanted.uid);
+    owned.find(|(name, link)| **name != wanted.interface && fits(link))
 }
 
 /// Returns a link as it is after its renaming: one that was up goes down and loses its IPv6 addresses

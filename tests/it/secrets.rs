@@ -115,7 +115,7 @@ fn kernel() -> KernelView {
         sysctls: [].into(),
     };
     KernelView {
-        links: [("wg_65000".parse().unwrap(), link)].into(),
+        links: [("wg_65000".parse().unwrap(), link)].into_iter().collect(),
         ..KernelView::default()
     }
 }

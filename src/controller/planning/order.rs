@@ -95,7 +95,7 @@ pub(super) fn port(
     let is_wanted = |link: &Link| link.listen_port() == Some(wanted);
     let own = kernel.links.get(interface);
     let has_it = own.is_some_and(|link| link.mark.is(uid) && is_wanted(link));
-    if has_it || !kernel.links.values().any(is_wanted) {
+    if has_it || kernel.links.on_port(wanted).next().is_none() {
         return Turn::Free;
     }
     let has = kernel.links.values().filter_map(|link| {

@@ -269,7 +269,7 @@ fn tunnel(port: Option<u16>) -> Link {
 fn tunnel_that_cannot_be_read_keeps_its_last_port() {
     let name = || "wg_1".parse().unwrap();
     let view = |port| KernelView {
-        links: [(name(), tunnel(port))].into(),
+        links: [(name(), tunnel(port))].into_iter().collect(),
         ..KernelView::default()
     };
     let mut before = view(Some(24000));

@@ -50,6 +50,7 @@ impl ModelKernel {
         }
         let mut all = default_sysctls();
         all.extend(self.all.clone());
+        let links = links.into();
         KernelView { links, all }
     }
 

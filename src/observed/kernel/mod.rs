@@ -2,12 +2,16 @@
 //! sides of a comparison have the same meaning: a preshared key of zeros, a keepalive of 0 and a port of 0 all
 //! become `None`.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+
+pub use links::Links;
 
 use super::mark::Mark;
 use crate::model::{Address, InterfaceName, Port, PresharedKey, PublicKey, Uid};
@@ -16,23 +20,20 @@ use crate::model::{Address, InterfaceName, Port, PresharedKey, PublicKey, Uid};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelView {
     /// Every link of the network namespace, the agent's and foreign ones.
-    pub links: BTreeMap<InterfaceName, Link>,
+    pub links: Links,
     /// The sysctls of all links together (`conf/all`), if the kernel has them.
     pub all: BTreeMap<Sysctl, i64>,
 }
 
 impl KernelView {
     /// Returns the links that carry the mark of this object.
-    pub fn owned_by<'a>(
-        &'a self,
-        uid: &'a Uid,
-    ) -> impl Iterator<Item = (&'a InterfaceName, &'a Link)> {
-        self.links.iter().filter(move |(_, link)| link.mark.is(uid))
+    pub fn owned_by(&self, uid: &Uid) -> impl Iterator<Item = (&InterfaceName, &Link)> {
+        self.links.owned_by(uid)
     }
 
     /// Copies the ports of links that could not be read from the previous view.
     pub fn keep_ports(&mut self, before: &Self) {
-        for (name, link) in &mut self.links {
+        for (name, link) in self.links.iter_mut() {
             let earlier = before.links.get(name);
             let earlier = earlier.filter(|earlier| earlier.index == link.index);
             if let (Some(unread), Some(earlier)) = (&mut link.unread, earlier) {

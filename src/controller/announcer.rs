@@ -13,6 +13,7 @@ use super::overrides;
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::intervals::{EDGES_HELD, EDGES_POLL, START_FIRST_BUILD};
 use crate::model::ObjectKey;
+use crate::observed::bird::Version;
 use crate::status::{Edges, Event, Fact, FactSet, Hold, Severity, State, Topic, Verdict, is_bad};
 use crate::util::text::bounded;
 
@@ -22,17 +23,56 @@ pub async fn announce(
     more: impl Fn() -> Vec<(Topic, Fact)>,
     stop: CancellationToken,
 ) {
-    let mut edges = Edges::default();
+    let (mut edges, mut last) = (Edges::default(), None);
     let mut desired = context.desired.clone();
     // An unreadable state directory makes no desired state; the announcer reports it as a fact of its own.
     let _ = tokio::time::timeout(START_FIRST_BUILD, desired.changed()).await;
     loop {
-        let facts = facts(&context, more());
-        edges.step(&facts, Timestamp::now()).iter().for_each(log);
+        let now = Inputs::of(&context, more());
+        if edges.is_waiting() || last.as_ref() != Some(&now) {
+            let facts = facts(&context, now.more.clone());
+            edges.step(&facts, Timestamp::now()).iter().for_each(log);
+            last = Some(now);
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EDGES_POLL) => {}
         }
+    }
+}
+
+/// What all facts follow from. A comparison of the facts of a thousand objects costs much more than one of these.
+struct Inputs {
+    desired: Arc<Desired>,
+    statuses: u64,
+    bird: (Option<Version>, Option<String>),
+    daemons: [(Topic, Fact); 3],
+    held: Vec<(Topic, Fact)>,
+    more: Vec<(Topic, Fact)>,
+}
+
+impl Inputs {
+    fn of(context: &Context, more: Vec<(Topic, Fact)>) -> Self {
+        let bird = context.observer.last_bird();
+        Self {
+            desired: context.desired(),
+            statuses: context.statuses.logged_changes(),
+            bird: (bird.running, bird.down.clone()),
+            daemons: of_daemons(context),
+            held: of_held(context).collect(),
+            more,
+        }
+    }
+}
+
+impl PartialEq for Inputs {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.desired, &other.desired)
+            && self.statuses == other.statuses
+            && self.bird == other.bird
+            && self.daemons == other.daemons
+            && self.held == other.held
+            && self.more == other.more
     }
 }
 

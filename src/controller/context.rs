@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ use super::reports::Reports;
 use super::step_log::{LoggedStep, StepLog};
 use super::sysctls::Sysctls;
 use super::turns::Turns;
-use crate::document::{ConditionType, Phase, StatusBody};
+use crate::document::{Condition, ConditionType, Phase, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;
 use crate::model::{Endpoint, ObjectKey, Uid};
@@ -157,25 +158,38 @@ pub struct Entry {
 
 /// The last status of every object; the source of `/status`, the metrics and the reports.
 #[derive(Debug, Default)]
-pub struct StatusCache(
-    Mutex<BTreeMap<ObjectKey, StatusBody>>,
-    Mutex<BTreeSet<ObjectKey>>,
-);
+pub struct StatusCache {
+    statuses: Mutex<BTreeMap<ObjectKey, StatusBody>>,
+    /// Objects whose status file is older than their status.
+    unwritten: Mutex<BTreeSet<ObjectKey>>,
+    /// Number of changes of what is logged.
+    logged_changes: AtomicU64,
+}
 
 impl StatusCache {
     pub fn set(&self, key: ObjectKey, status: StatusBody) {
-        self.0.lock().insert(key, status);
+        let mut statuses = self.statuses.lock();
+        if statuses.get(&key).map(logged) != Some(logged(&status)) {
+            self.logged_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        statuses.insert(key, status);
     }
 
     /// Forgets an object.
     pub fn remove(&self, key: &ObjectKey) {
-        self.0.lock().remove(key);
+        self.statuses.lock().remove(key);
+        self.logged_changes.fetch_add(1, Ordering::Relaxed);
         self.set_unwritten(key, false);
+    }
+
+    /// Returns a number that changes with every change that is logged.
+    pub(super) fn logged_changes(&self) -> u64 {
+        self.logged_changes.load(Ordering::Relaxed)
     }
 
     /// Records whether the status file of an object is older than its status, because it could not be written.
     pub fn set_unwritten(&self, key: &ObjectKey, unwritten: bool) {
-        let mut keys = self.1.lock();
+        let mut keys = self.unwritten.lock();
         if unwritten {
             keys.insert(key.clone());
         } else {
@@ -185,17 +199,17 @@ impl StatusCache {
 
     /// Returns whether the status file of an object is older than its status.
     pub fn is_unwritten(&self, key: &ObjectKey) -> bool {
-        self.1.lock().contains(key)
+        self.unwritten.lock().contains(key)
     }
 
     /// Returns every status.
     pub fn all(&self) -> BTreeMap<ObjectKey, StatusBody> {
-        self.0.lock().clone()
+        self.statuses.lock().clone()
     }
 
     /// Returns the phase of every object.
     pub fn phases(&self) -> Vec<(ObjectKey, Phase)> {
-        let statuses = self.0.lock();
+        let statuses = self.statuses.lock();
         let phases = statuses
             .iter()
             .map(|(key, status)| (key.clone(), status.phase));
@@ -203,8 +217,14 @@ impl StatusCache {
     }
 
     pub fn get(&self, key: &ObjectKey) -> Option<StatusBody> {
-        self.0.lock().get(key).cloned()
+        self.statuses.lock().get(key).cloned()
     }
+}
+
+/// Returns what the log says of a status.
+fn logged(status: &StatusBody) -> (&[Condition], Option<Timestamp>) {
+    let since = status.bgp.as_ref().and_then(|bgp| bgp.since);
+    (&status.conditions, since)
 }
 
 impl Context {

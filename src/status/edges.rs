@@ -199,6 +199,12 @@ impl Edges {
         }
         events
     }
+
+    /// Returns whether a bad state waits to be announced, so that the same facts may be an edge later.
+    pub fn is_waiting(&self) -> bool {
+        let waits = |seen: &Seen| seen.bad_since.is_some() && seen.announced.is_empty();
+        self.seen.values().any(waits)
+    }
 }
 
 fn follow(

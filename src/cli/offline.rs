@@ -14,7 +14,7 @@ use crate::controller::builder::rpki_resolved;
 use crate::controller::desired::{Object, single};
 use crate::controller::guard::Unrecorded;
 use crate::controller::planning;
-use crate::controller::{Desired, KeyObservation, KeyPlan, Missing, keys, observed};
+use crate::controller::{Desired, KeyObservation, KeyPlan, Missing, observed};
 use crate::document::{Kind, StatusBody};
 use crate::firewall::FirewallError;
 use crate::intervals::OFFLINE_NAMES;
@@ -230,7 +230,7 @@ impl Offline {
     /// Returns every key with the controller's current plan.
     pub(crate) fn plans(&self) -> Vec<(ObjectKey, KeyPlan)> {
         let orphans = self.orphans().go.into_iter().map(ObjectKey::Orphan);
-        let all = keys(&self.desired).into_iter().chain(orphans);
+        let all = self.desired.keys().into_iter().chain(orphans);
         let mut plans: Vec<_> = all.map(|key| (key.clone(), self.plan(&key))).collect();
         let firewall = self.firewall(&plans);
         plans.retain(|(key, _)| *key != ObjectKey::Firewall);

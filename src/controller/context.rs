@@ -26,7 +26,7 @@ use super::turns::Turns;
 use crate::document::{Condition, ConditionType, Phase, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;
-use crate::model::{Endpoint, ObjectKey, Uid};
+use crate::model::{Endpoint, InterfaceName, ObjectKey, Uid};
 use crate::ports::{Bird, Kernel};
 use crate::sources::probe::{Prober, Target};
 use crate::sources::resolve::Resolver;
@@ -278,23 +278,55 @@ impl Context {
     /// Observes for these keys, not earlier than `not_before`.
     pub(super) async fn observe(&self, keys: Vec<ObjectKey>, not_before: Instant) -> Observation {
         let begun = Instant::now();
+        let (kernel, bird, applied) = tokio::join!(
+            self.observer.kernel(not_before),
+            self.observer.bird(not_before),
+            self.applied(keys),
+        );
+        Observation {
+            kernel,
+            bird,
+            applied,
+            now: Timestamp::now(),
+            begun,
+        }
+    }
+
+    /// Observes for keys of which only these links changed: everything else is as last observed.
+    pub(super) async fn observe_links(
+        &self,
+        keys: Vec<ObjectKey>,
+        names: BTreeSet<InterfaceName>,
+    ) -> Observation {
+        let begun = Instant::now();
+        let bird = self.observer.known_bird();
+        let (links, applied) =
+            tokio::join!(self.observer.links(&names), self.applied(keys.clone()));
+        let kernel = match links {
+            Ok(Some(kernel)) if !bird.unread => Ok(kernel),
+            Err(error) => Err(error),
+            Ok(_) => return self.observe(keys, begun).await,
+        };
+        Observation {
+            kernel,
+            bird,
+            applied,
+            now: Timestamp::now(),
+            begun,
+        }
+    }
+
+    async fn applied(
+        &self,
+        keys: Vec<ObjectKey>,
+    ) -> Result<BTreeMap<ObjectKey, AppliedDocument>, Arc<StoreError>> {
         let recorded = keys.into_iter().filter_map(|key| {
             let (kind, name) = record_of(&key)?;
             Some((key, kind, name))
         });
         let recorded: Vec<_> = recorded.collect();
-        let (kernel, bird, applied) = tokio::join!(
-            self.observer.kernel(not_before),
-            self.observer.bird(not_before),
-            self.disk(move |store| Ok(store.read_all_applied(recorded))),
-        );
-        Observation {
-            kernel,
-            bird,
-            applied: applied.map_err(Arc::new),
-            now: Timestamp::now(),
-            begun,
-        }
+        let applied = self.disk(move |store| Ok(store.read_all_applied(recorded)));
+        applied.await.map_err(Arc::new)
     }
 
     /// Runs work on the state directory on a thread that may block.

@@ -34,10 +34,13 @@ pub async fn watch_kernel(
         let Some(event) = event else { return };
         let hint = match &event.interface {
             None => Some(Hint::Everything),
-            Some(name) => context.desired().key_of(name).map(Hint::Key),
+            Some(name) => {
+                let key = context.desired().key_of(name);
+                key.map(|key| Hint::Link(key, name.clone()))
+            }
         };
         if let Some(hint) = hint {
-            if let Hint::Key(key) = &hint {
+            if let Hint::Link(key, _) = &hint {
                 context.announced.note(key.clone(), "kernel event");
             }
             let _ = hints.send(hint);

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::bird::Committer;
 use crate::intervals::BIRD_OBSERVATION_WAIT;
+use crate::model::InterfaceName;
 use crate::observed::bird::{BirdName, BirdState};
 use crate::observed::kernel::KernelView;
 use crate::ports::{
@@ -58,7 +59,9 @@ impl Observer {
     pub async fn kernel(&self, not_before: Instant) -> Result<Arc<KernelView>, Arc<KernelError>> {
         let look = || async {
             let view = self.kernel.observe().await;
-            let view = view.map(|view| self.remember(view)).map_err(Arc::new);
+            let view = view
+                .map(|view| remember(&mut self.seen.lock(), view))
+                .map_err(Arc::new);
             let error = view
                 .as_ref()
                 .err()
@@ -69,12 +72,27 @@ impl Observer {
         self.links.get(not_before, look).await
     }
 
-    /// Keeps a view for the next one, and completes it from the previous one.
-    fn remember(&self, mut view: KernelView) -> Arc<KernelView> {
+    /// Returns the last view of the kernel with these links as they are now; `None` before the first view.
+    ///
+    /// # Errors
+    /// When the kernel cannot be read.
+    pub async fn links(
+        &self,
+        names: &BTreeSet<InterfaceName>,
+    ) -> Result<Option<Arc<KernelView>>, Arc<KernelError>> {
+        let links = self.kernel.observe_links(names).await.map_err(Arc::new)?;
         let mut seen = self.seen.lock();
-        view.keep_ports(&seen);
-        *seen = Arc::new(view);
-        Arc::clone(&seen)
+        if seen.links.is_empty() {
+            return Ok(None);
+        }
+        let mut view = KernelView::clone(&seen);
+        for (name, link) in links {
+            match link {
+                Some(link) => drop(view.links.insert(name, link)),
+                None => drop(view.links.remove(&name)),
+            }
+        }
+        Ok(Some(remember(&mut seen, view)))
     }
 
     /// Returns the reason why the last observation of the kernel failed.
@@ -85,6 +103,11 @@ impl Observer {
     /// Returns BIRD's state at the last observation.
     pub fn last_bird(&self) -> Arc<BirdState> {
         Arc::clone(&self.bird.looks.borrow())
+    }
+
+    /// Returns BIRD's state at the last observation, for a plan: unread before the first one has ended.
+    pub(super) fn known_bird(&self) -> Arc<BirdState> {
+        self.bird.last()
     }
 
     /// Returns BIRD's state, not older than `not_before`; or the last state, when BIRD takes too long to answer.
@@ -115,6 +138,13 @@ impl Observer {
     pub fn looks(&self) -> watch::Receiver<Arc<BirdState>> {
         self.bird.looks.subscribe()
     }
+}
+
+/// Keeps a view for the next one, and completes it from the previous one.
+fn remember(seen: &mut Arc<KernelView>, mut view: KernelView) -> Arc<KernelView> {
+    view.keep_ports(seen);
+    *seen = Arc::new(view);
+    Arc::clone(seen)
 }
 
 /// Observations of BIRD, each in its own task, one at a time.
@@ -219,7 +249,7 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
     let client = committer.client();
     let mut state = BirdState::default();
     match committer.live().await {
-        Ok(live) => state.live = live,
+        Ok(live) => state.live = Arc::new(live),
         Err(error) => state.files_error = Some(crate::telemetry::chain(&*error)),
     }
     state.installed = committer.checker().installed().await;

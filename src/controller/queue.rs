@@ -97,6 +97,27 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
+    /// Returns the due time of a key that is not running.
+    pub fn due(&self, key: &K) -> Option<Instant> {
+        self.due.get(key).copied()
+    }
+
+    /// Returns whether a run of a key is due, now or after the current one.
+    pub fn is_due(&self, key: &K, now: Instant) -> bool {
+        self.due(key).is_some_and(|due| due <= now)
+            || self.running.get(key).is_some_and(Option::is_some)
+    }
+
+    /// Takes a key that is due and not running, as [`Self::next`] does with the first.
+    pub fn take(&mut self, key: &K, now: Instant) -> bool {
+        let is_due = self.due(key).is_some_and(|due| due <= now);
+        if is_due {
+            self.remove(key);
+            self.running.insert(key.clone(), None);
+        }
+        is_due
+    }
+
     /// Returns every waiting key.
     pub fn waiting(&self) -> Vec<K> {
         let again = self.running.iter().filter(|(_, again)| again.is_some());

@@ -5,12 +5,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
-use super::desired::Desired;
+use super::glances::Glances;
 use super::hint::Hint;
 use super::pass::Observation;
 use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
+use super::sweep::Sweep;
 use crate::intervals::{COMMIT_WAIT, PASS_GATHER, RECONCILE_TICK};
 use crate::model::ObjectKey;
 
@@ -23,7 +24,10 @@ pub struct Runner {
     queue: Queue<ObjectKey>,
     /// The keys of the observation in progress; at most one.
     observing: Runs<Keys, Observation>,
-    /// The earliest time of the next observation.
+    /// The keys of the observations of single links in progress.
+    glancing: Runs<Keys, Observation>,
+    glances: Glances,
+    /// The earliest time of the next observation of everything.
     rest: Instant,
     /// Keys that plan, or whose steps run in the kernel.
     running: Runs<ObjectKey, Next>,
@@ -33,6 +37,7 @@ pub struct Runner {
     commits: BTreeMap<ObjectKey, Commit>,
     /// State of the reconciles that are not over.
     progress: BTreeMap<ObjectKey, Progress>,
+    sweep: Sweep,
     /// Whether no further reconcile begins.
     stopping: bool,
 }
@@ -46,14 +51,6 @@ impl std::fmt::Display for Keys {
     }
 }
 
-/// Returns every key of a desired state.
-pub fn keys(desired: &Desired) -> BTreeSet<ObjectKey> {
-    let objects = desired.objects.keys().cloned();
-    objects
-        .chain([ObjectKey::Router, ObjectKey::Firewall])
-        .collect()
-}
-
 impl Runner {
     /// Returns a runner without any scheduled key.
     pub fn new(context: Arc<Context>) -> Self {
@@ -65,11 +62,14 @@ impl Runner {
             context,
             queue: Queue::new(backoff, Instant::now()),
             observing: Runs::new(),
+            glancing: Runs::new(),
+            glances: Glances::default(),
             rest: Instant::now(),
             running: Runs::new(),
             committing: Runs::new(),
             commits: BTreeMap::new(),
             progress: BTreeMap::new(),
+            sweep: Sweep::default(),
             stopping: false,
         }
     }
@@ -90,7 +90,8 @@ impl Runner {
                 },
                 at = tick.tick() => {
                     self.context.pulse.tick();
-                    self.add_all(at);
+                    let turns = self.sweep.tick(&self.context.desired());
+                    self.refresh(turns, at);
                 }
             }
         }
@@ -164,17 +165,21 @@ impl Runner {
     }
 
     fn is_idle(&self) -> bool {
-        self.observing.is_empty() && self.running.is_empty() && self.committing.is_empty()
+        self.observing.is_empty()
+            && self.glancing.is_empty()
+            && self.running.is_empty()
+            && self.committing.is_empty()
     }
 
     /// Begins a pass if keys are due, waits for the next event, and handles it. Returns a key whose run ended.
     /// Cancel-safe.
     async fn turn(&mut self) -> Option<(ObjectKey, Outcome)> {
+        self.begin_glance();
         self.begin_pass();
-        let due = self.queue.next_due().map(|due| due.max(self.rest));
-        let due = due.filter(|_| self.may_begin());
+        let due = self.next_observation();
         tokio::select! {
-            Some((keys, seen)) = self.observing.ended() => self.begin_runs(keys, seen),
+            Some((keys, seen)) = self.observing.ended() => self.begin_runs_of_pass(keys, seen),
+            Some((keys, seen)) = self.glancing.ended() => self.begin_runs(keys, seen),
             Some((key, next)) = self.running.ended() => return Some(self.end_run(key, next)),
             Some((key, committed)) = self.committing.ended() => self.end_commit(key, committed),
             () = sleep_until(due.unwrap_or(self.rest)), if due.is_some() => {}
@@ -183,14 +188,42 @@ impl Runner {
         None
     }
 
-    fn may_begin(&self) -> bool {
-        self.observing.is_empty()
+    /// Returns the time at which the next observation may begin.
+    fn next_observation(&self) -> Option<Instant> {
+        let glance = self.glanced().filter_map(|key| self.queue.due(key)).min();
+        let all = self.queue.next_due().map(|due| due.max(self.rest));
+        let all = all.filter(|_| self.observing.is_empty());
+        glance.into_iter().chain(all).min()
+    }
+
+    /// Returns the keys for which an observation of their changed links is enough.
+    fn glanced(&self) -> impl Iterator<Item = &ObjectKey> {
+        let has_commit = |key: &&ObjectKey| self.commits.contains_key(*key);
+        self.glances.waiting().filter(move |key| !has_commit(key))
+    }
+
+    /// Begins to observe the changed links of the keys that need no other observation.
+    fn begin_glance(&mut self) {
+        let now = Instant::now();
+        let mut keys: Vec<_> = self.glanced().cloned().collect();
+        keys.retain(|key| self.queue.take(key, now));
+        if keys.is_empty() {
+            return;
+        }
+        let desired = self.context.desired();
+        let wanted = |key: &ObjectKey| Some(desired.objects.get(key)?.link()?.interface.clone());
+        let mut names: BTreeSet<_> = keys.iter().filter_map(wanted).collect();
+        names.extend(keys.iter().flat_map(|key| self.glances.begin(key)));
+        self.context.pulse.begin(&keys);
+        let (context, of) = (Arc::clone(&self.context), keys.clone());
+        let observe = async move { context.observe_links(of, names).await };
+        self.glancing.start(Keys(keys), observe);
     }
 
     /// Begins to observe for all keys that are due.
     fn begin_pass(&mut self) {
         let now = Instant::now();
-        if !self.may_begin() || now < self.rest {
+        if !self.observing.is_empty() || now < self.rest {
             return;
         }
         let due: Vec<_> = std::iter::from_fn(|| self.queue.next(now)).collect();
@@ -198,15 +231,29 @@ impl Runner {
             return;
         };
         let keys: Vec<_> = due.into_iter().map(|(key, _)| key).collect();
+        keys.iter().for_each(|key| self.glances.remove(key));
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
         let observe = async move { context.observe(of, latest).await };
         self.observing.start(Keys(keys), observe);
     }
 
-    /// Begins a run of each key of a pass. Without an observation every key has failed.
+    /// Begins a run of each key of a pass, and marks others whose state changed as due.
+    fn begin_runs_of_pass(&mut self, keys: Keys, seen: Option<Observation>) {
+        let rest = seen.as_ref().map(Observation::rest).unwrap_or_default();
+        self.rest = Instant::now() + rest;
+        if let Some(seen) = &seen {
+            let mut changed = self.sweep.changed(&self.context.desired(), seen);
+            for key in &keys.0 {
+                changed.remove(key);
+            }
+            self.refresh(changed, Instant::now());
+        }
+        self.begin_runs(keys, seen);
+    }
+
+    /// Begins a run of each of these keys. Without an observation every key has failed.
     fn begin_runs(&mut self, Keys(keys): Keys, seen: Option<Observation>) {
-        self.rest = Instant::now() + seen.as_ref().map(Observation::rest).unwrap_or_default();
         let seen = seen.map(Arc::new);
         for key in keys {
             let progress = self.progress.remove(&key);
@@ -235,6 +282,8 @@ impl Runner {
         {
             self.commits.remove(&key);
         }
+        let is_read_back = matches!(next, Some(Next::Observe(_)));
+        self.glances.end(&key, is_read_back);
         let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed)) {
             Next::Done(outcome) => return (key, outcome),
             Next::Observe(progress) => (progress, PASS_GATHER),
@@ -254,22 +303,36 @@ impl Runner {
         if let Some(commit) = self.commits.get(&key) {
             commit.end(committed);
         }
+        self.add(key);
+    }
+
+    fn add(&mut self, key: ObjectKey) {
+        self.glances.remove(&key);
         self.queue.add(key, Instant::now());
     }
 
     fn take(&mut self, hint: Hint) {
         match hint {
             Hint::Everything => self.add_all(Instant::now()),
-            Hint::Key(key) => self.queue.add(key, Instant::now()),
+            Hint::Key(key) => self.add(key),
+            Hint::Link(key, link) => {
+                let now = Instant::now();
+                self.glances.add(&key, link, self.queue.is_due(&key, now));
+                self.queue.add(key, now);
+            }
         }
     }
 
     fn add_all(&mut self, now: Instant) {
+        self.refresh(self.context.desired().keys(), now);
+    }
+
+    fn refresh(&mut self, keys: impl IntoIterator<Item = ObjectKey>, now: Instant) {
         // A waiting key that is no longer in the desired state has a status to forget.
-        for key in keys(&self.context.desired())
-            .into_iter()
-            .chain(self.queue.waiting())
-        {
+        let (desired, mut gone) = (self.context.desired(), self.queue.waiting());
+        gone.retain(|key| !desired.objects.contains_key(key));
+        for key in keys.into_iter().chain(gone) {
+            self.glances.remove(&key);
             self.queue.refresh(key, now);
         }
     }

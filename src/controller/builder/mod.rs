@@ -266,7 +266,7 @@ impl Builds {
 
 /// Reconciles every key as if its documents had changed.
 fn retry(builder: &Builder, hints: &mpsc::UnboundedSender<Hint>) {
-    for key in crate::controller::keys(&builder.context.desired()) {
+    for key in builder.context.desired().keys() {
         let _ = hints.send(Hint::Key(key));
     }
 }

@@ -22,6 +22,7 @@ mod error;
 mod inputs;
 mod layered;
 mod object;
+mod owners;
 mod peers;
 mod reach;
 mod router;
@@ -39,7 +40,9 @@ use jiff::Timestamp;
 use super::guard;
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{MeshTunnel, Router};
-use crate::model::{AdminState, Endpoint, Host, ObjectKey, ObjectName, RouterKey, Uid};
+use crate::model::{
+    AdminState, Endpoint, Host, InterfaceName, ObjectKey, ObjectName, RouterKey, Uid,
+};
 use crate::observed::bird::{MainFile, Version};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
@@ -52,6 +55,7 @@ pub use error::{FeaturesError, RouterError, TextError};
 pub use inputs::{Inputs, Material, Refused, Same};
 pub(crate) use layered::{Beside, Layered, layered};
 pub use object::{Intent, Object, Objects, Wanted, WantedLink};
+pub use owners::Owners;
 pub use reach::{Reach, Use, endpoints};
 pub(crate) use router::{configured_node, single};
 pub use router::{maintenance_in_effect, recorded_maintenance};
@@ -76,6 +80,8 @@ pub struct Desired {
     pub base: Result<BaseFiles, TextError>,
     /// The external peerings, the backbone tunnels and the internal neighbours.
     pub objects: Objects,
+    /// Which object a name in kernel or BIRD belongs to.
+    pub owners: Owners,
     /// The agent's WireGuard key.
     pub key: RouterKey,
     /// Time at which the desired state changes without an event: an override ends, or external sessions are disabled.
@@ -283,6 +289,7 @@ impl Desired {
             maintenance,
             firewall: inputs.material.config.firewall.enabled,
             base,
+            owners: Owners::of(&objects),
             objects,
             changes_at: ends(inputs).chain(maintenance_at).min(),
             expired: expired(inputs),
@@ -293,21 +300,21 @@ impl Desired {
         }
     }
 
+    /// Returns the keys of everything that is reconciled.
+    pub fn keys(&self) -> BTreeSet<ObjectKey> {
+        let objects = self.objects.keys().cloned();
+        objects
+            .chain([ObjectKey::Router, ObjectKey::Firewall])
+            .collect()
+    }
+
     /// Returns the object that has or wants this interface.
-    pub fn key_of(&self, interface: &crate::model::InterfaceName) -> Option<ObjectKey> {
-        if self
-            .loopback
-            .as_ref()
-            .is_some_and(|loopback| loopback.interface == *interface)
-        {
+    pub fn key_of(&self, interface: &InterfaceName) -> Option<ObjectKey> {
+        let loopback = self.loopback.as_ref();
+        if loopback.is_some_and(|loopback| loopback.interface == *interface) {
             return Some(ObjectKey::Router);
         }
-        let has = |object: &&Object| {
-            object
-                .link()
-                .is_some_and(|link| link.interface == interface)
-        };
-        self.objects.values().find(has).map(Object::key)
+        self.owners.interfaces.get(interface).cloned()
     }
 
     pub fn object(&self, kind: Kind, name: &ObjectName) -> Option<&Object> {

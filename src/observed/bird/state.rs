@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::main_file::BirdProblem;
 use super::protocols::Protocol;
@@ -18,7 +19,7 @@ pub struct BirdState {
     /// The interfaces with a Babel neighbour; `None` where BIRD does not run Babel.
     pub babel: Option<BTreeSet<String>>,
     /// The files in its directory.
-    pub live: LiveTree,
+    pub live: Arc<LiveTree>,
     /// The reason why the files could not be read.
     pub files_error: Option<String>,
     /// Whether the daemon has loaded exactly these files.
@@ -60,15 +61,14 @@ impl BirdState {
 
     /// Returns the protocols with these names.
     pub fn protocols(&self, names: &BTreeSet<String>) -> Vec<Protocol> {
-        let find = |name: &String| {
-            self.protocols
-                .binary_search_by(|protocol| protocol.name.cmp(name))
-                .ok()
-        };
-        names
-            .iter()
-            .filter_map(find)
-            .map(|index| self.protocols[index].clone())
-            .collect()
+        let found = names.iter().filter_map(|name| self.protocol(name));
+        found.cloned().collect()
+    }
+
+    /// Returns the protocol with this name.
+    pub fn protocol(&self, name: &str) -> Option<&Protocol> {
+        let by_name = |protocol: &Protocol| protocol.name.as_str().cmp(name);
+        let index = self.protocols.binary_search_by(by_name).ok()?;
+        self.protocols.get(index)
     }
 }

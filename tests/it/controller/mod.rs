@@ -10,6 +10,7 @@ use moenet_agent::store::{AppliedBody, AppliedDocument};
 use tokio::time::{Instant, sleep};
 
 mod bird;
+mod changes;
 mod drain;
 
 mod fakes;

@@ -1,0 +1,98 @@
+//! The keys of which only links changed, as the kernel announced: an observation of these links alone is enough for them,
+//! so that a repair waits for no observation of everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{InterfaceName, ObjectKey};
+
+/// Largest number of links that are read one by one: several messages each, where one dump has all.
+const LINKS_MAX: usize = 16;
+
+/// The keys of which only links changed.
+#[derive(Debug, Default)]
+pub(super) struct Glances {
+    waiting: BTreeMap<ObjectKey, BTreeSet<InterfaceName>>,
+    /// Those that run after such an observation.
+    running: BTreeMap<ObjectKey, BTreeSet<InterfaceName>>,
+}
+
+impl Glances {
+    /// Adds a link of a key. `is_due`: whether a run of the key is due already; unless for such links too,
+    /// that run needs an observation of everything.
+    pub(super) fn add(&mut self, key: &ObjectKey, link: InterfaceName, is_due: bool) {
+        if !is_due || self.waiting.contains_key(key) {
+            self.waiting.entry(key.clone()).or_default().insert(link);
+        }
+        if self.waiting.values().map(BTreeSet::len).sum::<usize>() > LINKS_MAX {
+            self.waiting.clear();
+        }
+    }
+
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.waiting.keys()
+    }
+
+    /// Begins the run of a key after an observation of its links, which are returned.
+    pub(super) fn begin(&mut self, key: &ObjectKey) -> BTreeSet<InterfaceName> {
+        let links = self.waiting.remove(key).unwrap_or_default();
+        self.running.insert(key.clone(), links.clone());
+        links
+    }
+
+    /// Ends the run of a key. If its steps are to be read back, the same links are enough.
+    pub(super) fn end(&mut self, key: &ObjectKey, is_read_back: bool) {
+        if let Some(links) = self.running.remove(key).filter(|_| is_read_back) {
+            self.waiting.entry(key.clone()).or_default().extend(links);
+        }
+    }
+
+    /// Records that a key needs an observation of everything.
+    pub(super) fn remove(&mut self, key: &ObjectKey) {
+        self.waiting.remove(key);
+        self.running.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Kind;
+
+    fn key(name: &str) -> ObjectKey {
+        Kind::BgpSession.key(&name.parse().unwrap())
+    }
+
+    #[test]
+    fn run_for_another_reason_needs_an_observation_of_everything() {
+        let (mut glances, link) = (Glances::default(), || "wg_1".parse().unwrap());
+        glances.add(&key("wg_1"), link(), true);
+        assert_eq!(glances.waiting().count(), 0);
+        glances.add(&key("wg_1"), link(), false);
+        glances.add(&key("wg_1"), link(), true);
+        assert_eq!(glances.begin(&key("wg_1")), [link()].into());
+        glances.remove(&key("wg_1"));
+        glances.end(&key("wg_1"), true);
+        assert_eq!(glances.waiting().count(), 0);
+    }
+
+    #[test]
+    fn steps_after_a_glance_are_read_back_by_a_glance() {
+        let (mut glances, links) = (Glances::default(), ["wg_1".parse().unwrap()].into());
+        glances.add(&key("wg_1"), "wg_1".parse().unwrap(), false);
+        glances.begin(&key("wg_1"));
+        glances.end(&key("wg_1"), true);
+        assert_eq!(glances.begin(&key("wg_1")), links);
+        glances.end(&key("wg_1"), false);
+        assert_eq!(glances.waiting().count(), 0);
+    }
+
+    #[test]
+    fn many_changes_are_read_with_one_dump() {
+        let mut glances = Glances::default();
+        for index in 0..=LINKS_MAX {
+            let name = format!("wg_{index}");
+            glances.add(&key(&name), name.parse().unwrap(), false);
+        }
+        assert_eq!(glances.waiting().count(), 0);
+    }
+}

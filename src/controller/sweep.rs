@@ -1,0 +1,127 @@
+//! The regular look at everything. Not every change is announced, so at each tick all is observed; objects whose
+//! observed state changed since the last tick are due, and of the others a share, so that each has its turn.
+
+use std::collections::BTreeSet;
+
+use super::desired::Desired;
+use super::pass::Observation;
+use crate::model::{InterfaceName, ObjectKey};
+use crate::observed::bird::{BirdState, Protocol, ProtocolState};
+use crate::observed::kernel::{KernelView, Link};
+
+/// Number of objects that have their turn at one tick without a change, at least.
+const SHARE: usize = 100;
+/// Number of ticks within which every object has its turn.
+const TURNS: usize = 6;
+
+/// The state of the regular look.
+#[derive(Default)]
+pub(super) struct Sweep {
+    /// What the last tick observed.
+    last: Option<Observation>,
+    ticks: usize,
+    /// Whether the next observation is compared with the last one.
+    is_due: bool,
+}
+
+impl Sweep {
+    /// Begins a tick. Returns the keys that have their turn.
+    pub(super) fn tick(&mut self, desired: &Desired) -> Vec<ObjectKey> {
+        let all = desired.keys();
+        let turns = all.len().div_ceil(SHARE).clamp(1, TURNS);
+        self.ticks += 1;
+        self.is_due = turns > 1;
+        let turn = self.ticks % turns;
+        let has_turn = |(index, key): (usize, ObjectKey)| {
+            let is_shared = matches!(key, ObjectKey::Router | ObjectKey::Firewall);
+            (is_shared || index % turns == turn).then_some(key)
+        };
+        all.into_iter().enumerate().filter_map(has_turn).collect()
+    }
+
+    /// Returns the keys whose observed state changed between the last ticks, if this is the observation of a tick.
+    pub(super) fn changed(&mut self, desired: &Desired, now: &Observation) -> BTreeSet<ObjectKey> {
+        if !std::mem::take(&mut self.is_due) {
+            return BTreeSet::new();
+        }
+        let changed = match &self.last {
+            Some(last) => changed(desired, last, now),
+            None => BTreeSet::new(),
+        };
+        self.last = Some(now.clone());
+        changed
+    }
+}
+
+fn changed(desired: &Desired, before: &Observation, now: &Observation) -> BTreeSet<ObjectKey> {
+    let (Ok(old), Ok(new)) = (&before.kernel, &now.kernel) else {
+        return desired.keys();
+    };
+    if !is_same_bird(&before.bird, &now.bird) {
+        return desired.keys();
+    }
+    let links = changed_links(old, new).filter_map(|name| desired.key_of(name));
+    let protocols = changed_protocols(&before.bird, &now.bird);
+    let protocols = protocols.filter_map(|name| desired.owners.protocols.get(name).cloned());
+    links.chain(protocols).collect()
+}
+
+fn changed_links<'a>(
+    before: &'a KernelView,
+    now: &'a KernelView,
+) -> impl Iterator<Item = &'a InterfaceName> {
+    let is_other = |(name, link): &(&'a InterfaceName, &'a Link)| {
+        before
+            .links
+            .get(*name)
+            .is_none_or(|old| !is_same_link(old, link))
+    };
+    let gone = before.links.keys();
+    let gone = gone.filter(|name| !now.links.contains_key(*name));
+    let other = now.links.iter().filter(is_other).map(|(name, _)| name);
+    gone.chain(other)
+}
+
+/// Compares everything but the counters of traffic.
+fn is_same_link(a: &Link, b: &Link) -> bool {
+    let without_counters = |link: &Link| {
+        let mut link = link.clone();
+        let peers = link
+            .wireguard
+            .iter_mut()
+            .flat_map(|it| it.peers.values_mut());
+        peers.for_each(|peer| (peer.rx_bytes, peer.tx_bytes) = (0, 0));
+        link
+    };
+    a == b || without_counters(a) == without_counters(b)
+}
+
+/// Compares everything but the protocols.
+fn is_same_bird(a: &BirdState, b: &BirdState) -> bool {
+    let versions = |state: &BirdState| (state.running, state.installed);
+    let flags = |state: &BirdState| (state.loaded, state.unread);
+    versions(a) == versions(b)
+        && flags(a) == flags(b)
+        && (&a.down, &a.silent, &a.files_error) == (&b.down, &b.silent, &b.files_error)
+        && a.babel == b.babel
+        && a.live == b.live
+}
+
+/// Returns the names of protocols that are new, gone, or in another state.
+fn changed_protocols<'a>(
+    before: &'a BirdState,
+    now: &'a BirdState,
+) -> impl Iterator<Item = &'a String> {
+    let other = |of: &'a BirdState, than: &'a BirdState| {
+        let is_other = |protocol: &&'a Protocol| {
+            let found = than.protocol(&protocol.name);
+            found.is_none_or(|found| state_of(found) != state_of(protocol))
+        };
+        of.protocols.iter().filter(is_other).map(|it| &it.name)
+    };
+    other(now, before).chain(other(before, now))
+}
+
+fn state_of(protocol: &Protocol) -> (&ProtocolState, Option<i64>, &str) {
+    (&protocol.state, protocol.since, &protocol.info)
+}

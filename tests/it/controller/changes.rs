@@ -1,0 +1,106 @@
+//! Changes from outside among many sessions: one that the kernel announces costs a look at one link, one that it does not
+//! announce is found at the next tick, and what did not change is left until its turn.
+
+use std::time::Duration;
+
+use moenet_agent::controller::Hint;
+use moenet_agent::document::Phase;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, sleep};
+
+use super::lab::{Agent, Machine, interface, session_key};
+
+/// Returns a machine with many settled sessions, one second after a tick.
+async fn settled(sessions: u8) -> (Machine, Agent, UnboundedSender<Hint>) {
+    let machine = Machine::new(sessions);
+    let mut agent = machine.boot();
+    let hints = agent.run();
+    sleep(Duration::from_secs(121)).await;
+    assert!((1..=sessions).all(|number| agent.status(number).phase == Phase::Established));
+    *machine.kernel.looks.lock().unwrap() = 0;
+    *machine.kernel.glances.lock().unwrap() = 0;
+    *machine.bird.looks.lock().unwrap() = 0;
+    (machine, agent, hints)
+}
+
+fn set_mtu(machine: &Machine, number: u8, mtu: u32) {
+    let mut model = machine.kernel.model.lock().unwrap();
+    model.links.get_mut(&interface(number)).unwrap().mtu = mtu;
+}
+
+fn mtu(machine: &Machine, number: u8) -> u32 {
+    machine.kernel.links()[&interface(number)].mtu
+}
+
+#[tokio::test(start_paused = true)]
+async fn announced_change_is_repaired_at_once_without_a_dump() {
+    let (machine, _agent, hints) = settled(150).await;
+    let wanted = mtu(&machine, 7);
+    set_mtu(&machine, 7, 1300);
+    let changed = Instant::now();
+    hints
+        .send(Hint::Link(session_key(7), interface(7)))
+        .unwrap();
+    while mtu(&machine, 7) != wanted {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(changed.elapsed() <= Duration::from_millis(100));
+    sleep(Duration::from_secs(1)).await;
+    let (looks, glances, of_bird) = (
+        *machine.kernel.looks.lock().unwrap(),
+        *machine.kernel.glances.lock().unwrap(),
+        *machine.bird.looks.lock().unwrap(),
+    );
+    assert_eq!(
+        (looks, of_bird),
+        (0, 0),
+        "dumps of the kernel, looks at BIRD"
+    );
+    assert!((1..=3).contains(&glances), "{glances} looks at links");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_link_that_is_announced_is_made_again() {
+    let (machine, agent, hints) = settled(150).await;
+    let before = machine.kernel.links();
+    let mut model = machine.kernel.model.lock().unwrap();
+    model.links.remove(&interface(7)).unwrap();
+    drop(model);
+    hints
+        .send(Hint::Link(session_key(7), interface(7)))
+        .unwrap();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        machine.kernel.links()[&interface(7)].mark,
+        before[&interface(7)].mark
+    );
+    assert_eq!(agent.status(7).phase, Phase::Established);
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_that_no_event_announces_is_repaired_at_the_next_tick() {
+    let (machine, _agent, _hints) = settled(150).await;
+    let wanted = mtu(&machine, 7);
+    for number in [7, 8, 9, 100, 150] {
+        set_mtu(&machine, number, 1300);
+        let changed = Instant::now();
+        while mtu(&machine, number) != wanted {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(changed.elapsed() <= Duration::from_secs(11));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_many_objects_is_planned_once_in_a_while() {
+    let (_machine, agent, _hints) = settled(150).await;
+    let (_, before) = agent.context.pulse.counts();
+    sleep(Duration::from_secs(60)).await;
+    let (_, plans) = agent.context.pulse.counts();
+    // In six ticks every session has three turns, and what all share has six.
+    let made = plans - before;
+    assert!(
+        (3 * 150..=3 * 150 + 20).contains(&made),
+        "{made} plans in a minute"
+    );
+}

@@ -63,9 +63,8 @@ async fn announced_change_is_repaired_at_once_without_a_dump() {
 async fn deleted_link_that_is_announced_is_made_again() {
     let (machine, agent, hints) = settled(150).await;
     let before = machine.kernel.links();
-    let mut model = machine.kernel.model.lock().unwrap();
-    model.links.remove(&interface(7)).unwrap();
-    drop(model);
+    let gone = interface(7);
+    machine.kernel.model.lock().unwrap().links.remove(&gone);
     hints
         .send(Hint::Link(session_key(7), interface(7)))
         .unwrap();

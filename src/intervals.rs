@@ -269,6 +269,8 @@ pub(crate) const PACK_CHECK: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const OTHER_GIT_WAIT: Duration = Duration::from_secs(1);
 /// Maximum interval between two refreshes of an index that may be behind.
 pub(crate) const INDEX_REFRESH_MAX: Duration = Duration::from_secs(30);
+/// Time to gather causes: their commits become durable together.
+pub(crate) const HISTORY_GATHER: Duration = Duration::from_secs(1);
 /// The git that makes the commits ends when no commit came for this time.
 pub(crate) const HISTORY_IDLE: Duration = Duration::from_secs(60);
 /// Backoff after a failed commit of the history: first and longest wait.

@@ -460,13 +460,20 @@ impl Outbox {
         ))
     }
 
-    /// Reads a report. Quarantines a file that is not a report, or whose report belongs to another file.
+    /// Reads a report. Removes an empty file, and quarantines one that is not a report, or whose report belongs to
+    /// another file.
     fn read(&self, path: &Path) -> Result<Option<Modify>, OutboxError> {
         let text = match file::read_unlinked(path, MAX_BYTES) {
-            Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if file::is_unusable(error.kind()) => Vec::new(),
             Err(source) => return Err(failed("read", path, source)),
+            // A power failure leaves an empty file of a report that is made again; see `write`.
+            Ok(text) if text.is_empty() => {
+                let removed = file::remove_file(path);
+                removed.map_err(|source| failed("remove", path, source))?;
+                return Ok(None);
+            }
+            Ok(text) => text,
         };
         match serde_json::from_slice::<Modify>(&text) {
             Ok(report) if self.path(&report.uuid) == path => Ok(Some(report)),

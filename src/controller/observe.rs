@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex as StdMutex;
@@ -25,6 +25,7 @@ pub struct Observer {
     links: Shared<Result<Arc<KernelView>, Arc<KernelError>>>,
     bird: Arc<BirdLooks>,
     is_patient: AtomicBool,
+    observations: AtomicU64,
     kernel_error: StdMutex<Option<String>>,
     seen: StdMutex<Arc<KernelView>>,
 }
@@ -37,6 +38,7 @@ impl Observer {
             links: Shared::default(),
             bird: Arc::new(BirdLooks { bird, state, looks }),
             is_patient: AtomicBool::new(false),
+            observations: AtomicU64::new(0),
             kernel_error: StdMutex::default(),
             seen: StdMutex::default(),
         }
@@ -58,6 +60,7 @@ impl Observer {
     /// When the kernel cannot be read.
     pub async fn kernel(&self, not_before: Instant) -> Result<Arc<KernelView>, Arc<KernelError>> {
         let look = || async {
+            self.observations.fetch_add(1, Ordering::Relaxed);
             let view = self.kernel.observe().await;
             let view = view
                 .map(|view| remember(&mut self.seen.lock(), view))
@@ -70,6 +73,11 @@ impl Observer {
             view
         };
         self.links.get(not_before, look).await
+    }
+
+    /// Returns how often the whole kernel was observed.
+    pub fn observations(&self) -> u64 {
+        self.observations.load(Ordering::Relaxed)
     }
 
     /// Returns the last view of the kernel with these links as they are now; `None` before the first view.

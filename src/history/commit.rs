@@ -1,5 +1,6 @@
 //! Commits: the content of a cause at the moment when it was recorded.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -46,15 +47,16 @@ impl History {
     /// Git fails. The files are unchanged; a later commit with [`Paths::All`] catches up.
     pub async fn commit(&self, cause: Cause) -> Result<Option<CommitId>, HistoryError> {
         let recorded = self.files(move |tree| Recorded::new(tree, cause)).await;
-        let committed = self.commit_recorded(&recorded).await;
+        let committed = self.commit_recorded(&[recorded]).await;
         self.rest().await;
         committed
     }
 
-    /// As [`Self::commit`]. The git that made the commit waits for the next one, until [`Self::rest`].
+    /// As [`Self::commit`], for several causes: a commit each, which become durable together. Returns the last one. The
+    /// git that made the commits waits for the next ones, until [`Self::rest`].
     pub(super) async fn commit_recorded(
         &self,
-        recorded: &Recorded,
+        recorded: &[Recorded],
     ) -> Result<Option<CommitId>, HistoryError> {
         let mut writing = self.turn.lock().await;
         self.prepare(&mut writing).await?;
@@ -66,7 +68,7 @@ impl History {
     async fn commit_prepared(
         &self,
         writing: &mut Writing,
-        recorded: &Recorded,
+        recorded: &[Recorded],
     ) -> Result<Option<CommitId>, HistoryError> {
         match self.commit_kept(writing, recorded).await {
             // Only an error of git itself may be the repository's fault; with a full disk the
@@ -75,7 +77,7 @@ impl History {
                 let aside = self.set_aside().await?;
                 self.begin().await?;
                 let id = self.try_commit(writing, recorded).await?;
-                self.try_commit(writing, &first_commit(&aside)).await?;
+                self.try_commit(writing, &[first_commit(&aside)]).await?;
                 Ok(id)
             }
             outcome => outcome,
@@ -87,7 +89,7 @@ impl History {
     async fn commit_kept(
         &self,
         writing: &mut Writing,
-        recorded: &Recorded,
+        recorded: &[Recorded],
     ) -> Result<Option<CommitId>, HistoryError> {
         let was_kept = writing.is_kept();
         match self.try_commit(writing, recorded).await {
@@ -102,8 +104,46 @@ impl History {
     async fn try_commit(
         &self,
         writing: &mut Writing,
-        recorded: &Recorded,
+        recorded: &[Recorded],
     ) -> Result<Option<CommitId>, HistoryError> {
+        let tip = self.newest().await?;
+        let mut listing = self.listing(writing, tip.as_ref()).await?;
+        // The changes of the group's earlier causes.
+        let mut pending = Contents::new();
+        let (mut commits, mut from) = (Vec::new(), tip.as_ref());
+        for recorded in recorded {
+            let mut changed = self.changes(recorded, &listing, &pending).await?;
+            if changed.keys().all(|path| path == Path::new(IDENTITY)) {
+                continue;
+            }
+            if tip.is_none() && commits.is_empty() {
+                let ignore = self.files(|tree| tree.read([PathBuf::from(".gitignore")]));
+                changed.extend(ignore.await);
+                changed.retain(|_, content| content.is_some());
+            }
+            commits.push(stream(&recorded.cause, from.take(), &changed));
+            pending.extend(changed);
+        }
+        if commits.is_empty() {
+            writing.keep(listing);
+            return Ok(None);
+        }
+        let id = self.import(writing, tip.as_ref(), commits.concat()).await?;
+        listing.follow(&pending, &id);
+        writing.keep(listing);
+        let count = u64::try_from(commits.len()).unwrap_or_default();
+        self.commits.fetch_add(count, Ordering::Relaxed);
+        self.index_behind.store(true, Ordering::Relaxed);
+        Ok(Some(id))
+    }
+
+    /// Returns the contents of a cause that differ from the commit's, with those of earlier causes.
+    async fn changes(
+        &self,
+        recorded: &Recorded,
+        listing: &Listing,
+        pending: &Contents,
+    ) -> Result<Contents, HistoryError> {
         // Content that is read now must be from the branch's tree; recorded content is valid wherever HEAD is.
         let at_rest = match recorded.contents {
             Some(_) => None,
@@ -112,36 +152,25 @@ impl History {
                 Some(self.files(Tree::at_rest).await?)
             }
         };
-        let tip = self.newest().await?;
-        let mut listing = self.listing(writing, tip.as_ref()).await?;
-        let mut changed = self.wanted(recorded, &listing).await;
+        let mut changed = self.wanted(recorded, listing, pending).await;
         if let Some(at_rest) = at_rest
             && self.files(Tree::at_rest).await? != at_rest
         {
             return Err(self.tree.moved("being changed by another git"));
         }
-        changed.retain(|path, content| listing.differs(path, content.as_deref()));
-        if changed.keys().all(|path| path == Path::new(IDENTITY)) {
-            writing.keep(listing);
-            return Ok(None);
-        }
-        if tip.is_none() {
-            let ignore = self.files(|tree| tree.read([PathBuf::from(".gitignore")]));
-            changed.extend(ignore.await);
-            changed.retain(|_, content| content.is_some());
-        }
-        let commit = stream(&recorded.cause, tip.as_ref(), &changed);
-        let id = self.import(writing, tip.as_ref(), commit).await?;
-        listing.follow(&changed, &id);
-        writing.keep(listing);
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.index_behind.store(true, Ordering::Relaxed);
-        Ok(Some(id))
+        changed.retain(|path, content| match pending.get(path) {
+            Some(pending) => pending != content,
+            None => listing.differs(path, content.as_deref()),
+        });
+        Ok(changed)
     }
 
     /// Returns the contents of a cause, whether the history has them or not.
-    async fn wanted(&self, recorded: &Recorded, listing: &Listing) -> Contents {
-        let known = || listing.paths().cloned().collect::<Vec<_>>();
+    async fn wanted(&self, recorded: &Recorded, listing: &Listing, pending: &Contents) -> Contents {
+        let known = || {
+            let paths: BTreeSet<_> = listing.paths().chain(pending.keys()).cloned().collect();
+            paths
+        };
         let mut wanted = match (&recorded.contents, &recorded.cause.paths) {
             (Some(contents), _) => contents.clone(),
             (None, Paths::Gone) => {

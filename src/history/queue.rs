@@ -7,12 +7,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use super::cause::{Cause, Paths};
 use super::commit::Recorded;
 use super::tree::Tree;
 use super::{History, HistoryError};
-use crate::intervals::{HISTORY_IDLE, HISTORY_RETRY, INDEX_REFRESH_MAX};
+use crate::intervals::{HISTORY_GATHER, HISTORY_IDLE, HISTORY_RETRY, INDEX_REFRESH_MAX};
 use crate::util::backoff::Backoff;
 
 /// Maximum number of waiting causes; further ones are merged.
@@ -40,7 +41,9 @@ struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Recorded>,
-    /// Whether a commit of a cause from the queue is in progress.
+    /// When the waiting causes are committed: those of about the same time become durable together.
+    due: Option<Instant>,
+    /// Whether commits of causes from the queue are in progress.
     busy: bool,
     closed: bool,
     has_ended: bool,
@@ -74,6 +77,9 @@ impl HistoryHandle {
         let recorded = Recorded::new(&self.tree, cause);
         let mut state = self.queue.causes.lock();
         let full = state.waiting.len() >= WAITING;
+        state
+            .due
+            .get_or_insert_with(|| Instant::now() + HISTORY_GATHER);
         match state.waiting.back_mut() {
             Some(last) if full => merge(last, recorded),
             _ => state.waiting.push_back(recorded),
@@ -94,6 +100,8 @@ impl HistoryHandle {
 
     /// Waits until all recorded causes are committed. This never ends while git fails, so callers set a limit.
     pub async fn flush(&self) {
+        self.queue.causes.lock().due = Some(Instant::now());
+        self.queue.changed.notify_one();
         self.until(|state| state.waiting.is_empty() && !state.busy)
             .await;
     }
@@ -124,20 +132,25 @@ impl HistoryHandle {
 }
 
 impl Queue {
-    /// Returns the next cause; `None` after the queue was closed.
-    async fn next(&self) -> Option<Recorded> {
+    /// Returns the next causes, once they are due; `None` after the queue was closed.
+    async fn next(&self) -> Option<Vec<Recorded>> {
         loop {
-            {
+            let due = {
                 let mut state = self.causes.lock();
-                if let Some(next) = state.waiting.pop_front() {
-                    state.busy = true;
-                    return Some(next);
+                let due = state.due.filter(|_| !state.waiting.is_empty());
+                if due.is_some_and(|due| state.closed || due <= Instant::now()) {
+                    (state.busy, state.due) = (true, None);
+                    return Some(state.waiting.drain(..).collect());
                 }
-                if state.closed {
+                if state.closed && due.is_none() {
                     return None;
                 }
+                due
+            };
+            match due {
+                Some(due) => drop(timeout_at(due, self.changed.notified()).await),
+                None => self.changed.notified().await,
             }
-            self.changed.notified().await;
         }
     }
 
@@ -162,9 +175,9 @@ async fn work(history: Arc<History>, queue: Arc<Queue>, report: watch::Sender<Op
     queue.done();
 }
 
-/// Returns the next cause. Meanwhile refreshes an index that another git had locked, to the last commit, and ends the
+/// Returns the next causes. Meanwhile refreshes an index that another git had locked, to the last commit, and ends the
 /// git that waits for commits when none has come for a while.
-async fn next(history: &History, queue: &Queue) -> Option<Recorded> {
+async fn next(history: &History, queue: &Queue) -> Option<Vec<Recorded>> {
     let next = queue.next();
     tokio::pin!(next);
     let mut idle = Duration::ZERO;
@@ -185,7 +198,7 @@ async fn next(history: &History, queue: &Queue) -> Option<Recorded> {
 async fn keep_trying(
     history: &History,
     queue: &Queue,
-    recorded: &Recorded,
+    recorded: &[Recorded],
     report: &watch::Sender<Option<String>>,
 ) -> bool {
     let mut failures = 0;
@@ -239,7 +252,6 @@ fn merge(last: &mut Recorded, next: Recorded) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
     async fn retry_ends_the_wait_and_the_backoff() {

@@ -89,14 +89,13 @@ impl History {
 
     /// `false`: another git holds the index, or there is no commit yet.
     async fn write_index(&self, writing: &mut Writing) -> Result<bool, HistoryError> {
-        let tip = self.newest().await?;
-        if tip.is_none() {
+        let Some(tip) = self.newest().await? else {
             return Ok(false);
-        }
-        let listing = self.listing(writing, tip.as_ref()).await?;
+        };
+        let listing = self.listing(writing, Some(&tip)).await?;
         let index = listing.index();
         writing.keep(listing);
-        self.files(move |tree| tree.write_index(&index)).await
+        self.files(move |tree| tree.write_index(&index, &tip)).await
     }
 
     /// Ends the git that waits for commits.
@@ -135,7 +134,7 @@ impl History {
                 .is_some());
         }
         // A repository without commits is sound; an existing branch without a commit is not.
-        Ok(!self.files(Tree::has_branch).await)
+        Ok(!self.files(Tree::has_branch).await?)
     }
 
     /// Quarantines a broken repository as a whole. First checks that git itself works: a git that

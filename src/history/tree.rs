@@ -143,11 +143,12 @@ impl Tree {
         }
     }
 
-    /// Replaces the index, unless another git holds it or an operator's git operation is in progress: `false`.
+    /// Replaces the index by that of a commit, unless another git holds it, an operator's git operation is in progress, or
+    /// another commit is the newest by now: `false`.
     ///
     /// # Errors
     /// The index cannot be written.
-    pub(super) fn write_index(&self, bytes: &[u8]) -> Result<bool, HistoryError> {
+    pub(super) fn write_index(&self, bytes: &[u8], of: &CommitId) -> Result<bool, HistoryError> {
         let (index, lock) = (
             self.git_dir().join("index"),
             self.git_dir().join("index.lock"),
@@ -163,6 +164,11 @@ impl Tree {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             opened => opened.map_err(HistoryError::io("create", &lock))?,
         };
+        // No other git commits while the lock is held; before, one may have.
+        if matches!(self.newest(), Newest::Commit(newest) if newest != *of) {
+            let _ = fs::remove_file(&lock);
+            return Ok(false);
+        }
         let written = file
             .write_all(bytes)
             .and_then(|()| fs::rename(&lock, &index));
@@ -222,7 +228,8 @@ impl Tree {
         if fs::symlink_metadata(&ignore).is_ok() {
             return Ok(());
         }
-        let written = Writer::new(0o644).replace(&ignore, GITIGNORE.as_bytes());
+        let writer = Writer::new(0o644).light();
+        let written = writer.replace(&ignore, GITIGNORE.as_bytes());
         written.map_err(HistoryError::io("write", &ignore))
     }
 
@@ -235,9 +242,11 @@ impl Tree {
         let text = match file::read_text(&git_dir.join(BRANCH), file::DOCUMENT) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self
-                    .packed_branch()
-                    .map_or(Newest::NoCommit, Newest::Commit);
+                return match self.packed_branch() {
+                    Ok(Some(id)) => Newest::Commit(id),
+                    Ok(None) => Newest::NoCommit,
+                    Err(_) => Newest::AskGit,
+                };
             }
             Err(_) => return Newest::AskGit,
         };
@@ -248,15 +257,27 @@ impl Tree {
     }
 
     /// Returns whether the history's branch exists, as a file or packed.
-    pub(super) fn has_branch(&self) -> bool {
-        fs::exists(self.git_dir().join(BRANCH)) || self.packed_branch().is_some()
+    ///
+    /// # Errors
+    /// The list of packed branches cannot be read.
+    pub(super) fn has_branch(&self) -> Result<bool, HistoryError> {
+        if fs::exists(self.git_dir().join(BRANCH)) {
+            return Ok(true);
+        }
+        let packed = self.packed_branch();
+        let packed = packed.map_err(HistoryError::io("read packed-refs in", &self.git_dir()))?;
+        Ok(packed.is_some())
     }
 
-    fn packed_branch(&self) -> Option<CommitId> {
-        let packed = file::read_text(&self.git_dir().join("packed-refs"), MAX_LOG).ok()?;
+    /// Returns the packed branch.
+    fn packed_branch(&self) -> io::Result<Option<CommitId>> {
+        let packed = match file::read_text(&self.git_dir().join("packed-refs"), MAX_LOG) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            packed => packed?,
+        };
         let mut lines = packed.lines().filter_map(|line| line.split_once(' '));
-        let (id, _) = lines.find(|(id, name)| *name == BRANCH && is_id(id))?;
-        Some(CommitId::known(id.to_owned()))
+        let found = lines.find(|(id, name)| *name == BRANCH && is_id(id));
+        Ok(found.map(|(id, _)| CommitId::known(id.to_owned())))
     }
 
     /// Quarantines the repository.
@@ -493,5 +514,45 @@ mod tests {
             git.wait().unwrap();
         }
         assert!(!git_runs_in(state.path()));
+    }
+
+    fn begun(folder: &Path) -> Tree {
+        let tree = Tree::new(folder);
+        tree.begin().unwrap();
+        tree
+    }
+
+    fn id(digit: &str) -> CommitId {
+        CommitId::known(digit.repeat(40))
+    }
+
+    #[test]
+    fn index_of_an_older_commit_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = begun(folder.path());
+        let (index, lock) = (
+            tree.git_dir().join("index"),
+            tree.git_dir().join("index.lock"),
+        );
+        // An operator's commit came after the agent read the newest one.
+        std::fs::write(
+            tree.git_dir().join(BRANCH),
+            format!("{}\n", id("b").as_str()),
+        )
+        .unwrap();
+        assert!(!tree.write_index(b"old", &id("a")).unwrap());
+        assert!(!index.exists() && !lock.exists());
+        assert!(tree.write_index(b"new", &id("b")).unwrap());
+        assert_eq!(std::fs::read(index).unwrap(), b"new");
+    }
+
+    #[test]
+    fn unreadable_list_of_branches_is_no_missing_branch() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = begun(folder.path());
+        assert!(matches!(tree.newest(), Newest::NoCommit));
+        std::fs::create_dir(tree.git_dir().join("packed-refs")).unwrap();
+        assert!(matches!(tree.newest(), Newest::AskGit));
+        tree.has_branch().unwrap_err();
     }
 }

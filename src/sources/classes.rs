@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ const FILE: &str = "classes.json";
 pub(crate) struct Classes {
     links: Mutex<BTreeMap<ObjectName, Link>>,
     published: Mutex<Published>,
+    /// Whether the file lacks a change of the classes in use.
+    is_unsaved: AtomicBool,
 }
 
 /// The classes that the desired state uses. Each change of them is a reload of BIRD, so they change together.
@@ -49,12 +52,15 @@ impl Default for Published {
 }
 
 impl Published {
-    /// Takes new classes: at first once all links were probed, later at most once in [`CLASSES_APART`].
-    fn take(&mut self, classes: BTreeMap<ObjectName, Measured>, all_probed: bool) {
+    /// Takes new classes: at first once all links were probed, later at most once in [`CLASSES_APART`]. Returns whether it
+    /// took them.
+    fn take(&mut self, classes: BTreeMap<ObjectName, Measured>, all_probed: bool) -> bool {
         let is_first = !self.is_changed && all_probed;
-        if self.classes != classes && (is_first || self.at.elapsed() >= CLASSES_APART) {
+        let takes = self.classes != classes && (is_first || self.at.elapsed() >= CLASSES_APART);
+        if takes {
             (self.classes, self.at, self.is_changed) = (classes, Instant::now(), true);
         }
+        takes
     }
 }
 
@@ -101,6 +107,7 @@ impl Classes {
         let classes = Self {
             links: Mutex::new(links),
             published: Mutex::default(),
+            is_unsaved: AtomicBool::new(false),
         };
         classes.published.lock().classes = classes.measured();
         classes
@@ -122,31 +129,35 @@ impl Classes {
             .collect()
     }
 
-    /// Takes the last probes of all links into account, and forgets the other links. Writes the file only if a class
-    /// changed: at most twice an hour per link.
+    /// Takes the last probes of all links into account, and forgets the other links. Writes the file only if the classes
+    /// in use changed.
     pub(crate) async fn measure(
         &self,
         links: BTreeMap<ObjectName, Option<Target>>,
         prober: &Prober,
         store: &Arc<Store>,
     ) {
-        let mut changed = false;
         for (name, target) in &links {
-            let probe = target.as_ref().and_then(|target| prober.current(target));
-            changed |= probe.is_some_and(|probe| self.take(name, &probe));
+            if let Some(probe) = target.as_ref().and_then(|target| prober.current(target)) {
+                self.take(name, &probe);
+            }
         }
         let mut targets = links.values().flatten();
         let all_probed = targets.all(|target| prober.is_probed(target));
-        self.published.lock().take(self.measured(), all_probed);
-        if !changed || !store.is_writable() {
+        let changed = self.published.lock().take(self.measured(), all_probed);
+        let is_unsaved = self.is_unsaved.fetch_or(changed, Ordering::Relaxed) || changed;
+        if !is_unsaved || !store.is_writable() {
             return;
         }
         let Some(text) = self.text(&links.keys().collect()) else {
             return;
         };
         let store = Arc::clone(store);
-        if let Err(error) = blocking(move || store.keep(FILE, &text)).await {
-            warn!(file = FILE, error = %chain(&error), "latency classes not saved");
+        match blocking(move || store.keep(FILE, &text)).await {
+            Ok(_) => self.is_unsaved.store(false, Ordering::Relaxed),
+            Err(error) => {
+                warn!(file = FILE, error = %chain(&error), "latency classes not saved");
+            }
         }
     }
 

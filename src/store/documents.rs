@@ -1,6 +1,5 @@
 //! Writes the documents of the sync. However many there are, they become durable together.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::document::{Document, Kind, Spec};
@@ -226,8 +225,9 @@ impl<S: Spec> Draft<'_, S> {
 
 /// Makes the renames of these files durable.
 pub(super) fn sync_folders(files: &[PathBuf]) -> Result<(), StoreError> {
-    let folders: BTreeSet<_> = files.iter().filter_map(|path| path.parent()).collect();
-    let mut folders = folders.into_iter();
-    folders
-        .try_for_each(|folder| file::sync_folder(folder).map_err(StoreError::io("flush", folder)))
+    let Some(first) = files.first() else {
+        return Ok(());
+    };
+    let synced = file::sync_folders(files.iter().filter_map(|path| path.parent()));
+    synced.map_err(StoreError::io("flush", first))
 }

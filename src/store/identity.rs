@@ -127,7 +127,7 @@ pub(super) fn keep_copy(dir: &Path, known: &StateIdentity) {
     let kept = file::read_text(&copy, file::TOKEN).is_ok_and(|kept| kept == text);
     if !kept && fs::is_dir(dir.join(".git")) {
         // The next listing retries.
-        let _ = atomic::write(&copy, text.as_bytes(), 0o644);
+        let _ = atomic::write_lightly(&copy, text.as_bytes(), 0o644);
     }
 }
 

@@ -54,7 +54,7 @@ mod trouble;
 mod watch;
 mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ use std::time::{Duration, Instant};
 
 use crate::intervals::{APPROVALS_POLL, APPROVALS_WAIT, HEAD_FOLLOWS};
 use crate::observed::Succession;
-use crate::util::file;
+use crate::util::file::{self, Stamp};
 use crate::util::fs;
 use crate::util::task::pause;
 
@@ -121,6 +121,8 @@ pub struct Store {
     memory: Mutex<Memory>,
     removed: Mutex<Removed>,
     secrets: Mutex<Secrets>,
+    /// The applied records that survive a power failure, as they were when this was known.
+    durable: Mutex<BTreeMap<PathBuf, Stamp>>,
     /// Directory of the schemas, for the first line of files that the agent writes.
     schemas: Option<PathBuf>,
 }
@@ -168,6 +170,7 @@ impl Store {
             memory: Mutex::default(),
             removed,
             secrets: Mutex::default(),
+            durable: Mutex::default(),
             schemas: None,
         };
         store.sweep();
@@ -195,6 +198,7 @@ impl Store {
             memory,
             removed,
             secrets: Mutex::default(),
+            durable: Mutex::default(),
             schemas: None,
         })
     }

@@ -1,6 +1,6 @@
 //! Writes applied records. However many there are, they become durable together.
 
-use crate::util::file::Staged;
+use crate::util::file::{Staged, Stamp};
 
 use super::documents::sync_folders;
 use super::{AppliedDocument, Area, Place, Store, StoreError, Written, atomic, read};
@@ -60,6 +60,10 @@ impl Store {
             });
         }
         sync_folders(&paths)?;
+        let stamped = paths
+            .into_iter()
+            .filter_map(|path| Some((path.clone(), Stamp::at(&path)?)));
+        self.durable.lock().extend(stamped);
         Ok(results)
     }
 
@@ -75,7 +79,11 @@ impl Store {
         let path = self.path(place);
         // From here on the agent's own file has its content again.
         if read::has(&path, text) {
-            return Ok(State::Same);
+            let known = self.durable.lock().get(&path).copied();
+            return Ok(match known.is_some() && known == Stamp::at(&path) {
+                true => State::Done(Ok(Written::Unchanged)),
+                false => State::Same,
+            });
         }
         let staged = atomic::stage(&path, text.as_bytes(), 0o644);
         self.attempts.write(&staged);

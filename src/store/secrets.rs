@@ -8,10 +8,11 @@ use std::path::PathBuf;
 
 use crate::model::{ObjectName, Secret};
 use crate::redact::{forget, remember};
-use crate::util::file::{self, Stamp};
+use crate::util::file::{self, Staged, Stamp};
 use crate::util::fs;
 
-use super::{SECRETS, Store, StoreError, atomic, create_folder};
+use super::documents::sync_folders;
+use super::{SECRETS, Store, StoreError, Written, atomic, create_folder};
 
 /// The files in `secrets/` by their names in documents, as they were last registered.
 pub(super) type Secrets = BTreeMap<String, Option<Stamp>>;
@@ -58,37 +59,69 @@ impl Store {
         }
     }
 
-    /// Writes a secret, readable only by the agent's user. Writes nothing if it is unchanged.
+    /// Writes one secret; see [`Self::write_secrets`].
     ///
     /// # Errors
-    /// The name points elsewhere, or the file cannot be written.
-    pub fn write_secret(
+    /// As [`Self::write_secrets`] and its results.
+    pub fn write_secret(&self, name: &str, secret: &Secret<String>) -> Result<Written, StoreError> {
+        let mut results = self.write_secrets(&[(name, secret)])?;
+        results
+            .pop()
+            .unwrap_or_else(|| Err(StoreError::Bug("a secret without a result".into())))
+    }
+
+    /// Writes secrets, readable only by the agent's user. However many there are, they become durable together. Writes
+    /// nothing for those that are unchanged. Returns one result a secret, in their order: its name may point elsewhere, or
+    /// its file cannot be written.
+    ///
+    /// # Errors
+    /// The files cannot be flushed.
+    pub fn write_secrets(
+        &self,
+        secrets: &[(&str, &Secret<String>)],
+    ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
+        let drafts: Vec<_> = secrets
+            .iter()
+            .map(|(name, secret)| self.stage_secret(name, secret))
+            .collect();
+        self.flush(drafts.iter().flatten().flatten())?;
+        let mut written = Vec::new();
+        let mut put = |staged: Staged| {
+            let path = staged.path().to_owned();
+            let replaced = staged.replace().map_err(StoreError::io("write", &path));
+            self.attempts.write(&replaced);
+            replaced?;
+            self.count(1);
+            written.push(path);
+            Ok(Written::Changed)
+        };
+        let results = drafts
+            .into_iter()
+            .map(|draft| draft?.map_or(Ok(Written::Unchanged), &mut put))
+            .collect();
+        sync_folders(&written)?;
+        Ok(results)
+    }
+
+    /// Writes a secret under a temporary name. `None`: it is unchanged.
+    fn stage_secret(
         &self,
         name: &str,
         secret: &Secret<String>,
-    ) -> Result<super::Written, StoreError> {
+    ) -> Result<Option<Staged>, StoreError> {
         let path = self.secret_path(name)?;
         remember(&path.to_string_lossy(), secret.expose());
         drop(self.writable()?);
         create_folder(&self.dir.join(SECRETS), 0o700)?;
-        if self
-            .read_secret(name)
-            .ok()
-            .flatten()
-            .is_some_and(|there| there.expose() == secret.expose().trim())
-        {
+        let there = self.read_secret(name).ok().flatten();
+        if there.is_some_and(|there| there.expose() == secret.expose().trim()) {
             restrict(&path)?;
-            return Ok(super::Written::Unchanged);
+            return Ok(None);
         }
-        let written = atomic::write(
-            &path,
-            format!("{}\n", secret.expose().trim()).as_bytes(),
-            0o600,
-        );
-        self.attempts.write(&written);
-        written?;
-        self.count(1);
-        Ok(super::Written::Changed)
+        let text = format!("{}\n", secret.expose().trim());
+        let staged = atomic::stage(&path, text.as_bytes(), 0o600);
+        self.attempts.write(&staged);
+        staged.map(Some)
     }
 
     /// Removes a secret. `false`: it did not exist.

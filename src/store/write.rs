@@ -379,6 +379,7 @@ impl Store {
         }
         let removed = self.remove_file(&self.path(place))?;
         if place.area == Area::Applied {
+            self.durable.lock().remove(&self.path(place));
             self.keep_applied(place, None);
             self.note_gone(place);
         }

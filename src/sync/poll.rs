@@ -17,7 +17,7 @@ use crate::control_plane::{CallError, Failure};
 use crate::controller::desired::Refused;
 use crate::document::{BgpSessionSpec, Document, IbgpPeerSpec, RoutingPolicySpec, Spec};
 use crate::history::Author;
-use crate::model::{Asn, ObjectName, Uid};
+use crate::model::{Asn, ObjectName, Secret, Uid};
 use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::{chain, failed};
@@ -398,10 +398,13 @@ fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed,
     let mut changed = Vec::new();
     let mut unused = Vec::new();
     let mut documents = Vec::new();
+    let mut results = write_secrets(store, &changes)?.into_iter();
     for change in changes {
-        let written = write_secrets(store, &change);
+        let of_change: Vec<_> = results.by_ref().take(set(&change).count()).collect();
+        let written: Result<Vec<_>, _> = of_change.into_iter().collect();
         let is_written = written.is_ok();
-        note::<BgpSessionSpec>(&mut changed, &change.name, written)?;
+        let did = written.map(|written| written.contains(&Written::Changed));
+        note::<BgpSessionSpec>(&mut changed, &change.name, did)?;
         if is_written {
             let secrets = change.secrets.into_iter();
             unused.extend(secrets.filter(|(_, secret)| secret.is_none()));
@@ -415,15 +418,19 @@ fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed,
     Ok(changed)
 }
 
-/// Returns whether a secret changed.
-fn write_secrets(store: &Store, change: &SessionChange) -> Result<bool, StoreError> {
-    let mut is_changed = false;
-    for (file, secret) in &change.secrets {
-        if let Some(secret) = secret {
-            is_changed |= store.write_secret(file, secret)? == Written::Changed;
-        }
-    }
-    Ok(is_changed)
+/// Returns the secrets that a change sets.
+fn set(change: &SessionChange) -> impl Iterator<Item = (&str, &Secret<String>)> {
+    let secrets = change.secrets.iter();
+    secrets.filter_map(|(file, secret)| Some((file.as_str(), secret.as_ref()?)))
+}
+
+/// Writes the secrets of all changes together. Returns one result a secret, in their order.
+fn write_secrets(
+    store: &Store,
+    changes: &[SessionChange],
+) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
+    let secrets: Vec<_> = changes.iter().flat_map(set).collect();
+    store.write_secrets(&secrets)
 }
 
 /// Records the changes of a sync in the history and has the desired state rebuilt. Returns their number.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{
@@ -30,6 +31,19 @@ pub(crate) enum ExecError {
     /// Its output could not be read, or is longer than the limit.
     #[error("its output cannot be read")]
     Output(#[source] io::Error),
+}
+
+/// Programs started by this process.
+static STARTED: AtomicU64 = AtomicU64::new(0);
+
+/// Returns the number of programs that this process has started.
+pub(crate) fn started() -> u64 {
+    STARTED.load(Ordering::Relaxed)
+}
+
+fn spawn(command: &mut Command) -> Result<Child, ExecError> {
+    STARTED.fetch_add(1, Ordering::Relaxed);
+    command.spawn().map_err(ExecError::Start)
 }
 
 /// One run of a program.
@@ -100,7 +114,7 @@ impl Run {
     /// # Errors
     /// It cannot be started, does not end in time, or prints more than the limit.
     pub(crate) async fn output(mut self) -> Result<Output, ExecError> {
-        let mut child = self.command.spawn().map_err(ExecError::Start)?;
+        let mut child = spawn(&mut self.command)?;
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let pipes = (stdin, stdout, stderr);
@@ -157,8 +171,7 @@ impl Run {
     /// # Errors
     /// It cannot be started.
     pub(crate) fn start(mut self) -> Result<Dialogue, ExecError> {
-        let spawned = self.command.stdin(Stdio::piped()).spawn();
-        let mut child = spawned.map_err(ExecError::Start)?;
+        let mut child = spawn(self.command.stdin(Stdio::piped()))?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(ExecError::Start(ErrorKind::BrokenPipe.into()));

@@ -15,7 +15,9 @@ mod write;
 
 pub(crate) use quarantine::{QUARANTINED, quarantine};
 pub(crate) use stamp::Stamp;
-pub(crate) use write::{Staged, Writer, flush, remove, remove_file, sweep, sync_folder, temporary};
+pub(crate) use write::{
+    Staged, Writer, flush, flushes, remove, remove_file, sweep, sync_folders, temporary,
+};
 
 /// The largest configuration, template or document, in bytes.
 pub(crate) const DOCUMENT: u64 = 256 * 1024;

@@ -10,17 +10,31 @@ use std::fs::{self, File, Metadata, OpenOptions, Permissions, ReadDir};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::{NamedTempFile, TempDir};
 
 use super::task::assert_may_block;
 
+/// Files and directories that this process has opened.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
+/// Returns the number of files and directories that this process has opened.
+pub(crate) fn opened() -> u64 {
+    OPENED.load(Ordering::Relaxed)
+}
+
+fn count_opened() {
+    OPENED.fetch_add(1, Ordering::Relaxed);
+}
+
 /// Defines functions that check the thread and call those of `std::fs`.
 macro_rules! checked {
-    ($($name:ident($($argument:ident: $type:ty),+) -> $result:ty;)+) => {$(
+    ($($name:ident($($argument:ident: $type:ty),+) -> $result:ty $(, $count:ident)?;)+) => {$(
         #[track_caller]
         pub(crate) fn $name($($argument: $type),+) -> io::Result<$result> {
             assert_may_block(stringify!($name));
+            $($count();)?
             fs::$name($($argument),+)
         }
     )+};
@@ -28,20 +42,20 @@ macro_rules! checked {
 
 checked! {
     canonicalize(path: impl AsRef<Path>) -> PathBuf;
-    copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> u64;
+    copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> u64, count_opened;
     create_dir_all(path: impl AsRef<Path>) -> ();
     hard_link(original: impl AsRef<Path>, link: impl AsRef<Path>) -> ();
     metadata(path: impl AsRef<Path>) -> Metadata;
-    read(path: impl AsRef<Path>) -> Vec<u8>;
-    read_dir(path: impl AsRef<Path>) -> ReadDir;
+    read(path: impl AsRef<Path>) -> Vec<u8>, count_opened;
+    read_dir(path: impl AsRef<Path>) -> ReadDir, count_opened;
     read_link(path: impl AsRef<Path>) -> PathBuf;
-    read_to_string(path: impl AsRef<Path>) -> String;
+    read_to_string(path: impl AsRef<Path>) -> String, count_opened;
     remove_dir_all(path: impl AsRef<Path>) -> ();
     remove_file(path: impl AsRef<Path>) -> ();
     rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> ();
     set_permissions(path: impl AsRef<Path>, permissions: Permissions) -> ();
     symlink_metadata(path: impl AsRef<Path>) -> Metadata;
-    write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> ();
+    write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> (), count_opened;
 }
 
 /// As [`Path::exists`].
@@ -66,6 +80,7 @@ pub(crate) fn is_file(path: impl AsRef<Path>) -> bool {
 #[track_caller]
 pub(crate) fn open(path: impl AsRef<Path>, options: &OpenOptions) -> io::Result<File> {
     assert_may_block("open");
+    count_opened();
     options.open(path)
 }
 
@@ -102,6 +117,7 @@ pub(crate) fn temporary_file(
     folder: &Path,
 ) -> io::Result<NamedTempFile> {
     assert_may_block("temporary_file");
+    count_opened();
     builder.tempfile_in(folder)
 }
 

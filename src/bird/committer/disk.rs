@@ -223,9 +223,8 @@ pub(super) fn apply(
     for staged in last {
         touched.insert(replace(staged, counters)?);
     }
-    let sync =
-        |directory: &PathBuf| file::sync_folder(directory).map_err(failed("flush", directory));
-    touched.iter().try_for_each(sync)
+    let touched = touched.iter().map(PathBuf::as_path);
+    file::sync_folders(touched).map_err(failed("flush", root))
 }
 
 /// The lock on BIRD's directory while files change: a second agent that starts at the same moment sees the files of

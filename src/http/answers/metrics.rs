@@ -12,6 +12,7 @@ use crate::controller::{OverrideView, overrides};
 use crate::document::{Kind, StatusBody};
 use crate::status::Health;
 use crate::util::version::{COMMIT, VERSION};
+use crate::util::{exec, file, fs};
 
 pub(super) fn text(api: &LocalApi) -> String {
     let registry = Registry::new();
@@ -23,6 +24,7 @@ pub(super) fn text(api: &LocalApi) -> String {
     let _ = overridden(&overrides::of(&api.context.desired()), &registry);
     let _ = writes(api, &registry);
     let _ = work(api, &registry);
+    let _ = process(&registry);
     let _ = state(api, &registry);
     let _ = origins(api, &registry);
     TextEncoder::new()
@@ -265,6 +267,28 @@ fn writes(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
     Ok(())
 }
 
+/// Counters of the process: what it asks the system for.
+fn process(registry: &Registry) -> prometheus::Result<()> {
+    counter(
+        registry,
+        "moenet_agent_fsyncs_total",
+        "Flushes of files, directories and file systems to the disk by the agent itself",
+        file::flushes(),
+    )?;
+    counter(
+        registry,
+        "moenet_agent_files_opened_total",
+        "Files and directories opened",
+        fs::opened(),
+    )?;
+    counter(
+        registry,
+        "moenet_agent_programs_total",
+        "Programs started, such as bird -p and git",
+        exec::started(),
+    )
+}
+
 /// Counters of the controller's work.
 fn work(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
     let pulse = &api.context.pulse;
@@ -274,6 +298,12 @@ fn work(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
         "moenet_agent_desired_builds_total",
         "Builds of the desired state",
         pulse.builds(),
+    )?;
+    counter(
+        registry,
+        "moenet_agent_observations_total",
+        "Observations of the whole kernel",
+        api.context.observer.observations(),
     )?;
     counter(
         registry,

@@ -5,6 +5,7 @@ use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::util::fs;
 use tempfile::TempPath;
@@ -12,6 +13,19 @@ use tempfile::TempPath;
 /// Prefix of temporary files: hidden, so that listings and BIRD's includes skip them, and unique to the agent, so that
 /// files left by a crash can be removed.
 pub(crate) const TEMPORARY: &str = ".moenet-tmp-";
+
+/// Flushes by this process since its start.
+static FLUSHES: AtomicU64 = AtomicU64::new(0);
+
+/// Returns the number of flushes of a file, a directory or a file system to the disk.
+pub(crate) fn flushes() -> u64 {
+    FLUSHES.load(Ordering::Relaxed)
+}
+
+fn sync(file: &File) -> io::Result<()> {
+    FLUSHES.fetch_add(1, Ordering::Relaxed);
+    file.sync_all()
+}
 
 /// Writes files of one kind: temporary file in the same directory, fsync, rename, fsync of the directory. On any error
 /// the old file is unchanged and the temporary file is removed.
@@ -105,7 +119,7 @@ impl Writer {
         }
         file.write_all(bytes).map_err(bare)?;
         if self.is_durable {
-            file.as_file().sync_all()?;
+            sync(file.as_file())?;
         }
         Ok(Staged {
             temporary: file.into_temp_path(),
@@ -156,17 +170,35 @@ pub(crate) fn flush<'a>(files: impl IntoIterator<Item = &'a Staged>) -> io::Resu
     let files: Vec<_> = files.into_iter().collect();
     if files.len() <= FEW {
         let mut paths = files.iter().map(|file| &file.temporary);
-        return paths.try_for_each(|path| fs::open(path, File::options().read(true))?.sync_all());
+        return paths.try_for_each(|path| sync(&fs::open(path, File::options().read(true))?));
     }
-    let mut flushed = BTreeSet::new();
-    let folders: BTreeSet<_> = files.iter().map(|file| folder(&file.path)).collect();
+    sync_file_systems(files.iter().map(|file| folder(&file.path)))
+}
+
+/// Flushes the file systems of these directories.
+fn sync_file_systems<'a>(folders: impl IntoIterator<Item = &'a Path>) -> io::Result<()> {
+    let (mut flushed, folders): (_, BTreeSet<_>) = (BTreeSet::new(), folders.into_iter().collect());
     for folder in folders {
         let folder = fs::open_dir(folder)?;
         if flushed.insert(folder.metadata()?.dev()) {
+            FLUSHES.fetch_add(1, Ordering::Relaxed);
             rustix::fs::syncfs(&folder)?;
         }
     }
     Ok(())
+}
+
+/// Makes renames and removals in directories durable across a power failure: in one with an fsync, in several with one
+/// flush of the file systems that they are on.
+///
+/// # Errors
+/// As the system says.
+pub(crate) fn sync_folders<'a>(folders: impl IntoIterator<Item = &'a Path>) -> io::Result<()> {
+    let folders: BTreeSet<_> = folders.into_iter().collect();
+    match folders.first() {
+        Some(only) if folders.len() == 1 => sync_folder(only),
+        _ => sync_file_systems(folders),
+    }
 }
 
 /// Makes renames and removals in a directory durable across a power failure.
@@ -174,7 +206,7 @@ pub(crate) fn flush<'a>(files: impl IntoIterator<Item = &'a Staged>) -> io::Resu
 /// # Errors
 /// As the system says.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::open_dir(folder)?.sync_all()
+    sync(&fs::open_dir(folder)?)
 }
 
 /// Removes a file durably. `false`: it did not exist.

@@ -326,6 +326,20 @@ async fn deliver_read_only(disk: &Path) {
     assert_eq!(fake.lock().unwrap().got.len(), 3);
 }
 
+#[test]
+fn empty_report_of_a_power_failure_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.put(&uid("a"), WireStatus::Active, None).unwrap();
+    let file = directory.path().join(&files(directory.path())[0]);
+    drop(outbox);
+    std::fs::write(&file, "").unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert!(outbox.pending().unwrap().is_empty());
+    assert!(files(directory.path()).is_empty(), "not quarantined");
+    assert!(outbox.put(&uid("a"), WireStatus::Active, None).unwrap());
+}
+
 #[tokio::test]
 async fn corrupt_report_is_quarantined_and_the_rest_delivered() {
     let (client, fake, directory) = bench().await;

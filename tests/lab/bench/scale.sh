@@ -4,8 +4,9 @@
 #
 #   tests/lab/bench/scale.sh [--soak MINUTES] AGENT [SESSIONS]     here, in namespaces of its own
 #   tests/lab/bench/scale.sh --guest AGENT [SESSIONS]              in the guest of tests/lab/vm, on kernel WireGuard
-#   tests/lab/bench/scale.sh --counts AGENT [SESSIONS]             here, the cold start only: fails when it takes more
-#                                                            operations than are allowed; any build of the agent
+#   tests/lab/bench/scale.sh --counts AGENT [SESSIONS]             here, fails when a cold start, a sync without a
+#                                                            change, one changed session, one repaired address or a
+#                                                            restart takes more operations than are allowed; any build
 #
 # AGENT is a release build (cargo build --release: target/release/moenet-agent); 1000 sessions unless told, 100
 # in the guest. Here the links are those of wireguard-stand-in: a process of wireguard-go for each session would
@@ -81,23 +82,75 @@ converge() { # start
   row acknowledged "$(since "$1") s" "the Control Plane has every session's report"
 }
 
-# How much a cold start may take: a number, and one for each session.
-ALLOWED="passes:60:0 desired_builds:15:0 netlink_writes:20:13 bird_reloads:7:0 bird_checks:7:0 state_writes:40:7"
-# Processes of git, whatever the number of sessions.
+# How much a step may take: a number, and one for each session. Opened files and observations are those of a busy machine.
+COLD="observations:30:0 desired_builds:15:0 netlink_writes:20:13 bird_reloads:4:0 bird_checks:4:0 state_writes:40:7 fsyncs:60:0 programs:12:0 files_opened:1500:80"
+NOTHING="observations:5:0 desired_builds:1:0 netlink_writes:0:0 bird_reloads:0:0 bird_checks:0:0 state_writes:0:0 fsyncs:0:0 programs:0:0"
+CHANGE="observations:15:0 desired_builds:3:0 netlink_writes:4:0 bird_reloads:1:0 bird_checks:1:0 state_writes:6:0 fsyncs:16:0 programs:2:0"
+DRIFT="observations:5:0 desired_builds:1:0 netlink_writes:1:0 bird_reloads:0:0 bird_checks:0:0 state_writes:2:0 fsyncs:4:0 programs:0:0"
+RESTART="state_writes:20:2 fsyncs:10:0 netlink_writes:0:0 firewall_writes:0:0 bird_reloads:0:0 bird_file_writes:0:0"
+# Processes of git of a cold start, whatever the number of sessions.
 GITS=2
 
-counts() {
-  local allowed name fixed each most value failed=0
-  for allowed in $ALLOWED; do
+within() { # what allowed
+  local allowed name fixed each most value
+  for allowed in $2; do
     IFS=: read -r name fixed each <<<"$allowed"
-    most=$((fixed + each * sessions)) value=$(metric "${name}_total")
-    row "  $name" "$value" "at most $most"
+    most=$((fixed + each * sessions)) value=$(($(metric "${name}_total") - ${before[$name]:-0}))
+    row "  $1: $name" "$value" "at most $most"
     [ "$value" -le "$most" ] || failed=1
   done
+}
+
+# What all counters are now, to count from.
+declare -A before
+mark() {
+  local name value
+  while read -r name value; do name=${name#moenet_agent_}; before[${name%_total}]=$value; done < <(curl -s $API | grep '^moenet_agent_[a-z_]*_total ')
+}
+
+quiet() { # until nothing was written for some seconds
+  local start last=; start=$(date +%s)
+  until [ "$(counted)" = "$last" ]; do
+    alive; [ "$(since "$start")" -lt 120 ] || { say "something is written all the time: $last"; return 1; }
+    last=$(counted); sleep 4
+  done
+}
+
+until_true() { # what condition
+  local start; start=$(date +%s)
+  until eval "$2"; do alive; [ "$(since "$start")" -lt 60 ] || { say "not within a minute: $1"; return 1; }; sleep 0.2; done
+}
+
+counts() {
+  local failed=0 value
+  within cold "$COLD"
   value=$(wc -l <"$lab/git.calls")
-  row "  git processes" "$value" "at most $GITS"
+  row "  cold: git processes" "$value" "at most $GITS"
   [ "$value" -le "$GITS" ] || { failed=1; cat "$lab/git.calls" >&2; }
+  # The first classes of all links are one reload.
+  until_true "the classes of the links are known" "[ -s $lab/state/classes.json ]"
+  quiet; mark
+  curl -sX POST "${API%metrics}sync" >/dev/null; sleep 5
+  within "no change" "$NOTHING"
+  quiet; mark
+  sed -i 's/uuid: s-6,/uuid: s-6, mtu: 1380,/' "$lab/fleet/jp1/sessions.yaml"
+  curl -sX POST "${API%metrics}sync" >/dev/null
+  until_true "the MTU of one session" "ip -o link show dev wg_6 | grep -q 'mtu 1380'"
+  quiet; within "one change" "$CHANGE"
+  mark
+  ip -6 addr flush dev wg_5 scope link
+  until_true "a removed address is there again" "ip -o -6 addr show dev wg_5 | grep -q fe80"
+  quiet; within drift "$DRIFT"
+  kill "$agent"; wait "$agent" || true
+  before=()
+  run_agent
+  until_true "all are active after a restart" "[ \"\$(metric 'sessions_total{status=\"active\"}')\" = $sessions ]"
+  quiet; within restart "$RESTART"
   return $failed
+}
+
+run_agent() {
+  PATH=$lab/programs:$PATH "$lab/moenet-agent" --config "$lab/config.yaml" run 2>>"$lab/agent.log" & agent=$!
 }
 
 # A git of the agent that notes each call.
@@ -156,7 +209,7 @@ YAML
   until curl -s http://127.0.0.1:8080/ >/dev/null; do kill -0 $control_plane; sleep 0.2; done
   count_gits
   start=$(date +%s)
-  PATH=$lab/programs:$PATH "$lab/moenet-agent" --config "$lab/config.yaml" run 2>"$lab/agent.log" & agent=$!
+  run_agent
   row sessions "$sessions"
   converge "$start"
   if [ "$3" = counts ]; then counts; else

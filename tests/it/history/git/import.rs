@@ -53,6 +53,29 @@ async fn a_start_and_its_commits_need_one_git() {
 }
 
 #[tokio::test]
+async fn causes_of_one_moment_are_commits_in_one_pack() {
+    let state = State::new();
+    let (handle, _task) = started(&state);
+    let record = |name: &str, text: &str, subject: &str| {
+        let path = format!("sessions/{name}.yaml");
+        state.put(&path, text);
+        handle.record(cause(Author::Agent, &[&path], subject));
+    };
+    record("a", "a: 1\n", "Sync a");
+    record("b", "b: 1\n", "Sync b");
+    record("a", "a: 2\n", "Change a");
+    record("a", "a: 2\n", "Change nothing");
+    handle.flush().await;
+    assert_eq!(subjects(&state), "Change a\nSync b\nSync a\n");
+    let changed = state.git(&["log", "-1", "--format=", "--name-only", "main"]);
+    assert_eq!(changed, "sessions/a.yaml\n");
+    assert_eq!(state.git(&["status", "--porcelain"]), "");
+    let packs = state.git(&["count-objects", "-v"]);
+    assert!(packs.contains("packs: 1\n"), "{packs}");
+    assert!(state.git(&["fsck", "--strict"]).is_empty());
+}
+
+#[tokio::test]
 async fn restart_with_nothing_new_lists_the_newest_commit_once() {
     let state = State::new();
     let history = History::open(state.path()).await.unwrap();

@@ -6,6 +6,7 @@ use clap::Parser;
 use moenet_agent::cli::{self, Arguments};
 
 fn main() -> ExitCode {
+    cli::complete();
     match Arguments::try_parse() {
         Ok(arguments) => cli::run(arguments),
         Err(error) => cli::usage(&error),

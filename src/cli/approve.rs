@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 
 use super::offline::Offline;
-use super::{Arguments, Outcome, block_on, objects, output};
+use super::{Arguments, Outcome, block_on, complete, objects, output};
 use crate::config::Config;
 use crate::controller::Desired;
 use crate::controller::Missing;
@@ -22,7 +23,7 @@ use crate::store::{COMPLETE, Store};
 #[group(required = true, multiple = false)]
 pub struct Approve {
     /// Objects with a held change, e.g. sessions/wg_4242421080 or node
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::names))]
     names: Vec<String>,
     /// Approve every change that is held now
     #[arg(long)]

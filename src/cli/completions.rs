@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
+use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 
-use super::{Arguments, Outcome, output};
+use super::complete::VARIABLE;
+use super::{Outcome, output};
 
 /// Completions for a shell.
 #[derive(Debug, Args)]
@@ -22,10 +24,17 @@ impl Completions {
     }
 }
 
-/// Returns the completions for a shell.
+/// Returns the completions for a shell: they ask the program, which knows the names of this router.
 pub(super) fn script(shell: Shell) -> String {
-    let mut text = Vec::new();
-    let mut command = Arguments::command();
-    clap_complete::generate(shell, &mut command, "moenet-agent", &mut text);
+    let completer: &dyn EnvCompleter = match shell {
+        Shell::Bash => &Bash,
+        Shell::Elvish => &Elvish,
+        Shell::Fish => &Fish,
+        Shell::PowerShell => &Powershell,
+        _ => &Zsh,
+    };
+    let (name, mut text) = ("moenet-agent", Vec::new());
+    // Writing to memory does not fail.
+    let _ = completer.write_registration(VARIABLE, name, name, name, &mut text);
     String::from_utf8_lossy(&text).into_owned()
 }

@@ -3,17 +3,19 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::offline::Wanted;
-use super::{Arguments, Outcome, block_on, objects, output};
+use super::{Arguments, Outcome, block_on, complete, objects, output};
 use crate::controller::desired::Object;
 
 /// Show the fields that an override changes.
 #[derive(Debug, Args)]
 pub struct Diff {
     /// The object
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     name: String,
 }
 

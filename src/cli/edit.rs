@@ -5,11 +5,12 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde_json::Value;
 
 use super::change::document::Refused;
 use super::change::{self, Because, Draft};
-use super::{Arguments, Outcome, block_on, output};
+use super::{Arguments, Outcome, block_on, complete, output};
 use crate::config::Config;
 use crate::store::Place;
 use crate::telemetry::chain;
@@ -20,6 +21,7 @@ use crate::util::fs;
 #[derive(Debug, Args)]
 pub struct Edit {
     /// The object, as sessions/wg_4242421080
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     name: String,
     #[command(flatten)]
     because: Because,

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Arguments, Outcome, block_on, get, history, objects, offline, output};
+use super::{Arguments, Outcome, block_on, complete, get, history, objects, offline, output};
 use crate::config::Interval;
 use crate::document::Kind;
 use crate::history::History;
@@ -17,7 +18,7 @@ use crate::store::{Area, Place, Store};
 #[derive(Debug, Args)]
 pub struct Events {
     /// Only of this object: wg_1, sessions/wg_1, node, policy
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::names))]
     name: Option<String>,
     /// Only of the last time: 30m, 2h, 7d
     #[arg(long, value_name = "TIME", value_parser = super::wait::interval)]

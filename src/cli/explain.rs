@@ -3,17 +3,18 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
 
 use super::fields::{Field, Schema};
-use super::{Arguments, Outcome, output, schemas};
+use super::{Arguments, Outcome, complete, output, schemas};
 use crate::document::Kind;
 
 /// A field of a document or of the configuration.
 #[derive(Debug, Args)]
 pub struct Explain {
     /// A kind or `config`, and the path of a field: bgpsession.tunnel.mtu
-    #[arg(value_name = "KIND[.FIELD…]")]
+    #[arg(value_name = "KIND[.FIELD…]", add = ArgValueCompleter::new(complete::explained))]
     path: String,
     /// List the fields below it at every depth
     #[arg(long)]
@@ -91,6 +92,28 @@ fn descend<'a, 'w>(
         found.schema = field.schema.clone();
     }
     Ok(found)
+}
+
+/// Returns the names of the fields below a path, as `bgpsession.tunnel`; none for an unknown one.
+pub(super) fn fields(path: &str) -> Vec<String> {
+    let mut words = path.split('.');
+    let Ok((name, root)) = schema(words.next().unwrap_or_default()) else {
+        return Vec::new();
+    };
+    let Ok(found) = descend(&name, Schema::of(&root), words) else {
+        return Vec::new();
+    };
+    let fields = found.schema.fields().into_iter();
+    let own = |field: Field<'_>| match found.path.is_empty() && field.name == "spec" {
+        true => field
+            .schema
+            .fields()
+            .into_iter()
+            .map(|field| field.name)
+            .collect(),
+        false => vec![field.name],
+    };
+    fields.flat_map(own).collect()
 }
 
 fn pick<'f, 'a>(fields: &'f [Field<'a>], word: &str) -> Option<&'f Field<'a>> {

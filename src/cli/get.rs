@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::diff::{shown, value_at};
 use super::output::Format;
-use super::{Arguments, Outcome, change, documents, objects, offline, output, overrides};
+use super::{Arguments, Outcome, change, complete, documents, objects, offline, output, overrides};
 use crate::controller::desired::maintenance_in_effect;
 use crate::document::{
     self, BgpStatus, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, Phase,
@@ -28,7 +29,7 @@ use listing::Listing;
 #[derive(Debug, Args)]
 pub struct Get {
     /// A kind (sessions, mesh, ibgp, overrides, node, policy, maintenance), names, or both
-    #[arg(value_name = "KIND|NAME")]
+    #[arg(value_name = "KIND|NAME", add = ArgValueCompleter::new(complete::kinds_and_names))]
     words: Vec<String>,
     #[command(flatten)]
     listing: Listing,

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde_json::json;
 
-use super::{Arguments, Outcome, block_on, documents, objects, offline, output};
+use super::{Arguments, Outcome, block_on, complete, documents, objects, offline, output};
 use crate::document::Kind;
 use crate::history::{Entry, History};
 use crate::model::ObjectName;
@@ -16,7 +17,7 @@ use crate::store::{Area, Place};
 #[derive(Debug, Args)]
 pub struct Log {
     /// Only this object: wg_1, sessions/wg_1, node, policy
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::names))]
     name: Option<String>,
     /// Maximum number of commits
     #[arg(long, short = 'n', default_value_t = 30)]

@@ -7,6 +7,7 @@ mod api;
 mod apply;
 mod approve;
 mod change;
+mod complete;
 mod completions;
 mod control_plane;
 mod describe;
@@ -49,6 +50,7 @@ use crate::intervals::EXIT_WAIT;
 use crate::util::fs;
 use clap::{Parser, Subcommand};
 
+pub use complete::complete;
 pub(crate) use output::Format;
 pub use schema::schemas;
 
@@ -338,7 +340,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     crate::telemetry::flush();
     let outcome = outcome.and_then(|code| output::finish().map(|()| code));
     outcome.unwrap_or_else(|error| {
-        output::error(&error);
+        output::error(arguments.output, &error);
         if is_denied(&error) && !is_root() {
             output::note(
                 "only root, or the agent's user, may read everything: try again with sudo",
@@ -370,7 +372,7 @@ pub fn usage(error: &clap::Error) -> ExitCode {
         (true, _) => ExitCode::from(64),
         (false, Ok(())) => ExitCode::SUCCESS,
         (false, Err(error)) => {
-            output::error(&error.context("write the output"));
+            output::error(Format::Table, &error.context("write the output"));
             ExitCode::FAILURE
         }
     }

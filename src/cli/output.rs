@@ -8,7 +8,11 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::change::document::Refused;
+use crate::config::ConfigError;
+use crate::document::DocumentError;
 use crate::redact::{redact, redact_value};
 
 /// How to print.
@@ -78,14 +82,51 @@ pub(crate) fn check(error: &io::Error) -> anyhow::Result<()> {
     }
 }
 
-/// Prints an error as one line to standard error.
-pub(crate) fn error(error: &anyhow::Error) {
+/// Prints an error to standard error: with `-o json` as JSON, and one with a place as `file:line:column: message`.
+pub(crate) fn error(format: Format, error: &anyhow::Error) {
+    let text = crate::telemetry::chain(error.as_ref());
+    let text = redact(&text);
+    let problems = problems(error);
+    if format == Format::Json {
+        let problems: Vec<_> = problems.iter().map(|it| problem(it)).collect();
+        let value = json!({"error": text, "problems": problems});
+        let _ = writeln!(anstream::stderr(), "{value}");
+        return;
+    }
     let red = AnsiColor::Red.on_default().bold();
-    let _ = writeln!(
-        anstream::stderr(),
-        "{red}error:{red:#} {}",
-        redact(&crate::telemetry::chain(error.as_ref()))
-    );
+    let begins = |it: &&DocumentError| it.location.is_some() && text.starts_with(&it.to_string());
+    let _ = match problems.first().is_some_and(begins) {
+        true => writeln!(anstream::stderr(), "{text}"),
+        false => writeln!(anstream::stderr(), "{red}error:{red:#} {text}"),
+    };
+}
+
+/// Returns the problems of documents that an error is about.
+fn problems(error: &anyhow::Error) -> Vec<&DocumentError> {
+    let found = error.chain().find_map(|cause| {
+        let refused = cause.downcast_ref::<Refused>();
+        let refused = refused.map(|refused| refused.0.iter().collect());
+        let one = || Some(vec![cause.downcast_ref::<DocumentError>()?]);
+        let of_config = || match cause.downcast_ref::<ConfigError>()? {
+            ConfigError::Invalid(error) => Some(vec![error]),
+            ConfigError::NotFound | ConfigError::Read { .. } => None,
+        };
+        refused.or_else(one).or_else(of_config)
+    });
+    found.unwrap_or_default()
+}
+
+fn problem(error: &DocumentError) -> Value {
+    let (line, column) = error.location.unzip();
+    let message = crate::model::without_keys(&error.message);
+    let message = redact(&message);
+    json!({
+        "file": error.file,
+        "line": line,
+        "column": column,
+        "field": error.field,
+        "message": message,
+    })
 }
 
 /// Prints a note to standard error, so that it does not mix with the output.

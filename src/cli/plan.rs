@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
 use super::offline::Offline;
 use super::steps::Tense;
-use super::{Arguments, Outcome, block_on, objects, output, steps};
+use super::{Arguments, Outcome, block_on, complete, objects, output, steps};
 use crate::document::Kind;
 use crate::model::ObjectKey;
 
@@ -15,7 +16,7 @@ use crate::model::ObjectKey;
 #[derive(Debug, Args)]
 pub struct Plan {
     /// Only these objects
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::names))]
     names: Vec<String>,
     /// Show the differences of BIRD's files too; passwords are hidden
     #[arg(long)]

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde_json::json;
 
 use super::offline::Wanted;
-use super::{Arguments, Outcome, block_on, objects, output};
+use super::{Arguments, Outcome, block_on, complete, objects, output};
 use crate::controller::desired::Object;
 use crate::status::Acceptance;
 
@@ -17,6 +18,7 @@ const HIDDEN: &str = "(hidden)";
 #[derive(Debug, Args)]
 pub struct Render {
     /// The session
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     name: String,
     /// Print the password instead of `(hidden)`
     #[arg(long)]

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde_json::{Map, Value, json};
 
 use super::change::Draft;
 use super::offline::Wanted;
-use super::{Arguments, Outcome, block_on, documents, history, objects, output};
+use super::{Arguments, Outcome, block_on, complete, documents, history, objects, output};
 use crate::config::{self, Config};
 use crate::controller::Desired;
 use crate::controller::desired::configured_node;
@@ -23,6 +24,7 @@ use crate::store::{AppliedDocument, Area, Place, Slot};
 #[derive(Debug, Args)]
 pub struct Rollback {
     /// The object
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     name: String,
     /// A commit of `history`, or any Git revision. Default: the commit before the object's last applied change
     commit: Option<String>,

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
 use super::change::patch::{Assignment, path, unset};
 use super::change::{self, Because, Draft};
-use super::{Arguments, Outcome, block_on, output};
+use super::{Arguments, Outcome, block_on, complete, output};
 use crate::document::{Kind, OverrideSpec};
 use crate::model::ObjectName;
 
@@ -14,9 +15,10 @@ use crate::model::ObjectName;
 #[derive(Debug, Args)]
 pub struct Override {
     /// The object, as sessions/wg_4242421080
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     name: String,
     /// Fields with their values, as tunnel.mtu=1380; only fields with --remove
-    #[arg(value_name = "FIELD=VALUE")]
+    #[arg(value_name = "FIELD=VALUE", add = ArgValueCompleter::new(complete::assignments))]
     fields: Vec<String>,
     #[command(flatten)]
     because: Because,
@@ -32,6 +34,7 @@ pub struct Override {
 #[derive(Debug, Args)]
 pub struct Pause {
     /// The object, as sessions/wg_4242421080
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     name: String,
     #[command(flatten)]
     because: Because,
@@ -41,6 +44,7 @@ pub struct Pause {
 #[derive(Debug, Args)]
 pub struct Resume {
     /// The object, as sessions/wg_4242421080
+    #[arg(add = ArgValueCompleter::new(complete::names))]
     name: String,
 }
 

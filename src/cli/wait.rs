@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use super::api::Agent;
-use super::{Arguments, Outcome, block_on, documents, objects, offline, output};
+use super::{Arguments, Outcome, block_on, complete, documents, objects, offline, output};
 use crate::config::{Config, Interval};
 use crate::document::{ConditionStatus, ConditionType, Kind, Phase, StatusBody};
 use crate::intervals::VERB_POLL;
@@ -22,7 +23,7 @@ use crate::store::Store;
 #[derive(Debug, Args)]
 pub struct Wait {
     /// Objects, by the names that `get` prints
-    #[arg(value_name = "NAME", required = true)]
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete::names))]
     names: Vec<String>,
     /// A phase, a condition (TunnelConfigured, or TunnelConfigured=False), or `deleted`
     #[arg(

@@ -10,13 +10,14 @@ mod reach;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::api::Agent;
 use super::objects;
 use super::offline::Offline;
-use super::{Arguments, Outcome, block_on, documents, history, output};
+use super::{Arguments, Outcome, block_on, complete, documents, history, output};
 use crate::config::Config;
 use crate::controller::desired::Object;
 use crate::controller::expected;
@@ -34,7 +35,7 @@ use probes::{Probe, Target};
 #[derive(Debug, Args)]
 pub struct Describe {
     /// The object: sessions/wg_1, mesh/hk1, ibgp/hk1, node, policy; a name alone where it is the only one
-    #[arg(value_name = "KIND/NAME")]
+    #[arg(value_name = "KIND/NAME", add = ArgValueCompleter::new(complete::names))]
     name: String,
 }
 

@@ -333,3 +333,30 @@ fn plan_counts_objects_and_shows_differences() {
             .contains("protocol bgp")
     );
 }
+
+#[test]
+fn errors_begin_with_their_place_or_are_json() {
+    let router = Router::new();
+    let config = router.dir.path().join("config.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("id: 1", "id: 0")).unwrap();
+    let place = format!("{}:1:", config.display());
+    let answer = router.call(&["get"]);
+    assert!(answer.err.starts_with(&place), "{}", answer.err);
+    let answer = router.call(&["get", "-o", "json"]);
+    let error: Value = serde_json::from_str(&answer.err).unwrap();
+    assert!(
+        error["error"].as_str().unwrap().starts_with(&place),
+        "{error}"
+    );
+    let problem = &error["problems"][0];
+    assert_eq!(
+        (&problem["line"], &problem["field"]),
+        (&1.into(), &"node.id".into())
+    );
+    assert_eq!(answer.code, 1);
+    fs::write(&config, text).unwrap();
+    let answer = router.call(&["get", "nothing", "-o", "json"]);
+    let error: Value = serde_json::from_str(&answer.err).unwrap();
+    assert_eq!(error["problems"], serde_json::json!([]));
+}

@@ -4,6 +4,7 @@
 mod api;
 mod change;
 mod changes;
+mod completing;
 mod daemon;
 mod doctor;
 mod edit;

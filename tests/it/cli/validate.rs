@@ -25,10 +25,10 @@ impl Router {
             .arg(config);
         let answer = call(&mut command);
         assert_eq!(answer.code, 1, "{}{}", answer.out, answer.err);
-        let error = answer
-            .err
-            .lines()
-            .find_map(|line| line.strip_prefix("error: "));
+        let error = answer.err.lines().find_map(|line| {
+            line.strip_prefix("error: ")
+                .or(line.starts_with('/').then_some(line))
+        });
         error.unwrap_or_else(|| panic!("{}", answer.err)).to_owned()
     }
 }

@@ -68,22 +68,32 @@ live() {
 
 # steady BINARY ARGUMENT…: runs the tests of a binary, side by side. They share two processors with the daemons they
 # start. A test that fails there runs three times more, alone: only if it passes each time is it called unsteady, which
-# the last lines of the run say. More than two such tests fail the stage, as does a binary that ended early.
+# the last lines of the run say. More than two such tests fail the stage, as does a binary that ended early, or one that
+# counts other failures than it names.
 steady() {
-  local binary=$1 said failed name
+  local binary=$1 said failed count name
   shift
   said=$(mktemp)
   cargo test --test "$binary" -- "$@" 2>&1 | tee "$said"
   [ "${PIPESTATUS[0]}" = 0 ] && { rm -f "$said"; return; }
   mapfile -t failed < <(awk '/^failures:$/ { n = 0 } /^    [a-z0-9_:]+$/ { name[n++] = $1 }
     END { for (i = 0; i < n; i++) print name[i] }' "$said")
-  grep -q '^test result: FAILED' "$said" || failed=()
+  count=$(sed -n 's/^test result: FAILED\..* \([0-9]*\) failed;.*/\1/p' "$said")
   rm -f "$said"
-  [ ${#failed[@]} -ge 1 ] && [ ${#failed[@]} -le 2 ] || return 1
+  [ ${#failed[@]} -ge 1 ] && [ ${#failed[@]} -le 2 ] && [ ${#failed[@]} = "$count" ] || return 1
   for name in "${failed[@]}"; do
-    for _ in 1 2 3; do cargo test --quiet --test "$binary" -- --exact "$name" || return 1; done
+    for _ in 1 2 3; do alone "$binary" "$name" || return 1; done
     echo "$binary: $name failed beside other tests, and passed three times alone" >>"$unsteady"
   done
+}
+
+# alone BINARY TEST: runs one test. A name that matches no test does not pass.
+alone() {
+  local said rc=0
+  said=$(cargo test --test "$1" -- --exact "$2" 2>&1) || rc=1
+  printf '%s\n' "$said"
+  grep -q '^test result: ok. 1 passed' <<<"$said" || rc=1
+  return $rc
 }
 
 # Tried in a namespace that goes away with the trial.

@@ -4,67 +4,150 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Endpoint, ErrorClass, ObjectKey};
+use crate::observed::bird::BadName;
 use crate::plan::{Plan, Refusal};
-use crate::ports::{BaseError, KernelError};
+use crate::ports::{BaseError, BirdError, CommitError, FragmentError, KernelError};
 use crate::store::StoreError;
+use crate::telemetry::chain;
 
 /// The reason why the steps did not run to their end.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Trouble {
-    #[error("{0}")]
-    Kernel(String),
-    /// The kernel, or the machine, lacks a feature.
-    #[error("{0}")]
-    Unsupported(String),
-    /// BIRD refused the text of this object; the field is BIRD's message.
-    #[error("BIRD refused it: {0}")]
-    BirdRefused(String),
-    /// BIRD hangs, or is busy; this ends without an operator.
-    #[error("{0}")]
-    Waiting(String),
-    /// The protocol was enabled less than a minute ago, so the step waits.
-    #[error("{what}")]
-    TooSoon {
-        /// The earlier enable, as text.
-        what: String,
-        /// Remaining wait.
-        left: Duration,
-    },
-    /// BIRD could not receive the text, for a reason unrelated to the object.
-    #[error("{0}")]
-    Bird(String),
+    #[error(transparent)]
+    Kernel(Arc<KernelError>),
+    /// The kernel's executor did not answer for this step.
+    #[error("the kernel returned no result for: {0}")]
+    NoResult(String),
+    /// BIRD does not run the text of this object, because of the text.
+    #[error("BIRD refused it: {}", refusal(.0))]
+    Fragment(FragmentError),
+    /// No text could be loaded, for a reason unrelated to the object.
+    #[error(transparent)]
+    Commit(Arc<CommitError>),
     /// BIRD could not receive the files that all sessions share.
     #[error(transparent)]
     Base(#[from] BaseError),
+    #[error(transparent)]
+    Command(Arc<BirdError>),
+    #[error(transparent)]
+    Name(#[from] BadName),
+    /// BIRD works on another commit.
+    #[error("BIRD is busy and has not confirmed it yet")]
+    Busy,
+    /// BIRD hangs; the field is the error of the last observation.
+    #[error("{0}")]
+    Silent(String),
+    /// The protocol was enabled less than a minute ago, so the step waits.
+    #[error("{protocol} was enabled less than a minute ago")]
+    TooSoon {
+        protocol: String,
+        /// Remaining wait.
+        left: Duration,
+    },
+    /// A condition of the status document: the failure that the agent recorded before.
+    #[error("{message}")]
+    Recorded { of: FailedPart, message: String },
+}
+
+/// The part of an object that a failure concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailedPart {
+    /// The object itself: the kernel rejects it.
+    Kernel,
+    /// The object's text for BIRD.
+    Text,
+    /// BIRD as a whole.
+    Bird,
+    /// The files that all sessions share.
+    Base,
 }
 
 impl Trouble {
-    /// Returns the text when the object itself cannot be configured; trouble with BIRD as a whole does not count.
-    pub(crate) fn error(&self) -> Option<String> {
+    /// Returns the part of the object that the failure concerns.
+    pub(crate) fn part(&self) -> FailedPart {
         match self {
-            Self::Kernel(text) | Self::Unsupported(text) => Some(text.clone()),
-            Self::BirdRefused(_)
-            | Self::Bird(_)
-            | Self::Base(_)
-            | Self::Waiting(_)
-            | Self::TooSoon { .. } => None,
+            Self::Kernel(_) | Self::NoResult(_) => FailedPart::Kernel,
+            Self::Fragment(_) => FailedPart::Text,
+            Self::Commit(error) if is_own(error) => FailedPart::Text,
+            Self::Base(BaseError::Commit(error)) if error.is_late() => FailedPart::Bird,
+            Self::Base(_) => FailedPart::Base,
+            Self::Recorded { of, .. } => *of,
+            _ => FailedPart::Bird,
         }
     }
 
-    /// Returns the trouble with BIRD as a whole.
-    pub(crate) fn of_bird(&self) -> Option<&str> {
+    /// Returns what the failure means for a retry: a transient one ends without a change of the object.
+    pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Bird(text) | Self::Waiting(text) | Self::TooSoon { what: text, .. } => Some(text),
-            _ => None,
+            Self::NoResult(_) => ErrorClass::Bug,
+            Self::Fragment(_) | Self::Name(_) => ErrorClass::Invalid,
+            Self::Commit(error) => match &**error {
+                CommitError::Foreign(_) | CommitError::OtherAgent(..) => ErrorClass::Conflict,
+                CommitError::Tree(_) => ErrorClass::Invalid,
+                _ => ErrorClass::Transient,
+            },
+            Self::Kernel(error) if matches!(**error, KernelError::NotOurs { .. }) => {
+                ErrorClass::Conflict
+            }
+            _ => ErrorClass::Transient,
         }
     }
 
-    /// Returns BIRD's message, when it refused the object.
-    pub(crate) fn refused(&self) -> Option<&str> {
+    /// Returns whether BIRD is hanging or busy, which is no failure of the object.
+    pub(crate) fn waits(&self) -> bool {
         match self {
-            Self::BirdRefused(text) => Some(text),
-            _ => None,
+            Self::Busy | Self::Silent(_) | Self::TooSoon { .. } => true,
+            Self::Commit(error) | Self::Base(BaseError::Commit(error)) => error.is_late(),
+            _ => false,
         }
+    }
+
+    /// Returns whether the kernel, or the machine, lacks a feature.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Kernel(error) if matches!(**error, KernelError::Unsupported { .. }))
+    }
+
+    /// Returns the text of a failure of this part.
+    pub(crate) fn of(&self, part: FailedPart) -> Option<String> {
+        (self.part() == part).then(|| match self {
+            Self::Fragment(error) => refusal(error),
+            Self::Commit(error) if part == FailedPart::Text => match &**error {
+                CommitError::Tree(what) => what.to_string(),
+                error => error.to_string(),
+            },
+            error => chain(error),
+        })
+    }
+}
+
+/// Returns whether an obstacle keeps the object's own file from being configured; every other error is temporary.
+fn is_own(error: &CommitError) -> bool {
+    matches!(
+        error,
+        CommitError::Tree(_) | CommitError::Foreign(_) | CommitError::OtherAgent(..)
+    )
+}
+
+/// Returns BIRD's message about a text, without the object's name.
+fn refusal(error: &FragmentError) -> String {
+    match error {
+        FragmentError::Refused { what, .. } => what.to_string(),
+        error => error.to_string(),
+    }
+}
+
+impl From<FragmentError> for Trouble {
+    fn from(error: FragmentError) -> Self {
+        match error {
+            FragmentError::Commit(error) => Self::Commit(error),
+            error => Self::Fragment(error),
+        }
+    }
+}
+
+impl From<BirdError> for Trouble {
+    fn from(error: BirdError) -> Self {
+        Self::Command(Arc::new(error))
     }
 }
 
@@ -87,7 +170,8 @@ impl ReconcileError {
     /// and a link that cannot be removed is in the answer to the request.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Kernel(_) | Self::TakeDown(_) => ErrorClass::Transient,
+            Self::Kernel(_) => ErrorClass::Transient,
+            Self::TakeDown(trouble) => trouble.class(),
             Self::Store(error) => error.class(),
         }
     }

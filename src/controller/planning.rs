@@ -25,8 +25,8 @@ use crate::observed::bird::{BirdProblem, BirdState, Version};
 use crate::observed::kernel::KernelView;
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::{
-    Action, Drift, Observed, Plan, Refusal, Step, Target, TunnelView, WantedTunnel, enabled_in,
-    plan, plan_base, plan_enable, plan_host, plan_loopback, plan_tunnel, plan_tunnel_removal,
+    Action, Drift, ObjectObservation, Plan, Refusal, Step, Target, WantedTunnel, enabled_in, plan,
+    plan_base, plan_enable, plan_host, plan_loopback, plan_tunnel, plan_tunnel_removal,
 };
 use crate::status::{NameFacts, RouteFacts};
 use crate::store::AppliedDocument;
@@ -231,10 +231,7 @@ fn removal(object: &Object, view: &KeyObservation) -> KeyPlan {
     if !object.kind.has_tunnel() {
         return Ok(Plan::default());
     }
-    let observed = Observed {
-        tunnel: tunnel_view(object, view, false),
-        fragment: live_text(object, view),
-    };
+    let observed = of_object(object, view, false);
     let mut plan = plan(&object.name, &object.uid, &Target::Absent, &observed)?;
     let formerly = object.formerly.iter();
     plan.extend(formerly.flat_map(|uid| plan_tunnel_removal(uid, &view.kernel).steps));
@@ -308,8 +305,7 @@ fn session(
     view: &KeyObservation,
 ) -> KeyPlan {
     let name = &object.name;
-    let fragment = live_text(object, view);
-    let tunnel = tunnel_view(
+    let observed = of_object(
         object,
         view,
         endpoint_changed(object, view.applied.as_ref()),
@@ -317,19 +313,19 @@ fn session(
     let wanted = WantedTunnel::of_session(session, &desired.key, view.resolved)?
         .sent_from(view.source, &view.kernel)?;
     ordered(desired, view, wanted, |wanted, gives_way| {
-        let tunnel = TunnelView {
+        let fragment = observed.fragment;
+        let mut observed = ObjectObservation {
             gives_way,
-            ..tunnel
+            ..observed
         };
         let Some(text) = text else {
-            return plan_tunnel(wanted, &tunnel);
+            return plan_tunnel(wanted, &observed);
         };
         // A directory that belongs to another agent: the text waits, and is not written.
         let waits = view.bird.live.in_use().is_some();
-        let observed = Observed {
-            tunnel,
-            fragment: if waits { Some(text) } else { fragment },
-        };
+        if waits {
+            observed.fragment = Some(text);
+        }
         let target = Target::Present {
             tunnel: wanted,
             fragment: text,
@@ -354,17 +350,17 @@ fn mesh(desired: &Desired, object: &Object, tunnel: &MeshTunnel, view: &KeyObser
         return Ok(Plan::default());
     };
     let wanted = WantedTunnel::of_mesh(tunnel, router.link_local, &desired.key);
-    let tunnel = tunnel_view(
+    let observed = of_object(
         object,
         view,
         endpoint_changed(object, view.applied.as_ref()),
     );
     ordered(desired, view, wanted, |wanted, gives_way| {
-        let tunnel = TunnelView {
+        let observed = ObjectObservation {
             gives_way,
-            ..tunnel
+            ..observed
         };
-        plan_tunnel(wanted, &tunnel)
+        plan_tunnel(wanted, &observed)
     })
 }
 
@@ -392,12 +388,13 @@ pub fn orphans(desired: &Desired, kernel: &KernelView) -> Unrecorded {
     )
 }
 
-fn tunnel_view<'a>(
+/// Returns the part of the observation that the plan of an object needs.
+fn of_object<'a>(
     object: &'a Object,
     view: &'a KeyObservation,
     endpoint_changed: bool,
-) -> TunnelView<'a> {
-    TunnelView {
+) -> ObjectObservation<'a> {
+    ObjectObservation {
         kernel: &view.kernel,
         creating: view
             .applied
@@ -408,6 +405,7 @@ fn tunnel_view<'a>(
         gives_way: false,
         formerly: object.formerly.as_ref(),
         now: view.now,
+        fragment: live_text(object, view),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::action::{KernelAction, NewLink};
-use super::wanted::{TunnelView, WantedTunnel};
+use super::wanted::{ObjectObservation, WantedTunnel};
 use super::{Action, Drift, Refusal, Step};
 use crate::model::{InterfaceName, Uid};
 use crate::observed::Mark;
@@ -47,7 +47,10 @@ impl<'a> Found<'a> {
 
 /// Assesses the link of the wanted name. Only a link with the agent's mark is the agent's; the exceptions are a link
 /// whose creation was interrupted, and one that the operator allowed to adopt.
-pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<Found<'a>, Refusal> {
+pub(super) fn find<'a>(
+    wanted: &WantedTunnel,
+    view: &ObjectObservation<'a>,
+) -> Result<Found<'a>, Refusal> {
     let Some(link) = view.kernel.links.get(&wanted.interface) else {
         return Ok(Found::default());
     };
@@ -85,7 +88,7 @@ pub(super) fn find<'a>(wanted: &WantedTunnel, view: &TunnelView<'a>) -> Result<F
 
 /// Returns why nothing is planned now: the WireGuard configuration of a link of this object, or of one that it takes
 /// over, could not be read. Any step without it may end a working tunnel.
-pub(super) fn unread(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Option<String> {
+pub(super) fn unread(wanted: &WantedTunnel, view: &ObjectObservation<'_>) -> Option<String> {
     let links = &view.kernel.links;
     let unmarked = links.get_key_value(&wanted.interface);
     let unmarked = unmarked.filter(|(_, link)| link.mark == Mark::None);
@@ -492,7 +495,7 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelVi
 
 /// Deletes the links that a crash left between "create" and "mark": the one that `applied/` names, and the one
 /// that was to take its name. Each is marked first, because the agent never deletes a link without its mark.
-pub(super) fn remove_half_created(uid: &Uid, view: &TunnelView<'_>) -> Vec<Step> {
+pub(super) fn remove_half_created(uid: &Uid, view: &ObjectObservation<'_>) -> Vec<Step> {
     let Some(creating) = view.creating else {
         return Vec::new();
     };
@@ -520,7 +523,7 @@ pub(super) fn remove_half_created(uid: &Uid, view: &TunnelView<'_>) -> Vec<Step>
 
 /// Does the same for another name than the wanted one: the interface was renamed since, or a link of another kind
 /// was being replaced.
-pub(super) fn remove_leftover(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Vec<Step> {
+pub(super) fn remove_leftover(wanted: &WantedTunnel, view: &ObjectObservation<'_>) -> Vec<Step> {
     let mut steps = remove_half_created(&wanted.uid, view);
     steps.retain(|step| match &step.action {
         Action::Kernel(action) => action.interface() != Some(&wanted.interface),

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use super::tunnel::{plan_interrupted_removal, plan_tunnel, plan_tunnel_removal};
-use super::wanted::{TunnelView, WantedTunnel};
+use super::wanted::{ObjectObservation, WantedTunnel};
 use super::{Plan, Refusal, bird};
 use crate::model::{ObjectName, Uid};
 
@@ -31,23 +31,6 @@ impl fmt::Debug for Target<'_> {
     }
 }
 
-/// The observed state for the plan of a session.
-#[derive(Clone, Copy)]
-pub struct Observed<'a> {
-    pub tunnel: TunnelView<'a>,
-    /// The session's file in BIRD's directory.
-    pub fragment: Option<&'a str>,
-}
-
-/// Omits the text, which may hold a password.
-impl fmt::Debug for Observed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observed")
-            .field("tunnel", &self.tunnel)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Plans the steps for a session. Total, synchronous and pure: the controller runs exactly these steps, and
 /// `moenet-agent plan` prints them.
 ///
@@ -57,11 +40,11 @@ pub fn plan(
     name: &ObjectName,
     uid: &Uid,
     target: &Target<'_>,
-    observed: &Observed<'_>,
+    observed: &ObjectObservation<'_>,
 ) -> Result<Plan, Refusal> {
     match target {
         Target::Present { tunnel, fragment } => {
-            let mut plan = plan_tunnel(tunnel, &observed.tunnel)?;
+            let mut plan = plan_tunnel(tunnel, observed)?;
             plan.extend(bird::fragment(name.as_str(), fragment, observed.fragment));
             Ok(plan)
         }
@@ -69,10 +52,10 @@ pub fn plan(
     }
 }
 
-fn removal(name: &ObjectName, uid: &Uid, observed: &Observed<'_>) -> Plan {
+fn removal(name: &ObjectName, uid: &Uid, observed: &ObjectObservation<'_>) -> Plan {
     let mut plan = Plan::default();
     plan.extend(bird::removal(name.as_str(), observed.fragment));
-    plan.extend(plan_tunnel_removal(uid, observed.tunnel.kernel).steps);
-    plan.extend(plan_interrupted_removal(uid, &observed.tunnel).steps);
+    plan.extend(plan_tunnel_removal(uid, observed.kernel).steps);
+    plan.extend(plan_interrupted_removal(uid, observed).steps);
     plan
 }

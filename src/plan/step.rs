@@ -200,7 +200,7 @@ impl Plan {
 
     /// Returns the link that the plan creates. `applied/` names it from before the first step until after the
     /// last one, so that a link which a crash leaves without its mark is recognised
-    /// ([`TunnelView::creating`](super::TunnelView)). A link of the agent that is replaced by one of another
+    /// ([`ObjectObservation::creating`](super::ObjectObservation)). A link of the agent that is replaced by one of another
     /// kind is created again too, so "was absent" is not enough to tell.
     pub fn creates(&self) -> Option<&InterfaceName> {
         self.steps.iter().find_map(|step| match &step.action {

@@ -1,4 +1,4 @@
-use super::wanted::{TunnelView, WantedTunnel};
+use super::wanted::{ObjectObservation, WantedTunnel};
 use super::{Plan, Refusal, address, link, wireguard};
 use crate::model::Uid;
 use crate::observed::kernel::KernelView;
@@ -7,7 +7,7 @@ use crate::observed::kernel::KernelView;
 ///
 /// # Errors
 /// When a foreign object is in the way; then nothing is planned.
-pub fn plan_tunnel(wanted: &WantedTunnel, view: &TunnelView<'_>) -> Result<Plan, Refusal> {
+pub fn plan_tunnel(wanted: &WantedTunnel, view: &ObjectObservation<'_>) -> Result<Plan, Refusal> {
     if let Some(why) = link::unread(wanted, view) {
         return Ok(Plan::waiting(why));
     }
@@ -45,7 +45,7 @@ pub fn plan_tunnel_removal(uid: &Uid, kernel: &KernelView) -> Plan {
 }
 
 /// Plans the removal of the link that this object was creating when the agent stopped, before it was marked.
-pub fn plan_interrupted_removal(uid: &Uid, view: &TunnelView<'_>) -> Plan {
+pub fn plan_interrupted_removal(uid: &Uid, view: &ObjectObservation<'_>) -> Plan {
     let mut plan = Plan::default();
     plan.extend(link::remove_half_created(uid, view));
     plan

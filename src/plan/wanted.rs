@@ -1,6 +1,7 @@
 //! The wanted tunnel, and the observation that its plan needs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
@@ -32,9 +33,9 @@ pub struct WantedTunnel {
     pub adopt: bool,
 }
 
-/// The observed state for the plan of a tunnel.
-#[derive(Debug, Clone, Copy)]
-pub struct TunnelView<'a> {
+/// The part of the observation that the plan of one object needs.
+#[derive(Clone, Copy)]
+pub struct ObjectObservation<'a> {
     /// The kernel, in one dump.
     pub kernel: &'a KernelView,
     /// The link whose creation was in progress when `applied/` was last written.
@@ -49,6 +50,19 @@ pub struct TunnelView<'a> {
     pub formerly: Option<&'a Uid>,
     /// The current time.
     pub now: Timestamp,
+    /// The object's file in BIRD's directory.
+    pub fragment: Option<&'a str>,
+}
+
+/// Omits the text, which may hold a password.
+impl fmt::Debug for ObjectObservation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectObservation")
+            .field("kernel", self.kernel)
+            .field("creating", &self.creating)
+            .field("resolved", &self.resolved)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The wanted WireGuard configuration of a link: one peer.

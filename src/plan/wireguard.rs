@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::action::{KernelAction, PeerPatch, WireGuardPatch};
-use super::wanted::{TunnelView, WantedTunnel, WantedWireGuard};
+use super::wanted::{ObjectObservation, WantedTunnel, WantedWireGuard};
 use super::{Drift, Refusal, Step};
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey, RouterKey};
 use crate::observed::kernel::{Link, WireGuard, WireGuardPeer};
@@ -46,7 +46,7 @@ pub(super) fn check_key(wanted: &WantedTunnel, link: Option<&Link>) -> Result<()
 pub(super) fn compare(
     wanted: &WantedTunnel,
     link: Option<&Link>,
-    view: &TunnelView<'_>,
+    view: &ObjectObservation<'_>,
 ) -> Option<Step> {
     let want = wanted.wireguard.as_ref()?;
     let none = WireGuard::default();
@@ -134,7 +134,7 @@ fn listen_port(want: &WantedWireGuard, have: &WireGuard, drifts: &mut Vec<Drift>
 fn removed_peers(
     want: &WantedWireGuard,
     have: &WireGuard,
-    view: &TunnelView<'_>,
+    view: &ObjectObservation<'_>,
     drifts: &mut Vec<Drift>,
 ) -> Vec<PublicKey> {
     let mut removed: Vec<_> = have
@@ -156,7 +156,7 @@ fn removed_peers(
 fn forgotten_endpoint(
     want: &WantedWireGuard,
     have: &WireGuard,
-    view: &TunnelView<'_>,
+    view: &ObjectObservation<'_>,
 ) -> Option<std::net::SocketAddr> {
     let peer = have.peers.get(&want.peer)?;
     let taken_out =
@@ -167,7 +167,7 @@ fn forgotten_endpoint(
 fn peer(
     want: &WantedWireGuard,
     have: &WireGuard,
-    view: &TunnelView<'_>,
+    view: &ObjectObservation<'_>,
     drifts: &mut Vec<Drift>,
 ) -> Option<PeerPatch> {
     let before = drifts.len();
@@ -211,7 +211,7 @@ fn preshared_key(
 /// not set yet, or the peer has been silent for longer than its keys live.
 fn endpoint(
     have: &WireGuardPeer,
-    view: &TunnelView<'_>,
+    view: &ObjectObservation<'_>,
     drifts: &mut Vec<Drift>,
 ) -> Option<std::net::SocketAddr> {
     let want = view.resolved?;

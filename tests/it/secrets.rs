@@ -9,7 +9,7 @@ use moenet_agent::model::{PresharedKey, PrivateKey, RouterKey, Secret, Uid};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
 use moenet_agent::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
-use moenet_agent::plan::{Observed, Plan, Target, TunnelView, WantedTunnel, plan, plan_base};
+use moenet_agent::plan::{ObjectObservation, Plan, Target, WantedTunnel, plan, plan_base};
 
 /// A key that is recognised in any spelling.
 const KEY: [u8; 32] = *b"recognise-me-if-you-can-see-me!!";
@@ -123,7 +123,9 @@ fn kernel() -> KernelView {
 fn planned(kernel: &KernelView) -> Plan {
     let tunnel = tunnel();
     let now = "2026-11-23T20:00:00Z".parse().unwrap();
-    let view = TunnelView {
+    let fragment = format!("protocol bgp x {{\n\tpassword \"{PASSWORD}\";\n}}\n");
+    let before = fragment.replace("horse", "recognise");
+    let seen = ObjectObservation {
         formerly: None,
         kernel,
         creating: None,
@@ -131,11 +133,6 @@ fn planned(kernel: &KernelView) -> Plan {
         endpoint_changed: false,
         gives_way: false,
         now,
-    };
-    let fragment = format!("protocol bgp x {{\n\tpassword \"{PASSWORD}\";\n}}\n");
-    let before = fragment.replace("horse", "recognise");
-    let seen = Observed {
-        tunnel: view,
         fragment: Some(&before),
     };
     let target = Target::Present {

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -68,8 +70,7 @@ async fn run_kernel(
             }
             Some(Err(error)) => failed(ctx, subject, step, error)?,
             None => {
-                let missing = format!("the kernel returned no result for: {}", step.action);
-                return Err(Trouble::Kernel(missing));
+                return Err(Trouble::NoResult(step.action.to_string()));
             }
         }
     }
@@ -93,10 +94,7 @@ fn failed(
     }
     // The object's condition has the error, and each attempt would add a log line.
     debug!(object = %subject.key, generation = subject.generation, step = %step.action, error = %text, "step failed");
-    Err(match error {
-        KernelError::Unsupported { .. } => Trouble::Unsupported(text),
-        _ => Trouble::Kernel(text),
-    })
+    Err(Trouble::Kernel(Arc::new(error)))
 }
 
 /// Records that a step ran: in the log, and for the history. Records it once, also when several objects run it
@@ -105,9 +103,4 @@ pub(super) fn note(ctx: &Context, key: &ObjectKey, generation: u64, step: &Step)
     if ctx.step_log.note(key, step) {
         debug!(object = %key, generation, step = %step.action, because = %step.because, "applied");
     }
-}
-
-/// Returns the trouble of a key for which BIRD is busy.
-pub(super) fn busy() -> Trouble {
-    Trouble::Waiting("BIRD is busy and has not confirmed it yet".to_owned())
 }

@@ -15,7 +15,7 @@ use crate::controller::error::Trouble;
 use crate::model::ObjectKey;
 use crate::observed::bird::{BirdName, BirdState};
 use crate::plan::{Action, BaseFiles, Step, plan_base};
-use crate::ports::{BaseError, CommitError, Fragment, FragmentError};
+use crate::ports::{BaseError, Fragment};
 use crate::telemetry::chain;
 
 /// Steps for BIRD, to tell whether others are the same.
@@ -139,19 +139,17 @@ impl BirdSteps {
         let (base, own): (Vec<_>, Vec<_>) = self.steps.iter().partition(|step| is_base(step));
         if !base.is_empty() {
             if let Err(error) = commit(&self.ctx, &self.desired, &self.bird).await {
-                return (taken, Some(of_base(error)));
+                return (taken, Some(error.into()));
             }
             base.iter().for_each(|step| self.ran(step, &mut taken));
         }
         for step in own {
             match self.take_one(step).await {
-                Err(trouble @ (Trouble::Waiting(_) | Trouble::TooSoon { .. })) => {
-                    waiting = Some(trouble);
-                }
+                Err(trouble) if trouble.waits() => waiting = Some(trouble),
                 Ok(true) => self.ran(step, &mut taken),
                 Ok(false) => {}
                 Err(trouble) => {
-                    debug!(object = %self.key, generation = self.generation, step = %step.action, error = %trouble, "step failed");
+                    debug!(object = %self.key, generation = self.generation, step = %step.action, error = %chain(&trouble), "step failed");
                     return (taken, Some(trouble));
                 }
             }
@@ -169,15 +167,11 @@ impl BirdSteps {
         match &step.action {
             Action::WriteFragment { name, text, .. } => self.write(name, text).await?,
             Action::RemoveFragment { name } => {
-                let removed = self.ctx.committer.set_fragment(name, None).await;
-                removed.map_err(refusal)?;
+                self.ctx.committer.set_fragment(name, None).await?;
             }
             Action::LoadBird => {
                 let loaded = self.ctx.committer.converge().await;
-                loaded.map_err(|error| match error.is_late() {
-                    true => Trouble::Waiting(chain(&*error)),
-                    false => Trouble::Bird(chain(&*error)),
-                })?;
+                loaded.map_err(Trouble::Commit)?;
             }
             Action::EnableProtocol { name } => return self.enable(name).await,
             Action::Kernel(_)
@@ -189,14 +183,11 @@ impl BirdSteps {
     }
 
     async fn enable(&self, name: &str) -> Result<bool, Trouble> {
-        let trouble = |error: &dyn std::error::Error| Trouble::Bird(chain(error));
-        let protocol = BirdName::new(name).map_err(|error| trouble(&error))?;
         if let Err(left) = self.ctx.enabled.may(name, Instant::now()) {
-            let what = format!("{name} was enabled less than a minute ago");
-            return Err(Trouble::TooSoon { what, left });
+            let protocol = name.to_owned();
+            return Err(Trouble::TooSoon { protocol, left });
         }
-        let enabled = self.ctx.committer.enable(protocol).await;
-        enabled.map_err(|error| trouble(&error))
+        Ok(self.ctx.committer.enable(BirdName::new(name)?).await?)
     }
 
     /// Writes a session's text. The text belongs to the shared files of the same desired state, so both go in the same
@@ -220,10 +211,11 @@ impl BirdSteps {
                         .iter()
                         .for_each(|step| note(ctx, &ObjectKey::Router, generation, step));
                 }
-                session.map(drop).map_err(refusal)
+                session?;
             }
-            Err(_) => session.await.map(drop).map_err(refusal),
+            Err(_) => drop(session.await?),
         }
+        Ok(())
     }
 }
 
@@ -261,36 +253,4 @@ async fn commit(ctx: &Arc<Context>, desired: &Desired, bird: &BirdState) -> Resu
 /// Sets the files that all sessions share.
 async fn base(ctx: &Context, files: &BaseFiles) -> Result<(), BaseError> {
     ctx.committer.set_base(files.clone()).await.map(drop)
-}
-
-fn refusal(error: FragmentError) -> Trouble {
-    match error {
-        FragmentError::Refused { what, .. } => Trouble::BirdRefused(what.to_string()),
-        FragmentError::Undefined { .. }
-        | FragmentError::Unverified { .. }
-        | FragmentError::Name(_) => Trouble::BirdRefused(error.to_string()),
-        FragmentError::Commit(error) => of_commit(&error),
-    }
-}
-
-/// Returns the trouble of a commit of the shared files.
-fn of_base(error: BaseError) -> Trouble {
-    match &error {
-        BaseError::Commit(of_all) if of_all.is_late() => Trouble::Waiting(chain(&**of_all)),
-        _ => Trouble::Base(error),
-    }
-}
-
-/// Returns the trouble of a commit: BIRD's refusal, or an obstacle to the file, keeps the object from being
-/// configured; every other error is temporary. A commit that did not end in time is no failure of the object: the
-/// committer tries it again for all objects together.
-fn of_commit(error: &Arc<CommitError>) -> Trouble {
-    match &**error {
-        CommitError::Tree(what) => Trouble::BirdRefused(what.to_string()),
-        CommitError::Foreign(_) | CommitError::OtherAgent(..) => {
-            Trouble::BirdRefused(error.to_string())
-        }
-        error if error.is_late() => Trouble::Waiting(chain(error)),
-        error => Trouble::Bird(chain(error)),
-    }
 }

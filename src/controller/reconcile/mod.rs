@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Waiter};
 use super::desired::Desired;
-use super::error::{Obstacle, ReconcileError, RestartError, Trouble};
+use super::error::{FailedPart, Obstacle, ReconcileError, RestartError, Trouble};
 use super::pass::Observation;
 use super::planning::{KeyObservation, KeyPlan};
 use super::queue::Outcome;
@@ -152,19 +152,17 @@ impl ReconcileResult {
     /// Returns the time of the next reconcile, if all remaining steps wait for BIRD.
     fn waits_for_bird(&self) -> Option<Outcome> {
         match self.trouble.as_ref()? {
-            Trouble::Waiting(_) if self.look.bird.silent.is_some() => {
-                Some(Outcome::Settled(SETTLED_OBJECT))
-            }
-            Trouble::Waiting(_) => Some(Outcome::Settled(MOVING_OBJECT)),
             Trouble::TooSoon { left, .. } => Some(Outcome::Settled(*left)),
-            _ => None,
+            trouble if !trouble.waits() => None,
+            _ if self.look.bird.silent.is_some() => Some(Outcome::Settled(SETTLED_OBJECT)),
+            _ => Some(Outcome::Settled(MOVING_OBJECT)),
         }
     }
 
     /// Returns the answer to those that wait until the object is recreated.
     fn answer(&self) -> Result<(), RestartError> {
         let failed = self.trouble.clone();
-        let failed = failed.filter(|trouble| trouble.error().is_some());
+        let failed = failed.filter(|trouble| trouble.part() == FailedPart::Kernel);
         match (self.refusal.clone(), failed) {
             _ if self.is_settled() => Ok(()),
             (Some(refusal), _) => Err(RestartError::Refused(refusal)),
@@ -175,7 +173,7 @@ impl ReconcileResult {
 
     /// Returns the reason why the object cannot be applied.
     fn error(&self) -> Option<String> {
-        let trouble = || self.trouble.as_ref().and_then(|trouble| trouble.error());
+        let trouble = || self.trouble.as_ref()?.of(FailedPart::Kernel);
         self.refusal
             .as_ref()
             .map(ToString::to_string)
@@ -219,7 +217,7 @@ async fn advance(
         if let Some(wait) = progress.wait(ctx.observer.is_patient()) {
             return Ok(Advance::Next(Box::new(Next::Wait(progress, wait))));
         }
-        progress.trouble = Some(apply::busy());
+        progress.trouble = Some(Trouble::Busy);
         return Ok(Advance::end(ctx, subject, progress, look, Ok(planned)));
     }
     match part {
@@ -234,7 +232,7 @@ async fn advance(
             return Ok(Advance::Next(Box::new(Next::Observe(progress))));
         }
         Some(Part::Bird) => match &look.bird.silent {
-            Some(why) => progress.trouble = Some(Trouble::Waiting(why.clone())),
+            Some(why) => progress.trouble = Some(Trouble::Silent(why.clone())),
             None => {
                 let next = begin_commit(ctx, subject, desired, &planned, &look, progress).await?;
                 return Ok(Advance::Next(Box::new(next)));
@@ -385,7 +383,7 @@ async fn take_down(
     let steps = removal.steps.iter_mut();
     steps.for_each(|step| step.because = because.clone());
     let (_, trouble) = apply::kernel(ctx, subject, &removal).await;
-    if let Some(trouble) = trouble.filter(|trouble| trouble.error().is_some()) {
+    if let Some(trouble) = trouble.filter(|trouble| trouble.part() == FailedPart::Kernel) {
         return Err(ReconcileError::TakeDown(trouble));
     }
     for name in subject.protocols() {

@@ -9,7 +9,7 @@ use super::record::{self, InEffect};
 use super::{Advance, Next, Progress, ReconcileResult, Subject, advance, chase, claims, facts};
 use crate::controller::context::Context;
 use crate::controller::desired::{Desired, Intent, Object, Wanted};
-use crate::controller::error::Trouble;
+use crate::controller::error::FailedPart;
 use crate::controller::pass::Observation;
 use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
@@ -254,7 +254,7 @@ async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) 
     })
 }
 
-/// Returns the status of an object, with its measured result-trip time and loss.
+/// Returns the status of an object, with its measured round-trip time and loss.
 pub(super) fn status(
     desired: &Desired,
     object: &Object,
@@ -270,10 +270,14 @@ pub(super) fn status(
     let expected = facts::expected(object, look.applied.as_ref());
     let names = expected.iter().map(|it| it.protocol.clone()).collect();
     let (protocols, blocked) = (look.bird.protocols(&names), look.bird.blocked());
+    let text = |part| result.trouble.as_ref()?.of(part);
+    let (of_text, of_bird) = (text(FailedPart::Text), text(FailedPart::Bird));
     let bird = BirdFacts {
         protocols: &protocols,
         expected: &expected,
         blocked: blocked.as_ref(),
+        refused: of_text.as_deref(),
+        trouble: of_bird.as_deref(),
         ..bird(desired, object, result)
     };
     let tunnel = TunnelFacts {
@@ -314,16 +318,16 @@ pub(super) fn status(
     })
 }
 
-/// Returns the facts about BIRD besides the object's protocols.
+/// Returns the facts about BIRD besides the object's protocols and failures.
 fn bird<'a>(desired: &Desired, object: &Object, result: &'a ReconcileResult) -> BirdFacts<'a> {
-    let (bird, trouble) = (&result.look.bird, result.trouble.as_ref());
+    let bird = &result.look.bird;
     let our_asn = desired.router.as_ref().ok().map(|router| router.asn.get());
     BirdFacts {
         down: (!bird.is_running()).then(|| bird.why_down()),
         loaded: bird.loaded && record::remaining(result, true).is_none(),
-        refused: trouble.and_then(Trouble::refused),
+        refused: None,
         blocked: None,
-        trouble: trouble.and_then(Trouble::of_bird),
+        trouble: None,
         protocols: &[],
         expected: &[],
         our_asn,

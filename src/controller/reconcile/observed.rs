@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{ReconcileResult, node_status, object, router};
 use crate::controller::FirewallState;
 use crate::controller::desired::Desired;
-use crate::controller::error::Trouble;
+use crate::controller::error::{FailedPart, Trouble};
 use crate::controller::planning::{self, KeyObservation, KeyPlan};
 use crate::document::{ConditionStatus, ConditionType, StatusBody};
 use crate::model::ObjectKey;
@@ -73,8 +73,18 @@ fn last_trouble(result: &ReconcileResult, before: &StatusBody) -> Option<Trouble
         });
         found.map(|condition| condition.message.clone())
     };
-    let refused = || recorded(ConditionType::BirdConfigured, "Refused").map(Trouble::BirdRefused);
-    let failed = || recorded(ConditionType::BirdConfigured, "Failed").map(Trouble::Bird);
-    let kernel = recorded(ConditionType::TunnelConfigured, "Failed").map(Trouble::Kernel);
-    kernel.or_else(refused).or_else(failed)
+    [
+        (
+            ConditionType::TunnelConfigured,
+            "Failed",
+            FailedPart::Kernel,
+        ),
+        (ConditionType::BirdConfigured, "Refused", FailedPart::Text),
+        (ConditionType::BirdConfigured, "Failed", FailedPart::Bird),
+    ]
+    .into_iter()
+    .find_map(|(about, reason, of)| {
+        let message = recorded(about, reason)?;
+        Some(Trouble::Recorded { of, message })
+    })
 }

@@ -13,7 +13,7 @@ use super::record::{self, InEffect, NodeInEffect};
 use super::{Advance, Claims, Next, Progress, ReconcileResult, Subject, advance};
 use crate::controller::context::Context;
 use crate::controller::desired::{Desired, Maintenance as MaintenanceState, node_uid, single};
-use crate::controller::error::Trouble;
+use crate::controller::error::{FailedPart, Trouble};
 use crate::controller::pass::Observation;
 use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
@@ -24,7 +24,7 @@ use crate::model::ObjectKey;
 use crate::plan::{Drift, Plan};
 use crate::status::Conditions;
 use crate::store::{AppliedDocument, AppliedFirewall};
-use crate::telemetry::{chain, failed};
+use crate::telemetry::failed;
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
@@ -121,7 +121,7 @@ fn orphans(ctx: &Context, desired: &Desired, look: &KeyObservation) {
 
 /// Returns whether the kernel lacks dummy devices, as the failed step reports.
 fn needs_dummy(result: &ReconcileResult) -> bool {
-    matches!(result.trouble, Some(Trouble::Unsupported(_)))
+    result.trouble.as_ref().is_some_and(Trouble::is_unsupported)
 }
 
 /// Records that the node's addresses go on `lo`, which the next desired state reads. Returns whether this desired state does not yet.
@@ -176,10 +176,7 @@ impl Errors {
     fn of(desired: &Desired, result: &ReconcileResult) -> Self {
         let bird = &result.look.bird;
         let blocked = planning::router_error(desired, bird).map(|problem| problem.to_string());
-        let of_base = || match &result.trouble {
-            Some(Trouble::Base(error)) => Some(chain(error)),
-            _ => None,
-        };
+        let of_base = || result.trouble.as_ref()?.of(FailedPart::Base);
         let of_bird = blocked.or_else(of_base);
         let of_bird = of_bird.or_else(|| bird.files_error.clone());
         let all: Vec<_> = of_bird.clone().into_iter().chain(result.error()).collect();

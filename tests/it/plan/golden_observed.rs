@@ -11,7 +11,7 @@ use moenet_agent::observed::Ownership;
 use moenet_agent::observed::kernel::{
     GreEnds, KernelView, Link, LinkKind, Sysctl, WireGuard, WireGuardPeer,
 };
-use moenet_agent::plan::{Observed, TunnelView, WantedTunnel};
+use moenet_agent::plan::{ObjectObservation, WantedTunnel};
 use serde::Deserialize;
 
 use crate::support::{our_key, secrets};
@@ -145,13 +145,17 @@ impl Observation {
         }
     }
 
-    pub(crate) fn view<'a>(&'a self, kernel: &'a KernelView, current: &'a str) -> Observed<'a> {
+    pub(crate) fn view<'a>(
+        &'a self,
+        kernel: &'a KernelView,
+        current: &'a str,
+    ) -> ObjectObservation<'a> {
         let fragment = match self.bird {
             Fragment::Missing => None,
             Fragment::Current => Some(current),
             Fragment::Older => Some("protocol bgp ebgp_peer {\n\tdisabled;\n}\n"),
         };
-        let tunnel = TunnelView {
+        ObjectObservation {
             formerly: None,
             kernel,
             creating: self.creating.as_ref(),
@@ -159,8 +163,8 @@ impl Observation {
             endpoint_changed: self.endpoint_changed,
             gives_way: self.gives_way,
             now: self.now,
-        };
-        Observed { tunnel, fragment }
+            fragment,
+        }
     }
 }
 

@@ -7,8 +7,7 @@ use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, Unread};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::{
-    Action, HANDSHAKE_FRESH_SECONDS, Observed, Plan, Refusal, Target, TunnelView, WantedTunnel,
-    plan,
+    Action, HANDSHAKE_FRESH_SECONDS, ObjectObservation, Plan, Refusal, Target, WantedTunnel, plan,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -20,7 +19,7 @@ use super::wanted::{uid, wanted};
 impl World {
     fn plan(&self, target: &Target<'_>) -> Result<Plan, Refusal> {
         let kernel = self.kernel.observe();
-        let tunnel = TunnelView {
+        let observed = ObjectObservation {
             formerly: None,
             kernel: &kernel,
             creating: self.creating.as_ref(),
@@ -28,10 +27,10 @@ impl World {
             endpoint_changed: self.wanted.endpoint_changed,
             gives_way: false,
             now: now(),
+            fragment: self.fragment.as_deref(),
         };
-        let fragment = self.fragment.as_deref();
         let name: ObjectName = "peer".parse().unwrap();
-        plan(&name, &uid(), target, &Observed { tunnel, fragment })
+        plan(&name, &uid(), target, &observed)
     }
 
     fn plan_present(&self) -> Result<Plan, Refusal> {

@@ -15,7 +15,7 @@ use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::bird::{BgpState, ProtocolState};
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
-use moenet_agent::plan::{Observed, Target, TunnelView, WantedTunnel, plan};
+use moenet_agent::plan::{ObjectObservation, Target, WantedTunnel, plan};
 use moenet_agent::status::{
     Acceptance, BirdFacts, Expected, Facts, ObjectFacts, Service, TunnelFacts, assess,
 };
@@ -213,7 +213,7 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
     let resolved = session.tunnel.endpoint.as_ref().and_then(Endpoint::address);
     let tunnel = WantedTunnel::of_session(session, &router_key(), resolved).unwrap();
     let now = "2026-11-23T20:00:00Z".parse().unwrap();
-    let view = TunnelView {
+    let seen = ObjectObservation {
         formerly: None,
         kernel: &kernel,
         creating: None,
@@ -221,14 +221,11 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
         endpoint_changed: false,
         gives_way: false,
         now,
+        fragment: None,
     };
     let target = Target::Present {
         tunnel: &tunnel,
         fragment: "",
-    };
-    let seen = Observed {
-        tunnel: view,
-        fragment: None,
     };
     let plan = plan(&session.name, &session.uid, &target, &seen).unwrap();
     plan.steps.iter().map(ToString::to_string).collect()

@@ -83,7 +83,7 @@ impl Edit {
                 format!("{place} is yours: what you save replaces it. An empty file cancels.");
             return Ok((text, note));
         }
-        let existing = draft.exception(kind, &name)?;
+        let existing = draft.override_(kind, &name)?;
         // A missing reason is found out before the work.
         self.because.apply(existing.clone(), false)?;
         let present = present?.context("the document is gone")?;

@@ -49,7 +49,7 @@ pub(super) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<Value>,
     #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
-    exception: Option<Value>,
+    override_: Option<Value>,
     /// The fields that an override in effect sets.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     overridden: BTreeMap<String, Both>,
@@ -203,11 +203,11 @@ fn row(
     let status = store
         .read_status(kind, &name)
         .map(|document| document.status);
-    let exception = snapshot
+    let override_ = snapshot
         .overrides
         .get(&(kind, name.clone()))
         .and_then(|slot| slot.as_ref().ok());
-    let exception = exception.map(|stored| &stored.document.spec);
+    let override_ = override_.map(|stored| &stored.document.spec);
     let held = status.as_ref().and_then(held);
     let has_document = snapshot.has(kind, &name);
     let mut row = Row {
@@ -216,7 +216,7 @@ fn row(
         has_document,
         metadata: None,
         spec: None,
-        exception: exception.and_then(|exception| serde_json::to_value(exception).ok()),
+        override_: override_.and_then(|override_| serde_json::to_value(override_).ok()),
         overridden: BTreeMap::new(),
         error: None,
         held,
@@ -227,7 +227,7 @@ fn row(
             row.metadata = Some(metadata);
             row.with_spec(
                 spec,
-                exception.filter(|exception| exception.in_effect(Timestamp::now())),
+                override_.filter(|override_| override_.in_effect(Timestamp::now())),
             );
         }
         Some(Err(error)) => row.error = Some(error.to_string()),
@@ -292,12 +292,12 @@ impl Row {
     }
 
     /// Sets the specification. An override that makes a document invalid is rejected, and reported here too.
-    fn with_spec(&mut self, document: Value, exception: Option<&OverrideSpec>) {
-        let Some(exception) = exception else {
+    fn with_spec(&mut self, document: Value, override_: Option<&OverrideSpec>) {
+        let Some(override_) = override_ else {
             self.spec = Some(document);
             return;
         };
-        let patch = Value::Object(exception.set.clone());
+        let patch = Value::Object(override_.set.clone());
         let mut merged = document.clone();
         json_patch::merge(&mut merged, &patch);
         if let Err(error) = document::check_spec(self.kind, &merged) {

@@ -40,7 +40,7 @@ impl Rollback {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let done = block_on(self.roll_back(config))?;
-        let value = json!({"file": done.place.relative(), "commit": done.commit, "override": done.exception});
+        let value = json!({"file": done.place.relative(), "commit": done.commit, "override": done.override_});
         if !output::value(arguments.output, &value)? {
             done.print(self.dry_run)?;
         }
@@ -62,18 +62,18 @@ impl Rollback {
             "{place} exists and conflicts with the rollback; use --force to replace it (the \
              history keeps the old one)"
         );
-        let exception = exception(&commit, patch, existing);
+        let override_ = override_(&commit, patch, existing);
         let had_one = existing.is_some();
-        draft.put_exception(kind, &name, exception.clone())?;
+        draft.put_override(kind, &name, override_.clone())?;
         draft.write(self.dry_run).await?;
         // Without a field and a pause, the document alone describes the earlier applied state.
-        let exception =
-            Some(exception).filter(|exception| !exception.set.is_empty() || exception.paused);
+        let override_ =
+            Some(override_).filter(|override_| !override_.set.is_empty() || override_.paused);
         Ok(Done {
             name,
             place,
             commit,
-            exception,
+            override_,
             had_one,
         })
     }
@@ -158,7 +158,7 @@ struct Done {
     name: ObjectName,
     place: Place,
     commit: CommitId,
-    exception: Option<OverrideSpec>,
+    override_: Option<OverrideSpec>,
     had_one: bool,
 }
 
@@ -168,7 +168,7 @@ impl Done {
             output::note("dry run: nothing is written");
         }
         let (name, place, commit) = (&self.name, &self.place, self.commit.short());
-        let Some(exception) = &self.exception else {
+        let Some(override_) = &self.override_ else {
             output::line(match self.had_one {
                 true => format!("Removed {place}; {name} is back to {commit}."),
                 false => format!("No changes: {name} is already as it was at {commit}."),
@@ -176,8 +176,8 @@ impl Done {
             return Ok(());
         };
         output::line(format_args!("{place} restores the state of {commit}:"));
-        output::line(to_yaml(exception)?.trim_end());
-        if exception.paused {
+        output::line(to_yaml(override_)?.trim_end());
+        if override_.paused {
             output::note(
                 "the override is still paused: it takes effect after you remove paused: true from \
                  it",
@@ -255,7 +255,7 @@ fn patch(
     }
 }
 
-fn exception(
+fn override_(
     commit: &CommitId,
     set: Map<String, Value>,
     existing: Option<&Slot<OverrideSpec>>,

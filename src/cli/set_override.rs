@@ -51,7 +51,7 @@ pub struct Resume {
 impl Override {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         change(arguments, &self.name, self.dry_run, |draft, kind, name| {
-            let existing = draft.exception(kind, name)?;
+            let existing = draft.override_(kind, name)?;
             if self.remove && self.fields.is_empty() {
                 return Ok(None);
             }
@@ -97,7 +97,7 @@ impl Override {
 impl Pause {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         change(arguments, &self.name, false, |draft, kind, name| {
-            let spec = self.because.apply(draft.exception(kind, name)?, false)?;
+            let spec = self.because.apply(draft.override_(kind, name)?, false)?;
             Ok(Some(OverrideSpec {
                 paused: true,
                 ..spec
@@ -109,7 +109,7 @@ impl Pause {
 impl Resume {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         change(arguments, &self.name, false, |draft, kind, name| {
-            let spec = draft.exception(kind, name)?.filter(|spec| spec.paused);
+            let spec = draft.override_(kind, name)?.filter(|spec| spec.paused);
             let spec = spec.ok_or_else(|| anyhow::anyhow!("{} is not paused", kind.path(name)))?;
             Ok(Some(OverrideSpec {
                 paused: false,
@@ -135,8 +135,8 @@ fn change(
             "maintenance has no override; use `moenet-agent maintenance start` or `stop`"
         );
         match make(&draft, kind, &name)? {
-            Some(spec) => draft.put_exception(kind, &name, spec)?,
-            None => draft.remove_exception(kind, &name),
+            Some(spec) => draft.put_override(kind, &name, spec)?,
+            None => draft.remove_override(kind, &name),
         }
         draft.write(dry_run).await
     })?;

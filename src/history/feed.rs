@@ -229,11 +229,11 @@ impl Feed {
 
     /// Records that a manual edit became an override.
     pub async fn imported(self: &Arc<Self>, place: &Place, owner: u32) {
-        let exception = place.within(Area::Overrides);
-        self.known.lock().owners.insert(exception.clone(), owner);
+        let override_ = place.within(Area::Overrides);
+        self.known.lock().owners.insert(override_.clone(), owner);
         let path = place.relative();
         let subject = format!("Keep an edit of {} as an override", path.display());
-        let places = vec![exception, place.clone()];
+        let places = vec![override_, place.clone()];
         let author = blocking(move || Author::operator(owner)).await;
         self.documents(author, &subject, Vec::new(), places).await;
     }

@@ -21,7 +21,7 @@ pub(super) struct Writers {
 
 pub(super) fn writers(snapshot: &Snapshot) -> Writers {
     let mut found = Writers::default();
-    let exceptions = snapshot
+    let overrides = snapshot
         .overrides
         .iter()
         .filter_map(|((kind, name), slot)| {
@@ -30,7 +30,7 @@ pub(super) fn writers(snapshot: &Snapshot) -> Writers {
         });
     let documents = snapshot.documents();
     let documents = documents.filter_map(|(place, slot)| Some(file(place, slot.ok()?)));
-    for file in documents.chain(exceptions) {
+    for file in documents.chain(overrides) {
         if !file.synced {
             found
                 .persons

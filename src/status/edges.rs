@@ -53,7 +53,7 @@ pub enum Topic {
 pub enum State {
     /// As it should be.
     Good,
-    /// Not as it should be, or an exception is in effect.
+    /// Not as it should be, or an override is in effect.
     Bad,
     /// Not known at this moment; no edge.
     #[default]
@@ -298,7 +298,7 @@ fn is_later(now: Option<Timestamp>, before: Option<Timestamp>) -> bool {
         .is_some_and(|(now, before)| now.as_second() - before.as_second() > SINCE_JITTER_SECONDS)
 }
 
-/// Returns the end of an exception whose fact is gone. Removed objects have no edges.
+/// Returns the end of an override whose fact is gone. Removed objects have no edges.
 fn ended(topic: &Topic, seen: &Seen, now: Timestamp) -> Option<Event> {
     let object = match topic {
         Topic::Override(object) | Topic::Pause(object) | Topic::Held(object) => object,

@@ -123,7 +123,7 @@ fn patch(from: &BgpSessionSpec, to: &BgpSessionSpec) -> Map<String, Value> {
         .unwrap()
 }
 
-fn exception(set: Map<String, Value>) -> OverrideSpec {
+fn override_(set: Map<String, Value>) -> OverrideSpec {
     OverrideSpec {
         reason: "x".into(),
         expires_at: None,
@@ -207,7 +207,7 @@ proptest! {
     ) {
         let there = patch(&synced, &before);
         let edit = Value::Object(patch(&synced, &edited));
-        let kept = edited_in_place(&value(&synced), &value(&edited), Some(&exception(there.clone())));
+        let kept = edited_in_place(&value(&synced), &value(&edited), Some(&override_(there.clone())));
         let Some(kept) = kept else { prop_assert_eq!(synced, edited); return Ok(()) };
         let mut found = value(&synced);
         json_patch::merge(&mut found, &Value::Object(kept.set));

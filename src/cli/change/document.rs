@@ -92,9 +92,9 @@ pub(crate) fn add(
         if given.uid.is_some() && given.uid != existing.metadata.uid {
             return Err(at(file, text, "metadata.uid", "is that of another object").into());
         }
-        let before = draft.exception(kind, &name)?;
+        let before = draft.override_(kind, &name)?;
         let wanted = towards(&existing.spec, &given.spec, before.as_ref(), because)?;
-        return draft.put_exception(kind, &name, wanted);
+        return draft.put_override(kind, &name, wanted);
     }
     if given.uid.is_some() {
         let why = "is set by the Control Plane; remove it from a document of your own";
@@ -119,7 +119,7 @@ fn add_override(
     let place = Place::new(Area::Overrides, kind, &name);
     refuse(text_problems(file, &place, text))?;
     let document: Document<OverrideSpec> = document::parse(text)?;
-    draft.put_exception(kind, &name, document.spec)
+    draft.put_override(kind, &name, document.spec)
 }
 
 struct Given {

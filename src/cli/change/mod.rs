@@ -118,7 +118,7 @@ impl Draft {
     ///
     /// # Errors
     /// Its file is invalid, so that a change could lose what it says.
-    pub(crate) fn exception(
+    pub(crate) fn override_(
         &self,
         kind: Kind,
         name: &ObjectName,
@@ -145,14 +145,14 @@ impl Draft {
     ///
     /// # Errors
     /// The override has no form in YAML.
-    pub(crate) fn put_exception(
+    pub(crate) fn put_override(
         &mut self,
         kind: Kind,
         name: &ObjectName,
         spec: OverrideSpec,
     ) -> anyhow::Result<()> {
         if spec.set.is_empty() && !spec.paused {
-            self.remove_exception(kind, name);
+            self.remove_override(kind, name);
             return Ok(());
         }
         let place = Place::new(Area::Overrides, kind, name);
@@ -181,7 +181,7 @@ impl Draft {
     }
 
     /// Removes the override of an object, if there is one.
-    pub(crate) fn remove_exception(&mut self, kind: Kind, name: &ObjectName) {
+    pub(crate) fn remove_override(&mut self, kind: Kind, name: &ObjectName) {
         let place = Place::new(Area::Overrides, kind, name);
         let snapshot = Arc::make_mut(&mut self.wanted.snapshot);
         match snapshot.overrides.remove(&(kind, name.clone())) {

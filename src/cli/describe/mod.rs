@@ -56,7 +56,7 @@ struct Described {
     #[serde(skip_serializing_if = "Option::is_none")]
     document_from: Option<Origin>,
     #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
-    exception: Option<Exception>,
+    override_: Option<OverrideLine>,
     fields: Vec<Field>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conditions: Vec<Condition>,
@@ -76,7 +76,7 @@ struct Described {
 /// The override in effect.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Exception {
+struct OverrideLine {
     /// The path below the state directory.
     file: String,
     reason: String,
@@ -228,7 +228,7 @@ async fn described(offline: &Offline, object: &Object, agent: &Agent) -> Describ
         object: object.path(),
         agent_running,
         document_from: document.is_some().then_some(owner),
-        exception: exception(offline, object).await,
+        override_: override_(offline, object).await,
         fields: fields::of_object(object, document.as_ref()),
         ..Described::default()
     };
@@ -261,7 +261,7 @@ impl Described {
 }
 
 /// Returns the override in effect, and its author; an unreadable history gives no author.
-async fn exception(offline: &Offline, object: &Object) -> Option<Exception> {
+async fn override_(offline: &Offline, object: &Object) -> Option<OverrideLine> {
     let reason = object.reason.clone()?;
     let file = Place::new(Area::Overrides, object.kind, &object.name).relative();
     let history = History::new(offline.parts.shared.context.store.dir());
@@ -270,7 +270,7 @@ async fn exception(offline: &Offline, object: &Object) -> Option<Exception> {
         .await
         .unwrap_or_default()
         .pop();
-    Some(Exception {
+    Some(OverrideLine {
         file: file.display().to_string(),
         reason,
         since: last.as_ref().map(|entry| entry.time),

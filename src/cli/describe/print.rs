@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Bgp, Described, Exception, Field, Tunnel};
+use super::{Bgp, Described, Field, OverrideLine, Tunnel};
 use crate::cli::diff::shown;
 use crate::cli::get::ago;
 use crate::cli::output;
@@ -17,7 +17,7 @@ pub(super) fn print(described: &Described) {
         ""
     };
     output::line(format_args!("{}  {phase}{stale}", described.object));
-    described.exception.iter().for_each(exception);
+    described.override_.iter().for_each(override_);
     let said = match described.document_from {
         Some(Origin::Operator) => "its document",
         _ => "the Control Plane",
@@ -36,28 +36,28 @@ pub(super) fn print(described: &Described) {
 }
 
 /// `Overridden by root since 2026-11-23T20:00:00Z, until 2027-01-31T00:00:00Z: their side is on PPPoE`
-fn exception(exception: &Exception) {
-    let verb = if exception.paused {
+fn override_(override_: &OverrideLine) {
+    let verb = if override_.paused {
         "Paused"
     } else {
         "Overridden"
     };
-    let by = exception
+    let by = override_
         .by
         .as_ref()
         .map(|by| format!(" by {by}"))
         .unwrap_or_default();
-    let since = exception
+    let since = override_
         .since
         .map(|since| format!(" since {since}"))
         .unwrap_or_default();
-    let end = exception
+    let end = override_
         .expires_at
         .map(|end| format!(", until {end}"))
         .unwrap_or_default();
     output::line(format_args!(
         "{verb}{by}{since}{end}: {}  ({})",
-        exception.reason, exception.file
+        override_.reason, override_.file
     ));
 }
 

@@ -26,7 +26,7 @@ pub(super) fn problems(file: &Path) -> Vec<String> {
         return found.iter().map(ToString::to_string).collect();
     }
     match store::stored::<OverrideSpec>(&directory, &place) {
-        Some(exception) => merged(place.kind, &place.name, Some(&directory), &exception),
+        Some(override_) => merged(place.kind, &place.name, Some(&directory), &override_),
         None => Vec::new(),
     }
 }
@@ -93,11 +93,11 @@ fn unplaced_override(file: &Path, text: &str) -> Vec<String> {
         }
     };
     let name = document.metadata.name.clone();
-    let exception: Slot<OverrideSpec> = Ok(Arc::new(stored(document, file, text)));
+    let override_: Slot<OverrideSpec> = Ok(Arc::new(stored(document, file, text)));
     let singles = [Kind::Node, Kind::RoutingPolicy];
     let refused: Vec<_> = Kind::many()
         .chain(singles)
-        .map(|kind| merged(kind, &name, None, &exception))
+        .map(|kind| merged(kind, &name, None, &override_))
         .collect();
     // A kind that has all the fields gives the best errors about the values.
     let knows = |texts: &&Vec<String>| !texts.iter().any(|text| text.contains("unknown field"));
@@ -111,18 +111,18 @@ fn merged(
     kind: Kind,
     name: &ObjectName,
     directory: Option<&Path>,
-    exception: &Slot<OverrideSpec>,
+    override_: &Slot<OverrideSpec>,
 ) -> Vec<String> {
     match kind {
         Kind::Maintenance | Kind::Override => Vec::new(),
-        kind => with_spec!(kind, S => merged_with::<S>(name, directory, exception)),
+        kind => with_spec!(kind, S => merged_with::<S>(name, directory, override_)),
     }
 }
 
 fn merged_with<S: Spec>(
     name: &ObjectName,
     directory: Option<&Path>,
-    exception: &Slot<OverrideSpec>,
+    override_: &Slot<OverrideSpec>,
 ) -> Vec<String> {
     let place = Place::document(S::KIND, name);
     let written = directory.and_then(|directory| store::stored::<S>(directory, &place));
@@ -133,8 +133,8 @@ fn merged_with<S: Spec>(
     };
     let document = written.filter(|slot| slot.is_ok()).or_else(shortest);
     let beside = Beside {
-        exception: Some(exception),
-        exceptions_complete: true,
+        override_: Some(override_),
+        overrides_complete: true,
         broken: false,
         applied: None,
         now: Timestamp::now(),

@@ -30,9 +30,9 @@ pub(crate) struct Layered<S> {
     pub(crate) remark: Option<String>,
     /// Fields that the override changes, each with the document's value.
     pub(crate) overridden: BTreeMap<String, Value>,
-    pub(crate) exception: Option<OverrideSpec>,
+    pub(crate) override_: Option<OverrideSpec>,
     /// Whether an override exists that cannot be read: it may pause the object.
-    pub(crate) exception_unreadable: bool,
+    pub(crate) override_unreadable: bool,
     /// Whether a document exists, valid or not.
     pub(crate) documented: bool,
     /// Whether the document is the operator's own.
@@ -86,9 +86,9 @@ const WAITS: &str = ". The previous configuration stays active. Fix the file, or
 /// Inputs for the layers of an object, besides its document.
 pub(crate) struct Beside<'a> {
     /// The operator's override.
-    pub(crate) exception: Option<&'a Slot<OverrideSpec>>,
+    pub(crate) override_: Option<&'a Slot<OverrideSpec>>,
     /// Whether an unlisted override certainly does not exist.
-    pub(crate) exceptions_complete: bool,
+    pub(crate) overrides_complete: bool,
     /// Whether an invalid file replaces one of the sync's documents.
     pub(crate) broken: bool,
     pub(crate) applied: Option<&'a AppliedDocument>,
@@ -115,16 +115,16 @@ pub(crate) fn layered<S: Spec>(
         further: Vec::new(),
         remark: None,
         overridden: BTreeMap::new(),
-        exception: None,
-        exception_unreadable: matches!(beside.exception, Some(Err(_))),
+        override_: None,
+        override_unreadable: matches!(beside.override_, Some(Err(_))),
         documented: document.is_some(),
         operator_owned: false,
         document: Value::Null,
         sources: Vec::new(),
     };
-    if let Some(Ok(stored)) = beside.exception {
+    if let Some(Ok(stored)) = beside.override_ {
         layers.sources.push(Source::of(stored, &["spec", "set"]));
-        layers.exception = Some(&stored.document.spec)
+        layers.override_ = Some(&stored.document.spec)
             .filter(|it| it.in_effect(beside.now))
             .cloned();
     }
@@ -150,7 +150,7 @@ impl<S: Spec> Layered<S> {
     /// Merges the override over the document.
     fn put_on(&mut self, spec: &S, beside: &Beside<'_>) {
         self.document = serde_json::to_value(spec).unwrap_or_default();
-        match (beside.exception, in_effect_before(beside)) {
+        match (beside.override_, in_effect_before(beside)) {
             (Some(Err(error)), Some(_)) => self.fall_back(error.to_string(), beside.applied),
             // If no override was applied before, or the earlier one has ended, only the document is valid.
             (Some(Err(error)), None) if beside.applied.is_some() => {
@@ -160,8 +160,7 @@ impl<S: Spec> Layered<S> {
             (Some(Err(error)), None) => self.fall_back(error.to_string(), None),
             // An override may have been removed, or an override may exist that disables the object.
             (None, before)
-                if !beside.exceptions_complete
-                    && (before.is_some() || beside.applied.is_none()) =>
+                if !beside.overrides_complete && (before.is_some() || beside.applied.is_none()) =>
             {
                 let why =
                     "cannot list the overrides; the current configuration stays active".to_owned();
@@ -177,10 +176,10 @@ impl<S: Spec> Layered<S> {
     /// Returns the document merged with the override, or every error of that.
     fn merged(&self, spec: &S) -> Result<Merged<S>, Vec<FieldError>> {
         let none = Map::new();
-        let Some(exception) = &self.exception else {
+        let Some(override_) = &self.override_ else {
             return merge(spec, &none).map_err(|_| merge_problems(spec, &none));
         };
-        let mut patch = exception.set.clone();
+        let mut patch = override_.set.clone();
         let enabled = patch
             .get("adminState")
             .is_some_and(|state| state == "Enabled");
@@ -189,7 +188,7 @@ impl<S: Spec> Layered<S> {
         if leaving && !enabled {
             patch.remove("adminState");
         }
-        let broken: Vec<FieldError> = broken_rules(S::KIND, exception).collect();
+        let broken: Vec<FieldError> = broken_rules(S::KIND, override_).collect();
         match merge(spec, &patch) {
             Ok(merged) if broken.is_empty() => Ok(merged),
             Ok(_) => Err(broken),
@@ -256,11 +255,11 @@ impl<S: Spec> Layered<S> {
                 .map(|field| (field.clone(), self.said(field)))
                 .collect();
             let paused = self
-                .exception
+                .override_
                 .as_ref()
-                .is_some_and(|exception| exception.paused);
+                .is_some_and(|override_| override_.paused);
             let (reason, expires_at) = (before.reason.clone(), before.expires_at);
-            self.exception = Some(OverrideSpec {
+            self.override_ = Some(OverrideSpec {
                 reason,
                 expires_at,
                 paused,
@@ -271,16 +270,16 @@ impl<S: Spec> Layered<S> {
 
     /// Returns the reason why this object is paused, if the operator paused it.
     pub(crate) fn paused(&self) -> Option<String> {
-        self.exception
+        self.override_
             .as_ref()
-            .filter(|exception| exception.paused)
-            .map(|exception| exception.reason.clone())
+            .filter(|override_| override_.paused)
+            .map(|override_| override_.reason.clone())
     }
 
     /// Returns the override, for the applied record.
     pub(crate) fn applied_override(&self) -> Option<AppliedOverride> {
-        let exception = self.exception.as_ref()?;
-        let (reason, expires_at) = (exception.reason.clone(), exception.expires_at);
+        let override_ = self.override_.as_ref()?;
+        let (reason, expires_at) = (override_.reason.clone(), override_.expires_at);
         Some(AppliedOverride {
             reason,
             expires_at,
@@ -308,13 +307,13 @@ impl<S: Spec> Layered<S> {
             spec,
             paused,
             reason: self
-                .exception
+                .override_
                 .as_ref()
-                .map(|exception| exception.reason.clone()),
+                .map(|override_| override_.reason.clone()),
             expires_at: self
-                .exception
+                .override_
                 .as_ref()
-                .and_then(|exception| exception.expires_at),
+                .and_then(|override_| override_.expires_at),
             uid: self.uid,
             generation: self.generation,
             intent,
@@ -322,7 +321,7 @@ impl<S: Spec> Layered<S> {
             acceptance: self.acceptance,
             overridden: self.overridden,
             held,
-            exception_unreadable: self.exception_unreadable,
+            override_unreadable: self.override_unreadable,
             documented: self.documented,
             operator_owned: self.operator_owned,
         }
@@ -330,13 +329,13 @@ impl<S: Spec> Layered<S> {
 }
 
 /// Returns the rules for overrides that an override violates.
-fn broken_rules(kind: Kind, exception: &OverrideSpec) -> impl Iterator<Item = FieldError> {
-    let paused = (exception.paused && !kind.has_tunnel()).then(|| {
+fn broken_rules(kind: Kind, override_: &OverrideSpec) -> impl Iterator<Item = FieldError> {
+    let paused = (override_.paused && !kind.has_tunnel()).then(|| {
         let reason = "is for a session or a mesh peer; the node, the policy and internal neighbours share their files \
                       with every session";
         FieldError::new("spec.paused", reason)
     });
-    let state = exception.set.get("adminState");
+    let state = override_.set.get("adminState");
     let absent = state.is_some_and(|state| state == "Absent").then(|| {
         let reason =
             "only the Control Plane sets Absent; Disabled takes the object down and keeps the document";

@@ -175,7 +175,7 @@ pub struct SingleDocument<S> {
     pub generation: u64,
     /// Whether the document is the operator's own.
     pub operator_owned: bool,
-    pub exception: Option<AppliedOverride>,
+    pub override_: Option<AppliedOverride>,
     /// Fields that the override changes, each with the document's value.
     pub overridden: BTreeMap<String, serde_json::Value>,
 }
@@ -184,7 +184,7 @@ impl<S: serde::Serialize> SingleDocument<S> {
     /// Returns the document as an object; its resources are those of the whole router.
     fn object(&self, kind: Kind) -> Object {
         let name = Place::single(Area::Documents, kind).name;
-        let exception = self.exception.as_ref();
+        let override_ = self.override_.as_ref();
         let spec = serde_json::to_value(&self.spec).ok();
         Object {
             kind,
@@ -199,11 +199,11 @@ impl<S: serde::Serialize> SingleDocument<S> {
             remark: self.remark.clone(),
             spec: spec.filter(|spec| !spec.is_null()),
             overridden: self.overridden.clone(),
-            reason: exception.map(|exception| exception.reason.clone()),
-            expires_at: exception.and_then(|exception| exception.expires_at),
+            reason: override_.map(|override_| override_.reason.clone()),
+            expires_at: override_.and_then(|override_| override_.expires_at),
             paused: None,
             held: None,
-            exception_unreadable: false,
+            override_unreadable: false,
             documented: self.generation > 0,
             operator_owned: self.operator_owned,
         }
@@ -544,8 +544,8 @@ fn is_operators(applied: &AppliedDocument) -> bool {
 fn beside<'a>(inputs: &Inputs<'a>, kind: Kind, name: &ObjectName) -> Beside<'a> {
     let (snapshot, key) = (inputs.snapshot, (kind, name.clone()));
     Beside {
-        exception: snapshot.overrides.get(&key),
-        exceptions_complete: snapshot.overrides_complete,
+        override_: snapshot.overrides.get(&key),
+        overrides_complete: snapshot.overrides_complete,
         broken: snapshot.broken.contains_key(&key),
         applied: snapshot.applied.get(&key).map(|stored| &stored.document),
         now: inputs.now,

@@ -49,7 +49,7 @@ pub struct Object {
     /// Why its removal does not happen now, if no document wants it.
     pub held: Option<Hold>,
     /// Whether an override exists that cannot be read: a paused object stays paused.
-    pub exception_unreadable: bool,
+    pub override_unreadable: bool,
     /// Whether a document exists.
     pub documented: bool,
     /// Whether the document is the operator's own.
@@ -263,7 +263,7 @@ impl Object {
     }
 
     /// Returns the override that applies to the object, for the applied record.
-    pub(crate) fn exception(&self) -> Option<AppliedOverride> {
+    pub(crate) fn override_(&self) -> Option<AppliedOverride> {
         let fields = self.overridden.keys().cloned().collect();
         self.reason.clone().map(|reason| AppliedOverride {
             reason,
@@ -274,13 +274,13 @@ impl Object {
 
     /// Returns whether the object is paused, or its override cannot be read and may pause it.
     pub(crate) fn may_be_paused(&self) -> bool {
-        self.paused.is_some() || self.exception_unreadable
+        self.paused.is_some() || self.override_unreadable
     }
 
     /// Returns the reason why nothing is written. An unreadable override may be the one that pauses the object, so
     /// a paused object stays paused until a readable override ends the pause.
     pub(crate) fn hands_off(&self, paused: bool) -> Option<String> {
-        let doubtful = paused && self.exception_unreadable;
+        let doubtful = paused && self.override_unreadable;
         self.paused
             .clone()
             .or_else(|| doubtful.then(|| "its override cannot be read".to_owned()))

@@ -204,7 +204,7 @@ fn in_effect<S: Spec, T>(
     refused: &Option<String>,
     spec: impl FnOnce(Option<S>) -> T,
 ) -> SingleDocument<T> {
-    let exception = layered.applied_override();
+    let override_ = layered.applied_override();
     let valid = layered.acceptance == Acceptance::Valid;
     let (further, remark) = (layered.further, layered.remark);
     let acceptance = match (layered.acceptance, refused) {
@@ -219,7 +219,7 @@ fn in_effect<S: Spec, T>(
         spec: spec(layered.spec),
         generation: layered.generation,
         operator_owned: layered.operator_owned,
-        exception,
+        override_,
         overridden: layered.overridden,
     }
 }

@@ -13,9 +13,9 @@ use crate::store::AppliedOverride;
 use crate::telemetry::chain;
 
 /// Returns the fields that an override sets.
-pub(super) fn fields(exception: Option<&AppliedOverride>) -> Vec<String> {
-    exception
-        .map(|exception| exception.fields.clone())
+pub(super) fn fields(override_: Option<&AppliedOverride>) -> Vec<String> {
+    override_
+        .map(|override_| override_.fields.clone())
         .unwrap_or_default()
 }
 
@@ -320,7 +320,7 @@ pub(super) fn status(
         observed_generation: node.generation,
         phase,
         conditions: conditions.into_vec(),
-        overridden: fields(node.exception.as_ref()),
+        overridden: fields(node.override_.as_ref()),
         last_steps: match result.steps.is_empty() {
             true => before.last_steps.clone(),
             false => result.steps.clone(),

@@ -46,7 +46,7 @@ pub(super) async fn reconcile(
         claims: object.wanted().map(|wanted| claims(wanted.claims())),
         hands_off: false,
         spec: object.spec.as_ref(),
-        overridden: object.exception(),
+        overridden: object.override_(),
     };
     let before = record::status_before(ctx, &subject).await;
     subject.hands_off = object.hands_off(before.phase == Phase::Paused).is_some();
@@ -155,7 +155,7 @@ fn in_effect(object: &Object, look: &KeyObservation) -> InEffect {
     }
     InEffect {
         spec,
-        overridden: object.exception(),
+        overridden: object.override_(),
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn reconcile(
             protocols: Vec::new(),
         }),
         spec: spec.as_ref(),
-        overridden: desired.router_documents.node.exception.clone(),
+        overridden: desired.router_documents.node.override_.clone(),
         ..Subject::bare(&key, Kind::Node, &name, &uid)
     };
     let before = record::status_before(ctx, &subject).await;
@@ -241,7 +241,7 @@ async fn record_applied(
 ) {
     let in_effect = InEffect {
         spec: node_spec(desired),
-        overridden: desired.router_documents.node.exception.clone(),
+        overridden: desired.router_documents.node.override_.clone(),
     };
     let node = NodeInEffect {
         firewall: firewall_in_effect(desired, result, filter),
@@ -365,7 +365,7 @@ async fn policy_in_effect(ctx: &Context, desired: &Desired, settled: bool) {
         let spec = serde_json::to_value(&policy.spec).ok();
         let in_effect = InEffect {
             spec,
-            overridden: policy.exception.clone(),
+            overridden: policy.override_.clone(),
         };
         record::in_effect(ctx, &subject, in_effect, None).await;
     }
@@ -394,7 +394,7 @@ pub(super) fn policy_status(
         observed_generation: policy.generation,
         phase,
         conditions: conditions.into_vec(),
-        overridden: fields(policy.exception.as_ref()),
+        overridden: fields(policy.override_.as_ref()),
         last_error,
         ..StatusBody::default()
     }

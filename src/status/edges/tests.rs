@@ -102,17 +102,17 @@ fn a_run_through_every_edge_logs_each_once() {
         .step(80);
     run.set(Topic::Maintenance, State::Good, "").step(81);
 
-    let exception = Topic::Override(WG.to_owned());
+    let override_ = Topic::Override(WG.to_owned());
     let until = Fact::new(State::Bad, "spec.tunnel.mtu: on PPPoE").at(Some(at(95)));
-    run.facts.insert(exception.clone(), until.clone());
+    run.facts.insert(override_.clone(), until.clone());
     run.set(Topic::Pause(WG.to_owned()), State::Bad, "hands off")
         .step(90);
-    run.facts.remove(&exception);
+    run.facts.remove(&override_);
     run.facts.remove(&Topic::Pause(WG.to_owned()));
     run.step(95);
-    run.facts.insert(exception.clone(), until.at(Some(at(200))));
+    run.facts.insert(override_.clone(), until.at(Some(at(200))));
     run.step(96);
-    run.facts.remove(&exception);
+    run.facts.remove(&override_);
     run.step(97);
 
     let accepted = about(ConditionType::Accepted);

@@ -62,54 +62,54 @@ fn router() -> Router {
 /// Puts a text into a session's document, or replaces its override.
 type Paste = (&'static str, fn(&str) -> String);
 
-fn exception(spec: &str) -> String {
+fn override_(spec: &str) -> String {
     format!("{OVERRIDE}spec: {spec}\n")
 }
 
 const OVERRIDES: [Paste; 9] = [
     ("reason", |secret| {
-        exception(&format!(
+        override_(&format!(
             "{{reason: \"psk is {secret}\", set: {{tunnel: {{mtu: 1380}}}}}}"
         ))
     }),
     ("comment", |secret| {
         format!(
             "# {secret}\n{}",
-            exception("{reason: x, set: {tunnel: {mtu: 1380}}}")
+            override_("{reason: x, set: {tunnel: {mtu: 1380}}}")
         )
     }),
     ("presharedKey", |secret| {
-        exception(&format!(
+        override_(&format!(
             "{{reason: x, set: {{tunnel: {{presharedKey: \"{secret}\"}}}}}}"
         ))
     }),
     ("credential", |secret| {
-        exception(&format!(
+        override_(&format!(
             "{{reason: x, set: {{credential: {{presharedKey: \"{secret}\"}}}}}}"
         ))
     }),
     ("password", |secret| {
-        exception(&format!(
+        override_(&format!(
             "{{reason: x, set: {{bgp: {{password: \"{secret}\"}}}}}}"
         ))
     }),
     ("passwordFile", |secret| {
-        exception(&format!(
+        override_(&format!(
             "{{reason: x, set: {{bgp: {{passwordFile: \"{secret}\"}}}}}}"
         ))
     }),
     ("description", |secret| {
-        exception(&format!(
+        override_(&format!(
             "{{reason: x, set: {{description: \"{secret}\"}}}}"
         ))
     }),
     ("number", |secret| {
-        exception(&format!(
+        override_(&format!(
             "{{reason: x, set: {{tunnel: {{mtu: \"{secret}\"}}}}}}"
         ))
     }),
     ("paused", |secret| {
-        exception(&format!("{{reason: \"{secret}\", paused: true}}"))
+        override_(&format!("{{reason: \"{secret}\", paused: true}}"))
     }),
 ];
 
@@ -140,7 +140,7 @@ fn secret_in_an_override_is_never_shown() {
         fs::write(&file, paste(&format!("{KEY} {PASSWORD}"))).unwrap();
         assert_hidden(&router, place);
     }
-    let policy = exception(&format!("{{reason: \"{KEY} {PASSWORD}\", set: {{}}}}"));
+    let policy = override_(&format!("{{reason: \"{KEY} {PASSWORD}\", set: {{}}}}"));
     fs::write(
         router.state("overrides/policy.yaml"),
         policy.replace(NAME, "policy"),

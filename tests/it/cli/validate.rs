@@ -180,13 +180,13 @@ fn all_problems_of_all_files_are_listed_at_once() {
     fs::write(router.state("overrides/policy.yaml"), policy).unwrap();
     let answer = router.call(&["validate"]);
     let session = session.display().to_string();
-    let exception = router.state("overrides/policy.yaml").display().to_string();
+    let override_ = router.state("overrides/policy.yaml").display().to_string();
     for (file, field) in [
         (&session, "spec.tunnel.mtu: "),
         (&session, "spec.bgp.policy: "),
-        (&exception, "spec.paused: "),
-        (&exception, "spec.limits.ebgpImport: "),
-        (&exception, "spec.colour: "),
+        (&override_, "spec.paused: "),
+        (&override_, "spec.limits.ebgpImport: "),
+        (&override_, "spec.colour: "),
     ] {
         let is_it = |line: &&str| line.contains(&format!("{file}:")) && line.contains(field);
         assert!(
@@ -196,7 +196,7 @@ fn all_problems_of_all_files_are_listed_at_once() {
         );
     }
     assert_eq!(answer.code, 1);
-    let alone = router.call(&["validate", &session, &exception]);
+    let alone = router.call(&["validate", &session, &override_]);
     assert_eq!(alone.out.lines().count(), 5, "{}", alone.out);
 }
 

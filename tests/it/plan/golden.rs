@@ -20,7 +20,7 @@ struct Case {
     folder: PathBuf,
     session: String,
     node: Document<NodeSpec>,
-    exception: Option<Document<OverrideSpec>>,
+    override_: Option<Document<OverrideSpec>>,
     observed: Observation,
 }
 
@@ -38,7 +38,7 @@ impl Case {
         Self {
             session: read("session.yaml").expect("every case has a session.yaml"),
             node: parse(&read("node.yaml").unwrap_or_else(shared)).unwrap(),
-            exception: read("override.yaml").map(|text| parse(&text).unwrap()),
+            override_: read("override.yaml").map(|text| parse(&text).unwrap()),
             observed: moenet_agent::document::parse_value(&observed)
                 .unwrap_or_else(|error| panic!("{}: {error}", folder.display())),
             folder,
@@ -87,11 +87,11 @@ impl Case {
         document: &Document<BgpSessionSpec>,
     ) -> Result<BgpSessionSpec, moenet_agent::effective::FieldError> {
         let in_effect = self
-            .exception
+            .override_
             .as_ref()
-            .filter(|exception| exception.spec.in_effect(self.observed.now));
+            .filter(|override_| override_.spec.in_effect(self.observed.now));
         let merged = match in_effect {
-            Some(exception) => merge(&document.spec, &exception.spec.set)?.spec,
+            Some(override_) => merge(&document.spec, &override_.spec.set)?.spec,
             None => document.spec.clone(),
         };
         Ok(merged.filled(&self.router(), &Defaults::default()))

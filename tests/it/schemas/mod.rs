@@ -162,7 +162,7 @@ fn shows_a_value(root: &Value, property: &Value) -> bool {
 
 #[test]
 fn override_accepts_any_part_of_a_spec_and_null() {
-    let exception = |kind: &str, set: Value| {
+    let override_ = |kind: &str, set: Value| {
         let document = json!({
             "apiVersion": "moenet.work/v1", "kind": "Override", "metadata": {"name": "x"},
             "spec": {"reason": "a test", "set": set}
@@ -189,7 +189,7 @@ fn override_accepts_any_part_of_a_spec_and_null() {
         ("MeshPeer", json!({"endpoint": "hk.example.com:23456"})),
         ("IbgpPeer", json!({"isRr": true})),
     ] {
-        assert!(exception(kind, set.clone()), "{kind} refuses {set}");
+        assert!(override_(kind, set.clone()), "{kind} refuses {set}");
     }
     for (kind, set) in [
         ("BgpSession", json!({"tunnel": {"mtu": 1}})),
@@ -198,7 +198,7 @@ fn override_accepts_any_part_of_a_spec_and_null() {
         ("MeshPeer", json!({"tunnel": {"mtu": 1380}})),
         ("IbgpPeer", json!({"isRr": "yes"})),
     ] {
-        assert!(!exception(kind, set.clone()), "{kind} takes {set}");
+        assert!(!override_(kind, set.clone()), "{kind} takes {set}");
     }
 }
 

@@ -150,9 +150,9 @@ fn sessions() -> BTreeMap<String, (Document<BgpSessionSpec>, BgpSessionSpec)> {
     for path in documents(&state().join("sessions")) {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let document: Document<BgpSessionSpec> = load(&format!("sessions/{name}.yaml"));
-        let exception = format!("overrides/sessions/{name}.yaml");
-        let spec = if state().join(&exception).exists() {
-            merge(&document.spec, &load::<OverrideSpec>(&exception).spec.set)
+        let override_ = format!("overrides/sessions/{name}.yaml");
+        let spec = if state().join(&override_).exists() {
+            merge(&document.spec, &load::<OverrideSpec>(&override_).spec.set)
                 .unwrap()
                 .spec
         } else {
@@ -283,15 +283,15 @@ fn in_effect<S: Spec>(document: &Document<S>, name: &str, uid: Uid, body: Applie
 #[test]
 fn sample_applied_records_are_what_the_agent_writes() {
     for (name, (document, spec)) in sessions() {
-        let exception: Document<OverrideSpec> = load(&format!("overrides/sessions/{name}.yaml"));
+        let override_: Document<OverrideSpec> = load(&format!("overrides/sessions/{name}.yaml"));
         let filled = spec.filled(&router(), &Defaults::default());
-        let merged = merge(&document.spec, &exception.spec.set).unwrap();
+        let merged = merge(&document.spec, &override_.spec.set).unwrap();
         let body = AppliedBody {
             interfaces: [filled.tunnel.interface.clone().unwrap()].into(),
             protocols: [format!("ebgp_{name}")].into(),
             overridden: Some(AppliedOverride {
-                reason: exception.spec.reason.clone(),
-                expires_at: exception.spec.expires_at,
+                reason: override_.spec.reason.clone(),
+                expires_at: override_.spec.expires_at,
                 fields: merged.overridden.into_keys().collect(),
             }),
             spec: serde_json::to_value(&filled).ok(),

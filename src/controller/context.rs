@@ -404,12 +404,21 @@ impl Context {
         }
     }
 
-    /// Returns the last measured round-trip time to a peer in milliseconds, and the share of lost echoes.
-    pub fn probed(&self, target: Option<&Target>) -> (Option<f64>, Option<f64>) {
-        let probe = target.and_then(|target| self.prober.current(target));
-        probe.map_or((None, None), |probe| {
-            (probe.rtt_ms, Some(f64::from(probe.loss)))
-        })
+    /// Returns the last measured round-trip time to a peer in milliseconds, and the share of lost echoes: until the first
+    /// probe of this run, those of the status before, so that a restart changes no status.
+    pub fn probed(
+        &self,
+        target: Option<&Target>,
+        before: &StatusBody,
+    ) -> (Option<f64>, Option<f64>) {
+        let Some(target) = target else {
+            return (None, None);
+        };
+        match self.prober.current(target) {
+            Some(probe) => (probe.rtt_ms, Some(f64::from(probe.loss))),
+            None if self.prober.is_waiting(target) => (before.rtt_ms, before.loss),
+            None => (None, None),
+        }
     }
 }
 

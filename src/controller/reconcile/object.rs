@@ -108,7 +108,7 @@ async fn conclude(
     if let Some(endpoint) = subject.endpoint {
         chase(ctx, endpoint, subject.uid, &result);
     }
-    let probed = ctx.probed(target(object).as_ref());
+    let probed = ctx.probed(target(object).as_ref(), before);
     let status = status(desired, object, before, &result, probed);
     if subject.kind == Kind::BgpSession {
         ctx.reports.session(&object.uid, &status).await;

@@ -105,6 +105,12 @@ impl Prober {
         targets.get(target).is_some_and(|entry| entry.is_probed)
     }
 
+    /// Returns whether the first probe of a target is still due or in progress.
+    pub fn is_waiting(&self, target: &Target) -> bool {
+        let targets = self.shared.targets.lock();
+        targets.get(target).is_some_and(|entry| !entry.is_probed)
+    }
+
     /// Waits until targets have answered for the first time, or again after they were silent, and all are
     /// probed: the classes of all links become known together. For one caller at a time; safe to cancel.
     pub async fn answered(&self) {

@@ -105,6 +105,8 @@ def delete_links():
     if links():
         shell(["ip", "-batch", "-"], input="".join(f"link set dev {name} group 77\n" for name in links()))
         shell("ip link delete group 77")
+    # The node's link, whose mark a new state directory would not know.
+    shell("ip link delete dummy0")
     wait("links are gone", 120, lambda: not links())
 
 

@@ -9,7 +9,7 @@ use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::CompleteEnv;
 
 use super::fields::{Field, Schema};
-use super::{Arguments, documents, objects, offline, schemas};
+use super::{Arguments, documents, objects, offline};
 use crate::config::{self, Environment};
 use crate::document::Kind;
 use crate::model::ObjectName;
@@ -66,18 +66,8 @@ pub(super) fn assignments(current: &OsStr) -> Vec<CompletionCandidate> {
     starting_with(current, leaves.map(|path| path + "="))
 }
 
-/// Completes a kind, and below it one field after the other.
-pub(super) fn explained(current: &OsStr) -> Vec<CompletionCandidate> {
-    let text = current.to_string_lossy().into_owned();
-    let Some((parent, _)) = text.rsplit_once('.') else {
-        let kinds = schemas().into_iter().map(|(name, _)| name.to_lowercase());
-        return starting_with(current, kinds);
-    };
-    let fields = super::explain::fields(parent).into_iter();
-    starting_with(current, fields.map(|field| format!("{parent}.{field}")))
-}
-
-fn starting_with(
+/// Returns the words that begin with what was typed.
+pub(super) fn starting_with(
     current: &OsStr,
     words: impl IntoIterator<Item = String>,
 ) -> Vec<CompletionCandidate> {

@@ -1,9 +1,11 @@
 //! `explain`: a field of a document or of the configuration, from its schema.
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
+use clap_complete::engine::CompletionCandidate;
 use serde_json::{Value, json};
 
 use super::fields::{Field, Schema};
@@ -14,7 +16,7 @@ use crate::document::Kind;
 #[derive(Debug, Args)]
 pub struct Explain {
     /// A kind or `config`, and the path of a field: bgpsession.tunnel.mtu
-    #[arg(value_name = "KIND[.FIELD…]", add = ArgValueCompleter::new(complete::explained))]
+    #[arg(value_name = "KIND[.FIELD…]", add = ArgValueCompleter::new(completed))]
     path: String,
     /// List the fields below it at every depth
     #[arg(long)]
@@ -94,8 +96,19 @@ fn descend<'a, 'w>(
     Ok(found)
 }
 
+/// Completes a kind, and below it one field after the other.
+fn completed(current: &OsStr) -> Vec<CompletionCandidate> {
+    let text = current.to_string_lossy().into_owned();
+    let Some((parent, _)) = text.rsplit_once('.') else {
+        let kinds = schemas().into_iter().map(|(name, _)| name.to_lowercase());
+        return complete::starting_with(current, kinds);
+    };
+    let fields = fields(parent).into_iter();
+    complete::starting_with(current, fields.map(|field| format!("{parent}.{field}")))
+}
+
 /// Returns the names of the fields below a path, as `bgpsession.tunnel`; none for an unknown one.
-pub(super) fn fields(path: &str) -> Vec<String> {
+fn fields(path: &str) -> Vec<String> {
     let mut words = path.split('.');
     let Ok((name, root)) = schema(words.next().unwrap_or_default()) else {
         return Vec::new();

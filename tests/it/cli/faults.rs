@@ -88,7 +88,7 @@ fn what_needs_no_router_works_without_a_configuration() {
             "{kind}"
         );
     }
-    alone(&["completions", "bash"]).says(0, "complete -F _moenet__agent");
+    alone(&["completions", "bash"]).says(0, "-F _clap_complete_moenet_agent moenet-agent");
     alone(&["man"]).says(0, ".TH moenet-agent");
 }
 

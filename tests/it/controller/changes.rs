@@ -77,7 +77,7 @@ async fn deleted_link_that_is_announced_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn change_that_no_event_announces_is_repaired_at_the_next_tick() {
+async fn unannounced_change_is_repaired_at_the_next_tick() {
     let (machine, _agent, _hints) = settled(150).await;
     let wanted = mtu(&machine, 7);
     for number in [7, 8, 9, 100, 150] {

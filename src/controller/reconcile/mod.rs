@@ -173,11 +173,13 @@ impl ReconcileResult {
 
     /// Returns the reason why the object cannot be applied.
     fn error(&self) -> Option<String> {
-        let trouble = || self.trouble.as_ref()?.of(FailedPart::Kernel);
-        self.refusal
-            .as_ref()
-            .map(ToString::to_string)
-            .or_else(trouble)
+        let refusal = self.refusal.as_ref().map(ToString::to_string);
+        refusal.or_else(|| self.failed(FailedPart::Kernel))
+    }
+
+    /// Returns the text of a failure of this part.
+    fn failed(&self, part: FailedPart) -> Option<String> {
+        self.trouble.as_ref()?.of(part)
     }
 }
 

@@ -263,15 +263,12 @@ pub(super) fn status(
     (rtt_ms, loss): (Option<f64>, Option<f64>),
 ) -> StatusBody {
     let look = &result.look;
-    let files_error = look.bird.files_error.clone();
-    let files_error = files_error.filter(|_| object.kind == Kind::BgpSession);
-    let error = result.error().or(files_error);
+    let error = result.error().or_else(|| files_error(object, look));
     let missing = record::remaining(result, false);
     let expected = facts::expected(object, look.applied.as_ref());
     let names = expected.iter().map(|it| it.protocol.clone()).collect();
     let (protocols, blocked) = (look.bird.protocols(&names), look.bird.blocked());
-    let text = |part| result.trouble.as_ref()?.of(part);
-    let (of_text, of_bird) = (text(FailedPart::Text), text(FailedPart::Bird));
+    let [of_text, of_bird] = [FailedPart::Text, FailedPart::Bird].map(|part| result.failed(part));
     let bird = BirdFacts {
         protocols: &protocols,
         expected: &expected,
@@ -316,6 +313,12 @@ pub(super) fn status(
         steps: result.steps.clone(),
         before,
     })
+}
+
+/// Returns why BIRD's files cannot be read, for an object with a file of its own.
+fn files_error(object: &Object, look: &KeyObservation) -> Option<String> {
+    let error = look.bird.files_error.clone();
+    error.filter(|_| object.kind == Kind::BgpSession)
 }
 
 /// Returns the facts about BIRD besides the object's protocols and failures.

@@ -176,7 +176,7 @@ impl Errors {
     fn of(desired: &Desired, result: &ReconcileResult) -> Self {
         let bird = &result.look.bird;
         let blocked = planning::router_error(desired, bird).map(|problem| problem.to_string());
-        let of_base = || result.trouble.as_ref()?.of(FailedPart::Base);
+        let of_base = || result.failed(FailedPart::Base);
         let of_bird = blocked.or_else(of_base);
         let of_bird = of_bird.or_else(|| bird.files_error.clone());
         let all: Vec<_> = of_bird.clone().into_iter().chain(result.error()).collect();

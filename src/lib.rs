@@ -19,6 +19,7 @@
 //! | [`render`] | BIRD's configuration as text | yes |
 //! | [`plan`] | what is wanted against what is there: steps, each with its reason | yes |
 //! | [`status`] | conditions and phase, from what was read back | yes |
+//! | [`adopt`] | what a running router has, as documents and a report | yes |
 //! | [`ports`] | what the controller needs of kernel and BIRD, as traits with their errors | no |
 //! | [`kernel`] | links, addresses, WireGuard, sysctls | no |
 //! | [`bird`] | BIRD's control socket, its parser, the one owner of its files | no |
@@ -44,6 +45,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests block"))]
 
+pub mod adopt;
 pub(crate) mod agent;
 pub mod bird;
 pub mod cli;

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 for `plan` and `diff` when changes are pending, 64 usage. A plan with nothing
 //! pending and an object in error has failed.
 
+mod adopt;
 mod api;
 mod apply;
 mod approve;
@@ -103,6 +104,21 @@ Examples:
 
 Exit codes: 0 no changes; 2 changes are pending; 1 no changes are pending, but an object is in error.")]
     Plan(plan::Plan),
+    /// Show how a router that runs already would be taken over, without changing anything
+    ///
+    /// Reads the WireGuard interfaces, the running BIRD with bird.conf and its includes, and the files of wg-quick and
+    /// systemd-networkd. Prints what documents would hold, what stays with the operator, what no document can hold, and
+    /// the steps of the first pass with these documents. Names each step that would recreate a link, interrupt a tunnel
+    /// or reset a session.
+    ///
+    /// BGP sessions stay in bird.conf. `-o yaml` prints the documents too.
+    #[command(after_help = "\
+Examples:
+  moenet-agent adopt --plan
+  moenet-agent adopt --plan -o json | jq '.documents'
+
+Exit codes: 0 nothing would be interrupted; 1 something would, or the plan is unknown.")]
+    Adopt(adopt::Adopt),
     /// Write documents, or apply the plan once without the daemon
     ///
     /// With --file: documents of your own are written as they are; what differs from a document of the Control Plane
@@ -308,6 +324,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let outcome = match &arguments.verb {
         Verb::Run => run::run(&arguments),
         Verb::Plan(plan) => plan.run(&arguments),
+        Verb::Adopt(adopt) => adopt.run(&arguments),
         Verb::Apply(apply) => apply.run(&arguments),
         Verb::Edit(edit) => edit.run(&arguments),
         Verb::Override(set) => set.run(&arguments),

@@ -338,21 +338,39 @@ impl Offline {
 }
 
 /// Returns a router before its first start, with the Control Plane's documents.
-async fn rehearsed(mut config: Config) -> anyhow::Result<Offline> {
-    Missing::look(&config).await?;
-    let unknown = "what a first start would do is unknown";
-    let directory = fs::temporary_dir().context("create a temporary directory")?;
-    config.state.directory = directory.path().join("state");
-    let temporary = config.state.directory.clone();
-    let store = blocking(move || Store::open(&temporary)).await?;
-    let parts = Arc::new(Parts::rehearse(config, Arc::new(store)).await?);
-    crate::agent::fetch_once(&parts)
-        .await
-        .with_context(|| format!("{unknown}: the Control Plane did not answer"))?;
-    let parts = Arc::into_inner(parts).context("the plan was interrupted")?;
-    let mut offline = Offline::of(parts).await?;
-    offline._rehearsal = Some(directory);
-    Ok(offline)
+async fn rehearsed(config: Config) -> anyhow::Result<Offline> {
+    Rehearsal::begin(config).await?.offline().await
+}
+
+/// A router before its first start, in a temporary state directory, until it is observed.
+pub(crate) struct Rehearsal {
+    pub(crate) parts: Parts,
+    directory: tempfile::TempDir,
+}
+
+impl Rehearsal {
+    /// Creates the temporary directory, with the Control Plane's documents if there is one.
+    pub(crate) async fn begin(mut config: Config) -> anyhow::Result<Self> {
+        Missing::look(&config).await?;
+        let unknown = "what a first start would do is unknown";
+        let directory = fs::temporary_dir().context("create a temporary directory")?;
+        config.state.directory = directory.path().join("state");
+        let temporary = config.state.directory.clone();
+        let store = blocking(move || Store::open(&temporary)).await?;
+        let parts = Arc::new(Parts::rehearse(config, Arc::new(store)).await?);
+        crate::agent::fetch_once(&parts)
+            .await
+            .with_context(|| format!("{unknown}: the Control Plane did not answer"))?;
+        let parts = Arc::into_inner(parts).context("the plan was interrupted")?;
+        Ok(Self { parts, directory })
+    }
+
+    /// Observes everything.
+    pub(crate) async fn offline(self) -> anyhow::Result<Offline> {
+        let mut offline = Offline::of(self.parts).await?;
+        offline._rehearsal = Some(self.directory);
+        Ok(offline)
+    }
 }
 
 /// Waits a short time for names to resolve; an unresolved name leaves its tunnel without

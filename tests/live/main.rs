@@ -12,6 +12,7 @@
 mod lab;
 
 mod addresses;
+mod adopt;
 mod approval;
 mod audit;
 mod bird_versions;

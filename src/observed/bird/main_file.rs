@@ -239,6 +239,12 @@ impl OperatorProtocol {
         format!("{}:{}", self.file.display(), self.line)
     }
 
+    /// Returns its statements, its own first, then those of its templates: the channel, and the words.
+    pub fn statements(&self) -> impl Iterator<Item = (Option<&str>, &[String])> {
+        let statements = self.statements.iter();
+        statements.map(|(channel, words)| (channel.as_deref(), words.as_slice()))
+    }
+
     fn says(&self, channel: Option<&str>, first: &str) -> Option<&[String]> {
         let found = self.statements.iter().find(|(of, words)| {
             of.as_deref() == channel && words.first().is_some_and(|word| word == first)

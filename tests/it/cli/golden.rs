@@ -7,9 +7,10 @@ use std::path::Path;
 
 use super::{NAME, Router, answer_once};
 
-const VERBS: [&str; 29] = [
+const VERBS: [&str; 30] = [
     "run",
     "plan",
+    "adopt",
     "apply",
     "edit",
     "override",

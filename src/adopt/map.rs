@@ -1,0 +1,273 @@
+//! Links, sessions and files of a running router as documents with `adopt: true`, and findings.
+//!
+//! The kernel and the running daemon are the truth; files add only what neither reports, and the places.
+
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::session::{adopted, neighbour};
+use super::report::{Finding, Outcome, Place};
+use super::tunnel_file::TunnelFile;
+use crate::document::{BgpSessionSpec, Document};
+use crate::model::{Asn, InterfaceName, PresharedKey};
+use crate::observed::bird::main_file::{MainFile, OperatorProtocol};
+use crate::observed::bird::{Bgp, Protocol};
+use crate::observed::kernel::{KernelView, Link};
+
+/// Statements of a BGP protocol that a document or the agent's own text covers, by their first word.
+const COVERED: [&str; 14] = [
+    "from",
+    "local",
+    "source",
+    "neighbor",
+    "description",
+    "direct",
+    "interface",
+    "ipv4",
+    "ipv6",
+    "import",
+    "export",
+    "extended",
+    "next",
+    "graceful",
+];
+
+/// What runs on a router.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'a> {
+    pub kernel: &'a KernelView,
+    /// The protocols of the running daemon.
+    pub protocols: &'a [Protocol],
+    pub main: &'a MainFile,
+    pub files: &'a [TunnelFile],
+    /// This router's AS; sessions inside it are no peerings.
+    pub asn: Option<Asn>,
+}
+
+/// One document, with the secret that it names.
+#[derive(Debug, Clone)]
+pub struct Adopted {
+    pub document: Document<BgpSessionSpec>,
+    pub preshared_key: Option<PresharedKey>,
+}
+
+/// The documents and the report.
+#[derive(Debug, Clone, Default)]
+pub struct Adoption {
+    pub documents: Vec<Adopted>,
+    pub findings: BTreeSet<Finding>,
+    /// Why the documents cannot be used yet.
+    pub conflicts: Vec<String>,
+}
+
+impl Adoption {
+    pub fn of(running: Running<'_>) -> Self {
+        let mut adoption = Self::default();
+        let mut peerings = BTreeMap::<&InterfaceName, Vec<(&Protocol, &Bgp)>>::new();
+        for protocol in running.protocols {
+            let Some(bgp) = &protocol.bgp else { continue };
+            match running.link_of(bgp) {
+                _ if running.is_internal(bgp) => {
+                    adoption.left(running, protocol, "it is internal (iBGP)")
+                }
+                None => adoption.left(
+                    running,
+                    protocol,
+                    "no WireGuard interface leads to its neighbour",
+                ),
+                Some(interface) => peerings.entry(interface).or_default().push((protocol, bgp)),
+            }
+        }
+        for (interface, link) in running.kernel.links.iter() {
+            if link.is_wireguard() {
+                let sessions = peerings.remove(interface).unwrap_or_default();
+                adoption.link(running, interface, link, &sessions);
+            }
+        }
+        adoption.rest(running);
+        adoption
+    }
+
+    fn add(
+        &mut self,
+        outcome: Outcome,
+        subject: &str,
+        place: Option<Place>,
+        reason: impl Into<String>,
+    ) {
+        let finding = Finding::new(outcome, subject, place, reason);
+        self.findings.insert(finding);
+    }
+
+    fn left(&mut self, running: Running<'_>, protocol: &Protocol, why: &str) {
+        let place = running.place_of(&protocol.name);
+        let subject = format!("protocol bgp {}", protocol.name);
+        self.add(
+            Outcome::Left,
+            &subject,
+            place,
+            format!("stays in bird.conf: {why}"),
+        );
+    }
+
+    /// Takes over one WireGuard interface with its sessions, or says why not.
+    fn link(
+        &mut self,
+        running: Running<'_>,
+        interface: &InterfaceName,
+        link: &Link,
+        sessions: &[(&Protocol, &Bgp)],
+    ) {
+        let adopted = match adopted(running, interface, link, sessions) {
+            Ok(adopted) => adopted,
+            Err(why) => {
+                let place = running.file_of(interface);
+                self.add(
+                    why.outcome(),
+                    &format!("interface {interface}"),
+                    place,
+                    why.to_string(),
+                );
+                for (protocol, _) in sessions {
+                    self.left(
+                        running,
+                        protocol,
+                        &format!("interface {interface} is not taken over"),
+                    );
+                }
+                return;
+            }
+        };
+        let files = running.files.iter();
+        for file in files.filter(|file| file.interface == interface.as_str()) {
+            self.findings.extend(file.findings());
+        }
+        let taken = format!("document sessions/{}", adopted.document.metadata.name);
+        self.add(
+            Outcome::Taken,
+            &format!("interface {interface}"),
+            running.file_of(interface),
+            &taken,
+        );
+        for (protocol, _) in sessions {
+            self.session(running, protocol, &taken);
+        }
+        self.documents.push(adopted);
+    }
+
+    /// Reports one session whose tunnel is taken over.
+    fn session(&mut self, running: Running<'_>, protocol: &Protocol, document: &str) {
+        let name = &protocol.name;
+        let subject = format!("protocol bgp {name}");
+        let place = running.place_of(name);
+        if running.main.included {
+            self.conflicts.push(format!(
+                "{} includes moenet/main.conf already: the agent would load a second session with the neighbour of \
+                 {subject}; remove the include, or the protocol",
+                running.main.path.display()
+            ));
+        }
+        let reason = format!(
+            "runs on from bird.conf; {document} describes it. To hand it over, remove the protocol and include \
+             moenet/main.conf: that resets it once, because BIRD identifies a session by its name and the agent's \
+             has another name"
+        );
+        self.add(Outcome::Left, &subject, place.clone(), reason);
+        let configured = running.main.protocols.iter().find(|it| it.name == *name);
+        for words in configured.into_iter().flat_map(uncovered) {
+            let reason = format!("`{words}` has no counterpart in {document}");
+            self.add(Outcome::Unsupported, &subject, place.clone(), reason);
+        }
+    }
+
+    /// Reports the operator's other protocols and definitions, which stay.
+    fn rest(&mut self, running: Running<'_>) {
+        let main = running.main;
+        for protocol in main.protocols.iter().filter(|it| it.class != "bgp") {
+            let place = Some(Place::new(&protocol.file, protocol.line));
+            self.add(
+                Outcome::Left,
+                &format!("protocol {protocol}"),
+                place,
+                "stays in bird.conf",
+            );
+        }
+        let running_names: BTreeSet<_> = running
+            .protocols
+            .iter()
+            .map(|it| it.name.as_str())
+            .collect();
+        let bgp = main.protocols.iter().filter(|it| it.class == "bgp");
+        for protocol in bgp.filter(|it| !running_names.contains(it.name.as_str())) {
+            let place = Some(Place::new(&protocol.file, protocol.line));
+            let reason = "stays in bird.conf: the running BIRD does not have it";
+            self.add(
+                Outcome::Left,
+                &format!("protocol {protocol}"),
+                place,
+                reason,
+            );
+        }
+        for definition in main.beyond.iter().filter(|it| !it.starts_with("protocol")) {
+            let reason = format!(
+                "stays in {} or a file that it includes",
+                main.path.display()
+            );
+            self.add(Outcome::Left, definition, None, reason);
+        }
+    }
+}
+
+impl<'a> Running<'a> {
+    fn is_internal(&self, bgp: &Bgp) -> bool {
+        let own = bgp.local_as.or(self.asn.map(Asn::get));
+        bgp.neighbor_as.is_some() && bgp.neighbor_as == own
+    }
+
+    /// Returns the WireGuard interface that leads to a session's neighbour.
+    fn link_of(&self, bgp: &Bgp) -> Option<&'a InterfaceName> {
+        let (address, scope) = neighbour(bgp)?;
+        let mut links = self
+            .kernel
+            .links
+            .iter()
+            .filter(|(_, link)| link.is_wireguard());
+        let found = links.find(|(name, link)| match scope {
+            Some(scope) => name.as_str() == scope,
+            None => link
+                .addresses
+                .iter()
+                .filter_map(|it| it.route())
+                .any(|net| net.contains(&address)),
+        });
+        found.map(|(name, _)| name)
+    }
+
+    fn place_of(&self, protocol: &str) -> Option<Place> {
+        let mut protocols = self.main.protocols.iter();
+        let found = protocols.find(|it| it.name == protocol)?;
+        Some(Place::new(&found.file, found.line))
+    }
+
+    fn file_of(&self, interface: &InterfaceName) -> Option<Place> {
+        let mut files = self.files.iter();
+        let file = files.find(|file| file.interface == interface.as_str())?;
+        Some(Place::new(&file.path, 1))
+    }
+}
+
+/// Returns the statements of a session without a counterpart in a document. A password is never shown.
+fn uncovered(protocol: &OperatorProtocol) -> Vec<String> {
+    let statements = protocol.statements().filter(|(channel, words)| {
+        let first = words.first().map(String::as_str).unwrap_or_default();
+        channel.is_none() && !COVERED.contains(&first)
+    });
+    let shown = statements.map(|(_, words)| {
+        let secret = words.first().is_some_and(|word| word == "password");
+        words[..if secret { 1 } else { words.len() }].join(" ")
+    });
+    shown.collect()
+}

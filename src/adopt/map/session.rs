@@ -1,0 +1,209 @@
+//! One WireGuard interface with its sessions, as a document.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{Adopted, Running};
+use crate::adopt::report::Outcome;
+use crate::document::{AddressSpec, BgpSessionSpec, BgpSpec, Document, TunnelSpec};
+use crate::model::{
+    AdminState, Asn, Endpoint, Extension, InterfaceName, Invalid, Mtu, ObjectName, PublicKey,
+};
+use crate::observed::bird::{Bgp, Protocol};
+use crate::observed::kernel::{Link, WireGuardPeer};
+use crate::observed::mark::Mark;
+
+/// Returns the neighbour's address, and the interface of a link-local one.
+pub(super) fn neighbour(bgp: &Bgp) -> Option<(IpAddr, Option<&str>)> {
+    let text = bgp.neighbor_address.as_deref()?;
+    let (address, scope) = match text.split_once('%') {
+        Some((address, scope)) => (address, Some(scope)),
+        None => (text, None),
+    };
+    Some((address.parse().ok()?, scope))
+}
+
+/// Why an interface is not taken over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotAdopted {
+    #[error("it {0}")]
+    Marked(Mark),
+    #[error("no running BGP session uses it")]
+    NoSession,
+    #[error("its WireGuard configuration cannot be read: {0}")]
+    Unread(String),
+    #[error("a document holds an interface with exactly one peer")]
+    Peers,
+    #[error("its sessions have different neighbour ASNs")]
+    Asns,
+    #[error("protocol {0} has no single neighbour address")]
+    NoNeighbour(String),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+}
+
+impl NotAdopted {
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Marked(_) | Self::NoSession => Outcome::Left,
+            _ => Outcome::Unsupported,
+        }
+    }
+}
+
+/// Returns the document of one WireGuard interface and its sessions.
+pub(super) fn adopted(
+    running: Running<'_>,
+    interface: &InterfaceName,
+    link: &Link,
+    sessions: &[(&Protocol, &Bgp)],
+) -> Result<Adopted, NotAdopted> {
+    let (key, peer) = only_peer(link)?;
+    let name: ObjectName = interface.as_str().parse()?;
+    let secret = peer.preshared_key.as_ref();
+    let tunnel = TunnelSpec {
+        interface: Some(interface.clone()),
+        adopt: true,
+        mtu: Some(Mtu::try_from(u64::from(link.mtu))?),
+        listen_port: link.listen_port(),
+        public_key: Some(*key),
+        endpoint: endpoint(running, interface, peer),
+        persistent_keepalive: Some(peer.keepalive.unwrap_or_default()),
+        preshared_key_file: secret.map(|_| format!("secrets/{name}.psk")),
+        ..TunnelSpec::default()
+    };
+    let bgp = BgpSpec {
+        extensions: Some(extensions(sessions)),
+        import_limit: import_limit(sessions),
+        ..BgpSpec::default()
+    };
+    let spec = BgpSessionSpec {
+        admin_state: AdminState::Enabled,
+        asn: asn(sessions)?,
+        description: description(sessions),
+        tunnel,
+        address: addresses(link, sessions)?,
+        bgp,
+    };
+    Ok(Adopted {
+        document: Document::new(name, None, 0, spec),
+        preshared_key: secret.cloned(),
+    })
+}
+
+/// Returns the only peer of an unmarked interface.
+fn only_peer(link: &Link) -> Result<(&PublicKey, &WireGuardPeer), NotAdopted> {
+    if link.mark != Mark::None {
+        return Err(NotAdopted::Marked(link.mark.clone()));
+    }
+    if let Some(unread) = &link.unread {
+        return Err(NotAdopted::Unread(unread.why.clone()));
+    }
+    let wireguard = link.wireguard.iter();
+    let mut peers = wireguard.flat_map(|wireguard| &wireguard.peers);
+    match (peers.next(), peers.next()) {
+        (Some(peer), None) => Ok(peer),
+        _ => Err(NotAdopted::Peers),
+    }
+}
+
+/// Returns the ASN that all sessions have as the neighbour's.
+fn asn(sessions: &[(&Protocol, &Bgp)]) -> Result<Asn, NotAdopted> {
+    let mut asns = sessions.iter().filter_map(|(_, bgp)| bgp.neighbor_as);
+    let asn = asns.next().ok_or(NotAdopted::NoSession)?;
+    if asns.any(|other| other != asn) {
+        return Err(NotAdopted::Asns);
+    }
+    Ok(Asn::try_from(u64::from(asn))?)
+}
+
+fn description(sessions: &[(&Protocol, &Bgp)]) -> Option<String> {
+    let mut all = sessions.iter();
+    all.find_map(|(protocol, _)| protocol.description.clone())
+}
+
+/// Returns the endpoint as a file names it, else as the kernel has it.
+fn endpoint(
+    running: Running<'_>,
+    interface: &InterfaceName,
+    peer: &WireGuardPeer,
+) -> Option<Endpoint> {
+    let mut files = running.files.iter();
+    let of_file = files.find_map(|file| {
+        let same = file.interface == interface.as_str();
+        same.then(|| file.endpoint()).flatten()
+    });
+    of_file.or_else(|| peer.endpoint?.to_string().parse().ok())
+}
+
+/// Returns the addresses of both sides.
+fn addresses(link: &Link, sessions: &[(&Protocol, &Bgp)]) -> Result<AddressSpec, NotAdopted> {
+    let mut address = AddressSpec::default();
+    for (protocol, bgp) in sessions {
+        let neighbour = neighbour(bgp);
+        let (neighbour, _) =
+            neighbour.ok_or_else(|| NotAdopted::NoNeighbour(protocol.name.clone()))?;
+        match neighbour {
+            IpAddr::V4(v4) => address.peer_ipv4 = Some(v4),
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                address.peer_link_local = v6.to_string().parse().ok();
+            }
+            IpAddr::V6(v6) => address.peer_ipv6 = v6.to_string().parse().ok(),
+        }
+    }
+    for own in &link.addresses {
+        let local = own.local.addr();
+        match (local, own.peer) {
+            (IpAddr::V4(v4), peer) => {
+                address.local_ipv4 = Some(v4);
+                if let Some(IpAddr::V4(peer)) = peer {
+                    address.peer_ipv4.get_or_insert(peer);
+                }
+            }
+            (IpAddr::V6(v6), _) if v6.is_unicast_link_local() => {
+                let used = |bgp: &Bgp| bgp.source_address.as_deref() == Some(&v6.to_string());
+                let is_source = sessions.iter().any(|(_, bgp)| used(bgp));
+                if is_source || address.local_link_local.is_none() {
+                    address.local_link_local = v6.to_string().parse().ok();
+                }
+            }
+            (IpAddr::V6(v6), peer) => {
+                address.local_ipv6 = v6.to_string().parse().ok();
+                if let (Some(IpAddr::V6(peer)), None) = (peer, address.peer_ipv6) {
+                    address.peer_ipv6 = peer.to_string().parse().ok();
+                }
+            }
+        }
+    }
+    Ok(address)
+}
+
+fn has(protocol: &Protocol, family: &str) -> bool {
+    let mut channels = protocol.channels.iter();
+    channels.any(|channel| channel.name == family)
+}
+
+/// Returns the extensions of the running sessions.
+fn extensions(sessions: &[(&Protocol, &Bgp)]) -> BTreeSet<Extension> {
+    let is_v6 = |bgp: &Bgp| neighbour(bgp).is_some_and(|(address, _)| address.is_ipv6());
+    let both = |protocol: &Protocol| has(protocol, "ipv4") && has(protocol, "ipv6");
+    let mp = sessions.iter().any(|(protocol, _)| both(protocol));
+    let extended = sessions
+        .iter()
+        .any(|(protocol, bgp)| is_v6(bgp) && has(protocol, "ipv4"));
+    let all = [
+        (mp, Extension::MpBgp),
+        (extended, Extension::ExtendedNexthop),
+    ];
+    all.into_iter()
+        .filter_map(|(used, extension)| used.then_some(extension))
+        .collect()
+}
+
+/// Returns the lowest import limit of the running channels.
+fn import_limit(sessions: &[(&Protocol, &Bgp)]) -> Option<u32> {
+    let channels = sessions.iter().flat_map(|(protocol, _)| &protocol.channels);
+    let limits =
+        channels.filter_map(|channel| u32::try_from(channel.import_limit.as_ref()?.limit).ok());
+    limits.filter(|limit| *limit > 0).min()
+}

@@ -1,0 +1,159 @@
+use super::*;
+use crate::model::{Address, PublicKey};
+use crate::observed::bird::{Channel, ProtocolState};
+use crate::observed::kernel::{LinkKind, Unread, WireGuard, WireGuardPeer};
+use crate::observed::mark::Mark;
+use std::path::Path;
+
+fn link(peers: u8) -> Link {
+    let peer = |number: u8| (PublicKey::new([number; 32]), WireGuardPeer::default());
+    Link {
+        index: 1,
+        kind: LinkKind::WireGuard,
+        mtu: 1420,
+        up: true,
+        mark: Mark::None,
+        addrgen_none: true,
+        addresses: [Address::new("fe80::998:1/64".parse().unwrap(), None)].into(),
+        routes: BTreeSet::new(),
+        wireguard: Some(WireGuard {
+            public_key: None,
+            listen_port: crate::model::Port::new(21_001),
+            peers: (1..=peers).map(peer).collect(),
+        }),
+        unread: None,
+        gre: None,
+        learnt_address: false,
+        sysctls: BTreeMap::new(),
+    }
+}
+
+fn session(name: &str, asn: u32, neighbour: &str, families: &[&str]) -> Protocol {
+    let channel = |family: &&str| Channel {
+        name: (*family).to_owned(),
+        ..Channel::default()
+    };
+    Protocol {
+        name: name.into(),
+        proto: "BGP".into(),
+        table: None,
+        state: ProtocolState::Up,
+        since: None,
+        info: String::new(),
+        description: None,
+        message: None,
+        bgp: Some(Bgp {
+            neighbor_address: Some(neighbour.into()),
+            neighbor_as: Some(asn),
+            local_as: Some(4_242_420_998),
+            ..Bgp::default()
+        }),
+        rpki: None,
+        channels: families.iter().map(channel).collect(),
+    }
+}
+
+fn mapped(link: Link, protocols: &[Protocol], text: &str, included: bool) -> Adoption {
+    let kernel = KernelView {
+        links: [("wg1".parse().unwrap(), link)].into_iter().collect(),
+        ..KernelView::default()
+    };
+    let path = Path::new("/etc/bird/bird.conf");
+    let files = [(path, text)].into_iter();
+    let main = MainFile::of_operator(path.into(), true, included, files);
+    Adoption::of(Running {
+        kernel: &kernel,
+        protocols,
+        main: &main,
+        files: &[],
+        asn: None,
+    })
+}
+
+const TEXT: &str =
+    "\nprotocol bgp p from t {\n  neighbor fe80::2%'wg1' as 1;\n  password \"hunter2\";\n}\n";
+
+fn peering() -> [Protocol; 1] {
+    [session(
+        "p",
+        4_242_421_001,
+        "fe80::2%wg1",
+        &["ipv4", "ipv6"],
+    )]
+}
+
+#[track_caller]
+fn says(adoption: &Adoption, outcome: Outcome, words: &str) {
+    let mut findings = adoption.findings.iter();
+    let found = findings.any(|it| it.outcome == outcome && it.reason.contains(words));
+    assert!(found, "no {words:?} in {:#?}", adoption.findings);
+}
+
+#[test]
+fn link_with_one_peer_and_its_session_become_a_document() {
+    let adoption = mapped(link(1), &peering(), TEXT, false);
+    let spec = &adoption.documents[0].document.spec;
+    assert!(spec.tunnel.adopt);
+    assert_eq!(spec.asn.get(), 4_242_421_001);
+    assert_eq!(spec.address.peer_link_local, "fe80::2".parse().ok());
+    assert_eq!(spec.address.local_link_local, "fe80::998:1".parse().ok());
+    assert_eq!(spec.tunnel.persistent_keepalive, Some(0));
+    says(&adoption, Outcome::Left, "resets it once");
+    let place = adoption.findings.iter().find_map(|it| it.place.as_ref());
+    assert_eq!(place.unwrap().to_string(), "/etc/bird/bird.conf:2");
+}
+
+#[test]
+fn password_is_named_and_never_shown() {
+    let adoption = mapped(link(1), &peering(), TEXT, false);
+    says(
+        &adoption,
+        Outcome::Unsupported,
+        "`password` has no counterpart",
+    );
+    assert!(!format!("{:?}", adoption.findings).contains("hunter2"));
+}
+
+#[test]
+fn link_that_no_document_can_hold_is_refused() {
+    let two = mapped(link(2), &peering(), TEXT, false);
+    says(&two, Outcome::Unsupported, "exactly one peer");
+    let idle = mapped(link(1), &[], "", false);
+    says(&idle, Outcome::Left, "no running BGP session");
+    let mut unread = link(1);
+    unread.unread = Some(Unread::new("no answer"));
+    let unread = mapped(unread, &peering(), TEXT, false);
+    says(&unread, Outcome::Unsupported, "no answer");
+    let other = session("q", 4_242_421_002, "fe80::3%wg1", &["ipv4"]);
+    let [first] = peering();
+    let mixed = mapped(link(1), &[first, other], TEXT, false);
+    says(&mixed, Outcome::Unsupported, "different neighbour ASNs");
+    let mut marked = link(1);
+    marked.mark = Mark::Foreign("of another tool".into());
+    let marked = mapped(marked, &peering(), TEXT, false);
+    says(&marked, Outcome::Left, "is not taken over");
+    for adoption in [two, idle, unread, mixed, marked] {
+        assert!(adoption.documents.is_empty());
+    }
+}
+
+#[test]
+fn internal_and_remote_sessions_stay() {
+    let internal = session("i", 4_242_420_998, "fe80::2%wg1", &["ipv6"]);
+    let remote = session("r", 4_242_421_003, "fd00::9", &["ipv6"]);
+    let adoption = mapped(link(1), &[internal, remote], "", false);
+    says(&adoption, Outcome::Left, "internal (iBGP)");
+    says(&adoption, Outcome::Left, "no WireGuard interface");
+    assert!(adoption.documents.is_empty());
+}
+
+#[test]
+fn session_beside_an_included_tree_is_a_conflict() {
+    assert!(
+        mapped(link(1), &peering(), TEXT, false)
+            .conflicts
+            .is_empty()
+    );
+    let conflicts = mapped(link(1), &peering(), TEXT, true).conflicts;
+    assert!(conflicts[0].contains("second session"), "{conflicts:?}");
+}

@@ -1,0 +1,209 @@
+//! `adopt --plan`: how a router that runs already would be taken over.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::offline::{Offline, Rehearsal};
+use super::steps::{self, ObjectSteps, Tense};
+use super::{Arguments, Outcome, block_on, output};
+use crate::adopt::{Adopted, Adoption, Finding, Harm, Running, TunnelFile};
+use crate::document::{BgpSessionSpec, Document};
+use crate::store::Store;
+use crate::util::file::Writer;
+use crate::util::task::blocking;
+use crate::util::{file, fs};
+
+/// The most that is read of a file of `wg-quick` or systemd-networkd.
+const LARGEST: u64 = 1 << 20;
+
+/// Show how a router that runs already would be taken over.
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// Change nothing
+    #[arg(long, required = true)]
+    plan: bool,
+    /// The directory of wg-quick
+    #[arg(long, value_name = "DIR", default_value = "/etc/wireguard")]
+    wg_quick: PathBuf,
+    /// The directory of systemd-networkd
+    #[arg(long, value_name = "DIR", default_value = "/etc/systemd/network")]
+    networkd: PathBuf,
+}
+
+/// The answer. The names of its fields are part of the interface for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    findings: Vec<Finding>,
+    documents: Vec<Document<BgpSessionSpec>>,
+    /// What the first pass would do with the documents.
+    plan: Vec<ObjectSteps>,
+    /// The steps that would interrupt something.
+    interruptions: Vec<Harm>,
+    /// Why the documents cannot be used yet.
+    conflicts: Vec<String>,
+}
+
+impl Adopt {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let config = arguments.load()?;
+        let (wg_quick, networkd) = (self.wg_quick.clone(), self.networkd.clone());
+        let answer = block_on(async move {
+            let files = blocking(move || -> anyhow::Result<_> {
+                let mut files = tunnel_files(&wg_quick, &["conf"])?;
+                files.extend(tunnel_files(&networkd, &["netdev", "network"])?);
+                Ok(files)
+            })
+            .await?;
+            let rehearsal = Rehearsal::begin(config).await?;
+            let adoption = adoption(&rehearsal, &files).await?;
+            let store = Arc::clone(&rehearsal.parts.shared.context.store);
+            let documents = adoption.documents.clone();
+            blocking(move || write(&store, &documents)).await?;
+            Ok(Answer::of(adoption, &rehearsal.offline().await?))
+        })?;
+        if !output::value(arguments.output, &answer)? {
+            answer.print();
+        }
+        Ok(match answer.is_harmless() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        })
+    }
+}
+
+impl Answer {
+    fn of(adoption: Adoption, offline: &Offline) -> Self {
+        let protocols = &offline.bird.protocols;
+        let plans = offline.plans().into_iter();
+        let plans = plans.filter_map(|(_, plan)| plan.ok());
+        let interruptions = plans.flat_map(|plan| Harm::of(&plan, protocols));
+        let documents = adoption.documents.into_iter().map(|it| it.document);
+        Self {
+            findings: adoption.findings.into_iter().collect(),
+            interruptions: interruptions.collect(),
+            conflicts: adoption.conflicts,
+            documents: documents.collect(),
+            plan: steps::planned(offline, false).into_values().collect(),
+        }
+    }
+
+    /// Returns whether every document could be used as it is.
+    fn is_harmless(&self) -> bool {
+        let sessions = self.plan.iter();
+        let mut sessions = sessions.filter(|object| object.object.starts_with("sessions/"));
+        self.interruptions.is_empty()
+            && self.conflicts.is_empty()
+            && sessions.all(|object| object.error.is_none())
+    }
+
+    fn print(&self) {
+        for finding in &self.findings {
+            let place = finding.place.as_ref();
+            let place = place.map_or(String::new(), |place| format!("{place}: "));
+            output::line(format_args!(
+                "{:<11}  {place}{}: {}",
+                finding.outcome.word(),
+                finding.subject,
+                finding.reason
+            ));
+        }
+        output::line("");
+        steps::print(self.plan.iter(), Tense::Planned);
+        for harm in &self.interruptions {
+            let what = match (harm.recreates, harm.sessions.is_empty()) {
+                (true, _) => "recreates the link".to_owned(),
+                (false, true) => "interrupts the tunnel".to_owned(),
+                (false, false) => format!("resets {}", harm.sessions.join(", ")),
+            };
+            output::line(format_args!(
+                "{}: {what}: {}, because {}",
+                harm.interface, harm.step, harm.because
+            ));
+        }
+        self.conflicts.iter().for_each(output::line);
+        let recreated = self.interruptions.iter().filter(|harm| harm.recreates);
+        let reset = self.interruptions.iter().map(|harm| harm.sessions.len());
+        output::line(format_args!(
+            "Adopt: {} documents, {} link re-creations, {} other interruptions, {} BGP resets.",
+            self.documents.len(),
+            recreated.clone().count(),
+            self.interruptions.len() - recreated.count(),
+            reset.sum::<usize>(),
+        ));
+    }
+}
+
+/// Maps the running router.
+async fn adoption(rehearsal: &Rehearsal, files: &[TunnelFile]) -> anyhow::Result<Adoption> {
+    let context = &rehearsal.parts.shared.context;
+    let observer = &context.observer;
+    observer.wait_for_bird();
+    let kernel = observer.kernel(Instant::now()).await?;
+    let bird = observer.bird(Instant::now()).await;
+    if !bird.is_running() {
+        anyhow::bail!(
+            "sessions of the running BIRD cannot be read: {}. Start BIRD, and run `moenet-agent adopt --plan` again",
+            bird.why_down()
+        );
+    }
+    Ok(Adoption::of(Running {
+        kernel: &kernel,
+        protocols: &bird.protocols,
+        main: &bird.live.main,
+        files,
+        asn: rehearsal.parts.config.node.asn,
+    }))
+}
+
+/// Writes the documents with their secrets into the temporary state directory.
+fn write(store: &Store, adopted: &[Adopted]) -> anyhow::Result<()> {
+    for adopted in adopted {
+        let spec = &adopted.document.spec.tunnel;
+        let secret = spec.preshared_key_file.as_ref();
+        if let (Some(name), Some(key)) = (secret, &adopted.preshared_key) {
+            let path = store.dir().join(name);
+            let folder = path.parent().unwrap_or(store.dir());
+            fs::create_dirs(folder, 0o700).context("create the directory of secrets")?;
+            Writer::new(0o600)
+                .replace(&path, key.to_base64().expose().as_bytes())
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+        store.write_document(&adopted.document)?;
+    }
+    store.remember_secrets();
+    Ok(())
+}
+
+/// Reads the files of a directory that configure one WireGuard interface; a missing directory holds none.
+fn tunnel_files(directory: &Path, extensions: &[&str]) -> anyhow::Result<Vec<TunnelFile>> {
+    let listed = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.with_context(|| format!("read {}", directory.display()))?,
+    };
+    let mut paths = Vec::new();
+    for entry in listed {
+        let path = entry
+            .with_context(|| format!("read {}", directory.display()))?
+            .path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if extension.is_some_and(|extension| extensions.contains(&extension)) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut files = Vec::new();
+    for path in paths {
+        let text =
+            file::read_text(&path, LARGEST).with_context(|| format!("read {}", path.display()))?;
+        files.extend(TunnelFile::read(&path, &text));
+    }
+    Ok(files)
+}

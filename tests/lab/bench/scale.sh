@@ -83,10 +83,10 @@ converge() { # start
 }
 
 # How much a step may take: a number, and one for each session. Opened files and observations are those of a busy machine.
-COLD="observations:60:0 desired_builds:15:0 netlink_writes:20:13 bird_reloads:4:0 bird_checks:4:0 state_writes:40:7 fsyncs:60:0 programs:12:0 files_opened:1500:80"
-NOTHING="observations:5:0 desired_builds:1:0 netlink_writes:0:0 bird_reloads:0:0 bird_checks:0:0 state_writes:2:0 fsyncs:0:0 programs:0:0"
-CHANGE="observations:15:0 desired_builds:3:0 netlink_writes:4:0 bird_reloads:1:0 bird_checks:1:0 state_writes:8:0 fsyncs:16:0 programs:2:0"
-DRIFT="observations:5:0 desired_builds:1:0 netlink_writes:1:0 bird_reloads:0:0 bird_checks:0:0 state_writes:4:0 fsyncs:4:0 programs:0:0"
+COLD="observations:60:0 desired_builds:15:0 netlink_writes:20:13 bird_reloads:6:0 bird_checks:6:0 state_writes:40:7 fsyncs:60:0 programs:12:0 files_opened:1500:80"
+NOTHING="observations:8:0 desired_builds:1:0 netlink_writes:0:0 bird_reloads:0:0 bird_checks:0:0 state_writes:2:0 fsyncs:0:0 programs:0:0"
+CHANGE="observations:25:0 desired_builds:3:0 netlink_writes:4:0 bird_reloads:1:0 bird_checks:1:0 state_writes:8:0 fsyncs:20:0 programs:2:0"
+DRIFT="observations:10:0 desired_builds:1:0 netlink_writes:1:0 bird_reloads:0:0 bird_checks:0:0 state_writes:4:0 fsyncs:4:0 programs:0:0"
 RESTART="state_writes:4:0 fsyncs:4:0 netlink_writes:0:0 firewall_writes:0:0 bird_reloads:0:0 bird_file_writes:0:0"
 # Processes of git of a cold start, whatever the number of sessions.
 GITS=2

@@ -408,7 +408,11 @@ impl Arguments {
 /// Runs a future to its end.
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     crate::util::task::is_program();
+    // Tasks only wait and compare. Blocking work is limited elsewhere (`controller::Turns`); its threads would keep the
+    // memory that they freed.
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
         .enable_all()
         .build()?;
     let done = runtime.block_on(work);

@@ -11,18 +11,30 @@ const LINKS_MAX: usize = 16;
 /// The keys of which only links changed.
 #[derive(Debug, Default)]
 pub(super) struct Glances {
+    /// Those that wait for such an observation.
     waiting: BTreeMap<ObjectKey, BTreeSet<InterfaceName>>,
-    /// Those that run after such an observation.
+    /// Those that run after one.
     running: BTreeMap<ObjectKey, BTreeSet<InterfaceName>>,
+    /// The links that changed while their key was running.
+    meanwhile: BTreeMap<ObjectKey, BTreeSet<InterfaceName>>,
 }
 
 impl Glances {
-    /// Adds a link of a key. `is_due`: whether a run of the key is due already; unless for such links too,
-    /// that run needs an observation of everything.
+    /// Adds a link of a key that is not running. `is_due`: whether a run of the key is due already; unless for such
+    /// links too, that run needs an observation of everything.
     pub(super) fn add(&mut self, key: &ObjectKey, link: InterfaceName, is_due: bool) {
         if !is_due || self.waiting.contains_key(key) {
-            self.waiting.entry(key.clone()).or_default().insert(link);
+            self.wait(key, [link].into());
         }
+    }
+
+    /// Adds a link of a key that is running.
+    pub(super) fn add_meanwhile(&mut self, key: &ObjectKey, link: InterfaceName) {
+        self.meanwhile.entry(key.clone()).or_default().insert(link);
+    }
+
+    fn wait(&mut self, key: &ObjectKey, links: BTreeSet<InterfaceName>) {
+        self.waiting.entry(key.clone()).or_default().extend(links);
         if self.waiting.values().map(BTreeSet::len).sum::<usize>() > LINKS_MAX {
             self.waiting.clear();
         }
@@ -39,11 +51,16 @@ impl Glances {
         links
     }
 
-    /// Ends the run of a key. If its steps are to be read back, the same links are enough.
-    pub(super) fn end(&mut self, key: &ObjectKey, is_read_back: bool) {
-        if let Some(links) = self.running.remove(key).filter(|_| is_read_back) {
-            self.waiting.entry(key.clone()).or_default().extend(links);
+    /// Ends the run of a key. If its steps are to be read back, that observation shows later changes too. Returns whether
+    /// the key must run again.
+    pub(super) fn end(&mut self, key: &ObjectKey, is_read_back: bool) -> bool {
+        let (links, meanwhile) = (self.running.remove(key), self.meanwhile.remove(key));
+        let again = if is_read_back { links } else { meanwhile };
+        if let Some(links) = again {
+            self.wait(key, links);
+            return !is_read_back;
         }
+        false
     }
 
     /// Records that a key needs an observation of everything.
@@ -71,7 +88,7 @@ mod tests {
         glances.add(&key("wg_1"), link(), true);
         assert_eq!(glances.begin(&key("wg_1")), [link()].into());
         glances.remove(&key("wg_1"));
-        glances.end(&key("wg_1"), true);
+        assert!(!glances.end(&key("wg_1"), true));
         assert_eq!(glances.waiting().count(), 0);
     }
 
@@ -80,10 +97,19 @@ mod tests {
         let (mut glances, links) = (Glances::default(), ["wg_1".parse().unwrap()].into());
         glances.add(&key("wg_1"), "wg_1".parse().unwrap(), false);
         glances.begin(&key("wg_1"));
-        glances.end(&key("wg_1"), true);
+        glances.add_meanwhile(&key("wg_1"), "wg_1".parse().unwrap());
+        assert!(!glances.end(&key("wg_1"), true), "the steps' own events");
         assert_eq!(glances.begin(&key("wg_1")), links);
-        glances.end(&key("wg_1"), false);
+        assert!(!glances.end(&key("wg_1"), false));
         assert_eq!(glances.waiting().count(), 0);
+    }
+
+    #[test]
+    fn change_during_a_run_without_steps_is_looked_at() {
+        let mut glances = Glances::default();
+        glances.add_meanwhile(&key("wg_1"), "wg_1".parse().unwrap());
+        assert!(glances.end(&key("wg_1"), false));
+        assert_eq!(glances.waiting().count(), 1);
     }
 
     #[test]

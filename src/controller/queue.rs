@@ -102,15 +102,18 @@ impl<K: Ord + Clone> Queue<K> {
         self.due.get(key).copied()
     }
 
-    /// Returns whether a run of a key is due, now or after the current one.
+    /// Returns whether a key that is not running is due.
     pub fn is_due(&self, key: &K, now: Instant) -> bool {
         self.due(key).is_some_and(|due| due <= now)
-            || self.running.get(key).is_some_and(Option::is_some)
+    }
+
+    pub fn is_running(&self, key: &K) -> bool {
+        self.running.contains_key(key)
     }
 
     /// Takes a key that is due and not running, as [`Self::next`] does with the first.
     pub fn take(&mut self, key: &K, now: Instant) -> bool {
-        let is_due = self.due(key).is_some_and(|due| due <= now);
+        let is_due = self.is_due(key, now);
         if is_due {
             self.remove(key);
             self.running.insert(key.clone(), None);

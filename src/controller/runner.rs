@@ -13,7 +13,7 @@ use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
 use super::sweep::Sweep;
 use crate::intervals::{COMMIT_WAIT, PASS_GATHER, RECONCILE_TICK};
-use crate::model::ObjectKey;
+use crate::model::{InterfaceName, ObjectKey};
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
 const WAITS: u8 = 6;
@@ -283,7 +283,9 @@ impl Runner {
             self.commits.remove(&key);
         }
         let is_read_back = matches!(next, Some(Next::Observe(_)));
-        self.glances.end(&key, is_read_back);
+        if self.glances.end(&key, is_read_back) {
+            self.queue.add(key.clone(), Instant::now());
+        }
         let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed)) {
             Next::Done(outcome) => return (key, outcome),
             Next::Observe(progress) => (progress, PASS_GATHER),
@@ -315,11 +317,20 @@ impl Runner {
         match hint {
             Hint::Everything => self.add_all(Instant::now()),
             Hint::Key(key) => self.add(key),
-            Hint::Link(key, link) => {
-                let now = Instant::now();
-                self.glances.add(&key, link, self.queue.is_due(&key, now));
-                self.queue.add(key, now);
-            }
+            Hint::Link(key, link) => self.add_link(key, link),
+        }
+    }
+
+    /// Schedules a run for a changed link. The steps of the key cause such events themselves, so those that come before
+    /// the steps are read back change nothing.
+    fn add_link(&mut self, key: ObjectKey, link: InterfaceName) {
+        let now = Instant::now();
+        if self.queue.is_running(&key) {
+            return self.glances.add_meanwhile(&key, link);
+        }
+        self.glances.add(&key, link, self.queue.is_due(&key, now));
+        if !self.progress.contains_key(&key) || self.commits.contains_key(&key) {
+            self.queue.add(key, now);
         }
     }
 

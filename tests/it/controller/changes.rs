@@ -60,6 +60,26 @@ async fn announced_change_is_repaired_at_once_without_a_dump() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_of_the_agents_own_steps_cause_no_further_plan() {
+    let (machine, agent, hints) = settled(150).await;
+    *machine.kernel.takes.lock().unwrap() = Duration::from_millis(20);
+    set_mtu(&machine, 7, 1300);
+    let (_, before) = agent.context.pulse.counts();
+    for _ in 0..40 {
+        let event = Hint::Link(session_key(7), interface(7));
+        hints.send(event).unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let (_, plans) = agent.context.pulse.counts();
+    assert_eq!(
+        plans - before,
+        2,
+        "one plan, and one that reads its steps back"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn deleted_link_that_is_announced_is_made_again() {
     let (machine, agent, hints) = settled(150).await;
     let before = machine.kernel.links();

@@ -1,7 +1,8 @@
 //! A BIRD that hangs, and protocols that a command disabled.
 
+use std::cell::RefCell;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 use std::time::Duration;
 
 use moenet_agent::controller::Hint;
@@ -77,13 +78,35 @@ async fn tunnel_is_repaired_while_its_own_commit_hangs() {
 /// Longer than a reconcile waits for a commit.
 const COMMIT_WAIT: Duration = Duration::from_secs(6);
 
-/// The log of a test.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// The log of the test on this thread, while it is recorded.
+    static LOG: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
 
-impl io::Write for Log {
+/// Records the log of the test on this thread from now on. One subscriber serves all threads: with one of this thread
+/// alone, a line that another test logs first is switched off for good.
+fn record_log() {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        let lines = tracing_subscriber::fmt().with_writer(|| ThreadLog);
+        tracing::subscriber::set_global_default(lines.with_ansi(false).finish()).unwrap();
+    });
+    LOG.set(Some(Vec::new()));
+}
+
+/// Returns the recorded lines with this text.
+fn logged(text: &str) -> Vec<String> {
+    let log = LOG.with_borrow(|log| String::from_utf8(log.clone().unwrap()).unwrap());
+    let lines = log.lines().filter(|line| line.contains(text));
+    lines.map(str::to_owned).collect()
+}
+
+struct ThreadLog;
+
+impl io::Write for ThreadLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::Write::write(&mut *self.0.lock().unwrap(), bytes)
+        LOG.with_borrow_mut(|log| log.iter_mut().for_each(|log| log.extend(bytes)));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -91,27 +114,10 @@ impl io::Write for Log {
     }
 }
 
-impl Log {
-    /// Records the log of this thread while the guard lives.
-    fn record(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let lines = tracing_subscriber::fmt().with_writer(move || log.clone());
-        tracing::subscriber::set_default(lines.with_ansi(false).finish())
-    }
-
-    /// Returns the lines with this text.
-    fn lines(&self, text: &str) -> Vec<String> {
-        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = log.lines().filter(|line| line.contains(text));
-        lines.map(str::to_owned).collect()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn slow_commit_is_logged_once_it_ends() {
     let (machine, agent, hints) = settled().await;
-    let log = Log::default();
-    let _recording = log.record();
+    record_log();
     *machine.bird.delay.lock().unwrap() = COMMIT_WAIT * 4;
     let mut spec = session(1, "Enabled");
     spec["tunnel"]["mtu"] = 1380.into();
@@ -120,9 +126,9 @@ async fn slow_commit_is_logged_once_it_ends() {
     agent.relist();
     hints.send(Hint::Key(session_key(1))).unwrap();
     sleep(COMMIT_WAIT * 2).await;
-    assert_eq!(log.lines("session configured"), [""; 0]);
+    assert_eq!(logged("session configured"), [""; 0]);
     sleep(COMMIT_WAIT * 12).await;
-    let lines = log.lines("session configured");
+    let lines = logged("session configured");
     assert_eq!(lines.len(), 1, "{lines:?}");
     for field in ["steps=2", "cause=\"sync\"", "tunnel.mtu: want 1380"] {
         assert!(lines[0].contains(field), "no {field} in {lines:?}");

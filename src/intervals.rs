@@ -16,6 +16,8 @@ pub(crate) const COMMIT_WAIT_ATTENDED: Duration = Duration::from_secs(50);
 /// Time between the kernel's steps of an object and the observation that reads them back: steps that end meanwhile
 /// share it.
 pub(crate) const PASS_GATHER: Duration = Duration::from_millis(50);
+/// Time to gather links that the kernel announces as changed: those of about the same time are read together.
+pub(crate) const GLANCE_GATHER: Duration = Duration::from_millis(20);
 /// Longest time that changes for BIRD are gathered into one commit while they keep coming.
 pub(crate) const COMMIT_GATHER_MAX: Duration = Duration::from_secs(2);
 /// While applied records keep coming in this time, they are gathered, to be flushed to the disk together.

@@ -67,9 +67,10 @@ impl Checker {
         let arguments: [&OsStr; 3] = ["-p".as_ref(), "-c".as_ref(), file.as_os_str()];
         let ran = self.run(&arguments, deadline).await;
         match &ran {
-            Ok(_) => self.pace.took(files, begun.elapsed()),
+            // A parser that refuses a text may have read only the first files.
+            Ok((status, _)) if status.success() => self.pace.took(files, begun.elapsed()),
             Err(CheckError::Timeout { .. }) => self.pace.missed(files, deadline),
-            Err(_) => {}
+            _ => {}
         }
         let (status, output) = ran?;
         let mut messages = diagnostics::parse(&output);

@@ -8,7 +8,8 @@ use crate::intervals::{BIRD_DEADLINE_MAX, BIRD_PER_FILE};
 
 /// A run may take this many times as long as the last one.
 const SLOWER: u32 = 4;
-/// After a run that did not end in time, the next one may take this many times as long.
+/// After a run that did not end in time, the next one may take this many times as long. An answer may take this many times
+/// as long as the last run, which it may have to wait for.
 const LATER: u32 = 2;
 
 /// The time that this machine takes for BIRD's files: the parser, and the daemon, which parses them too.
@@ -16,6 +17,8 @@ const LATER: u32 = 2;
 pub(crate) struct Pace {
     base: Duration,
     last: Mutex<Option<Last>>,
+    /// The time of the last run that ended.
+    ended: Mutex<Duration>,
 }
 
 /// How long a run like the last one may take.
@@ -31,6 +34,7 @@ impl Pace {
         Self {
             base,
             last: Mutex::default(),
+            ended: Mutex::default(),
         }
     }
 
@@ -40,14 +44,16 @@ impl Pace {
         by_size.max(self.measured(files)).min(BIRD_DEADLINE_MAX)
     }
 
-    /// Returns a deadline that was chosen for a fast machine, or a longer one on a machine that is slow.
+    /// Returns the deadline of an answer: one that was chosen for a fast machine, or a longer one on a machine that is slow.
+    /// Runs that did not end say nothing about it, because a daemon that hangs must be noticed.
     pub(crate) fn at_least(&self, deadline: Duration) -> Duration {
-        let measured = self.measured(0).min(BIRD_DEADLINE_MAX);
+        let measured = (*self.ended.lock() * LATER).min(BIRD_DEADLINE_MAX);
         deadline.max(measured)
     }
 
     /// Records the time of a run over this many files.
     pub(crate) fn took(&self, files: usize, time: Duration) {
+        *self.ended.lock() = time;
         self.set(files, time * SLOWER);
     }
 
@@ -92,7 +98,9 @@ mod tests {
         pace.took(100, 20 * SECOND);
         assert_eq!(pace.deadline(100), 80 * SECOND);
         assert_eq!(pace.deadline(201), 240 * SECOND);
-        assert_eq!(pace.at_least(30 * SECOND), 80 * SECOND);
+        assert_eq!(pace.at_least(30 * SECOND), 40 * SECOND);
+        pace.missed(100, 80 * SECOND);
+        assert_eq!(pace.at_least(30 * SECOND), 40 * SECOND);
         pace.took(100, SECOND);
         assert_eq!(pace.at_least(30 * SECOND), 30 * SECOND);
     }

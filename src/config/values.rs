@@ -206,6 +206,7 @@ mod tests {
             ("30s", 30),
             ("5m", 300),
             ("1h", 3600),
+            ("2d", 2 * 86400),
             ("5 m", 300),
         ] {
             assert_eq!(
@@ -214,7 +215,7 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "0", "-1", "1d", "h", "99999999999h"] {
+        for text in ["", "0", "-1", "1w", "h", "99999999999d"] {
             assert!(Interval::parse(text).is_none(), "{text}");
         }
     }

@@ -97,6 +97,13 @@ impl Trouble {
     pub(crate) fn waits(&self) -> bool {
         match self {
             Self::Busy | Self::Silent(_) | Self::TooSoon { .. } => true,
+            _ => self.is_late(),
+        }
+    }
+
+    /// Returns whether a check or a load did not end in time, and is tried again later.
+    pub(crate) fn is_late(&self) -> bool {
+        match self {
             Self::Commit(error) | Self::Base(BaseError::Commit(error)) => error.is_late(),
             _ => false,
         }

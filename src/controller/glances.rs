@@ -17,6 +17,8 @@ pub(super) struct Glances {
     running: BTreeMap<ObjectKey, BTreeSet<InterfaceName>>,
     /// The links that changed while their key was running.
     meanwhile: BTreeMap<ObjectKey, BTreeSet<InterfaceName>>,
+    /// Running keys whose next run needs an observation of everything.
+    full: BTreeSet<ObjectKey>,
 }
 
 impl Glances {
@@ -55,18 +57,29 @@ impl Glances {
     /// the key must run again.
     pub(super) fn end(&mut self, key: &ObjectKey, is_read_back: bool) -> bool {
         let (links, meanwhile) = (self.running.remove(key), self.meanwhile.remove(key));
-        let again = if is_read_back { links } else { meanwhile };
-        if let Some(links) = again {
-            self.wait(key, links);
-            return !is_read_back;
+        let is_full = self.full.remove(key) || (is_read_back && links.is_none());
+        if is_full {
+            return false;
         }
-        false
+        let links: BTreeSet<_> = [links.filter(|_| is_read_back), meanwhile]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect();
+        let is_changed = !links.is_empty();
+        if is_changed {
+            self.wait(key, links);
+        }
+        is_changed && !is_read_back
     }
 
-    /// Records that a key needs an observation of everything.
-    pub(super) fn remove(&mut self, key: &ObjectKey) {
+    /// Records that the next run of a key needs an observation of everything.
+    pub(super) fn remove(&mut self, key: &ObjectKey, is_running: bool) {
         self.waiting.remove(key);
         self.running.remove(key);
+        if is_running {
+            self.full.insert(key.clone());
+        }
     }
 }
 
@@ -87,7 +100,9 @@ mod tests {
         glances.add(&key("wg_1"), link(), false);
         glances.add(&key("wg_1"), link(), true);
         assert_eq!(glances.begin(&key("wg_1")), [link()].into());
-        glances.remove(&key("wg_1"));
+        glances.add_meanwhile(&key("wg_1"), link());
+        glances.remove(&key("wg_1"), true);
+        glances.add_meanwhile(&key("wg_1"), link());
         assert!(!glances.end(&key("wg_1"), true));
         assert_eq!(glances.waiting().count(), 0);
     }

@@ -50,7 +50,7 @@ pub enum Outcome {
     Settled(Duration),
     /// Failed; try again after a backoff.
     Failed,
-    /// Another object has to move first; reconcile again soon, and then at every beat until it has moved.
+    /// Another object has to move first, or BIRD was too slow; reconcile again soon, and then at every beat until it works.
     Waiting,
     Gone,
     /// The reconcile is not over: continue after this time, or when an event adds the key.

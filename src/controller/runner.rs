@@ -12,7 +12,7 @@ use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
 use super::sweep::Sweep;
-use crate::intervals::{COMMIT_WAIT, PASS_GATHER, RECONCILE_TICK};
+use crate::intervals::{COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
 use crate::model::{InterfaceName, ObjectKey};
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
@@ -205,11 +205,12 @@ impl Runner {
     /// Begins to observe the changed links of the keys that need no other observation.
     fn begin_glance(&mut self) {
         let now = Instant::now();
-        let mut keys: Vec<_> = self.glanced().cloned().collect();
-        keys.retain(|key| self.queue.take(key, now));
-        if keys.is_empty() {
+        let is_due = |key: &ObjectKey| self.queue.is_due(key, now);
+        if !self.glanced().any(is_due) {
             return;
         }
+        let mut keys: Vec<_> = self.glanced().cloned().collect();
+        keys.retain(|key| self.queue.take(key, now + GLANCE_GATHER));
         let desired = self.context.desired();
         let wanted = |key: &ObjectKey| Some(desired.objects.get(key)?.link()?.interface.clone());
         let mut names: BTreeSet<_> = keys.iter().filter_map(wanted).collect();
@@ -231,7 +232,7 @@ impl Runner {
             return;
         };
         let keys: Vec<_> = due.into_iter().map(|(key, _)| key).collect();
-        keys.iter().for_each(|key| self.glances.remove(key));
+        keys.iter().for_each(|key| self.glances.remove(key, false));
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
         let observe = async move { context.observe(of, latest).await };
@@ -247,7 +248,9 @@ impl Runner {
             for key in &keys.0 {
                 changed.remove(key);
             }
-            self.refresh(changed, Instant::now());
+            if !changed.is_empty() {
+                self.refresh(changed, Instant::now());
+            }
         }
         self.begin_runs(keys, seen);
     }
@@ -284,7 +287,7 @@ impl Runner {
         }
         let is_read_back = matches!(next, Some(Next::Observe(_)));
         if self.glances.end(&key, is_read_back) {
-            self.queue.add(key.clone(), Instant::now());
+            self.queue.add(key.clone(), Instant::now() + GLANCE_GATHER);
         }
         let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed)) {
             Next::Done(outcome) => return (key, outcome),
@@ -309,7 +312,7 @@ impl Runner {
     }
 
     fn add(&mut self, key: ObjectKey) {
-        self.glances.remove(&key);
+        self.glances.remove(&key, self.queue.is_running(&key));
         self.queue.add(key, Instant::now());
     }
 
@@ -324,13 +327,19 @@ impl Runner {
     /// Schedules a run for a changed link. The steps of the key cause such events themselves, so those that come before
     /// the steps are read back change nothing.
     fn add_link(&mut self, key: ObjectKey, link: InterfaceName) {
-        let now = Instant::now();
+        // The node's plan depends on the sysctls of all links too.
+        if key == ObjectKey::Router {
+            return self.add(key);
+        }
         if self.queue.is_running(&key) {
             return self.glances.add_meanwhile(&key, link);
         }
-        self.glances.add(&key, link, self.queue.is_due(&key, now));
-        if !self.progress.contains_key(&key) || self.commits.contains_key(&key) {
-            self.queue.add(key, now);
+        let now = Instant::now();
+        let is_read_back = self.progress.contains_key(&key) && !self.commits.contains_key(&key);
+        let is_due = is_read_back || self.queue.is_due(&key, now);
+        self.glances.add(&key, link, is_due);
+        if !is_read_back {
+            self.queue.add(key, now + GLANCE_GATHER);
         }
     }
 
@@ -341,9 +350,10 @@ impl Runner {
     fn refresh(&mut self, keys: impl IntoIterator<Item = ObjectKey>, now: Instant) {
         // A waiting key that is no longer in the desired state has a status to forget.
         let (desired, mut gone) = (self.context.desired(), self.queue.waiting());
-        gone.retain(|key| !desired.objects.contains_key(key));
+        let is_shared = |key: &ObjectKey| matches!(key, ObjectKey::Router | ObjectKey::Firewall);
+        gone.retain(|key| !desired.objects.contains_key(key) && !is_shared(key));
         for key in keys.into_iter().chain(gone) {
-            self.glances.remove(&key);
+            self.glances.remove(&key, self.queue.is_running(&key));
             self.queue.refresh(key, now);
         }
     }

@@ -209,7 +209,10 @@ fn line_of(text: &str, field: &str) -> Option<(u64, u64)> {
 
 /// Parses like [`parse_value`], but reads `no` and `007` as texts, also where a field accepts any value: an
 /// override's field is read like the same field of a document.
-fn parse_document<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_document<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
     let options = serde_yaml::options! {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,

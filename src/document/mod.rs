@@ -13,6 +13,7 @@ pub(crate) mod words;
 
 pub use check::minimal;
 pub(crate) use check::{Fault, check_patch, check_spec, faults, read};
+pub(crate) use codec::parse_document;
 pub(crate) use codec::parse_list;
 pub use codec::{
     DocumentError, Reader, check_document, parse, parse_value, parse_versions, to_yaml,

@@ -43,8 +43,13 @@ pub(super) async fn observe_links(
 ) -> io::Result<BTreeMap<InterfaceName, Option<Link>>> {
     let mut dump = Dump::default();
     for name in names {
-        if let Some(link) = kernel.netlink.link(name).await? {
-            kernel.netlink.dump_link(link, &mut dump).await?;
+        let Some(link) = kernel.netlink.link(name).await? else {
+            continue;
+        };
+        match kernel.netlink.dump_link(link, &mut dump).await {
+            // It went away meanwhile.
+            Err(error) if error.raw_os_error() == Some(ENODEV) => drop(dump.links.pop()),
+            dumped => dumped?,
         }
     }
     let mut view = assemble(&dump, &kernel.ownership.get());

@@ -73,7 +73,7 @@ fn recorded() -> (World, usize) {
     world.router.start_agent();
     world.wait_established();
     wait_until("what came into force is in the history", 60, || {
-        let listed = git(&world.router, &["ls-tree", "-r", "--name-only", "main"]);
+        let listed = try_git(&world.router, &["ls-tree", "-r", "--name-only", "main"])?;
         let names = [
             "node",
             "policy",

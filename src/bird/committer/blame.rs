@@ -51,6 +51,14 @@ pub(super) struct Trial<'a> {
 /// Result of a check: the parser's reason for a rejection, with the path of the file that it names.
 type Verdict = Result<(), (Option<String>, Diagnostic)>;
 
+/// Returns a tree without its fragments.
+fn base_of(tree: &Tree) -> Tree {
+    Tree {
+        fragments: BTreeMap::new(),
+        ..tree.clone()
+    }
+}
+
 impl Trial<'_> {
     /// Checks the wanted tree, and returns the changes to blame if it fails.
     pub(super) async fn check(&self, wanted: &Tree) -> Result<Vec<Diagnostic>, Blame> {
@@ -74,8 +82,12 @@ impl Trial<'_> {
             if let Some(blame) = self.foreign().await? {
                 return Ok(blame);
             }
+            // A fragment that ends within a statement is reported in the file that includes it.
             let named = path.as_deref().map(fragment_at);
-            if named == Some(None) && self.wishes.base.is_some() {
+            if named == Some(None)
+                && self.wishes.base.is_some()
+                && self.verdict(&base_of(wanted)).await?.is_err()
+            {
                 let what = what.clone();
                 return Ok(Blame::Base(BaseError::Refused { what }));
             }
@@ -127,10 +139,7 @@ impl Trial<'_> {
         &self,
         wanted: &Tree,
     ) -> Result<BTreeMap<String, Diagnostic>, CommitError> {
-        let base = Tree {
-            fragments: BTreeMap::new(),
-            ..wanted.clone()
-        };
+        let base = base_of(wanted);
         let mut faulty = BTreeMap::new();
         let changed = self.wishes.fragments.iter();
         let texts: Vec<_> = changed

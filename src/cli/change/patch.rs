@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::document::parse_value;
+use crate::document::parse_document;
 
 /// A field and its new value.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +30,7 @@ impl std::str::FromStr for Assignment {
         let path = path(field).ok_or(AssignmentError::Form)?;
         let value = match value.trim() {
             "" => Value::String(String::new()),
-            text => parse_value(text).map_err(|error| AssignmentError::Value(error.message))?,
+            text => parse_document(text).map_err(|error| AssignmentError::Value(error.message))?,
         };
         Ok(Self { path, value })
     }

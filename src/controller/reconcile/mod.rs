@@ -155,6 +155,7 @@ impl ReconcileResult {
             Trouble::TooSoon { left, .. } => Some(Outcome::Settled(*left)),
             trouble if !trouble.waits() => None,
             _ if self.look.bird.silent.is_some() => Some(Outcome::Settled(SETTLED_OBJECT)),
+            trouble if trouble.is_late() => Some(Outcome::Waiting),
             _ => Some(Outcome::Settled(MOVING_OBJECT)),
         }
     }

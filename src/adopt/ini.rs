@@ -16,7 +16,7 @@ pub struct Entry {
     pub line: usize,
 }
 
-/// A line that is neither a section nor an entry of one.
+/// A line that is neither a section nor an entry of one. Its text may be a part of a secret: only its number is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
     pub line: usize,
@@ -48,16 +48,28 @@ pub fn read(text: &str) -> (Vec<Section>, Vec<Unread>) {
             });
             continue;
         }
-        match (content.split_once('='), sections.last_mut()) {
+        let pair = content
+            .split_once('=')
+            .map(|(key, value)| (key.trim(), value.trim()))
+            // The end of a wrapped WireGuard key has nothing behind its `=`.
+            .filter(|(key, value)| is_key(key) && !value.is_empty());
+        match (pair, sections.last_mut()) {
             (Some((key, value)), Some(section)) => section.entries.push(Entry {
-                key: key.trim().to_owned(),
-                value: value.trim().to_owned(),
+                key: key.to_owned(),
+                value: value.to_owned(),
                 line,
             }),
             _ => unread.push(Unread { line }),
         }
     }
     (sections, unread)
+}
+
+/// Returns whether a text can be a key's name. It is shown, so a WireGuard key without its name must not pass for one:
+/// that has 43 characters before its `=`.
+fn is_key(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=32).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 #[cfg(test)]
@@ -71,5 +83,23 @@ mod tests {
         let key = sections[0].all("publickey").next().unwrap();
         assert_eq!((key.value.as_str(), key.line), ("a==", 4));
         assert_eq!(unread, [Unread { line: 1 }, Unread { line: 7 }]);
+    }
+
+    #[test]
+    fn malformed_line_is_no_key() {
+        let secret = "A".repeat(43);
+        let long = "k".repeat(33);
+        for line in [
+            format!("PresharedKey {secret}="),
+            format!("{secret}="),
+            format!("{long} = 1"),
+            "= 1".to_owned(),
+            "Preshared/Key = 1".to_owned(),
+            "c2VjcmV0=".to_owned(),
+        ] {
+            let (sections, unread) = read(&format!("[Peer]\n{line}\n"));
+            assert_eq!(sections[0].entries, [], "{line}");
+            assert_eq!(unread, [Unread { line: 2 }], "{line}");
+        }
     }
 }

@@ -171,4 +171,18 @@ mod tests {
         let text = "[Peer]\nEndpoint=a.example:1\n[Peer]\nEndpoint=b.example:1\n";
         assert_eq!(file("wg0.conf", text).unwrap().endpoint(), None);
     }
+
+    #[test]
+    fn malformed_secret_is_in_no_finding() {
+        let secret = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U";
+        let text = format!("[Peer]\nPresharedKey {secret}=\nPresharedKey =\n  {secret}=\n");
+        let findings = file("/etc/wireguard/wg0.conf", &text).unwrap().findings();
+        let unread = findings
+            .iter()
+            .filter(|finding| finding.outcome == Outcome::Unsupported)
+            .map(|finding| finding.place.as_ref().unwrap().line);
+        assert_eq!(unread.collect::<Vec<_>>(), [2, 3, 4]);
+        let shown = format!("{findings:?}");
+        assert!(!shown.contains(secret), "{shown}");
+    }
 }

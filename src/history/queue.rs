@@ -77,9 +77,12 @@ impl HistoryHandle {
         let recorded = Recorded::new(&self.tree, cause);
         let mut state = self.queue.causes.lock();
         let full = state.waiting.len() >= WAITING;
-        state
-            .due
-            .get_or_insert_with(|| Instant::now() + HISTORY_GATHER);
+        // The content of a cause without one is read when it is committed: later changes are not its own.
+        let (now, is_read_later) = (Instant::now(), recorded.contents.is_none());
+        let due = state.due.get_or_insert(now + HISTORY_GATHER);
+        if is_read_later {
+            *due = now;
+        }
         match state.waiting.back_mut() {
             Some(last) if full => merge(last, recorded),
             _ => state.waiting.push_back(recorded),

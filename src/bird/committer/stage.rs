@@ -15,6 +15,10 @@ use crate::ports::{CheckError, CommitError};
 use crate::util::fs;
 use crate::util::task::blocking;
 
+/// Directory of the check before a commit, inside BIRD's.
+pub(super) const OF_COMMITS: &str = ".moenet-stage";
+/// Directory of a check of a tree that is not to be loaded yet.
+pub(super) const OF_TRIALS: &str = ".moenet-trial";
 /// The pattern of the session files in the agent's main file.
 const PATTERN: &str = "sessions/*.conf";
 /// The file in a stage that includes the unchanged fragments. No fragment has this name.
@@ -118,8 +122,11 @@ impl Stage {
         let (is_in_use, list) = (live.in_use().is_some(), unchanged.to_vec());
         let write = move || {
             let place = stage.place(is_in_use)?;
-            stage.write(&place.path, &wanted, &main)?;
-            stage.write_list(&place.path, &list)?;
+            let written = stage
+                .write(&place.path, &wanted, &main)
+                .and_then(|()| stage.write_list(&place.path, &list));
+            // A part of a copy holds passwords too.
+            written.inspect_err(|_| drop(clear(&place.path)))?;
             Ok::<_, CommitError>(place)
         };
         let place = blocking(write).await?;
@@ -234,6 +241,14 @@ fn split(tree: &Tree, live: &LiveTree) -> (Tree, Vec<String>) {
     let unchanged = wanted.fragments.extract_if(.., is_unchanged);
     let unchanged = unchanged.map(|(name, _)| name).collect();
     (wanted, unchanged)
+}
+
+/// Removes the copies that an agent left which was killed during a check. One that cannot be removed now is removed by the
+/// next check.
+pub(super) fn sweep(directory: &Path) {
+    for name in [OF_COMMITS, OF_TRIALS] {
+        let _ = clear(&directory.join(name));
+    }
 }
 
 fn clear(stage: &Path) -> Result<(), CommitError> {

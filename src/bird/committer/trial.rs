@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use super::batch::Wishes;
 use super::files::{Seen, Texts};
 use super::promise::{self, Lack};
-use super::stage::{Stage, StageError};
+use super::stage::{self, Stage, StageError};
 use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
@@ -21,8 +21,6 @@ use crate::ports::CommitError;
 use crate::util::file::Stamp;
 use crate::util::task::blocking;
 
-/// The directory for trials in BIRD's directory.
-const PLACE: &str = ".moenet-trial";
 /// How often a tree is retried while commits change the files that it is checked with.
 const TRIES: usize = 3;
 
@@ -73,7 +71,12 @@ impl Trials {
         let directory =
             std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
         let group = config.file_group.as_deref().and_then(disk::group_id);
-        let stage = Stage::new(directory.clone(), PLACE, config.stage_elsewhere, group);
+        let stage = Stage::new(
+            directory.clone(),
+            stage::OF_TRIALS,
+            config.stage_elsewhere,
+            group,
+        );
         Self {
             directory,
             manages_main: config.manage_main_config,

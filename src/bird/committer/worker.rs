@@ -20,7 +20,7 @@ use super::confirm::{self, Load, LoadError, Running};
 use super::late::Late;
 use super::loads::FailedLoads;
 use super::promise::{self, Lack};
-use super::stage::Stage;
+use super::stage::{self, Stage};
 use super::trial::Trials;
 use super::written::Written;
 use super::{CommitterConfig, disk};
@@ -33,9 +33,6 @@ use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
 use crate::util::task::blocking;
-
-/// The directory for checks in BIRD's directory.
-const STAGE: &str = ".moenet-stage";
 
 /// Known rejections, by the generation of the tree, name and text.
 type Refusals = HashMap<(String, String, String), (Instant, FragmentError)>;
@@ -56,6 +53,8 @@ pub(super) struct Worker {
     trials: Trials,
     /// The foreign files, as they were last judged.
     judged: BTreeMap<String, String>,
+    /// Whether copies of an earlier agent's checks were removed.
+    is_swept: bool,
 }
 
 impl Worker {
@@ -69,7 +68,12 @@ impl Worker {
         let directory =
             std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
         let group = config.file_group.as_deref().and_then(disk::group_id);
-        let stage = Stage::new(directory.clone(), STAGE, config.stage_elsewhere, group);
+        let stage = Stage::new(
+            directory.clone(),
+            stage::OF_COMMITS,
+            config.stage_elsewhere,
+            group,
+        );
         Self {
             config,
             directory,
@@ -84,6 +88,7 @@ impl Worker {
             written: Written::default(),
             trials,
             judged: BTreeMap::new(),
+            is_swept: false,
         }
     }
 
@@ -122,6 +127,9 @@ impl Worker {
         match request {
             Request::Live { reply } => {
                 let live = self.read().await;
+                if let Ok(live) = &live {
+                    self.sweep(live).await;
+                }
                 let is_news = live.as_ref().is_ok_and(|live| {
                     self.written.learn(live);
                     !self.config.stage_elsewhere && self.is_news(live)
@@ -134,6 +142,16 @@ impl Worker {
                 true
             }
         }
+    }
+
+    /// Removes, once, copies that an agent left which was killed during a check: they hold passwords.
+    async fn sweep(&mut self, live: &LiveTree) {
+        if self.is_swept || self.config.stage_elsewhere || live.in_use().is_some() {
+            return;
+        }
+        self.is_swept = true;
+        let directory = self.directory.clone();
+        blocking(move || stage::sweep(&directory)).await;
     }
 
     /// Returns the time in which a load must be confirmed: longer than configured on a slow machine.

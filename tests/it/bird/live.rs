@@ -231,7 +231,12 @@ async fn a_commit_is_loaded_and_the_same_again_does_nothing() {
         );
         assert!(!router.path("etc/.moenet-stage").exists());
 
+        std::fs::create_dir(router.path("etc/.moenet-trial")).unwrap();
         let live = committer.live().await.unwrap();
+        assert!(
+            !router.path("etc/.moenet-trial").exists(),
+            "{version}: left by an agent that was killed"
+        );
         assert_eq!(live.tree.base, base());
         assert_eq!(live.tree.fragments["a"], fragment("a", "").text);
         committer.set_fragment("a", None).await.unwrap();

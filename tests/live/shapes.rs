@@ -419,7 +419,7 @@ fn password_session_comes_up_without_showing_the_password() {
     );
     let shown = world.router.inside.shell(&format!(
         "cat /proc/[0-9]*/cmdline; curl -s http://127.0.0.1:24368/status; curl -s http://127.0.0.1:24368/metrics; \
-         git -C {} log -p --all",
+         until git -C {0} log -p --all; do sleep 0.2; done",
         world.router.path("state").display()
     ));
     assert!(!shown.contains(PASSWORD));

@@ -28,7 +28,7 @@ fn the_end_of_any_task_ends_the_process() {
     for known in [
         "controller",
         "committer",
-        "worlds",
+        "builds",
         "journal",
         "history",
         "resolver",

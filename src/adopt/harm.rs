@@ -2,57 +2,61 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::observed::bird::Protocol;
-use crate::plan::action::{KernelAction, WireGuardPatch};
-use crate::plan::{Drift, Plan};
+use crate::observed::kernel::{KernelView, WireGuard};
+use crate::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
+use crate::plan::{Plan, Step};
 
-/// The effect of one step on a running tunnel.
+/// What runs before the plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Before<'a> {
+    pub kernel: &'a KernelView,
+    /// The protocols of the running daemon.
+    pub protocols: &'a [Protocol],
+}
+
+/// The effect of one step on a running tunnel or session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Harm {
-    pub interface: String,
+    /// `None`: a step of BIRD's configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// Whether the link is deleted or created; otherwise its tunnel or a session in it is interrupted.
     pub recreates: bool,
-    /// The sessions that a lost address resets.
+    /// The sessions that the step resets.
     pub sessions: Vec<String>,
     pub step: String,
     pub because: String,
 }
 
 impl Harm {
-    /// Returns the harmful steps of a plan. `protocols` are those of the running daemon.
-    pub fn of(plan: &Plan, protocols: &[Protocol]) -> Vec<Self> {
+    /// Returns the harmful steps of a plan. `running` is the state before it.
+    pub fn of(plan: &Plan, running: Before<'_>) -> Vec<Self> {
         let steps = plan.steps.iter();
-        let harmful = steps
-            .filter_map(|step| Self::of_action(step.action.kernel()?, &step.because, protocols));
-        harmful.collect()
+        steps
+            .filter_map(|step| Self::of_step(step, running))
+            .collect()
     }
 
-    fn of_action(action: &KernelAction, because: &Drift, protocols: &[Protocol]) -> Option<Self> {
-        let interface = action.interface()?.as_str();
-        let (recreates, sessions) = match action {
-            KernelAction::CreateLink { .. }
-            | KernelAction::DeleteLink { .. }
-            | KernelAction::RenameLink { .. } => (true, Vec::new()),
-            KernelAction::ConfigureWireGuard { patch, .. } if interrupts(patch) => {
-                (false, Vec::new())
-            }
-            KernelAction::RemoveAddress { address, .. } => {
-                let sessions = from(address.local.addr(), interface, protocols);
-                if sessions.is_empty() {
-                    return None;
-                }
-                (false, sessions)
-            }
-            _ => return None,
+    fn of_step(step: &Step, running: Before<'_>) -> Option<Self> {
+        let (recreates, sessions) = match step.action.kernel() {
+            Some(action) => of_action(action, running)?,
+            None => (
+                false,
+                Some(step.action.resets()).filter(|it| !it.is_empty())?,
+            ),
         };
+        let interface = step.action.kernel().and_then(KernelAction::interface);
+        let because = &step.because;
         Some(Self {
-            interface: interface.to_owned(),
+            interface: interface.map(ToString::to_string),
             recreates,
             sessions,
-            step: action.to_string(),
+            step: step.action.to_string(),
             because: format!(
                 "{}: want {}, have {}",
                 because.field, because.want, because.have
@@ -61,9 +65,43 @@ impl Harm {
     }
 }
 
+/// Returns whether a change of the kernel recreates its link, and the sessions that it resets; `None` if it is harmless.
+fn of_action(action: &KernelAction, running: Before<'_>) -> Option<(bool, Vec<String>)> {
+    let interface = action.interface()?;
+    match action {
+        KernelAction::CreateLink { .. }
+        | KernelAction::DeleteLink { .. }
+        | KernelAction::RenameLink { .. } => Some((true, Vec::new())),
+        KernelAction::ConfigureWireGuard { patch, .. } => {
+            let link = running.kernel.links.get(interface);
+            let have = link.and_then(|link| link.wireguard.as_ref());
+            let narrowed = have.is_some_and(|have| narrows(patch, have));
+            (narrowed || interrupts(patch)).then(|| (false, Vec::new()))
+        }
+        KernelAction::RemoveAddress { address, .. } => {
+            let address = address.local.addr();
+            Some((false, from(address, interface.as_str(), running.protocols)))
+        }
+        _ => None,
+    }
+}
+
+/// Returns whether a peer loses a source or destination address that it has.
+fn narrows(patch: &WireGuardPatch, have: &WireGuard) -> bool {
+    let loses = |peer: &PeerPatch| {
+        let (want, have) = (
+            peer.allowed_ips.as_ref()?,
+            have.peers.get(&peer.public_key)?,
+        );
+        let is_lost = |net: &IpNet| !want.iter().any(|it| it.contains(net));
+        Some(have.allowed_ips.iter().any(is_lost))
+    };
+    patch.peers.iter().filter_map(loses).any(|loses| loses)
+}
+
 /// Returns whether the neighbour's packets are lost from then on, or until the neighbour finds the new port.
 fn interrupts(patch: &WireGuardPatch) -> bool {
-    let changed_secret = |peer: &crate::plan::action::PeerPatch| peer.preshared_key.is_some();
+    let changed_secret = |peer: &PeerPatch| peer.preshared_key.is_some();
     patch.private_key.is_some()
         || patch.listen_port.is_some()
         || patch.release_port
@@ -90,7 +128,7 @@ mod tests {
     use super::*;
     use crate::model::{Address, InterfaceName};
     use crate::observed::bird::{Bgp, ProtocolState};
-    use crate::plan::Step;
+    use crate::plan::Drift;
 
     fn session(source: &str, neighbour: &str) -> Protocol {
         Protocol {
@@ -114,7 +152,12 @@ mod tests {
 
     fn harms(action: KernelAction, protocols: &[Protocol]) -> Vec<Harm> {
         let steps = vec![Step::kernel(action, Drift::missing("f", "v"))];
-        Harm::of(&Plan { steps, waits: None }, protocols)
+        let kernel = KernelView::default();
+        let before = Before {
+            kernel: &kernel,
+            protocols,
+        };
+        Harm::of(&Plan { steps, waits: None }, before)
     }
 
     #[test]
@@ -127,8 +170,14 @@ mod tests {
         let found = harms(removal(), &[session("fe80::1", "fe80::2%wg1")]);
         assert_eq!(found[0].sessions, ["peer"]);
         assert!(!found[0].recreates);
-        assert!(harms(removal(), &[session("fe80::1", "fe80::2%wg2")]).is_empty());
-        assert!(harms(removal(), &[session("fe80::3", "fe80::2%wg1")]).is_empty());
+        for other in [
+            session("fe80::1", "fe80::2%wg2"),
+            session("fe80::3", "fe80::2%wg1"),
+        ] {
+            let found = harms(removal(), &[other]);
+            assert_eq!(found.len(), 1, "every removed address interrupts");
+            assert_eq!(found[0].sessions, Vec::<String>::new());
+        }
     }
 
     #[test]
@@ -154,5 +203,33 @@ mod tests {
         };
         assert!(interrupts(&port));
         assert!(!interrupts(&WireGuardPatch::default()));
+    }
+
+    #[test]
+    fn narrowed_allowed_ips_interrupt_and_widened_do_not() {
+        let key = crate::model::PublicKey::new([1; 32]);
+        let nets = |text: &str| text.split(' ').map(|net| net.parse().unwrap()).collect();
+        let peer = crate::observed::kernel::WireGuardPeer {
+            allowed_ips: nets("10.0.0.0/8 fe80::/64"),
+            ..Default::default()
+        };
+        let have = WireGuard {
+            public_key: None,
+            listen_port: None,
+            peers: [(key, peer)].into(),
+        };
+        let patch = |allowed: &str| WireGuardPatch {
+            peers: vec![PeerPatch {
+                public_key: key,
+                preshared_key: None,
+                endpoint: None,
+                keepalive: None,
+                allowed_ips: Some(nets(allowed)),
+            }],
+            ..WireGuardPatch::default()
+        };
+        assert!(narrows(&patch("10.0.0.0/8"), &have));
+        assert!(narrows(&patch("10.0.0.0/9 fe80::/10"), &have));
+        assert!(!narrows(&patch("0.0.0.0/0 ::/0"), &have));
     }
 }

@@ -7,8 +7,9 @@ mod session;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use self::session::{adopted, neighbour};
+use self::session::{adopted, neighbour, surplus};
 use super::report::{Finding, Outcome, Place};
 use super::tunnel_file::TunnelFile;
 use crate::document::{BgpSessionSpec, Document};
@@ -52,6 +53,23 @@ pub struct Running<'a> {
 pub struct Adopted {
     pub document: Document<BgpSessionSpec>,
     pub preshared_key: Option<PresharedKey>,
+}
+
+impl Adopted {
+    /// Returns the request to write the secret that the document names, below the state directory.
+    pub fn secret(&self, state: &Path) -> Option<Finding> {
+        let tunnel = &self.document.spec.tunnel;
+        self.preshared_key.as_ref()?;
+        let path = state.join(tunnel.preshared_key_file.as_ref()?);
+        let interface = tunnel.interface.as_ref()?;
+        let (folder, path) = (path.parent()?.display(), path.display());
+        let reason = format!(
+            "its preshared key must be in {path}, mode 0600, before the document is used: `mkdir -p -m 0700 {folder} && \
+             (umask 077; wg show {interface} preshared-keys | cut -f 2 > {path})`"
+        );
+        let subject = format!("interface {interface}");
+        Some(Finding::new(Outcome::Needed, subject, None, reason))
+    }
 }
 
 /// The documents and the report.
@@ -152,6 +170,14 @@ impl Adoption {
             running.file_of(interface),
             &taken,
         );
+        for reason in surplus(link, &adopted.document.spec) {
+            self.add(
+                Outcome::Unsupported,
+                &format!("interface {interface}"),
+                running.file_of(interface),
+                reason,
+            );
+        }
         for (protocol, _) in sessions {
             self.session(running, protocol, &taken);
         }

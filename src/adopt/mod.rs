@@ -16,7 +16,7 @@ pub mod map;
 pub mod report;
 pub mod tunnel_file;
 
-pub use harm::Harm;
+pub use harm::{Before, Harm};
 pub use map::{Adopted, Adoption, Running};
 pub use report::{Finding, Outcome, Place};
 pub use tunnel_file::TunnelFile;

@@ -36,6 +36,8 @@ pub enum Outcome {
     Left,
     /// No document can hold it.
     Unsupported,
+    /// The operator must do it before the documents are used.
+    Needed,
 }
 
 impl Outcome {
@@ -44,6 +46,7 @@ impl Outcome {
             Self::Taken => "taken over",
             Self::Left => "stays",
             Self::Unsupported => "unsupported",
+            Self::Needed => "needed",
         }
     }
 }

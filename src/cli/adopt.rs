@@ -1,5 +1,6 @@
 //! `adopt --plan`: how a router that runs already would be taken over.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,8 +14,9 @@ use tokio::time::Instant;
 use super::offline::{Offline, Rehearsal};
 use super::steps::{self, ObjectSteps, Tense};
 use super::{Arguments, Outcome, block_on, output};
-use crate::adopt::{Adopted, Adoption, Finding, Harm, Running, TunnelFile};
+use crate::adopt::{Adopted, Adoption, Before, Finding, Harm, Running, TunnelFile};
 use crate::document::{BgpSessionSpec, Document};
+use crate::model::ObjectKey;
 use crate::store::Store;
 use crate::util::file::Writer;
 use crate::util::task::blocking;
@@ -49,11 +51,14 @@ struct Answer {
     interruptions: Vec<Harm>,
     /// Why the documents cannot be used yet.
     conflicts: Vec<String>,
+    /// Each object that cannot be planned, and why.
+    failed: Vec<String>,
 }
 
 impl Adopt {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
+        let state = config.state.directory.clone();
         let (wg_quick, networkd) = (self.wg_quick.clone(), self.networkd.clone());
         let answer = block_on(async move {
             let files = blocking(move || -> anyhow::Result<_> {
@@ -63,7 +68,9 @@ impl Adopt {
             })
             .await?;
             let rehearsal = Rehearsal::begin(config).await?;
-            let adoption = adoption(&rehearsal, &files).await?;
+            let mut adoption = adoption(&rehearsal, &files).await?;
+            let secrets = adoption.documents.iter().filter_map(|it| it.secret(&state));
+            adoption.findings.extend(secrets);
             let store = Arc::clone(&rehearsal.parts.shared.context.store);
             let documents = adoption.documents.clone();
             blocking(move || write(&store, &documents)).await?;
@@ -81,27 +88,28 @@ impl Adopt {
 
 impl Answer {
     fn of(adoption: Adoption, offline: &Offline) -> Self {
-        let protocols = &offline.bird.protocols;
+        let before = Before {
+            kernel: &offline.kernel,
+            protocols: &offline.bird.protocols,
+        };
         let plans = offline.plans().into_iter();
         let plans = plans.filter_map(|(_, plan)| plan.ok());
-        let interruptions = plans.flat_map(|plan| Harm::of(&plan, protocols));
+        let interruptions = plans.flat_map(|plan| Harm::of(&plan, before));
         let documents = adoption.documents.into_iter().map(|it| it.document);
+        let plan = steps::planned(offline, false);
         Self {
             findings: adoption.findings.into_iter().collect(),
             interruptions: interruptions.collect(),
             conflicts: adoption.conflicts,
             documents: documents.collect(),
-            plan: steps::planned(offline, false).into_values().collect(),
+            failed: failed(&plan, offline),
+            plan: plan.into_values().collect(),
         }
     }
 
     /// Returns whether every document could be used as it is.
     fn is_harmless(&self) -> bool {
-        let sessions = self.plan.iter();
-        let mut sessions = sessions.filter(|object| object.object.starts_with("sessions/"));
-        self.interruptions.is_empty()
-            && self.conflicts.is_empty()
-            && sessions.all(|object| object.error.is_none())
+        self.interruptions.is_empty() && self.conflicts.is_empty() && self.failed.is_empty()
     }
 
     fn print(&self) {
@@ -125,10 +133,14 @@ impl Answer {
             };
             output::line(format_args!(
                 "{}: {what}: {}, because {}",
-                harm.interface, harm.step, harm.because
+                harm.interface.as_deref().unwrap_or("BIRD"),
+                harm.step,
+                harm.because
             ));
         }
         self.conflicts.iter().for_each(output::line);
+        let failed = self.failed.iter();
+        failed.for_each(|why| output::line(format_args!("failed: {why}")));
         let recreated = self.interruptions.iter().filter(|harm| harm.recreates);
         let reset = self.interruptions.iter().map(|harm| harm.sessions.len());
         output::line(format_args!(
@@ -139,6 +151,27 @@ impl Answer {
             reset.sum::<usize>(),
         ));
     }
+}
+
+/// Returns the objects without a whole plan. That the operator's main file does not load the agent's files is how adoption
+/// begins, and no failure.
+fn failed(plan: &BTreeMap<ObjectKey, ObjectSteps>, offline: &Offline) -> Vec<String> {
+    const BEGINNING: [&str; 2] = ["ForeignMainConfig", "MainConfigNotIncluded"];
+    let blocked = offline.bird.blocked();
+    let blocked = blocked.filter(|problem| BEGINNING.contains(&problem.reason));
+    let expected = blocked.map(|problem| problem.to_string());
+    let node = expected.as_ref().and_then(|_| offline.node_failure());
+    let node = node.map(|why| format!("{}: {why}", ObjectKey::Router));
+    let errors = plan.values().filter_map(|object| {
+        unexpected(object.error.as_ref()?, expected.as_ref())
+            .map(|why| format!("{}: {why}", object.object))
+    });
+    errors.chain(node).collect()
+}
+
+/// Returns an error that is not the expected one.
+fn unexpected<'a>(error: &'a String, expected: Option<&String>) -> Option<&'a String> {
+    (Some(error) != expected).then_some(error)
 }
 
 /// Maps the running router.
@@ -206,4 +239,35 @@ fn tunnel_files(directory: &Path, extensions: &[&str]) -> anyhow::Result<Vec<Tun
         files.extend(TunnelFile::read(&path, &text));
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer() -> Answer {
+        Answer {
+            findings: Vec::new(),
+            documents: Vec::new(),
+            plan: Vec::new(),
+            interruptions: Vec::new(),
+            conflicts: Vec::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn failed_object_is_not_harmless() {
+        assert!(answer().is_harmless());
+        let failed = Answer {
+            failed: vec!["node: broken".into()],
+            ..answer()
+        };
+        assert!(!failed.is_harmless());
+        let blocked = "not included".to_owned();
+        assert_eq!(unexpected(&blocked, Some(&blocked)), None);
+        let more = "refused; not included".to_owned();
+        assert_eq!(unexpected(&more, Some(&blocked)), Some(&more));
+        assert_eq!(unexpected(&more, None), Some(&more));
+    }
 }

@@ -50,6 +50,30 @@ pub(crate) fn open(directory: &Path) -> anyhow::Result<Store> {
     Ok(store)
 }
 
+/// Returns whether the state directory holds what a pass would act on.
+fn is_used(snapshot: &Snapshot) -> bool {
+    let mut documents = snapshot.documents();
+    documents.any(|(place, _)| place.kind != Kind::Maintenance)
+        || !snapshot.overrides.is_empty()
+        || !snapshot.applied.is_empty()
+}
+
+/// Refuses a rehearsal of the first start beside a state directory that is in use: the agent would act on that.
+fn refuse_used(directory: &Path) -> anyhow::Result<()> {
+    if !fs::exists(directory) {
+        return Ok(());
+    }
+    let snapshot = open(directory)?.load_settled(Timestamp::now())?;
+    if is_used(&snapshot) {
+        anyhow::bail!(
+            "state directory {} holds documents, overrides or applied records already, so the plan of a first start \
+             is not what would run. See `moenet-agent plan` for what would",
+            directory.display()
+        );
+    }
+    Ok(())
+}
+
 /// The observed and the wanted state of a router, at one moment. Created without any write.
 pub(crate) struct Offline {
     pub(crate) parts: Parts,
@@ -136,14 +160,7 @@ impl Wanted {
 
     /// Returns whether nothing was ever synced here, so that only the Control Plane knows the result of a first start.
     fn is_untouched(&self) -> bool {
-        let snapshot = &self.snapshot;
-        let has_documents = snapshot
-            .documents()
-            .any(|(place, _)| place.kind != Kind::Maintenance);
-        !has_documents
-            && snapshot.overrides.is_empty()
-            && snapshot.applied.is_empty()
-            && self.parts.config.control_plane.is_some()
+        !is_used(&self.snapshot) && self.parts.config.control_plane.is_some()
     }
 
     /// Returns the same after resolving names for a few seconds at most: addresses may clash with theirs.
@@ -222,7 +239,13 @@ impl Offline {
         let blocked = planning::router_error(&self.desired, &self.bird);
         blocked
             .map(|problem| problem.to_string())
-            .or_else(|| self.refused.clone())
+            .or_else(|| self.node_failure())
+    }
+
+    /// Returns why the node cannot be configured as wanted, whether or not BIRD loads the agent's files.
+    pub(crate) fn node_failure(&self) -> Option<String> {
+        let refused = self.refused.clone();
+        refused
             .or_else(|| self.desired.router.as_ref().err().map(|error| chain(error)))
             .or_else(|| self.desired.base.as_ref().err().map(|error| chain(error)))
     }
@@ -352,6 +375,8 @@ impl Rehearsal {
     /// Creates the temporary directory, with the Control Plane's documents if there is one.
     pub(crate) async fn begin(mut config: Config) -> anyhow::Result<Self> {
         Missing::look(&config).await?;
+        let state = config.state.directory.clone();
+        blocking(move || refuse_used(&state)).await?;
         let unknown = "what a first start would do is unknown";
         let directory = fs::temporary_dir().context("create a temporary directory")?;
         config.state.directory = directory.path().join("state");
@@ -414,4 +439,23 @@ pub(crate) fn unresolved(parts: &Parts, desired: &Desired) -> Vec<String> {
         Some(format!("the endpoint {endpoint} of {object}: {why}"))
     });
     unresolved.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_directory_in_use_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        assert!(refuse_used(&state).is_ok(), "it does not exist yet");
+        drop(Store::open(&state).unwrap());
+        assert!(refuse_used(&state).is_ok(), "it is empty");
+        let document = "apiVersion: moenet.dev/v1\nkind: BgpSession\nmetadata: {name: a}\nspec: {asn: 4242420000}\n";
+        std::fs::create_dir_all(state.join("sessions")).unwrap();
+        std::fs::write(state.join("sessions/a.yaml"), document).unwrap();
+        let error = refuse_used(&state).unwrap_err().to_string();
+        assert!(error.contains("applied records already"), "{error}");
+    }
 }

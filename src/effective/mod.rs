@@ -17,6 +17,7 @@ pub use layers::{difference, leaves, merge};
 pub use mesh::InternalNeighbour;
 pub(crate) use mesh::{MeshDefaults, MeshTunnel};
 pub use router::Router;
+pub(crate) use session::expressed_addresses;
 pub use session::{Defaults, Secrets, Session};
 pub(crate) use session::{Neighbour, Tunnel};
 

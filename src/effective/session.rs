@@ -325,6 +325,12 @@ fn addresses(spec: &BgpSessionSpec) -> Result<BTreeSet<Address>, FieldError> {
     Ok(all.into_iter().flatten().collect())
 }
 
+/// Returns the addresses of the link that a specification expresses by itself. A family with a faulty field has none.
+pub(crate) fn expressed_addresses(spec: &BgpSessionSpec) -> BTreeSet<Address> {
+    let all = [link_local(spec), ipv4(spec), ipv6(spec)];
+    all.into_iter().filter_map(Result::ok).flatten().collect()
+}
+
 /// Returns the local link-local address. Only the peer's address is compared with it, because a link-local address
 /// belongs to its interface.
 fn link_local(spec: &BgpSessionSpec) -> Result<Option<Address>, FieldError> {

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use super::{Adopted, Running};
 use crate::adopt::report::Outcome;
 use crate::document::{AddressSpec, BgpSessionSpec, BgpSpec, Document, TunnelSpec};
+use crate::effective::expressed_addresses;
 use crate::model::{
-    AdminState, Asn, Endpoint, Extension, InterfaceName, Invalid, Mtu, ObjectName, PublicKey,
+    Address, AdminState, Asn, Endpoint, Extension, InterfaceName, Invalid, Mtu, ObjectName,
+    PublicKey,
 };
 use crate::observed::bird::{Bgp, Protocol};
 use crate::observed::kernel::{Link, WireGuardPeer};
@@ -151,31 +153,76 @@ fn addresses(link: &Link, sessions: &[(&Protocol, &Bgp)]) -> Result<AddressSpec,
             IpAddr::V6(v6) => address.peer_ipv6 = v6.to_string().parse().ok(),
         }
     }
-    for own in &link.addresses {
-        let local = own.local.addr();
-        match (local, own.peer) {
-            (IpAddr::V4(v4), peer) => {
-                address.local_ipv4 = Some(v4);
-                if let Some(IpAddr::V4(peer)) = peer {
-                    address.peer_ipv4.get_or_insert(peer);
-                }
-            }
-            (IpAddr::V6(v6), _) if v6.is_unicast_link_local() => {
-                let used = |bgp: &Bgp| bgp.source_address.as_deref() == Some(&v6.to_string());
-                let is_source = sessions.iter().any(|(_, bgp)| used(bgp));
-                if is_source || address.local_link_local.is_none() {
-                    address.local_link_local = v6.to_string().parse().ok();
-                }
-            }
-            (IpAddr::V6(v6), peer) => {
-                address.local_ipv6 = v6.to_string().parse().ok();
-                if let (Some(IpAddr::V6(peer)), None) = (peer, address.peer_ipv6) {
-                    address.peer_ipv6 = peer.to_string().parse().ok();
-                }
-            }
+    let own = |is: fn(IpAddr) -> bool| own_address(link, sessions, is);
+    if let Some(own) = own(|ip| ip.is_ipv4()) {
+        if let IpAddr::V4(v4) = own.local.addr() {
+            address.local_ipv4 = Some(v4);
+        }
+        if let Some(IpAddr::V4(peer)) = own.peer {
+            address.peer_ipv4.get_or_insert(peer);
+        }
+    }
+    if let Some(own) = own(is_link_local) {
+        address.local_link_local = own.local.addr().to_string().parse().ok();
+    }
+    if let Some(own) = own(|ip| ip.is_ipv6() && !is_link_local(ip)) {
+        address.local_ipv6 = own.local.addr().to_string().parse().ok();
+        if let (Some(IpAddr::V6(peer)), None) = (own.peer, address.peer_ipv6) {
+            address.peer_ipv6 = peer.to_string().parse().ok();
         }
     }
     Ok(address)
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// Returns the one address of a kind for which a document has a field: the source of a session, else one whose other
+/// end is a neighbour, else one with another end, else the first.
+fn own_address<'a>(
+    link: &'a Link,
+    sessions: &[(&Protocol, &Bgp)],
+    is: fn(IpAddr) -> bool,
+) -> Option<&'a Address> {
+    let is_source = |own: &Address| {
+        let mut sources = sessions
+            .iter()
+            .filter_map(|(_, bgp)| bgp.source_address.as_deref());
+        sources.any(|source| source.parse() == Ok(own.local.addr()))
+    };
+    let leads = |peer: IpAddr| {
+        let mut neighbours = sessions.iter().filter_map(|(_, bgp)| neighbour(bgp));
+        neighbours.any(|(address, _)| address == peer)
+    };
+    let rank = |own: &&Address| {
+        (
+            is_source(own),
+            own.peer.is_some_and(leads),
+            own.peer.is_some(),
+        )
+    };
+    let all = link.addresses.iter().filter(|own| is(own.local.addr()));
+    // Of equal ones `max_by_key` returns the last.
+    all.rev().max_by_key(rank)
+}
+
+/// Returns why each address of a link is lost that its document does not express exactly.
+pub(super) fn surplus(link: &Link, spec: &BgpSessionSpec) -> Vec<String> {
+    let expressed = expressed_addresses(spec);
+    let lost = link.addresses.difference(&expressed);
+    let reason = |lost: &Address| {
+        let mut kept = expressed.iter();
+        match kept.find(|it| it.local.addr() == lost.local.addr()) {
+            Some(kept) => format!(
+                "address {lost}: the document expresses it as {kept}, so the first pass would replace it"
+            ),
+            None => format!(
+                "address {lost} has no field in the document, so the first pass would remove it"
+            ),
+        }
+    };
+    lost.map(reason).collect()
 }
 
 fn has(protocol: &Protocol, family: &str) -> bool {

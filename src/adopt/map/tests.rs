@@ -3,7 +3,6 @@ use crate::model::{Address, PublicKey};
 use crate::observed::bird::{Channel, ProtocolState};
 use crate::observed::kernel::{LinkKind, Unread, WireGuard, WireGuardPeer};
 use crate::observed::mark::Mark;
-use std::path::Path;
 
 fn link(peers: u8) -> Link {
     let peer = |number: u8| (PublicKey::new([number; 32]), WireGuardPeer::default());
@@ -156,4 +155,67 @@ fn session_beside_an_included_tree_is_a_conflict() {
     );
     let conflicts = mapped(link(1), &peering(), TEXT, true).conflicts;
     assert!(conflicts[0].contains("second session"), "{conflicts:?}");
+}
+
+#[test]
+fn surplus_addresses_are_named() {
+    let mut full = link(1);
+    let more = [
+        ("172.20.0.1/32", Some("172.20.0.2")),
+        ("172.20.0.9/24", None),
+        ("fd00::1/128", None),
+        ("fe80::999/64", None),
+    ];
+    let more = more.map(|(local, peer)| {
+        Address::new(local.parse().unwrap(), peer.map(|it| it.parse().unwrap()))
+    });
+    full.addresses.extend(more);
+    let [mut peering] = peering();
+    peering.bgp.as_mut().unwrap().source_address = Some("fe80::998:1".into());
+    let adoption = mapped(full, &[peering], TEXT, false);
+    let address = &adoption.documents[0].document.spec.address;
+    assert_eq!(address.local_link_local, "fe80::998:1".parse().ok());
+    assert_eq!(address.local_ipv4, "172.20.0.1".parse().ok());
+    assert_eq!(address.peer_ipv4, "172.20.0.2".parse().ok());
+    for lost in ["172.20.0.9/24", "fd00::1/128", "fe80::999/64"] {
+        says(
+            &adoption,
+            Outcome::Unsupported,
+            &format!("address {lost} has no field"),
+        );
+    }
+    let named = adoption.findings.iter();
+    let named = named.filter(|it| it.reason.starts_with("address"));
+    assert_eq!(named.count(), 3);
+}
+
+#[test]
+fn address_with_another_prefix_is_named() {
+    let mut other = link(1);
+    other.addresses = [Address::new("fe80::998:1/10".parse().unwrap(), None)].into();
+    let adoption = mapped(other, &peering(), TEXT, false);
+    let words = "fe80::998:1/10: the document expresses it as fe80::998:1/64";
+    says(&adoption, Outcome::Unsupported, words);
+}
+
+#[test]
+fn secret_to_write_is_named_and_never_shown() {
+    let mut adopted = mapped(link(1), &peering(), TEXT, false).documents.remove(0);
+    assert_eq!(adopted.secret(Path::new("/s")), None);
+    let mut keyed = link(1);
+    let key = crate::model::PresharedKey::new([7; 32]);
+    let peers = &mut keyed.wireguard.as_mut().unwrap().peers;
+    peers
+        .values_mut()
+        .for_each(|peer| peer.preshared_key = Some(key.clone()));
+    adopted = mapped(keyed, &peering(), TEXT, false).documents.remove(0);
+    let finding = adopted.secret(Path::new("/s")).unwrap();
+    assert_eq!(finding.outcome, Outcome::Needed);
+    for words in [
+        "/s/secrets/wg1.psk, mode 0600",
+        "wg show wg1 preshared-keys",
+    ] {
+        assert!(finding.reason.contains(words), "{}", finding.reason);
+    }
+    assert!(!finding.reason.contains(key.to_base64().expose()));
 }

@@ -232,4 +232,23 @@ mod tests {
         assert!(narrows(&patch("10.0.0.0/9 fe80::/10"), &have));
         assert!(!narrows(&patch("0.0.0.0/0 ::/0"), &have));
     }
+
+    #[test]
+    fn sessions_that_a_new_text_resets_are_counted() {
+        let text = |hold: u8| {
+            let text = format!("protocol bgp p {{ neighbor fe80::2 as 1; hold time {hold}; }}\n");
+            [("main.conf".to_owned(), text)].into()
+        };
+        let kernel = KernelView::default();
+        let before = Before {
+            kernel: &kernel,
+            protocols: &[],
+        };
+        let found = Harm::of(&crate::plan::plan_base(&text(60), &text(90)), before);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].sessions, ["p"]);
+        assert_eq!(found[0].interface, None);
+        let same = Harm::of(&crate::plan::plan_base(&text(60), &text(60)), before);
+        assert_eq!(same, []);
+    }
 }

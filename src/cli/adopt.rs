@@ -18,7 +18,6 @@ use crate::adopt::{Adopted, Adoption, Before, Finding, Harm, Running, TunnelFile
 use crate::document::{BgpSessionSpec, Document};
 use crate::model::ObjectKey;
 use crate::store::Store;
-use crate::util::file::Writer;
 use crate::util::task::blocking;
 use crate::util::{file, fs};
 
@@ -196,22 +195,18 @@ async fn adoption(rehearsal: &Rehearsal, files: &[TunnelFile]) -> anyhow::Result
     }))
 }
 
-/// Writes the documents with their secrets into the temporary state directory.
+/// Writes the documents into the temporary state directory; their secrets stay in memory.
 fn write(store: &Store, adopted: &[Adopted]) -> anyhow::Result<()> {
     for adopted in adopted {
         let spec = &adopted.document.spec.tunnel;
         let secret = spec.preshared_key_file.as_ref();
         if let (Some(name), Some(key)) = (secret, &adopted.preshared_key) {
-            let path = store.dir().join(name);
-            let folder = path.parent().unwrap_or(store.dir());
-            fs::create_dirs(folder, 0o700).context("create the directory of secrets")?;
-            Writer::new(0o600)
-                .replace(&path, key.to_base64().expose().as_bytes())
-                .with_context(|| format!("write {}", path.display()))?;
+            store
+                .write_secret(name, &key.to_base64())
+                .with_context(|| format!("keep {name} for the plan"))?;
         }
         store.write_document(&adopted.document)?;
     }
-    store.remember_secrets();
     Ok(())
 }
 

@@ -382,6 +382,7 @@ impl Rehearsal {
         config.state.directory = directory.path().join("state");
         let temporary = config.state.directory.clone();
         let store = blocking(move || Store::open(&temporary)).await?;
+        let store = store.with_secrets_in_memory();
         let parts = Arc::new(Parts::rehearse(config, Arc::new(store)).await?);
         crate::agent::fetch_once(&parts)
             .await

@@ -62,6 +62,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::intervals::{APPROVALS_POLL, APPROVALS_WAIT, HEAD_FOLLOWS};
+use crate::model::Secret;
 use crate::observed::Succession;
 use crate::util::file::{self, Stamp};
 use crate::util::fs;
@@ -121,6 +122,8 @@ pub struct Store {
     memory: Mutex<Memory>,
     removed: Mutex<Removed>,
     secrets: Mutex<Secrets>,
+    /// The secrets of a store that writes no file for them.
+    in_memory: Option<Mutex<BTreeMap<String, Secret<String>>>>,
     /// The applied records that survive a power failure, as they were when this was known.
     durable: Mutex<BTreeMap<PathBuf, Stamp>>,
     /// Directory of the schemas, for the first line of files that the agent writes.
@@ -170,6 +173,7 @@ impl Store {
             memory: Mutex::default(),
             removed,
             secrets: Mutex::default(),
+            in_memory: None,
             durable: Mutex::default(),
             schemas: None,
         };
@@ -198,6 +202,7 @@ impl Store {
             memory,
             removed,
             secrets: Mutex::default(),
+            in_memory: None,
             durable: Mutex::default(),
             schemas: None,
         })
@@ -209,6 +214,15 @@ impl Store {
     pub fn with_schemas(self, schemas: PathBuf) -> Self {
         Self {
             schemas: Some(schemas),
+            ..self
+        }
+    }
+
+    /// Keeps secrets that are written from now on in memory: an interrupted rehearsal leaves none on disk.
+    #[must_use]
+    pub(crate) fn with_secrets_in_memory(self) -> Self {
+        Self {
+            in_memory: Some(Mutex::default()),
             ..self
         }
     }

@@ -28,6 +28,10 @@ impl Store {
     /// The name points elsewhere, or the file is not a small regular text file. The error never shows the content.
     pub fn read_secret(&self, name: &str) -> Result<Option<Secret<String>>, StoreError> {
         let path = self.secret_path(name)?;
+        let in_memory = self.in_memory.as_ref();
+        if let Some(secret) = in_memory.and_then(|it| it.lock().get(name).cloned()) {
+            return Ok(Some(secret));
+        }
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -112,6 +116,11 @@ impl Store {
         let path = self.secret_path(name)?;
         remember(&path.to_string_lossy(), secret.expose());
         drop(self.writable()?);
+        if let Some(in_memory) = &self.in_memory {
+            let secret = Secret::new(secret.expose().trim().to_owned());
+            in_memory.lock().insert(name.to_owned(), secret);
+            return Ok(None);
+        }
         create_folder(&self.dir.join(SECRETS), 0o700)?;
         let there = self.read_secret(name).ok().flatten();
         if there.is_some_and(|there| there.expose() == secret.expose().trim()) {
@@ -131,7 +140,9 @@ impl Store {
     pub fn remove_secret(&self, name: &str) -> Result<bool, StoreError> {
         let path = self.secret_path(name)?;
         drop(self.writable()?);
-        let removed = atomic::remove(&path)?;
+        let in_memory = self.in_memory.as_ref();
+        let forgotten = in_memory.and_then(|it| it.lock().remove(name));
+        let removed = atomic::remove(&path)? || forgotten.is_some();
         forget(&path.to_string_lossy());
         self.count(u64::from(removed));
         Ok(removed)
@@ -219,5 +230,19 @@ mod tests {
         assert!(is_hidden("one-9x7q"));
         fs::remove_dir_all(dir.path().join("secrets")).unwrap();
         assert!(!is_hidden("one-9x7q"));
+    }
+
+    #[test]
+    fn secrets_in_memory_leave_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let store = store.with_secrets_in_memory();
+        let (name, secret) = ("secrets/a.psk", Secret::new("hunter2\n".to_owned()));
+        store.write_secret(name, &secret).unwrap();
+        let read = store.read_secret(name).unwrap().unwrap();
+        assert_eq!(read.expose(), "hunter2");
+        assert!(!directory.path().join(name).exists());
+        assert!(store.remove_secret(name).unwrap());
+        assert!(store.read_secret(name).unwrap().is_none());
     }
 }

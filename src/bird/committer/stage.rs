@@ -49,6 +49,7 @@ pub(super) struct Stage {
     name: &'static str,
     elsewhere: bool,
     group: Option<u32>,
+    is_swept: bool,
 }
 
 /// The directory of one check.
@@ -70,7 +71,19 @@ impl Stage {
             name,
             elsewhere,
             group,
+            is_swept: false,
         }
+    }
+
+    /// Removes, once, the copies that an agent left which was killed during a check: they hold passwords. One that cannot
+    /// be removed now is removed by the next check.
+    pub(super) async fn sweep(&mut self, live: &LiveTree) {
+        if self.is_swept || self.elsewhere || live.in_use().is_some() {
+            return;
+        }
+        self.is_swept = true;
+        let stages = [OF_COMMITS, OF_TRIALS].map(|name| self.directory.join(name));
+        blocking(move || stages.iter().for_each(|stage| drop(clear(stage)))).await;
     }
 
     /// Returns the directory for a check, which is never in the directory of another agent.
@@ -241,14 +254,6 @@ fn split(tree: &Tree, live: &LiveTree) -> (Tree, Vec<String>) {
     let unchanged = wanted.fragments.extract_if(.., is_unchanged);
     let unchanged = unchanged.map(|(name, _)| name).collect();
     (wanted, unchanged)
-}
-
-/// Removes the copies that an agent left which was killed during a check. One that cannot be removed now is removed by the
-/// next check.
-pub(super) fn sweep(directory: &Path) {
-    for name in [OF_COMMITS, OF_TRIALS] {
-        let _ = clear(&directory.join(name));
-    }
 }
 
 fn clear(stage: &Path) -> Result<(), CommitError> {

@@ -53,8 +53,6 @@ pub(super) struct Worker {
     trials: Trials,
     /// The foreign files, as they were last judged.
     judged: BTreeMap<String, String>,
-    /// Whether copies of an earlier agent's checks were removed.
-    is_swept: bool,
 }
 
 impl Worker {
@@ -88,7 +86,6 @@ impl Worker {
             written: Written::default(),
             trials,
             judged: BTreeMap::new(),
-            is_swept: false,
         }
     }
 
@@ -128,7 +125,7 @@ impl Worker {
             Request::Live { reply } => {
                 let live = self.read().await;
                 if let Ok(live) = &live {
-                    self.sweep(live).await;
+                    self.stage.sweep(live).await;
                 }
                 let is_news = live.as_ref().is_ok_and(|live| {
                     self.written.learn(live);
@@ -142,16 +139,6 @@ impl Worker {
                 true
             }
         }
-    }
-
-    /// Removes, once, copies that an agent left which was killed during a check: they hold passwords.
-    async fn sweep(&mut self, live: &LiveTree) {
-        if self.is_swept || self.config.stage_elsewhere || live.in_use().is_some() {
-            return;
-        }
-        self.is_swept = true;
-        let directory = self.directory.clone();
-        blocking(move || stage::sweep(&directory)).await;
     }
 
     /// Returns the time in which a load must be confirmed: longer than configured on a slow machine.

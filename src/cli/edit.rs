@@ -33,35 +33,37 @@ const NOTE: &str = "#| ";
 impl Edit {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        let (shown, note) = block_on(self.shown(config.clone()))?;
+        let Shown { text, note, files } = block_on(self.shown(config.clone()))?;
         let folder = fs::temporary_dir().context("create a temporary directory")?;
         let path = folder
             .path()
             .join(format!("{}.yaml", self.name.replace('/', "-")));
-        let (mut text, mut notes, mut is_refused) = (shown, vec![note], false);
+        let (mut text, mut notes, mut is_refused) = (text, vec![note], false);
         loop {
-            let edited = open(&path, &with_notes(&notes, &text))?;
-            if is_refused && edited == text {
-                let kept = folder.keep();
-                let path = kept.join(path.file_name().unwrap_or_default());
-                anyhow::bail!(
-                    "nothing was written; your text is in {}: {}",
-                    path.display(),
-                    notes.join("; ")
-                );
-            }
+            let edited = match open(&path, &with_notes(&notes, &text)) {
+                Ok(edited) if is_refused && edited == text => {
+                    return Err(kept(folder, &path, &text, &notes.join("; ")));
+                }
+                Err(error) if is_refused => {
+                    return Err(kept(folder, &path, &text, &chain(error.as_ref())));
+                }
+                edited => edited?,
+            };
             if edited.trim().is_empty() || edited == text {
                 output::line("Edit cancelled: no changes.");
                 return Ok(ExitCode::SUCCESS);
             }
             text = edited;
             is_refused = true;
-            match block_on(self.write(config.clone(), &text)) {
+            match block_on(self.write(config.clone(), &text, &files)) {
                 Ok(rows) => {
                     if !output::value(arguments.output, &rows)? {
                         change::print(&rows, false);
                     }
                     return Ok(ExitCode::SUCCESS);
+                }
+                Err(error) if error.is::<ChangedMeanwhile>() => {
+                    return Err(kept(folder, &path, &text, &chain(error.as_ref())));
                 }
                 Err(error) => notes = problems(&error),
             }
@@ -69,10 +71,10 @@ impl Edit {
     }
 
     /// Returns the text to edit, and what becomes of it.
-    async fn shown(&self, config: Config) -> anyhow::Result<(String, String)> {
+    async fn shown(&self, config: Config) -> anyhow::Result<Shown> {
         let draft = Draft::read(config).await?;
         let (kind, name) = draft.named(&self.name)?;
-        let present = draft.document(kind, &name);
+        let (present, files) = (draft.document(kind, &name), draft.texts(kind, &name));
         let synced = matches!(&present, Ok(Some(present)) if present.is_synced());
         if !synced {
             let place = Place::document(kind, &name);
@@ -81,7 +83,7 @@ impl Edit {
             let text = text.with_context(|| format!("read {}", path.display()))?;
             let note =
                 format!("{place} is yours: what you save replaces it. An empty file cancels.");
-            return Ok((text, note));
+            return Ok(Shown { text, note, files });
         }
         let existing = draft.override_(kind, &name)?;
         // A missing reason is found out before the work.
@@ -96,12 +98,20 @@ impl Edit {
         let note = format!(
             "{path} is the Control Plane's: what you change becomes overrides/{path}.yaml. An empty file cancels."
         );
-        Ok((text, note))
+        Ok(Shown { text, note, files })
     }
 
-    async fn write(&self, config: Config, text: &str) -> anyhow::Result<Vec<change::Row>> {
+    async fn write(
+        &self,
+        config: Config,
+        text: &str,
+        files: &[Option<String>; 2],
+    ) -> anyhow::Result<Vec<change::Row>> {
         let mut draft = Draft::read(config).await?;
         let (kind, name) = draft.named(&self.name)?;
+        if draft.texts(kind, &name) != *files {
+            return Err(ChangedMeanwhile(kind.path(&name)).into());
+        }
         let file = PathBuf::from(format!("{}.yaml", kind.path(&name)));
         let subject = change::document::subject(&file, text)?;
         anyhow::ensure!(
@@ -111,6 +121,34 @@ impl Edit {
         );
         change::document::add(&mut draft, &file, text, &self.because)?;
         draft.write(false).await
+    }
+}
+
+/// A document as it is given to the editor.
+struct Shown {
+    text: String,
+    /// What becomes of a change.
+    note: String,
+    /// The files of document and override, as they were.
+    files: [Option<String>; 2],
+}
+
+/// A saved text is compared with the document that was shown: of another one it would undo the change.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} changed while you edited it; run `moenet-agent edit {0}` again")]
+struct ChangedMeanwhile(String);
+
+/// Keeps a text that was not written, and returns the error that says where it is.
+fn kept(folder: tempfile::TempDir, path: &Path, text: &str, why: &str) -> anyhow::Error {
+    let kept = folder.keep().join(path.file_name().unwrap_or_default());
+    match fs::write(&kept, text) {
+        Ok(()) => anyhow::anyhow!(
+            "nothing was written; your text is in {}: {why}",
+            kept.display()
+        ),
+        Err(error) => {
+            anyhow::anyhow!("nothing was written, and your text is lost ({error}): {why}")
+        }
     }
 }
 
@@ -164,7 +202,7 @@ fn open(path: &Path, text: &str) -> anyhow::Result<String> {
     let saved = saved.with_context(|| format!("read {}", path.display()))?;
     let lines = saved
         .lines()
-        .filter(|line| !line.starts_with(NOTE.trim_end()));
+        .skip_while(|line| line.starts_with(NOTE.trim_end()));
     Ok(lines.map(|line| format!("{line}\n")).collect())
 }
 

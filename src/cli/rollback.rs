@@ -62,6 +62,8 @@ impl Rollback {
             "{place} exists and conflicts with the rollback; use --force to replace it (the \
              history keeps the old one)"
         );
+        // An invalid one is never replaced.
+        draft.override_(kind, &name)?;
         let override_ = override_(&commit, patch, existing);
         let had_one = existing.is_some();
         draft.put_override(kind, &name, override_.clone())?;

@@ -68,6 +68,7 @@ impl Override {
 
     /// Returns the override with the fields.
     fn with(&self, existing: Option<OverrideSpec>) -> anyhow::Result<OverrideSpec> {
+        let before = existing.as_ref().map(|it| it.set.clone());
         let mut spec = self.because.apply(existing, false)?;
         for field in &self.fields {
             let assignment: Assignment = field
@@ -75,6 +76,19 @@ impl Override {
                 .map_err(|error| anyhow::anyhow!("{field}: {error}"))?;
             assignment.set(&mut spec.set);
         }
+        // Reason and end are of the whole override: what it already set must not end with a new field.
+        let mut rest = before.unwrap_or_default();
+        for field in &self.fields {
+            let name = field.split('=').next().unwrap_or_default();
+            unset(&mut rest, &path(name).unwrap_or_default());
+        }
+        anyhow::ensure!(
+            self.fields.is_empty() || self.because.is_empty() || rest.is_empty(),
+            "the override of {} sets other fields too ({}), and --reason and --expires are of all: set the field without \
+             them, or change them alone",
+            self.name,
+            serde_json::Value::Object(rest)
+        );
         Ok(spec)
     }
 
@@ -97,7 +111,15 @@ impl Override {
 impl Pause {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         change(arguments, &self.name, false, |draft, kind, name| {
-            let spec = self.because.apply(draft.override_(kind, name)?, false)?;
+            let existing = draft.override_(kind, name)?;
+            let sets = existing.as_ref().is_some_and(|it| !it.set.is_empty());
+            anyhow::ensure!(
+                !sets || self.because.is_empty(),
+                "the override of {} sets fields too, and its reason and end are of both: pause without --reason and \
+                 --expires, or change them with `moenet-agent override`",
+                kind.path(name)
+            );
+            let spec = self.because.apply(existing, false)?;
             Ok(Some(OverrideSpec {
                 paused: true,
                 ..spec

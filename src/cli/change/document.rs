@@ -118,6 +118,8 @@ fn add_override(
     let (kind, name) = draft.named(name.as_str())?;
     let place = Place::new(Area::Overrides, kind, &name);
     refuse(text_problems(file, &place, text))?;
+    // An invalid one is never replaced.
+    draft.override_(kind, &name)?;
     let document: Document<OverrideSpec> = document::parse(text)?;
     draft.put_override(kind, &name, document.spec)
 }

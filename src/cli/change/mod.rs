@@ -21,7 +21,7 @@ use crate::document::{Document, Kind, Metadata, OverrideSpec, to_yaml};
 use crate::effective::difference;
 use crate::model::ObjectName;
 use crate::store::{self, Area, Place};
-use crate::util::file::Writer;
+use crate::util::file::{self, Writer};
 use crate::util::fs;
 use crate::util::task::blocking;
 
@@ -106,6 +106,15 @@ impl Draft {
         let loaded = documents::all(&self.wanted.snapshot).remove(&(kind, name.clone()));
         let loaded = loaded.transpose()?;
         Ok(loaded.map(|(metadata, spec)| Present { metadata, spec }))
+    }
+
+    /// Returns the texts of an object's document and override, as they are on disk.
+    pub(crate) fn texts(&self, kind: Kind, name: &ObjectName) -> [Option<String>; 2] {
+        let places = [
+            Place::document(kind, name),
+            Place::new(Area::Overrides, kind, name),
+        ];
+        places.map(|place| file::read_text(&self.path(&place), file::DOCUMENT).ok())
     }
 
     /// Returns whether the file of a document of the Control Plane is invalid.
@@ -321,7 +330,8 @@ pub(crate) fn towards(
     };
     let is_same = existing.map_or(set.is_empty(), |existing| existing.set == set);
     let before = existing.cloned();
-    let mut spec = match (before, is_same && because.is_empty()) {
+    // Many objects may be written at once: those that do not change keep their own reason and end.
+    let mut spec = match (before, is_same) {
         (Some(existing), true) => existing,
         (existing, _) => because.apply(existing, set.is_empty())?,
     };

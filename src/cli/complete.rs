@@ -14,7 +14,7 @@ use crate::config::{self, Environment};
 use crate::document::Kind;
 use crate::model::ObjectName;
 
-/// Answers a shell that asks for completions, and ends the process; returns at once for every other call.
+/// Answers a shell that asks for completions, and ends the process; otherwise returns at once.
 pub fn complete() {
     // Most calls are no question of a shell, and build no command for one.
     if std::env::var_os(VARIABLE).is_some() {

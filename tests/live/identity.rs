@@ -91,6 +91,7 @@ fn a_missing_state_directory_touches_nothing_and_heals_when_mounted() {
 
     world.router.start_agent();
     wait_missing(&world);
+    world.wait_log("waiting for the state directory");
     let log = world.router.log();
     let said = log
         .lines()

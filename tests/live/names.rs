@@ -305,6 +305,7 @@ fn session_refused_for_its_address_recovers_when_name_moves() {
         world.control_plane.reported(&uuid(2)).map(|(code, _)| code),
         Some(2)
     );
+    world.wait_log("configuration rejected");
     let log = world.log();
     let refused = log
         .lines()

@@ -51,6 +51,7 @@ fn without_policy_no_route_passes_until_there_is_one() {
         .inside
         .try_shell(&world.router.command("get policy"));
     assert!(format!("{shown:?}").contains("policy"), "{shown:?}");
+    world.wait_log("no routing policy");
     let log = world.router.log();
     assert_eq!(log.matches("no routing policy").count(), 1, "{log}");
 

@@ -205,11 +205,12 @@ fn override_expires_without_restart_fetch_or_file_event() {
         "the operator's file is the operator's to remove"
     );
     assert_eq!(world.ages(), ages);
-    let log = world.log();
-    assert!(
-        log.lines().skip(lines).any(|line| line.contains("1420")),
-        "{log}"
-    );
+    // The line comes after the step, which the kernel shows at once.
+    wait_until("the log has the change", 20, || {
+        let log = world.log();
+        let since = log.lines().skip(lines).collect::<Vec<_>>().join("\n");
+        crate::lab::contains(&since, "1420")
+    });
 }
 
 #[test]

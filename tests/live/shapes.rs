@@ -309,6 +309,7 @@ fn deleted_peer_routes_return_and_others_are_untouched() {
     }
     assert_eq!(ifindex(&world.router, &device), index);
     assert_eq!(session_ages(&world.router), ages, "a session was reset");
+    world.wait_log(&format!("step=\"add route to fe80::/64 out of {device}\""));
     let log = world.log();
     for route in ["172.20.1.1/32", "fd42:1::1/128", "fe80::/64"] {
         let line = format!(

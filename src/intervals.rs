@@ -347,6 +347,12 @@ pub(crate) const SYNC_POLL: Duration = Duration::from_millis(200);
 pub(crate) const VERB_POLL: Duration = Duration::from_millis(500);
 /// Timeout of the check whether the daemon runs.
 pub(crate) const DAEMON_CHECK: Duration = Duration::from_secs(2);
+/// Time for which `adopt` watches the sessions, unless `--watch` says otherwise.
+pub(crate) const ADOPT_WATCH: Duration = Duration::from_secs(60);
+/// Interval at which `adopt` looks at the sessions meanwhile: a session that was reset is down for longer.
+pub(crate) const ADOPT_LOOK: Duration = Duration::from_secs(1);
+/// One call of `systemctl`.
+pub(crate) const SYSTEMCTL_CALL: Duration = Duration::from_secs(30);
 /// Timeout of an answer of the network to `describe`.
 pub(crate) const REACH_ANSWER: Duration = Duration::from_millis(700);
 /// Timeout for resolving the names of endpoints without the daemon.

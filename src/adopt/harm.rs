@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::observed::bird::Protocol;
-use crate::observed::kernel::{KernelView, WireGuard};
+use crate::observed::kernel::{KernelView, Sysctl, WireGuard};
 use crate::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
 use crate::plan::{Plan, Step};
 
@@ -65,10 +65,34 @@ impl Harm {
     }
 }
 
+/// Returns the steps of a plan that cannot be undone exactly, so that adoption refuses them: deleted and renamed links,
+/// keys that the record must not hold, and a sysctl that changes every link.
+pub fn irreversible<'a>(plan: &'a Plan) -> impl Iterator<Item = String> + 'a {
+    let is_final = |step: &&Step| match step.action.kernel() {
+        Some(KernelAction::DeleteLink { .. } | KernelAction::RenameLink { .. }) => true,
+        Some(KernelAction::ConfigureWireGuard { patch, .. }) => {
+            let changed_secret = |peer: &PeerPatch| peer.preshared_key.is_some();
+            patch.private_key.is_some()
+                || patch.release_port
+                || !patch.remove_peers.is_empty()
+                || patch.peers.iter().any(changed_secret)
+        }
+        Some(KernelAction::SetSysctl {
+            interface: None,
+            key,
+            ..
+        }) => *key != Sysctl::RpFilter,
+        _ => false,
+    };
+    let steps = plan.steps.iter().filter(is_final);
+    steps.map(|step| step.action.to_string())
+}
+
 /// Returns whether a change of the kernel recreates its link, and the sessions that it resets; `None` if it is harmless.
 fn of_action(action: &KernelAction, running: Before<'_>) -> Option<(bool, Vec<String>)> {
     let interface = action.interface()?;
     match action {
+        KernelAction::CreateLink { .. } if !running.kernel.links.contains_key(interface) => None,
         KernelAction::CreateLink { .. }
         | KernelAction::DeleteLink { .. }
         | KernelAction::RenameLink { .. } => Some((true, Vec::new())),
@@ -181,18 +205,58 @@ mod tests {
     }
 
     #[test]
-    fn creation_of_a_link_is_a_recreation() {
+    fn only_a_new_link_is_created_without_harm() {
         let interface: InterfaceName = "wg1".parse().unwrap();
-        let kind = crate::plan::action::NewLink::WireGuard;
-        let created = harms(
-            KernelAction::CreateLink {
-                interface: interface.clone(),
-                kind,
-            },
-            &[],
-        );
-        assert!(created[0].recreates);
+        let plan = Plan {
+            steps: vec![Step::kernel(
+                KernelAction::CreateLink {
+                    interface: interface.clone(),
+                    kind: crate::plan::action::NewLink::WireGuard,
+                },
+                Drift::missing("f", "v"),
+            )],
+            waits: None,
+        };
+        let mut kernel = KernelView::default();
+        let of = |kernel: &KernelView| {
+            let protocols = &[];
+            Harm::of(&plan, Before { kernel, protocols })
+        };
+        assert_eq!(of(&kernel), []);
+        let link = crate::observed::kernel::Link {
+            index: 1,
+            kind: crate::observed::kernel::LinkKind::WireGuard,
+            mtu: 1420,
+            up: true,
+            mark: crate::observed::Mark::None,
+            addrgen_none: true,
+            addresses: Default::default(),
+            routes: Default::default(),
+            wireguard: None,
+            unread: None,
+            gre: None,
+            learnt_address: false,
+            sysctls: Default::default(),
+        };
+        kernel.links.insert(interface.clone(), link);
+        assert!(of(&kernel)[0].recreates);
         assert!(harms(KernelAction::SetUp { interface }, &[]).is_empty());
+    }
+
+    #[test]
+    fn new_private_key_cannot_be_undone() {
+        let patch = |private_key| WireGuardPatch {
+            private_key,
+            ..WireGuardPatch::default()
+        };
+        let count = |patch| {
+            let interface = "wg1".parse().unwrap();
+            let action = KernelAction::ConfigureWireGuard { interface, patch };
+            let steps = vec![Step::kernel(action, Drift::missing("f", "v"))];
+            irreversible(&Plan { steps, waits: None }).count()
+        };
+        let key = crate::model::PrivateKey::new([1; 32]);
+        assert_eq!((count(patch(Some(key))), count(patch(None))), (1, 0));
     }
 
     #[test]

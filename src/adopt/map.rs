@@ -13,7 +13,7 @@ use self::session::{adopted, neighbour, surplus};
 use super::report::{Finding, Outcome, Place};
 use super::tunnel_file::TunnelFile;
 use crate::document::{BgpSessionSpec, Document};
-use crate::model::{Asn, InterfaceName, PresharedKey};
+use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey};
 use crate::observed::bird::main_file::{MainFile, OperatorProtocol};
 use crate::observed::bird::{Bgp, Protocol};
 use crate::observed::kernel::{KernelView, Link};
@@ -56,6 +56,16 @@ pub struct Adopted {
 }
 
 impl Adopted {
+    /// Returns the name of the document.
+    pub fn name(&self) -> ObjectName {
+        self.document.metadata.name.clone()
+    }
+
+    /// Returns the interface that it takes over.
+    pub fn interface(&self) -> Option<&InterfaceName> {
+        self.document.spec.tunnel.interface.as_ref()
+    }
+
     /// Returns the request to write the secret that the document names, below the state directory.
     pub fn secret(&self, state: &Path) -> Option<Finding> {
         let tunnel = &self.document.spec.tunnel;

@@ -7,16 +7,25 @@
 //! | [`map`] | links, sessions and files → documents with `adopt: true`, and findings |
 //! | [`report`] | a finding, with its place |
 //! | [`harm`] | the steps of a plan that interrupt a tunnel or reset a session |
+//! | [`record`] | what the router was before, for an undo |
+//! | [`reverse`] | the record and the kernel's state → the changes that undo an adoption |
+//! | [`watch`] | what sessions lose meanwhile |
 //!
 //! The planner alone says what a pass would do with the documents: this module compares nothing.
 
 pub mod harm;
 pub mod ini;
 pub mod map;
+pub mod record;
 pub mod report;
+pub mod reverse;
 pub mod tunnel_file;
+pub mod watch;
 
-pub use harm::{Before, Harm};
+pub use harm::{Before, Harm, irreversible};
 pub use map::{Adopted, Adoption, Running};
+pub use record::{LinkBefore, Phase, Record};
 pub use report::{Finding, Outcome, Place};
+pub use reverse::{Restoration, Scope, reverse, reverse_host};
 pub use tunnel_file::TunnelFile;
+pub use watch::{Baseline, Loss};

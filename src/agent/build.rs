@@ -329,7 +329,7 @@ impl Workers {
 }
 
 /// Opens the state directory, and notes it for other agents.
-fn open(directory: &Path, schemas: PathBuf) -> Result<Store, StoreError> {
+pub(super) fn open(directory: &Path, schemas: PathBuf) -> Result<Store, StoreError> {
     let store = Store::open(directory)?.with_patience(FILES_QUIET);
     if let Some(known) = store.identity() {
         known_agents::note(&known.identity, store.dir());
@@ -379,7 +379,7 @@ async fn open_key(
 
 /// Returns the marks that belong to this agent. Applied records that cannot be read now are read
 /// with the first listing.
-async fn ownership(store: &Arc<Store>) -> SharedOwnership {
+pub(super) async fn ownership(store: &Arc<Store>) -> SharedOwnership {
     let known = store.identity();
     let ownership =
         SharedOwnership::new(known.map_or_else(Ownership::default, |known| Ownership {
@@ -397,7 +397,7 @@ async fn ownership(store: &Arc<Store>) -> SharedOwnership {
     ownership
 }
 
-fn kernel_options(config: &Config, ownership: SharedOwnership) -> KernelOptions {
+pub(super) fn kernel_options(config: &Config, ownership: SharedOwnership) -> KernelOptions {
     KernelOptions {
         backend: config.wireguard.backend,
         ownership,
@@ -426,7 +426,7 @@ fn probe_settings(config: &Config) -> ProbeSettings {
 }
 
 /// Refuses a start before anything is written.
-fn check(config: &Config) -> Result<(), BuildError> {
+pub(super) fn check(config: &Config) -> Result<(), BuildError> {
     match refusals(config).into_iter().next() {
         Some(refusal) => Err(refusal),
         None => Ok(()),

@@ -2,12 +2,14 @@
 //!
 //! | file | task |
 //! |---|---|
+//! | `adoption` | adopts a running router under a watch, and undoes an adoption |
 //! | `build` | makes the parts from the configuration |
 //! | `tasks` | starts and watches the long-lived tasks |
 //! | `signals`, `reload` | SIGTERM and SIGHUP; reloads of the configuration and its files |
 //! | `lost` | waits for the state directory |
 //! | `service_manager` | readiness, counts and the watchdog, for systemd |
 
+pub(crate) mod adoption;
 mod build;
 mod lost;
 mod reload;
@@ -287,12 +289,7 @@ async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
 pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, BuildError> {
     begin_key(parts).await;
     let recording = begin_history(parts).await;
-    parts.shared.context.step_log.keep();
-    publish_settled(parts).await?;
-    builder::resolved(&parts.builder).await?;
-    Runner::new(Arc::clone(&parts.shared.context))
-        .run_once()
-        .await;
+    run_pass(parts).await?;
     record_pass(parts.take_journal(), recording).await;
     announce_pass(&parts.shared.context, more_facts(parts)());
     let statuses = parts.shared.context.statuses.all();
@@ -300,4 +297,15 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, 
         .into_iter()
         .filter_map(|(key, status)| Some((key, status.last_error?)))
         .collect())
+}
+
+/// Runs one pass over every object.
+async fn run_pass(parts: &Arc<Parts>) -> Result<(), BuildError> {
+    parts.shared.context.step_log.keep();
+    publish_settled(parts).await?;
+    builder::resolved(&parts.builder).await?;
+    Runner::new(Arc::clone(&parts.shared.context))
+        .run_once()
+        .await;
+    Ok(())
 }

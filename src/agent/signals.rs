@@ -37,6 +37,11 @@ impl Signals {
         while self.next().await != Asked::Stop {}
     }
 
+    /// Waits for any signal: a command that is no daemon ends with its terminal too.
+    pub(super) async fn ended(&mut self) {
+        self.next().await;
+    }
+
     pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,

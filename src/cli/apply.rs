@@ -79,6 +79,7 @@ fn read(path: &Path) -> anyhow::Result<(PathBuf, String)> {
 fn once(arguments: &Arguments, config: Config) -> Outcome {
     telemetry::start(&config.log);
     block_on(async {
+        agent::adoption::undo_interrupted(&config).await?;
         let parts = Arc::new(agent::Parts::build(config).await?);
         let failed = agent::apply_once(&parts).await?;
         let taken = parts.shared.context.step_log.all();

@@ -104,20 +104,27 @@ Examples:
 
 Exit codes: 0 no changes; 2 changes are pending; 1 no changes are pending, but an object is in error.")]
     Plan(plan::Plan),
-    /// Show how a router that runs already would be taken over, without changing anything
+    /// Take over a router that runs already
     ///
     /// Reads the WireGuard interfaces, the running BIRD with bird.conf and its includes, and the files of wg-quick and
     /// systemd-networkd. Prints what documents would hold, what stays with the operator, what no document can hold, and
     /// the steps of the first pass with these documents. Names each step that would recreate a link, interrupt a tunnel
     /// or reset a session.
     ///
-    /// BGP sessions stay in bird.conf. `-o yaml` prints the documents too.
+    /// Then writes the documents and runs that pass, unless --plan is given. It watches every session, and undoes
+    /// everything if one is lost or loses more than --max-prefix-loss of its prefixes. After a kill the next `adopt` or
+    /// `run` undoes it. Refused without --yes if something would be interrupted; changes that no undo could take back
+    /// are always refused.
+    ///
+    /// BGP sessions stay in bird.conf, and BIRD is not reloaded. `-o yaml` prints the documents too.
     #[command(after_help = "\
 Examples:
   moenet-agent adopt --plan
   moenet-agent adopt --plan -o json | jq '.documents'
+  moenet-agent adopt --watch 5m --max-prefix-loss 20
+  moenet-agent adopt --undo
 
-Exit codes: 0 nothing would be interrupted; 1 something would, or the plan is unknown.")]
+Exit codes: 0 adopted, undone, or (--plan) nothing would be interrupted; 1 otherwise.")]
     Adopt(adopt::Adopt),
     /// Write documents, or apply the plan once without the daemon
     ///

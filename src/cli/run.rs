@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{Arguments, Outcome, block_on};
-use crate::agent::{self, BuildError, Signals};
+use crate::agent::{self, BuildError, Signals, adoption};
 use crate::telemetry;
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
@@ -11,6 +11,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         let signals = Signals::listen()?;
         let config = arguments.load()?;
         telemetry::start(&config.log);
+        adoption::undo_interrupted(&config).await?;
         match agent::run(config, signals).await {
             // The log has reported it; standard error may be blocked.
             Err(BuildError::TaskEnded) => Ok(ExitCode::FAILURE),

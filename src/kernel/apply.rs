@@ -90,6 +90,7 @@ impl Batch<'_> {
         let done = match first {
             KernelAction::SetMark { .. }
             | KernelAction::DisableKernelAddresses { .. }
+            | KernelAction::AllowKernelAddresses { .. }
             | KernelAction::SetMtu { .. }
             | KernelAction::SetUp { .. } => return self.set(actions).await,
             KernelAction::SetSysctl { .. } => return self.set_sysctls(actions).await,
@@ -124,6 +125,7 @@ impl Batch<'_> {
                 Ok(link) => self.add_route(link.index, *destination, *source).await,
                 Err(fault) => Err(fault),
             },
+            KernelAction::ClearMark { interface, uid } => self.clear_mark(interface, uid).await,
             KernelAction::DeleteLink { interface, uid } => self.delete(interface, uid).await,
         };
         vec![done]
@@ -234,6 +236,7 @@ impl Batch<'_> {
                 KernelAction::DisableKernelAddresses { .. } => {
                     link_message::no_kernel_addresses(index)
                 }
+                KernelAction::AllowKernelAddresses { .. } => link_message::kernel_addresses(index),
                 KernelAction::SetMtu { mtu, .. } => link_message::mtu(index, *mtu),
                 _ => {
                     link.up = true;
@@ -245,6 +248,19 @@ impl Batch<'_> {
         self.kernel.change_link(message).await?;
         self.links.insert(interface.clone(), link);
         Ok(())
+    }
+
+    /// Removes the mark, so that the agent does not touch the link any more.
+    async fn clear_mark(&mut self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {
+        let Some(link) = self.find_now(interface).await? else {
+            return Ok(());
+        };
+        if !link.mark.is(uid) {
+            return Err(Fault::not_ours(interface, &link.mark));
+        }
+        self.links.remove(interface);
+        let message = link_message::no_alias(link.index);
+        Ok(self.kernel.change_link(message).await?)
     }
 
     async fn set_gre_ends(

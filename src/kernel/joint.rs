@@ -8,6 +8,7 @@ pub(super) fn setting_of(action: &KernelAction) -> Option<&InterfaceName> {
     match action {
         KernelAction::SetMark { interface, .. }
         | KernelAction::DisableKernelAddresses { interface }
+        | KernelAction::AllowKernelAddresses { interface }
         | KernelAction::SetMtu { interface, .. }
         | KernelAction::SetUp { interface } => Some(interface),
         _ => None,

@@ -255,6 +255,13 @@ pub(super) fn alias(index: u32, alias: &Alias) -> LinkMessage {
         .build()
 }
 
+/// Returns the message that removes a link's alias.
+pub(super) fn no_alias(index: u32) -> LinkMessage {
+    LinkUnspec::new_with_index(index)
+        .alias(String::new())
+        .build()
+}
+
 /// Returns the message that renames a link; the kernel requires the link to be down.
 pub(super) fn rename(index: u32, name: &InterfaceName) -> LinkMessage {
     LinkUnspec::new_with_index(index)
@@ -270,6 +277,14 @@ pub(super) fn down(index: u32) -> LinkMessage {
 /// Returns the message that stops the kernel from creating link-local addresses.
 pub(super) fn no_kernel_addresses(index: u32) -> LinkMessage {
     let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]))
+        .build()
+}
+
+/// Returns the message that lets the kernel create link-local addresses.
+pub(super) fn kernel_addresses(index: u32) -> LinkMessage {
+    let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::Eui64)]);
     LinkUnspec::new_with_index(index)
         .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]))
         .build()

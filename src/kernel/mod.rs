@@ -45,9 +45,10 @@ pub(crate) use source::source_towards;
 use crate::model::InterfaceName;
 use crate::observed::Mark;
 use crate::observed::SharedOwnership;
-use crate::observed::kernel::{KernelView, Link};
+use crate::observed::kernel::{KernelView, Link, Sysctl};
 use crate::plan::action::KernelAction;
 use crate::ports::{Kernel, KernelError};
+use crate::util::task::blocking;
 use error::Fault;
 use netlink::Netlink;
 use userspace::Userspace;
@@ -113,6 +114,12 @@ impl LinuxKernel {
             kernel_lacks_wireguard: AtomicBool::new(false),
             ownership: options.ownership,
         }
+    }
+
+    /// Reads the sysctls of a link, whether or not it carries a mark.
+    pub(crate) async fn sysctls(&self, interface: &InterfaceName) -> BTreeMap<Sysctl, i64> {
+        let interface = interface.clone();
+        blocking(move || sysctl::read(interface.as_str())).await
     }
 
     /// Returns the gateways of the routes that no routing daemon created, each with the link that leads to it.

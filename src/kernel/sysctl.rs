@@ -21,8 +21,13 @@ fn path(interface: &str, key: Sysctl) -> PathBuf {
 
 /// Reads the sysctls of all links together; those that are missing (IPv6 turned off) are missing in the map.
 pub(super) fn read_all() -> BTreeMap<Sysctl, i64> {
+    read("all")
+}
+
+/// Reads the sysctls of one interface; those that are missing are missing in the map.
+pub(super) fn read(interface: &str) -> BTreeMap<Sysctl, i64> {
     let value = |key| {
-        fs::read_to_string(path("all", key))
+        fs::read_to_string(path(interface, key))
             .ok()?
             .trim()
             .parse()

@@ -37,6 +37,12 @@ pub enum KernelAction {
         /// The new owner.
         uid: Uid,
     },
+    /// Removes the alias, if the link carries this mark at that moment.
+    ClearMark {
+        interface: InterfaceName,
+        /// The owner it must have.
+        uid: Uid,
+    },
     /// Changes the outer addresses of a GRE tunnel, within their family.
     SetGreEnds {
         interface: InterfaceName,
@@ -47,6 +53,10 @@ pub enum KernelAction {
     },
     /// Stops the kernel from creating a link-local address (`addrgenmode none`).
     DisableKernelAddresses {
+        interface: InterfaceName,
+    },
+    /// Lets the kernel create link-local addresses again (`addrgenmode eui64`).
+    AllowKernelAddresses {
         interface: InterfaceName,
     },
     /// Changes keys, port or peers.
@@ -142,8 +152,10 @@ impl KernelAction {
             | Self::TryLink { interface, .. }
             | Self::RenameLink { interface, .. }
             | Self::SetMark { interface, .. }
+            | Self::ClearMark { interface, .. }
             | Self::SetGreEnds { interface, .. }
             | Self::DisableKernelAddresses { interface }
+            | Self::AllowKernelAddresses { interface }
             | Self::ConfigureWireGuard { interface, .. }
             | Self::AddAddress { interface, .. }
             | Self::RemoveAddress { interface, .. }
@@ -165,6 +177,7 @@ impl fmt::Display for KernelAction {
             }
             Self::RenameLink { interface, to, .. } => write!(f, "rename link {interface} to {to}"),
             Self::SetMark { interface, uid } => write!(f, "mark {interface} as {uid}"),
+            Self::ClearMark { interface, .. } => write!(f, "clear the mark of {interface}"),
             Self::SetGreEnds {
                 interface,
                 local,
@@ -178,6 +191,9 @@ impl fmt::Display for KernelAction {
             }
             Self::DisableKernelAddresses { interface } => {
                 write!(f, "turn off kernel-made addresses on {interface}")
+            }
+            Self::AllowKernelAddresses { interface } => {
+                write!(f, "turn on kernel-made addresses on {interface}")
             }
             Self::ConfigureWireGuard { interface, patch } => {
                 write!(f, "set WireGuard on {interface}: {patch}")

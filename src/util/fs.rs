@@ -50,6 +50,7 @@ checked! {
     read_dir(path: impl AsRef<Path>) -> ReadDir, count_opened;
     read_link(path: impl AsRef<Path>) -> PathBuf;
     read_to_string(path: impl AsRef<Path>) -> String, count_opened;
+    remove_dir(path: impl AsRef<Path>) -> ();
     remove_dir_all(path: impl AsRef<Path>) -> ();
     remove_file(path: impl AsRef<Path>) -> ();
     rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> ();

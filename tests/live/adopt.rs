@@ -1,5 +1,7 @@
 //! Adoption of routers that the agent did not build.
 
+mod apply;
+
 use crate::lab::bird;
 use crate::lab::cli::{Answer, agent};
 use crate::lab::neighbour::{FarEnd, Neighbour};
@@ -9,6 +11,9 @@ use crate::lab::{contains, wait_until};
 use serde_json::{Value, json};
 
 const DEVICE: &str = "dn42_4242421001";
+
+/// Half of the neighbour's prefixes, in a protocol of its own.
+const HALF: &str = "protocol static says1 { ipv4; route 172.20.101.0/24 blackhole; route 172.20.102.0/24 blackhole; }";
 
 /// A router with one peering, built by hand, without the agent.
 struct Built {
@@ -70,6 +75,7 @@ impl Built {
     fn new(style: &Style) -> Self {
         let mut router = Router::new(&bird::version());
         let mut neighbour = Neighbour::new(1);
+        neighbour.says = HALF.to_owned();
         router.inside.link(
             "u1",
             &["192.0.2.9/29"],

@@ -38,6 +38,13 @@ pub(crate) fn note(identity: &Identity, dir: &Path) {
     }
 }
 
+/// Removes the record of an identity whose directory and marks are gone.
+pub(crate) fn forget(identity: &Identity) {
+    if let Err(error) = file::remove(&record(identity)) {
+        debug!(%error, "record of a removed state directory stays in {DIRECTORY}");
+    }
+}
+
 /// Returns whether the identity belongs to a state directory other than this one. The note is
 /// enough, even if that directory cannot be read now: its disk may be the one that is not mounted.
 pub(super) fn has_directory(identity: &Identity, other_than: &Path) -> bool {

@@ -78,6 +78,14 @@ impl ModelKernel {
             KernelAction::DisableKernelAddresses { interface } => {
                 disable_addresses(self.ours(interface)?)
             }
+            KernelAction::AllowKernelAddresses { interface } => {
+                self.ours(interface)?.addrgen_none = false;
+                Ok(())
+            }
+            KernelAction::ClearMark { interface, .. } => {
+                self.ours(interface)?.mark = Mark::None;
+                Ok(())
+            }
             KernelAction::ConfigureWireGuard { interface, patch } => {
                 wireguard(self.ours(interface)?, patch)
             }

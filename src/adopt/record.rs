@@ -1,0 +1,147 @@
+//! The record of an adoption: what the router was before, so that everything can be undone after a kill.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Address, InterfaceName, ObjectName, Port, PublicKey};
+use crate::observed::kernel::{Link, Sysctl, WireGuard, WireGuardPeer};
+
+/// Everything that an adoption changes, as it was before the first change. It holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    pub begun: Timestamp,
+    /// The end of the watch. An adoption that is not kept by then was interrupted.
+    pub deadline: Timestamp,
+    pub phase: Phase,
+    /// The sessions whose documents were written.
+    pub documents: BTreeSet<ObjectName>,
+    /// Whether the state directory existed.
+    pub state_existed: bool,
+    /// The links that the documents take over.
+    pub links: BTreeMap<InterfaceName, LinkBefore>,
+    /// Addresses that the plan adds to links without a mark.
+    pub added: BTreeSet<Placed>,
+    /// The sysctls of all links together, by their names.
+    pub all: BTreeMap<String, i64>,
+    /// The systemd units that were disabled.
+    pub units: BTreeSet<String>,
+    /// The files that existed, with their copies.
+    pub files: Vec<FileBefore>,
+    /// The folders that existed.
+    pub folders: BTreeSet<PathBuf>,
+}
+
+/// How far an adoption is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// It changes the router, or is watched. At a start it means that it was interrupted.
+    Applying,
+    /// The watch has ended without a loss.
+    Kept,
+}
+
+/// A link without a mark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LinkBefore {
+    pub mtu: u32,
+    /// Whether the kernel's link-local addresses were turned off.
+    pub addrgen_none: bool,
+    pub addresses: BTreeSet<AddressBefore>,
+    /// `None`: WireGuard listened on a port that the kernel chose.
+    pub listen_port: Option<Port>,
+    pub peers: BTreeMap<PublicKey, PeerBefore>,
+    /// Its sysctls, by their names.
+    pub sysctls: BTreeMap<String, i64>,
+}
+
+/// A WireGuard peer, without its preshared key, which adoption never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PeerBefore {
+    pub endpoint: Option<SocketAddr>,
+    pub keepalive: Option<u16>,
+    pub allowed_ips: BTreeSet<IpNet>,
+}
+
+/// An address of a link.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AddressBefore {
+    pub local: IpNet,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
+}
+
+/// An address with its link.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Placed {
+    pub interface: InterfaceName,
+    pub address: AddressBefore,
+}
+
+/// A file with its copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileBefore {
+    pub path: PathBuf,
+    /// The name of the copy beside the record.
+    pub copy: String,
+    pub mode: u32,
+    pub group: u32,
+}
+
+impl LinkBefore {
+    /// Returns a link as it is now.
+    pub fn of(link: &Link, sysctls: &BTreeMap<Sysctl, i64>) -> Self {
+        let wireguard = link.wireguard.as_ref();
+        let peers = wireguard.into_iter().flat_map(|it| &it.peers);
+        Self {
+            mtu: link.mtu,
+            addrgen_none: link.addrgen_none,
+            addresses: link.addresses.iter().map(AddressBefore::from).collect(),
+            listen_port: wireguard.and_then(|it: &WireGuard| it.listen_port),
+            peers: peers.map(|(key, peer)| (*key, peer.into())).collect(),
+            sysctls: named(sysctls),
+        }
+    }
+}
+
+/// Returns sysctls by their names.
+pub fn named(sysctls: &BTreeMap<Sysctl, i64>) -> BTreeMap<String, i64> {
+    let named = sysctls.iter().map(|(key, value)| (key.to_string(), *value));
+    named.collect()
+}
+
+impl From<&WireGuardPeer> for PeerBefore {
+    fn from(peer: &WireGuardPeer) -> Self {
+        Self {
+            endpoint: peer.endpoint,
+            keepalive: peer.keepalive,
+            allowed_ips: peer.allowed_ips.clone(),
+        }
+    }
+}
+
+impl From<&Address> for AddressBefore {
+    fn from(address: &Address) -> Self {
+        Self {
+            local: address.local,
+            peer: address.peer,
+        }
+    }
+}
+
+impl From<&AddressBefore> for Address {
+    fn from(before: &AddressBefore) -> Self {
+        Self::new(before.local, before.peer)
+    }
+}

@@ -1,0 +1,320 @@
+//! Adoption of a running router: a record before the first change, one pass, a watch, and the way back.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `record` | the record on disk |
+//! | `files` | copies of files, and their restoration |
+//! | `units` | systemd units that configure the same interfaces |
+//! | `undo` | the way back, the same one for a loss, a kill and `adopt --undo` |
+//!
+//! BIRD is never reloaded: the sessions run on from the operator's files (docs/decisions/0013-adopt.md).
+
+mod error;
+mod files;
+mod record;
+mod undo;
+pub(crate) mod units;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Parts, Signals, build, fetch_once, run_pass};
+use crate::adopt::record::{Placed, named};
+use crate::adopt::{Adopted, Baseline, LinkBefore, Phase, Record};
+use crate::config::Config;
+use crate::controller::Missing;
+use crate::document::Kind;
+use crate::intervals::ADOPT_LOOK;
+use crate::kernel::LinuxKernel;
+use crate::model::{InterfaceName, ObjectKey};
+use crate::ports::Kernel as _;
+use crate::store::{Store, StoreError};
+use crate::util::fs;
+use crate::util::task::blocking;
+
+pub(crate) use error::AdoptionError;
+use files::Tree;
+
+/// What is taken over.
+#[derive(Debug, Clone)]
+pub(crate) struct Takeover {
+    pub(crate) documents: Vec<Adopted>,
+    /// Addresses that the plan adds to links without a mark.
+    pub(crate) added: BTreeSet<Placed>,
+    /// Units to disable.
+    pub(crate) units: BTreeSet<String>,
+    /// How long the sessions are watched.
+    pub(crate) watch: Duration,
+    /// The share of a session's prefixes that may be lost, in percent.
+    pub(crate) max_loss: u8,
+}
+
+/// An adoption that has begun: it is recorded, and nothing is changed yet.
+pub(crate) struct Adoption {
+    parts: Arc<Parts>,
+    record: Record,
+    takeover: Takeover,
+    baseline: Baseline,
+    signals: Signals,
+}
+
+impl Adoption {
+    /// Records everything that the adoption may change.
+    ///
+    /// # Errors
+    /// When something cannot be recorded; then nothing was changed.
+    pub(crate) async fn begin(config: Config, takeover: Takeover) -> Result<Self, AdoptionError> {
+        let signals = Signals::listen().map_err(AdoptionError::Signals)?;
+        build::check(&config).map_err(Box::new)?;
+        Missing::look(&config).await.map_err(Box::new)?;
+        let (opened, bird) = (config.clone(), config.bird.directory.clone());
+        let (store, tree, existed) = blocking(move || open(&opened, &bird)).await?;
+        let ownership = build::ownership(&store).await;
+        let kernel = LinuxKernel::new(build::kernel_options(&config, ownership));
+        let (links, all) = links(&kernel, &takeover).await?;
+        let begun = Timestamp::now();
+        let mut record = Record {
+            begun,
+            deadline: begun + jiff::SignedDuration::try_from(takeover.watch).unwrap_or_default(),
+            phase: Phase::Applying,
+            documents: takeover.documents.iter().map(Adopted::name).collect(),
+            state_existed: existed,
+            links,
+            added: takeover.added.clone(),
+            all,
+            units: BTreeSet::new(),
+            files: Vec::new(),
+            folders: tree.folders.clone(),
+        };
+        let directory = store.dir().to_owned();
+        let record = blocking(move || {
+            record::create_folder(&directory)?;
+            record.files = tree.copy(&directory)?;
+            record::write(&directory, &record).map(|()| record)
+        })
+        .await?;
+        let parts = Parts::with_store(config, store).await.map_err(Box::new)?;
+        let parts = Arc::new(parts);
+        let observer = &parts.shared.context.observer;
+        observer.wait_for_bird();
+        let bird = observer.bird(Instant::now()).await;
+        let baseline = Baseline::of(&bird.protocols);
+        Ok(Self {
+            parts,
+            record,
+            takeover,
+            baseline,
+            signals,
+        })
+    }
+
+    /// Returns the sessions before the first change.
+    pub(crate) fn baseline(&self) -> &Baseline {
+        &self.baseline
+    }
+
+    /// Writes the documents, runs one pass, and checks that it took every link over.
+    ///
+    /// # Errors
+    /// When a document cannot be written or a link was not taken over.
+    pub(crate) async fn apply(&self) -> Result<(), AdoptionError> {
+        fetch_once(&self.parts)
+            .await
+            .map_err(AdoptionError::Fetch)?;
+        let context = &self.parts.shared.context;
+        let (store, documents) = (Arc::clone(&context.store), self.takeover.documents.clone());
+        blocking(move || write_documents(&store, &documents)).await?;
+        run_pass(&self.parts).await.map_err(Box::new)?;
+        let view = context.kernel.observe().await?;
+        for document in &self.takeover.documents {
+            let (Some(interface), name) = (document.interface(), document.name()) else {
+                continue;
+            };
+            let link = view.links.get(interface);
+            if link.is_some_and(|link| link.mark.is_ours()) {
+                continue;
+            }
+            let key = ObjectKey::Named(Kind::BgpSession, name);
+            let statuses = context.statuses.all().into_iter();
+            let mut statuses = statuses.filter(|(of, _)| *of == key);
+            let why = statuses.find_map(|(_, status)| status.last_error);
+            return Err(AdoptionError::NotTaken {
+                interface: interface.clone(),
+                why: why.unwrap_or_else(|| "the pass did not mark it".to_owned()),
+            });
+        }
+        Ok(())
+    }
+
+    /// Disables the units that configure the same interfaces, and returns the commands.
+    ///
+    /// # Errors
+    /// When a unit cannot be disabled.
+    pub(crate) async fn disable_units(&mut self) -> Result<Vec<String>, AdoptionError> {
+        if self.takeover.units.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.record.units = self.takeover.units.clone();
+        self.save().await?;
+        let mut commands = Vec::new();
+        for unit in &self.takeover.units {
+            commands.push(units::switch(unit, false).await?);
+        }
+        Ok(commands)
+    }
+
+    /// Watches the sessions until the time is over.
+    ///
+    /// # Errors
+    /// The loss for which the adoption is to be undone, a signal, or a BIRD that does not answer.
+    pub(crate) async fn watch(&mut self) -> Result<(), AdoptionError> {
+        let end = Instant::now() + self.takeover.watch;
+        loop {
+            let bird = tokio::select! {
+                bird = self.parts.shared.context.observer.bird(Instant::now()) => bird,
+                () = self.signals.ended() => return Err(AdoptionError::Interrupted),
+            };
+            if !bird.is_running() {
+                return Err(AdoptionError::Silent(bird.why_down().to_owned()));
+            }
+            let percent = self.takeover.max_loss;
+            if let Some(loss) = self.baseline.loss(&bird.protocols, percent) {
+                return Err(loss.into());
+            }
+            if Instant::now() >= end {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(end.min(Instant::now() + ADOPT_LOOK)) => {}
+                () = self.signals.ended() => return Err(AdoptionError::Interrupted),
+            }
+        }
+    }
+
+    /// Records that the adoption is kept, so that no start undoes it.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub(crate) async fn keep(&mut self) -> Result<(), AdoptionError> {
+        self.record.phase = Phase::Kept;
+        self.save().await
+    }
+
+    /// Undoes everything.
+    ///
+    /// # Errors
+    /// What could not be undone; the record stays, and the next start tries again.
+    pub(crate) async fn undo(self) -> Result<(), AdoptionError> {
+        let store = Arc::clone(&self.parts.shared.context.store);
+        undo::undo(&self.parts.config, &store).await
+    }
+
+    async fn save(&self) -> Result<(), AdoptionError> {
+        let directory = self.parts.shared.context.store.dir().to_owned();
+        let record = self.record.clone();
+        blocking(move || record::write(&directory, &record)).await
+    }
+}
+
+/// Undoes an adoption that was interrupted, before anything else uses the state directory. Returns whether there was one.
+///
+/// # Errors
+/// When it cannot be undone; nothing may start then.
+pub(crate) async fn undo_interrupted(config: &Config) -> Result<bool, AdoptionError> {
+    let Some(record) = recorded(config).await? else {
+        return Ok(false);
+    };
+    if record.phase == Phase::Kept {
+        return Ok(false);
+    }
+    warn!(begun = %record.begun, deadline = %record.deadline, "undoing an interrupted adoption");
+    undo_recorded(config).await.map(|()| true)
+}
+
+/// Undoes the recorded adoption.
+///
+/// # Errors
+/// When none is recorded, another process uses the state directory, or something cannot be undone.
+pub(crate) async fn undo_recorded(config: &Config) -> Result<(), AdoptionError> {
+    let directory = config.state.directory.clone();
+    if recorded(config).await?.is_none() {
+        return Err(AdoptionError::NoRecord { path: directory });
+    }
+    let store = blocking(move || Store::open(&directory)).await?;
+    undo::undo(config, &Arc::new(store)).await
+}
+
+/// Returns the record of an adoption, if there is one.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) async fn recorded(config: &Config) -> Result<Option<Record>, AdoptionError> {
+    let directory = config.state.directory.clone();
+    blocking(move || record::read(&directory)).await
+}
+
+/// Writes adopted documents with their secrets.
+///
+/// # Errors
+/// When one cannot be written.
+pub(crate) fn write_documents(store: &Store, adopted: &[Adopted]) -> Result<(), StoreError> {
+    for adopted in adopted {
+        let name = adopted.document.spec.tunnel.preshared_key_file.as_ref();
+        if let (Some(name), Some(key)) = (name, &adopted.preshared_key) {
+            store.write_secret(name, &key.to_base64())?;
+        }
+        store.write_document(&adopted.document)?;
+    }
+    Ok(())
+}
+
+/// Opens the state directory, after everything that exists was listed.
+fn open(config: &Config, bird: &Path) -> Result<(Arc<Store>, Tree, bool), AdoptionError> {
+    let state = &config.state.directory;
+    let existed = fs::exists(state);
+    let mut tree = Tree::default();
+    let real = match existed {
+        true => fs::canonicalize(state).map_err(AdoptionError::file("read", state))?,
+        false => state.clone(),
+    };
+    if record::read(&real)?.is_some() {
+        return Err(AdoptionError::Recorded { path: real });
+    }
+    tree.list(&real, &[real.join(".git"), record::folder(&real)])?;
+    for root in bird_roots(bird) {
+        tree.list(&root, &[])?;
+    }
+    let store = build::open(state, config.state.schemas.clone())?;
+    Ok((Arc::new(store), tree, existed))
+}
+
+/// The files and folders of BIRD that the agent may change.
+fn bird_roots(directory: &Path) -> [PathBuf; 2] {
+    ["bird.conf", "moenet"].map(|name| directory.join(name))
+}
+
+type Links = (BTreeMap<InterfaceName, LinkBefore>, BTreeMap<String, i64>);
+
+/// Reads the links that are taken over.
+async fn links(kernel: &LinuxKernel, takeover: &Takeover) -> Result<Links, AdoptionError> {
+    let view = kernel.observe().await?;
+    let mut links = BTreeMap::new();
+    for interface in takeover.documents.iter().filter_map(Adopted::interface) {
+        let link = view
+            .links
+            .get(interface)
+            .filter(|link| !link.mark.is_ours());
+        let link = link.ok_or_else(|| AdoptionError::Gone {
+            interface: interface.clone(),
+        })?;
+        let sysctls = kernel.sysctls(interface).await;
+        links.insert(interface.clone(), LinkBefore::of(link, &sysctls));
+    }
+    Ok((links, named(&view.all)))
+}

@@ -1,0 +1,173 @@
+//! The report of an adoption: findings, plan, and everything that speaks against it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::adopt::record::Placed;
+use crate::adopt::{Adopted, Adoption, Before, Finding, Harm, Record, irreversible};
+use crate::cli::offline::Offline;
+use crate::cli::output;
+use crate::cli::steps::{self, ObjectSteps, Tense};
+use crate::document::{BgpSessionSpec, Document};
+use crate::model::{InterfaceName, ObjectKey};
+use crate::plan::Plan;
+
+/// The answer. The names of its fields are part of the interface for programs.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Answer {
+    findings: Vec<Finding>,
+    pub(super) documents: Vec<Document<BgpSessionSpec>>,
+    /// What the first pass would do with the documents.
+    plan: Vec<ObjectSteps>,
+    /// The steps that would interrupt something.
+    interruptions: Vec<Harm>,
+    /// The steps that no undo could take back.
+    irreversible: Vec<String>,
+    /// Why the documents cannot be used yet.
+    conflicts: Vec<String>,
+    /// Each object that cannot be planned, and why.
+    failed: Vec<String>,
+    #[serde(skip)]
+    pub(super) adopted: Vec<Adopted>,
+    /// Addresses that the plan adds to links without a mark.
+    #[serde(skip)]
+    pub(super) added: BTreeSet<Placed>,
+}
+
+impl Answer {
+    pub(super) fn of(adoption: Adoption, offline: &Offline) -> Self {
+        let before = Before {
+            kernel: &offline.kernel,
+            protocols: &offline.bird.protocols,
+        };
+        let plans = offline.plans().into_iter();
+        let plans: Vec<Plan> = plans.filter_map(|(_, plan)| plan.ok()).collect();
+        let interruptions = plans.iter().flat_map(|plan| Harm::of(plan, before));
+        let actions = plans.iter().flat_map(|plan| &plan.steps);
+        let actions = actions.filter_map(|step| step.action.kernel());
+        let is_adopted = |name: &InterfaceName| {
+            let mut documents = adoption.documents.iter();
+            documents.any(|it| it.interface() == Some(name))
+        };
+        let added = Record::added_by(actions, is_adopted);
+        let documents = adoption.documents.iter().map(|it| it.document.clone());
+        let plan = steps::planned(offline, false);
+        Self {
+            findings: adoption.findings.into_iter().collect(),
+            interruptions: interruptions.collect(),
+            irreversible: plans.iter().flat_map(irreversible).collect(),
+            conflicts: adoption.conflicts,
+            documents: documents.collect(),
+            failed: failed(&plan, offline),
+            plan: plan.into_values().collect(),
+            adopted: adoption.documents,
+            added,
+        }
+    }
+
+    /// Returns whether every document could be used as it is.
+    pub(super) fn is_harmless(&self) -> bool {
+        self.interruptions.is_empty() && self.conflicts.is_empty() && self.failed.is_empty()
+    }
+
+    /// Returns why nothing may be adopted, whatever the operator accepts.
+    pub(super) fn refusals(&self) -> Vec<String> {
+        let kept = |step: &String| format!("no undo could take this back: {step}");
+        let irreversible = self.irreversible.iter().map(kept);
+        let others = self.conflicts.iter().chain(&self.failed).cloned();
+        let nothing = self.adopted.is_empty();
+        let nothing = nothing.then(|| "there is nothing to take over".to_owned());
+        irreversible.chain(others).chain(nothing).collect()
+    }
+
+    /// Returns the names of the adopted interfaces.
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.adopted.iter().filter_map(Adopted::interface)
+    }
+
+    pub(super) fn print(&self) {
+        for finding in &self.findings {
+            let place = finding.place.as_ref();
+            let place = place.map_or(String::new(), |place| format!("{place}: "));
+            output::line(format_args!(
+                "{:<11}  {place}{}: {}",
+                finding.outcome.word(),
+                finding.subject,
+                finding.reason
+            ));
+        }
+        output::line("");
+        steps::print(self.plan.iter(), Tense::Planned);
+        for harm in &self.interruptions {
+            let what = match (harm.recreates, harm.sessions.is_empty()) {
+                (true, _) => "recreates the link".to_owned(),
+                (false, true) => "interrupts the tunnel".to_owned(),
+                (false, false) => format!("resets {}", harm.sessions.join(", ")),
+            };
+            output::line(format_args!(
+                "{}: {what}: {}, because {}",
+                harm.interface.as_deref().unwrap_or("BIRD"),
+                harm.step,
+                harm.because
+            ));
+        }
+        let kept = self.irreversible.iter();
+        kept.for_each(|step| output::line(format_args!("cannot be undone: {step}")));
+        self.conflicts.iter().for_each(output::line);
+        let failed = self.failed.iter();
+        failed.for_each(|why| output::line(format_args!("failed: {why}")));
+        let recreated = self.interruptions.iter().filter(|harm| harm.recreates);
+        let reset = self.interruptions.iter().map(|harm| harm.sessions.len());
+        output::line(format_args!(
+            "Adopt: {} documents, {} link re-creations, {} other interruptions, {} BGP resets.",
+            self.documents.len(),
+            recreated.clone().count(),
+            self.interruptions.len() - recreated.count(),
+            reset.sum::<usize>(),
+        ));
+    }
+}
+
+/// Returns the objects without a whole plan. That the operator's main file does not load the agent's files is how adoption
+/// begins, and no failure.
+fn failed(plan: &BTreeMap<ObjectKey, ObjectSteps>, offline: &Offline) -> Vec<String> {
+    const BEGINNING: [&str; 2] = ["ForeignMainConfig", "MainConfigNotIncluded"];
+    let blocked = offline.bird.blocked();
+    let blocked = blocked.filter(|problem| BEGINNING.contains(&problem.reason));
+    let expected = blocked.map(|problem| problem.to_string());
+    let node = expected.as_ref().and_then(|_| offline.node_failure());
+    let node = node.map(|why| format!("{}: {why}", ObjectKey::Router));
+    let errors = plan.values().filter_map(|object| {
+        unexpected(object.error.as_ref()?, expected.as_ref())
+            .map(|why| format!("{}: {why}", object.object))
+    });
+    errors.chain(node).collect()
+}
+
+/// Returns an error that is not the expected one.
+fn unexpected<'a>(error: &'a String, expected: Option<&String>) -> Option<&'a String> {
+    (Some(error) != expected).then_some(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_object_is_not_harmless() {
+        assert!(Answer::default().is_harmless());
+        let failed = Answer {
+            failed: vec!["node: broken".into()],
+            ..Answer::default()
+        };
+        assert!(!failed.is_harmless());
+        assert!(failed.refusals().contains(&"node: broken".to_owned()));
+        let blocked = "not included".to_owned();
+        assert_eq!(unexpected(&blocked, Some(&blocked)), None);
+        let more = "refused; not included".to_owned();
+        assert_eq!(unexpected(&more, Some(&blocked)), Some(&more));
+        assert_eq!(unexpected(&more, None), Some(&more));
+    }
+}

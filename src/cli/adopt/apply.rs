@@ -1,0 +1,113 @@
+//! Applying an adoption, and its undo.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::Answer;
+use crate::agent::adoption::{self, Adoption, AdoptionError, Takeover, units};
+use crate::cli::{Outcome, output};
+use crate::config::Config;
+use crate::telemetry::chain;
+
+/// What the operator accepts.
+pub(super) struct Accepted {
+    pub(super) yes: bool,
+    pub(super) watch: Duration,
+    pub(super) max_loss: u8,
+}
+
+/// Takes over, watches, and keeps or undoes.
+pub(super) async fn take_over(config: Config, answer: Answer, accepted: Accepted) -> Outcome {
+    let refusals = answer.refusals();
+    anyhow::ensure!(
+        refusals.is_empty(),
+        "nothing was changed: {}",
+        refusals.join("; ")
+    );
+    anyhow::ensure!(
+        accepted.yes || answer.is_harmless(),
+        "nothing was changed: the interruptions above need your consent; add --yes"
+    );
+    let enabled = enabled_units(&answer).await;
+    if !accepted.yes {
+        for unit in &enabled {
+            output::note(&format!(
+                "{unit} configures the same interface; `systemctl disable {unit}` ends that, as does --yes"
+            ));
+        }
+    }
+    let takeover = Takeover {
+        documents: answer.adopted,
+        added: answer.added,
+        units: match accepted.yes {
+            true => enabled,
+            false => BTreeSet::new(),
+        },
+        watch: accepted.watch,
+        max_loss: accepted.max_loss,
+    };
+    let mut adoption = Adoption::begin(config, takeover).await?;
+    let done = run(&mut adoption, accepted.watch).await;
+    let Err(why) = done else {
+        output::note("adopted; start the agent with `systemctl enable --now moenet-agent`");
+        output::note("`moenet-agent adopt --undo` is the way back");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let why = chain(&why);
+    output::note(&format!("{why}; undoing everything"));
+    match adoption.undo().await {
+        Ok(()) => anyhow::bail!("not adopted, and everything is as before: {why}"),
+        Err(error) => anyhow::bail!(
+            "not adopted ({why}), and not everything is undone: {}. The next start of moenet-agent tries again, or run \
+             `moenet-agent adopt --undo`",
+            chain(&error)
+        ),
+    }
+}
+
+async fn run(adoption: &mut Adoption, watch: Duration) -> Result<(), AdoptionError> {
+    adoption.apply().await?;
+    for command in adoption.disable_units().await? {
+        output::note(&format!("ran `{command}`"));
+    }
+    let baseline = adoption.baseline();
+    output::note(&format!(
+        "watching {} sessions with {} prefixes for {} s",
+        baseline.sessions(),
+        baseline.prefixes(),
+        watch.as_secs()
+    ));
+    adoption.watch().await?;
+    adoption.keep().await
+}
+
+/// Returns the enabled units of `wg-quick` for the adopted interfaces.
+async fn enabled_units(answer: &Answer) -> BTreeSet<String> {
+    let mut enabled = BTreeSet::new();
+    for interface in answer.interfaces() {
+        let unit = format!("wg-quick@{interface}.service");
+        if units::is_enabled(&unit).await {
+            enabled.insert(unit);
+        }
+    }
+    enabled
+}
+
+/// Undoes the recorded adoption.
+pub(super) async fn undo(config: Config) -> Outcome {
+    adoption::undo_recorded(&config).await?;
+    output::line("Undone: the router is as it was before the adoption.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses a plan beside a recorded adoption.
+pub(super) async fn refuse_recorded(config: &Config) -> anyhow::Result<()> {
+    let recorded = adoption::recorded(config).await?;
+    anyhow::ensure!(
+        recorded.is_none(),
+        "an adoption is recorded in {}; `moenet-agent adopt --undo` undoes it",
+        config.state.directory.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! `adopt`: takes over a router that runs already, under a watch, and undoes it.
+
+mod answer;
+mod apply;
+mod read;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::offline::Rehearsal;
+use super::wait::interval;
+use super::{Arguments, Outcome, block_on, output};
+use crate::agent::adoption::{self, write_documents};
+use crate::config::{Config, Interval};
+use crate::intervals::ADOPT_WATCH;
+use crate::util::task::blocking;
+
+use answer::Answer;
+
+/// Take over a router that runs already.
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// Change nothing
+    #[arg(long, conflicts_with_all = ["undo", "yes"])]
+    plan: bool,
+    /// Undo the adoption, also an interrupted one
+    #[arg(long, conflicts_with = "yes")]
+    undo: bool,
+    /// Accept the named interruptions, and disable the units that configure the same interfaces
+    #[arg(long)]
+    yes: bool,
+    /// Watch the sessions for this time, and undo everything after a loss
+    #[arg(long, value_name = "TIME", default_value_t = format!("{}s", ADOPT_WATCH.as_secs()))]
+    watch: String,
+    /// The share of a session's prefixes that may be lost, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(..=100))]
+    max_prefix_loss: u8,
+    /// The directory of wg-quick
+    #[arg(long, value_name = "DIR", default_value = "/etc/wireguard")]
+    wg_quick: PathBuf,
+    /// The directory of systemd-networkd
+    #[arg(long, value_name = "DIR", default_value = "/etc/systemd/network")]
+    networkd: PathBuf,
+}
+
+impl Adopt {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let config = arguments.load()?;
+        if self.undo {
+            return block_on(apply::undo(config));
+        }
+        if self.plan {
+            return self.show(arguments, config);
+        }
+        let watch = interval(&self.watch)?;
+        block_on(self.take_over(arguments, config, watch))
+    }
+
+    fn show(&self, arguments: &Arguments, config: Config) -> Outcome {
+        let answer = block_on(async {
+            apply::refuse_recorded(&config).await?;
+            self.answer(config).await
+        })?;
+        if !output::value(arguments.output, &answer)? {
+            answer.print();
+        }
+        Ok(match answer.is_harmless() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        })
+    }
+
+    /// Returns what would be taken over, and the plan of it.
+    async fn answer(&self, config: Config) -> anyhow::Result<Answer> {
+        let state = config.state.directory.clone();
+        let (wg_quick, networkd) = (self.wg_quick.clone(), self.networkd.clone());
+        let files = blocking(move || -> anyhow::Result<_> {
+            let mut files = read::tunnel_files(&wg_quick, &["conf"])?;
+            files.extend(read::tunnel_files(&networkd, &["netdev", "network"])?);
+            Ok(files)
+        })
+        .await?;
+        let rehearsal = Rehearsal::begin(config).await?;
+        let mut adoption = read::adoption(&rehearsal, &files).await?;
+        if self.plan {
+            let secrets = adoption.documents.iter().filter_map(|it| it.secret(&state));
+            adoption.findings.extend(secrets);
+        }
+        let store = Arc::clone(&rehearsal.parts.shared.context.store);
+        let documents = adoption.documents.clone();
+        blocking(move || write_documents(&store, &documents)).await?;
+        Ok(Answer::of(adoption, &rehearsal.offline().await?))
+    }
+
+    async fn take_over(&self, arguments: &Arguments, config: Config, watch: Interval) -> Outcome {
+        if adoption::undo_interrupted(&config).await? {
+            output::note("an interrupted adoption was undone first");
+        }
+        apply::refuse_recorded(&config).await?;
+        let answer = self.answer(config.clone()).await?;
+        if !output::value(arguments.output, &answer)? {
+            answer.print();
+        }
+        let accepted = apply::Accepted {
+            yes: self.yes,
+            watch: watch.get(),
+            max_loss: self.max_prefix_loss,
+        };
+        apply::take_over(config, answer, accepted).await
+    }
+}

@@ -1,0 +1,311 @@
+//! Applying an adoption: the watch, its undo, and what a kill leaves.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::{Built, DEVICE, GO_AGENT, Style, WIKI};
+use crate::lab::cli::{Answer, agent, answer};
+use crate::lab::router::agent_program;
+use crate::lab::wireguard::KeyPair;
+use crate::lab::{contains, wait_until};
+
+impl Built {
+    fn arguments(&self, more: &[&str]) -> Vec<String> {
+        let path = |name: &str| self.router.path(name).display().to_string();
+        let all = [
+            "adopt".to_owned(),
+            "--wg-quick".to_owned(),
+            path("wireguard"),
+            "--networkd".to_owned(),
+            path("networkd"),
+        ];
+        let more = more.iter().map(|it| (*it).to_owned());
+        all.into_iter().chain(more).collect()
+    }
+
+    fn apply(&self, more: &[&str]) -> Answer {
+        let arguments = self.arguments(more);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        agent(&self.router, &arguments)
+    }
+
+    /// Everything that an undo restores: files, links, sysctls, nftables.
+    fn whole(&self) -> String {
+        let folder = self.router.path("").display().to_string();
+        let lines = [
+            format!(
+                "cd {folder} && find . -type f -not -name '*.log' -not -name 'agent.*' | sort | xargs sha256sum"
+            ),
+            format!(
+                "cd {folder} && find . -not -name '*.log' -not -name 'agent.*' -printf '%p %m\\n' | sort"
+            ),
+            "ip -d addr show".to_owned(),
+            format!("cat /sys/class/net/{DEVICE}/ifalias"),
+            format!(
+                "wg show {DEVICE} allowed-ips; wg show {DEVICE} endpoints; wg show {DEVICE} persistent-keepalive"
+            ),
+            format!(
+                "wg show {DEVICE} listen-port; wg show {DEVICE} private-key; wg show {DEVICE} preshared-keys"
+            ),
+            format!(
+                "grep -s . /proc/sys/net/ipv[46]/conf/{DEVICE}/* /proc/sys/net/ipv[46]/conf/all/* || true"
+            ),
+            "ip route; ip -6 route".to_owned(),
+            "nft list ruleset || true".to_owned(),
+        ];
+        let text = lines
+            .map(|line| self.router.inside.shell(&line))
+            .join("\n────\n");
+        // BIRD's routes follow the sessions, which tests compare by themselves.
+        let lines = text.lines().filter(|line| !line.contains("proto bird"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[track_caller]
+    fn is_adopted(&self) {
+        let alias = format!("cat /sys/class/net/{DEVICE}/ifalias");
+        contains(&self.router.inside.shell(&alias), "moenet-agent:2:").unwrap();
+        assert!(
+            self.router
+                .path(&format!("state/sessions/{DEVICE}.yaml"))
+                .exists()
+        );
+    }
+
+    #[track_caller]
+    fn wait_adopted(&self) {
+        wait_until("the link carries the agent's mark", 30, || {
+            let alias = format!("cat /sys/class/net/{DEVICE}/ifalias");
+            contains(&self.router.inside.try_shell(&alias)?, "moenet-agent:2:")
+        });
+    }
+}
+
+#[track_caller]
+fn same(before: &str, after: &str) {
+    let differ = before
+        .lines()
+        .zip(after.lines())
+        .find(|(one, other)| one != other);
+    assert_eq!(before, after, "the first difference: {differ:?}");
+}
+
+fn is_adopted_and_undone(style: &Style) {
+    let mut built = Built::new(style);
+    let (before, state, routes) = (built.whole(), built.state(), built.routes());
+    built
+        .apply(&["--watch", "3s"])
+        .ended(0)
+        .says("watching 1 sessions with 4 prefixes");
+    built.is_adopted();
+    assert_eq!(
+        (built.state(), built.routes()),
+        (state.clone(), routes.clone())
+    );
+    built.router.start_agent();
+    let name = format!("sessions/{DEVICE}");
+    wait_until("the agent has nothing to do for the tunnel", 30, || {
+        let plan = agent(&built.router, &["plan", &name]).out;
+        match plan.contains("set WireGuard") || plan.contains("mark ") {
+            true => Err(plan),
+            false => Ok(()),
+        }
+    });
+    built.apply(&["--undo"]).ended(1);
+    built.router.stop_agent();
+    built.apply(&["--undo"]).ended(0).says("Undone");
+    same(&before, &built.whole());
+    assert_eq!((built.state(), built.routes()), (state, routes));
+    built.apply(&["--undo"]).ended(1).says("nothing to undo");
+}
+
+#[test]
+fn go_agents_router_is_adopted_and_undone() {
+    is_adopted_and_undone(&GO_AGENT);
+}
+
+#[test]
+fn wiki_router_is_adopted_and_undone() {
+    is_adopted_and_undone(&WIKI);
+}
+
+#[test]
+fn withdrawn_half_of_the_prefixes_undoes_everything() {
+    let built = Built::new(&WIKI);
+    let (before, state) = (built.whole(), built.state());
+    std::thread::scope(|scope| {
+        let adopting = scope.spawn(|| built.apply(&["--watch", "60s"]));
+        built.wait_adopted();
+        built.neighbour.ask_bird("disable says1");
+        let answer = adopting.join().unwrap().ended(1);
+        answer.says("session peer1 imports 2 prefixes instead of 4");
+        answer.says("everything is as before");
+    });
+    same(&before, &built.whole());
+    assert_eq!(built.state(), state);
+}
+
+#[test]
+fn lost_session_undoes_everything() {
+    let built = Built::new(&GO_AGENT);
+    let before = built.whole();
+    std::thread::scope(|scope| {
+        let adopting = scope.spawn(|| built.apply(&["--watch", "60s", "--max-prefix-loss", "100"]));
+        built.wait_adopted();
+        built.neighbour.ask_bird("disable moe_router");
+        adopting
+            .join()
+            .unwrap()
+            .ended(1)
+            .says("is not established any more");
+    });
+    same(&before, &built.whole());
+}
+
+impl Built {
+    /// Kills an adoption while it watches.
+    fn kill_in_the_middle(&self) {
+        let program = agent_program().display().to_string();
+        let config = self.router.path("config.yaml").display().to_string();
+        let mut arguments = vec![program, "--config".to_owned(), config];
+        arguments.extend(self.arguments(&["--watch", "60s"]));
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let log = self.router.path("agent.adopt");
+        let mut adopting = self.router.inside.spawn(&log, "env".as_ref(), &arguments);
+        self.wait_adopted();
+        wait_until("the watch has begun", 30, || {
+            contains(
+                &std::fs::read_to_string(&log).unwrap(),
+                "watching 1 sessions",
+            )
+        });
+        adopting.end("-KILL");
+    }
+}
+
+#[test]
+fn killed_adoption_is_undone_by_the_next() {
+    let built = Built::new(&WIKI);
+    let (before, state) = (built.whole(), built.state());
+    built.kill_in_the_middle();
+    built.is_adopted();
+    built.apply(&["--plan"]).ended(1).says("adopt --undo");
+    built.apply(&["--undo"]).ended(0);
+    same(&before, &built.whole());
+    built.kill_in_the_middle();
+    built
+        .apply(&["--watch", "2s"])
+        .ended(0)
+        .says("was undone first");
+    built.is_adopted();
+    built.apply(&["--undo"]).ended(0);
+    same(&before, &built.whole());
+    assert_eq!(built.state(), state);
+}
+
+#[test]
+fn starting_agent_undoes_a_killed_adoption() {
+    let mut built = Built::new(&GO_AGENT);
+    let state = built.state();
+    built.kill_in_the_middle();
+    built.router.start_agent();
+    contains(&built.router.log(), "undoing an interrupted adoption").unwrap();
+    let alias = format!("cat /sys/class/net/{DEVICE}/ifalias");
+    assert_eq!(built.router.inside.shell(&alias).trim(), "");
+    assert!(
+        !built
+            .router
+            .path(&format!("state/sessions/{DEVICE}.yaml"))
+            .exists()
+    );
+    assert_eq!(built.state(), state);
+}
+
+#[test]
+fn signal_during_the_watch_undoes_everything() {
+    let built = Built::new(&WIKI);
+    let before = built.whole();
+    for signal in ["-TERM", "-HUP"] {
+        let script = format!(
+            "{} & pid=$!; for i in $(seq 100); do grep -qs moenet /sys/class/net/{DEVICE}/ifalias && break; sleep 0.1; \
+             done; sleep 1; kill {signal} $pid; wait $pid",
+            built
+                .router
+                .command(&built.arguments(&["--watch", "60s"]).join(" "))
+        );
+        let failed = built.router.inside.try_shell(&script).unwrap_err();
+        contains(&failed, "interrupted by a signal").unwrap();
+        same(&before, &built.whole());
+    }
+}
+
+#[test]
+fn irreversible_change_is_refused_even_with_consent() {
+    let built = Built::new(&GO_AGENT);
+    std::fs::write(built.router.path("private.key"), KeyPair::new().private).unwrap();
+    let before = built.whole();
+    built
+        .apply(&[])
+        .ended(1)
+        .says("no undo could take this back");
+    let refused = built.apply(&["--yes"]).ended(1);
+    refused.says("nothing was changed: no undo could take this back: set WireGuard");
+    same(&before, &built.whole());
+}
+
+#[test]
+fn accepted_interruption_is_undone_exactly() {
+    let built = Built::new(&WIKI);
+    let bird = built.router.bird.folder.join("moenet");
+    for folder in [&bird, &built.router.path("state")] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("notes.txt"), "of the operator\n").unwrap();
+    }
+    built.router.inside.shell(&format!(
+        "ip addr add 172.20.98.1/24 dev {DEVICE}; ip addr add fd00:98::1/64 nodad dev {DEVICE}; \
+         wg set {DEVICE} peer {} allowed-ips 172.16.0.0/12,fe80::/10",
+        built.neighbour.keys.public
+    ));
+    let (before, state) = (built.whole(), built.state());
+    built.apply(&["--watch", "1s"]).ended(1).says("add --yes");
+    same(&before, &built.whole());
+    built.apply(&["--watch", "1s", "--yes"]).ended(0);
+    built.is_adopted();
+    assert_ne!(before, built.whole());
+    built.apply(&["--undo"]).ended(0);
+    same(&before, &built.whole());
+    assert_eq!(built.state(), state);
+}
+
+#[test]
+fn unit_is_disabled_only_with_consent_and_enabled_again() {
+    let built = Built::new(&GO_AGENT);
+    let folder = built.router.path("programs");
+    std::fs::create_dir(&folder).unwrap();
+    let (program, calls) = (folder.join("systemctl"), built.router.path("agent.calls"));
+    let text = format!("#!/bin/sh\necho \"$@\" >>{}\n", calls.display());
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let before = built.whole();
+    let run = |more: &[&str]| {
+        let mut command = built.router.inside.command(agent_program());
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        command
+            .arg("--config")
+            .arg(built.router.path("config.yaml"));
+        answer(command.args(built.arguments(more)).env("PATH", path))
+    };
+    let unit = format!("wg-quick@{DEVICE}.service");
+    let asked = format!("is-enabled --quiet {unit}\n");
+    run(&["--watch", "1s"])
+        .ended(0)
+        .says(&format!("`systemctl disable {unit}`"));
+    assert_eq!(std::fs::read_to_string(&calls).unwrap(), asked);
+    run(&["--undo"]).ended(0);
+    run(&["--watch", "1s", "--yes"])
+        .ended(0)
+        .says(&format!("ran `systemctl disable {unit}`"));
+    run(&["--undo"]).ended(0);
+    let more = format!("{asked}{asked}disable --quiet {unit}\nenable --quiet {unit}\n");
+    assert_eq!(std::fs::read_to_string(&calls).unwrap(), more);
+    same(&before, &built.whole());
+}

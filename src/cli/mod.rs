@@ -8,6 +8,7 @@ mod api;
 mod apply;
 mod approve;
 mod change;
+mod commented;
 mod complete;
 mod completions;
 mod control_plane;
@@ -22,6 +23,7 @@ mod fields;
 mod fleet;
 mod get;
 mod history;
+mod init;
 mod maintenance;
 mod man;
 mod objects;
@@ -92,6 +94,25 @@ pub enum Verb {
     /// Follows the state directory and the Control Plane until SIGTERM. Tunnels and sessions stay up when it stops.
     #[command(after_help = "Example: moenet-agent run --config /etc/moenet-agent/config.yaml")]
     Run,
+    /// Write a configuration, check that it works on this host, and show the first plan
+    ///
+    /// Takes the values from flags, and asks for missing ones on a terminal. The file has every key with its
+    /// description, and mode 0600. An existing file is replaced only with --force, and a copy is kept.
+    ///
+    /// With --from: reads the config.json of the earlier agent written in Go, and names each key that it takes over or
+    /// cannot express.
+    ///
+    /// Then runs the checks of `doctor` and prints the first `plan`. With -o json or yaml: prints the file and the keys,
+    /// and checks nothing.
+    #[command(after_help = "\
+Examples:
+  moenet-agent init
+  moenet-agent init --name jp1 --control-plane https://api.example.net --token-file /etc/moenet-agent/token
+  moenet-agent init --name jp1 --id 1 --asn 4242420998 --loopback-ipv4 172.23.105.177
+  moenet-agent init --from /opt/moenet-agent/config.json
+
+Exit codes: 0 written, and no check failed; 1 not written, or a check failed.")]
+    Init(init::Init),
     /// Show the steps that the controller would take now, without changing anything
     ///
     /// Prints each step with its reason: the wanted and the present value. `+` adds, `~` changes, `-` removes. Works with and without a running daemon.
@@ -330,6 +351,7 @@ pub(crate) type Outcome = anyhow::Result<ExitCode>;
 pub fn run(arguments: Arguments) -> ExitCode {
     let outcome = match &arguments.verb {
         Verb::Run => run::run(&arguments),
+        Verb::Init(init) => init.run(&arguments),
         Verb::Plan(plan) => plan.run(&arguments),
         Verb::Adopt(adopt) => adopt.run(&arguments),
         Verb::Apply(apply) => apply.run(&arguments),

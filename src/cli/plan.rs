@@ -13,7 +13,7 @@ use crate::document::Kind;
 use crate::model::ObjectKey;
 
 /// Show what the controller would do now.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Plan {
     /// Only these objects
     #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::names))]

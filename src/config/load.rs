@@ -88,6 +88,17 @@ pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, Co
     Ok(config)
 }
 
+/// Checks the text of a file as [`load`] does.
+///
+/// # Errors
+/// Names line and key.
+pub(crate) fn check(text: &str, environment: Environment) -> Result<(), DocumentError> {
+    let mut config = parse(text)?;
+    apply(&mut config, environment);
+    let broken = broken_rules(&config, text).into_iter().next();
+    broken.map_or(Ok(()), Err)
+}
+
 /// Returns every reason for which [`load`] rejects a file, with the text of its error first.
 pub(crate) fn problems(path: &Path, environment: Environment) -> Vec<String> {
     let text = match read(path, file::DOCUMENT) {

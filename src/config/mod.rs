@@ -22,7 +22,7 @@ pub use listen::Listen;
 pub(crate) use live::{LiveConfig, is_reloadable};
 pub use load::parse;
 pub(crate) use load::{ConfigError, Environment, load};
-pub(crate) use load::{found, problems};
+pub(crate) use load::{check, found, problems};
 pub(crate) use source::Source;
 pub(crate) use token::{TokenNews, TokenSource};
 pub use values::Backend;

@@ -40,6 +40,7 @@ mod hostile_control_plane;
 mod hung_bird;
 mod ibgp;
 mod identity;
+mod init;
 mod isolation;
 mod kinds;
 mod limits;

@@ -91,14 +91,25 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Ok(config) => block_on(async { Ok(lines(config).await) })?,
         Err(error) => without_configuration(arguments, &error),
     };
-    if !output::value(arguments.output, &lines)? {
-        print(&lines);
-    }
-    let failed = lines.iter().any(|line| line.status == Verdict::Failed);
-    Ok(match failed {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
+    Ok(match shown(arguments, &lines)? {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
+}
+
+/// Prints the checks that can succeed before the first start: host, BIRD and Control Plane. Returns whether none failed.
+pub(super) fn before_start(arguments: &Arguments) -> anyhow::Result<bool> {
+    let config = arguments.load()?;
+    let lines = block_on(async { Ok(of_surroundings(&config).await.0) })?;
+    shown(arguments, &lines)
+}
+
+/// Prints checks. Returns whether none failed.
+fn shown(arguments: &Arguments, lines: &[Line]) -> anyhow::Result<bool> {
+    if !output::value(arguments.output, &lines)? {
+        print(lines);
+    }
+    Ok(lines.iter().all(|line| line.status != Verdict::Failed))
 }
 
 /// Returns the problems of a configuration that nothing else can be checked with.
@@ -117,7 +128,16 @@ fn of_configuration(problem: String) -> Line {
 
 /// Runs every check.
 async fn lines(config: Config) -> Vec<Line> {
-    let mut lines: Vec<_> = start_problems(&config)
+    let (mut lines, answers) = of_surroundings(&config).await;
+    let agent = Agent::find(&config).await;
+    lines.push(of_agent(&agent));
+    lines.extend(of_router(config, &agent, answers).await);
+    lines
+}
+
+/// Checks everything around the agent. Returns whether the Control Plane answers too.
+async fn of_surroundings(config: &Config) -> (Vec<Line>, bool) {
+    let mut lines: Vec<_> = start_problems(config)
         .into_iter()
         .map(of_configuration)
         .collect();
@@ -125,19 +145,16 @@ async fn lines(config: Config) -> Vec<Line> {
         lines.push(Line::ok("configuration", "valid"));
     }
     let (directory, backend) = (config.state.directory.clone(), config.wireguard.backend);
-    let files = token_problems(&config).collect();
+    let files = token_problems(config).collect();
     lines.extend(blocking(move || host::lines(&directory, files, backend)).await);
-    lines.extend(network::bird(&config).await);
+    lines.extend(network::bird(config).await);
     lines.push(host::git(&config.state.directory).await);
-    let control_plane = network::control_plane(&config).await;
+    let control_plane = network::control_plane(config).await;
     let answers = control_plane
         .iter()
         .all(|line| line.status != Verdict::Failed);
     lines.extend(control_plane);
-    let agent = Agent::find(&config).await;
-    lines.push(of_agent(&agent));
-    lines.extend(of_router(config, &agent, answers).await);
-    lines
+    (lines, answers)
 }
 
 fn of_agent(agent: &Agent) -> Line {

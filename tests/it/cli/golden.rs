@@ -7,8 +7,9 @@ use std::path::Path;
 
 use super::{NAME, Router, answer_once};
 
-const VERBS: [&str; 30] = [
+const VERBS: [&str; 31] = [
     "run",
+    "init",
     "plan",
     "adopt",
     "apply",

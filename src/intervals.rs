@@ -159,6 +159,8 @@ pub(crate) const BIRD_DEADLINE_MAX: Duration = Duration::from_secs(300);
 /// Backoff of a commit that did not end in time: first and longest wait.
 pub(crate) const COMMIT_RETRY: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(60));
+/// How old the details of protocols may be whose state has not changed, with more than 200 protocols.
+pub(crate) const BIRD_DETAILS: Duration = Duration::from_secs(60);
 /// How long a read waits for a reconfiguration in progress.
 pub(crate) const BIRD_READ_WAIT: Duration = Duration::from_secs(2);
 /// How long a load that failed is not tried again. It expires because another BIRD may be installed meanwhile.

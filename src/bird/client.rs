@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use super::command::Command;
 use super::counters::BirdCounters;
 use super::pace::Pace;
+use super::protocols::Details;
 use crate::intervals::{BIRD_BACKLOG_POLL, BIRD_COMMAND};
 use crate::model::RoaTable;
 use crate::observed::bird::framing::{Decoder, FramingError};
@@ -36,6 +37,7 @@ pub struct Client {
     version: Arc<Mutex<Option<Version>>>,
     /// Start times of the commands that wait for an answer.
     asked: Arc<Mutex<Vec<Instant>>>,
+    pub(super) details: Arc<Details>,
 }
 
 /// A command in progress.
@@ -60,6 +62,7 @@ impl Client {
             counters: Arc::default(),
             version: Arc::default(),
             asked: Arc::default(),
+            details: Arc::default(),
         }
     }
 
@@ -155,16 +158,6 @@ impl Client {
         let reply = self.run(&Command::ConfigureStatus).await?;
         self.last_version()
             .ok_or_else(|| unexpected(&Command::ConfigureStatus, &reply))
-    }
-
-    /// Returns every protocol with its details, sorted by name. BIRD 3 has no fixed order.
-    ///
-    /// # Errors
-    /// Any [`BirdError`].
-    pub async fn protocols(&self) -> Result<Vec<Protocol>, BirdError> {
-        Ok(protocols::parse(
-            &self.run(&Command::ShowProtocolsAll).await?,
-        ))
     }
 
     /// Returns the row of every protocol, sorted by name: states only, a twentieth of the bytes.

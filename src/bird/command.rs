@@ -15,6 +15,8 @@ pub enum Command {
     ShowProtocols,
     /// `show protocols all`: every protocol with its details, in one reply.
     ShowProtocolsAll,
+    /// `show protocols all "X"`: one protocol with its details.
+    ShowProtocol(BirdName),
     /// `show route table moe_roa4 where …`: the ROAs that did not come from the agent's cached table, which
     /// would otherwise look like those of a server (the forms are the same on 2.0.12 to 3.4, measured).
     ShowRoas {
@@ -50,6 +52,7 @@ impl Command {
         match self {
             Self::ShowProtocols => "show protocols".into(),
             Self::ShowProtocolsAll => "show protocols all".into(),
+            Self::ShowProtocol(name) => format!("show protocols all \"{name}\""),
             Self::ShowRoas { ipv6 } => {
                 let family = if *ipv6 { 6 } else { 4 };
                 format!("show route table moe_roa{family} where proto !~ \"moe_cached_roa*\"")

@@ -42,6 +42,35 @@ impl Protocol {
                 .is_some_and(|bgp| bgp.state == BgpState::Established)
     }
 
+    /// Returns this protocol as a later row of `show protocols` has it: its details are as they were. `None` if it has
+    /// entered another state since, which may have changed any detail.
+    pub fn in_row(&self, row: &Self) -> Option<Self> {
+        let identity = |it: &Self| {
+            (
+                it.since,
+                it.state.clone(),
+                it.proto.clone(),
+                it.table.clone(),
+            )
+        };
+        if self.since.is_none() || identity(self) != identity(row) {
+            return None;
+        }
+        let mut now = self.clone();
+        now.info.clone_from(&row.info);
+        if let (Some(bgp), Some(in_row)) = (&mut now.bgp, &row.bgp) {
+            bgp.state = in_row.state.clone();
+            let error = row
+                .info
+                .split_once(char::is_whitespace)
+                .map(|(_, rest)| rest.trim());
+            if let Some(error) = error.filter(|error| !error.is_empty()) {
+                bgp.last_error = Some(error.to_owned());
+            }
+        }
+        Some(now)
+    }
+
     /// Returns whether it is off without an error and without a limit: `disable` leaves neither (2.0.12 to 3.4,
     /// measured),
     /// nor does `disabled` in the configuration. A limit and `disable after error` leave an error.
@@ -223,6 +252,27 @@ mod tests {
         let channel = &protocols[0].channels[0];
         [&channel.import_limit, &channel.export_limit]
             .map(|limit| limit.as_ref().map(|limit| limit.hit))
+    }
+
+    #[test]
+    fn row_of_the_same_state_keeps_the_details() {
+        let read = |text: &str| {
+            let reply = Decoder::new().push(format!("{text}0000 \n").as_bytes());
+            parse(&reply.unwrap().unwrap()).remove(0)
+        };
+        let known = read(
+            "1002-p BGP --- start 100 Connect\n1006-  BGP state: Connect\n    Neighbor AS: 7\n",
+        );
+        let row = |text: &str| known.in_row(&read(&format!("1002-p BGP --- {text}\n")));
+        let now = row("start 100 Active  Socket: Connection refused").unwrap();
+        let bgp = now.bgp.unwrap();
+        assert_eq!((bgp.state, bgp.neighbor_as), (BgpState::Active, Some(7)));
+        let error = bgp.last_error.as_deref();
+        assert_eq!(error, Some("Socket: Connection refused"));
+        // Another state, or the same state again: any detail may differ.
+        for other in ["up 100 Established", "start 101 Connect"] {
+            assert_eq!(row(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct BirdState {
     /// The reason why it does not answer; absent while it answers, and before the first observation.
     pub down: Option<String>,
     /// Its protocols, sorted by name.
-    pub protocols: Vec<Protocol>,
+    pub protocols: Arc<[Protocol]>,
     /// The interfaces with a Babel neighbour; `None` where BIRD does not run Babel.
     pub babel: Option<BTreeSet<String>>,
     /// The files in its directory.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use moenet_agent::bird::{BirdCounters, Checker, Client, Committer, CommitterConfig};
 use moenet_agent::observed::bird::mark::marked;
-use moenet_agent::observed::bird::{BirdName, Phase, Symbol};
+use moenet_agent::observed::bird::{BirdName, Phase, ProtocolState, Symbol};
 use moenet_agent::ports::{BaseError, BirdError, CommitError, Committed, Fragment, FragmentError};
 
 pub(super) const VERSIONS: [&str; 5] = ["2.0.12", "2.17", "2.20", "3.1", "3.4"];
@@ -331,10 +331,8 @@ async fn an_established_session_survives_the_commits_of_others() {
             .unwrap();
         let live = async || {
             let protocols = committer.client().protocols().await.unwrap();
-            protocols
-                .into_iter()
-                .find(|protocol| protocol.name == "moe_live")
-                .unwrap()
+            let mut named = protocols.iter().filter(|it| it.name == "moe_live");
+            named.next().cloned().unwrap()
         };
         eventually(&format!("{version}: established"), async || {
             live().await.is_established()

@@ -337,11 +337,7 @@ impl Bird for FakeBird {
         BirdState {
             running: running.then_some(Version::new(2, 17, 6)),
             down: (!running).then(|| "BIRD is not running".to_owned()),
-            protocols: if running {
-                protocols.collect()
-            } else {
-                Vec::new()
-            },
+            protocols: protocols.filter(|_| running).collect(),
             live: Arc::new(LiveTree {
                 generation: Some(tree.generation()),
                 tree,

@@ -143,3 +143,43 @@ async fn slow_parser_gets_more_time_and_fails_no_fragment() {
     let checks = committer.counters().checks();
     assert!((2..6).contains(&checks), "{checks} checks");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn details_of_many_protocols_are_asked_for_when_states_change() {
+    for version in VERSIONS {
+        let (router, committer) = Router::running(version).await;
+        let text = (0..300).map(|n| format!("protocol static moe_s{n} {{ ipv4; }}\n"));
+        let many = Fragment {
+            text: text.collect(),
+            protocols: Vec::new(),
+        };
+        committer.set_fragment("many", Some(many)).await.unwrap();
+        let client = committer.client();
+        eventually("all are up", async || {
+            let rows = client.protocol_rows().await.unwrap();
+            rows.iter().all(|row| row.state == ProtocolState::Up)
+        })
+        .await;
+        client.protocols().await.unwrap();
+        let asked = async || {
+            let before = client.counters().reads();
+            let found = client.protocols().await.unwrap();
+            // A client that knows nothing reads everything.
+            let all = Client::new(router.socket()).protocols().await.unwrap();
+            assert_eq!(found, all, "{version}");
+            client.counters().reads() - before
+        };
+        assert_eq!(asked().await, 1, "{version}: rows");
+        // BIRD writes the time of a state in seconds.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let name = BirdName::new("moe_s7").unwrap();
+        client.restart(name).await.unwrap();
+        eventually("all are up again", async || {
+            let rows = client.protocol_rows().await.unwrap();
+            rows.iter().all(|row| row.state == ProtocolState::Up)
+        })
+        .await;
+        assert_eq!(asked().await, 2, "{version}: rows and one protocol");
+        assert_eq!(asked().await, 1, "{version}: rows");
+    }
+}

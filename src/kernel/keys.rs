@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use tracing::info;
 use wireguard_control::Key;
 
@@ -56,6 +57,26 @@ pub fn create(path: &Path) -> Result<PrivateKey, KeyError> {
 /// Returns the public key of a private key. No IO.
 pub fn public_key(key: &PrivateKey) -> PublicKey {
     PublicKey::new(Key(*key.expose()).get_public().0)
+}
+
+/// The public key of the last private key. Most links have the router's key, and a multiplication on the curve takes
+/// longer than all the rest of reading a link.
+#[derive(Debug, Default)]
+pub(super) struct LastKey(Mutex<Option<(PrivateKey, PublicKey)>>);
+
+impl LastKey {
+    /// Returns the public key of a private key.
+    pub(super) fn public_key(&self, key: PrivateKey) -> PublicKey {
+        let mut last = self.0.lock();
+        if let Some((private, public)) = &*last
+            && *private == key
+        {
+            return *public;
+        }
+        let public = public_key(&key);
+        *last = Some((key, public));
+        public
+    }
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {

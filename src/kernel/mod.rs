@@ -107,6 +107,7 @@ impl LinuxKernel {
             userspace: Userspace {
                 program: options.userspace,
                 socket_dir: options.socket_dir,
+                last_key: Arc::default(),
             },
             netlink: Netlink::default(),
             devices: Devices::default(),

@@ -143,7 +143,7 @@ async fn ask_sockets(
     tuns: Vec<(InterfaceName, u32)>,
 ) -> Vec<(InterfaceName, Answer)> {
     let ask = |(name, _): (InterfaceName, u32)| async move {
-        let reply = uapi::get(&kernel.userspace.socket(&name)).await;
+        let reply = uapi::get(&kernel.userspace.socket(&name), &kernel.userspace.last_key).await;
         // A socket disappears with its link, so a failed query may mean that both are gone.
         if reply.is_err() && matches!(kernel.netlink.link(&name).await, Ok(None)) {
             return (name, Answer::Gone);

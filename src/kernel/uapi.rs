@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
+use super::keys::LastKey;
 use crate::intervals::USERSPACE_EXCHANGE;
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey};
 use crate::observed::kernel::{WireGuard, WireGuardPeer};
@@ -24,8 +25,11 @@ use crate::plan::action::{PeerPatch, WireGuardPatch};
 const LONGEST_ANSWER: u64 = 16 << 20;
 
 /// Reads the configuration behind a socket.
-pub(super) async fn get(socket: &Path) -> io::Result<WireGuard> {
-    parse(&within_deadline(exchange(socket, "get=1\n\n")).await?)
+pub(super) async fn get(socket: &Path, last_key: &LastKey) -> io::Result<WireGuard> {
+    parse(
+        &within_deadline(exchange(socket, "get=1\n\n")).await?,
+        last_key,
+    )
 }
 
 /// Changes the configuration behind a socket.
@@ -92,7 +96,7 @@ fn check_errno((key, value): (&str, &str)) -> io::Result<()> {
 }
 
 /// Parses an answer. Errors never hold a value: it may be a key.
-fn parse(answer: &str) -> io::Result<WireGuard> {
+fn parse(answer: &str, last_key: &LastKey) -> io::Result<WireGuard> {
     let mut device = WireGuard::default();
     let mut peer: Option<(PublicKey, WireGuardPeer)> = None;
     for pair in pairs(answer) {
@@ -105,7 +109,7 @@ fn parse(answer: &str) -> io::Result<WireGuard> {
             peer_pair(peer, key, value)
                 .ok_or_else(|| invalid(&format!("cannot read a peer's {key}")))?;
         } else {
-            device_pair(&mut device, key, value)?;
+            device_pair(&mut device, key, value, last_key)?;
         }
     }
     device.peers.extend(peer.map(finished));
@@ -116,11 +120,16 @@ fn finished((key, peer): (PublicKey, WireGuardPeer)) -> (PublicKey, WireGuardPee
     (key, peer.normalised())
 }
 
-fn device_pair(device: &mut WireGuard, key: &str, value: &str) -> io::Result<()> {
+fn device_pair(
+    device: &mut WireGuard,
+    key: &str,
+    value: &str,
+    last_key: &LastKey,
+) -> io::Result<()> {
     match key {
         "private_key" => {
             let private = PrivateKey::new(bytes(value)?);
-            device.public_key = (!private.is_zero()).then(|| super::keys::public_key(&private));
+            device.public_key = (!private.is_zero()).then(|| last_key.public_key(private));
         }
         "listen_port" => {
             let port = value
@@ -270,7 +279,7 @@ mod tests {
             "last_handshake_time_sec=0",
             "last_handshake_time_nsec=0",
         ]);
-        let device = parse(&text).unwrap();
+        let device = parse(&text, &LastKey::default()).unwrap();
         assert_eq!((device.public_key, device.listen_port), (None, None));
         assert_eq!(
             device.peers[&PublicKey::new(bytes(KEY).unwrap())],
@@ -295,7 +304,7 @@ mod tests {
             "allowed_ip=::/0",
             "from_the_future=1",
         ]);
-        let device = parse(&text).unwrap();
+        let device = parse(&text, &LastKey::default()).unwrap();
         let peer = &device.peers[&PublicKey::new(bytes(KEY).unwrap())];
         assert_eq!(device.listen_port, Port::new(21080));
         assert_eq!(peer.endpoint, Some("[fe80::1]:51820".parse().unwrap()));
@@ -316,7 +325,7 @@ mod tests {
             format!("private_key={KEY}zz\n\n"),
             format!("public_key={KEY}\npreshared_key={KEY}0\n\n"),
         ] {
-            let error = parse(&text).unwrap_err().to_string();
+            let error = parse(&text, &LastKey::default()).unwrap_err().to_string();
             assert!(!error.contains("b85996"), "{error}");
         }
     }
@@ -324,7 +333,10 @@ mod tests {
     #[test]
     fn an_errno_of_either_sign_is_an_error() {
         for text in ["errno=-98\n\n", "errno=98\n\n"] {
-            assert_eq!(parse(text).unwrap_err().raw_os_error(), Some(98));
+            assert_eq!(
+                parse(text, &LastKey::default()).unwrap_err().raw_os_error(),
+                Some(98)
+            );
         }
     }
 
@@ -378,7 +390,7 @@ mod tests {
         let path = folder.path().join("wg.sock");
         let _deaf = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert_eq!(
-            get(&path).await.unwrap_err().kind(),
+            get(&path, &LastKey::default()).await.unwrap_err().kind(),
             io::ErrorKind::TimedOut
         );
     }

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::error::Fault;
+use super::keys::LastKey;
 use super::{process, uapi};
 use crate::intervals::{USERSPACE_KILL, USERSPACE_POLL, USERSPACE_START};
 use crate::model::InterfaceName;
@@ -28,6 +30,7 @@ use crate::util::task::blocking;
 pub(super) struct Userspace {
     pub(super) program: Option<OsString>,
     pub(super) socket_dir: PathBuf,
+    pub(super) last_key: Arc<LastKey>,
 }
 
 impl Userspace {
@@ -200,6 +203,7 @@ mod tests {
         Userspace {
             program: Some(program.into()),
             socket_dir: folder.to_owned(),
+            last_key: Arc::default(),
         }
     }
 

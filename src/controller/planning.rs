@@ -261,10 +261,10 @@ fn enable_protocols(
     Ok(Plan { steps, waits: None })
 }
 
-/// Returns whether protocols may be enabled: BIRD runs the files on disk, so that only a command can have disabled
+/// Returns whether protocols are to be enabled: there is a disabled one, BIRD runs the files on disk, so that only a command can have disabled
 /// one, and the router is not drained (during a drain an operator may want them down).
 fn may_enable(desired: &Desired, view: &KeyObservation) -> bool {
-    view.bird.loaded && !desired.maintenance.enabled
+    view.bird.loaded && !desired.maintenance.enabled && view.bird.has_disabled()
 }
 
 /// Returns a hint on how an operator keeps the protocols of an object down.

@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::main_file::BirdProblem;
 use super::protocols::Protocol;
@@ -26,6 +26,8 @@ pub struct BirdState {
     pub loaded: bool,
     /// Whether nothing was read yet, neither files nor protocols.
     pub unread: bool,
+    /// Whether a command disabled any protocol, once somebody asked.
+    pub has_disabled: OnceLock<bool>,
     /// The reason why BIRD accepts connections and does not answer.
     pub silent: Option<String>,
 }
@@ -36,6 +38,12 @@ impl BirdState {
         self.running = None;
         self.silent = Some(why.clone());
         self.down = Some(why);
+    }
+
+    /// Returns whether a command disabled any protocol.
+    pub fn has_disabled(&self) -> bool {
+        let any = || self.protocols.iter().any(Protocol::is_disabled_by_command);
+        *self.has_disabled.get_or_init(any)
     }
 
     /// Returns whether BIRD answers.

@@ -2,7 +2,7 @@
 # run.sh: every check of the project, one stage after the other, each timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc deny schemas unit scale live vm package demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc deny schemas unit scale live vm powercut package demo
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken=
@@ -109,6 +109,8 @@ vm() {
   [ -n "$tests" ] && tests/lab/vm-tests.sh target/debug/moenet-agent "$tests"
 }
 
+powercut() { cargo build --quiet && tests/lab/powercut/run.sh target/debug/moenet-agent; }
+
 stage() {
   local start=$SECONDS
   printf '\n=== %s\n' "$1"
@@ -145,10 +147,10 @@ warnings() {
   done
 }
 
-[ $# -gt 0 ] || set -- deps birds fmt clippy doc deny schemas unit scale live vm package demo
+[ $# -gt 0 ] || set -- deps birds fmt clippy doc deny schemas unit scale live vm powercut package demo
 for name in "$@"; do
   case $name in
-    deps | birds | fmt | clippy | doc | deny | schemas | unit | scale | live | vm | package | demo) stage "$name" ;;
+    deps | birds | fmt | clippy | doc | deny | schemas | unit | scale | live | vm | powercut | package | demo) stage "$name" ;;
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done

@@ -4,14 +4,10 @@
 #   tests/lab/vm-tests.sh AGENT LIVE-TESTS     the two programs, as cargo built them
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-image=${VM_IMAGE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/vmrun}
 agent=${1:?the agent} live=${2:?the live tests}
 CORE="two_birds three_sessions_come_up_with killing_and_starting an_mtu_changes a_peers_key queued_delete foreign_interface_is_refused maintenance_drains a_session_over_gre a_session_over_ip6gre uplink_keeps tunnels_get_their_sysctls packets_pass our_table_is_back rename_keeps_the_tunnel refused_type_leaves type_change_creates"
 
-if [ ! -e "$image/rootfs.img" ]; then
-  # wg and git are used by the tests and by the agent's history.
-  VM_EXTRA="git util-linux" "$here/vm/build-image"
-fi
+"$here/vm/image-for-tests"
 for name in $CORE; do # a name that matches nothing would pass without a test
   found=$("$live" --list "$name")
   grep -q ': test$' <<<"$found" || { echo "no live test is called $name" >&2; exit 1; }

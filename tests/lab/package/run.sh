@@ -8,7 +8,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../../.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache} suite=bookworm
-image=${VM_IMAGE_DIR:-$cache/vmrun} root=$cache/moenet-tests/root-$suite.tar
+root=$cache/moenet-tests/root-$suite.tar
 export MOENET_AGENT=${1:?the program}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -71,7 +71,7 @@ clean_root() {
 # The clock of an emulated processor may run fast where the machine is busy while it boots: clocksource=hpet.
 guest() {
   local attempt rc
-  [ -e "$image/rootfs.img" ] || VM_EXTRA="git util-linux" tests/lab/vm/build-image
+  tests/lab/vm/image-for-tests
   for attempt in 1 2 3; do
     rc=0
     tests/lab/vm/vmrun --systemd --mem 1536 --timeout 900 --boot-timeout 120 --append clocksource=hpet \

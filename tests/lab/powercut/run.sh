@@ -1,0 +1,77 @@
+#!/bin/bash
+# run.sh: cuts the power of a router at random moments, and looks at what the next boot finds.
+#
+#   tests/lab/powercut/run.sh AGENT [CUTS]
+#
+# The router is the guest of tests/lab/vm, its state is on a disk of its own. While it runs, operators change overrides
+# and the maintenance mode, the Control Plane changes sessions, and each change is noted once it is acknowledged. QEMU is
+# killed; what the guest had not flushed is lost. After each boot everything acknowledged must be there, and kernel and
+# BIRD must become what the documents say. SEED=N repeats the moments of a run. 4 cuts unless told: about 3 minutes.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+agent=${1:?the agent} cuts=${2:-4}
+RANDOM=${SEED:-$$}
+echo "# seed ${SEED:-$$}" >&2
+"$here/../vm/image-for-tests"
+work=$(mktemp -d)
+vmrun=
+trap '[ -z "$vmrun" ] || kill "$vmrun" 2>/dev/null || true; rm -rf "$work"' EXIT
+truncate -s 256M "$work/disk"
+mkfs.ext4 -q "$work/disk"
+: >"$work/acknowledged"
+
+boot() { # what the guest does: work, or verify
+  "$here/../vm/vmrun" --mem 1536 --timeout 300 --boot-tries 1 --disk "$work/disk" \
+    --copy "$agent:/lab/moenet-agent" --copy "$here/guest.sh:/lab/guest.sh" --copy "$work/acknowledged:/lab/acknowledged" \
+    -- "bash /lab/guest.sh $1" >"$work/said" 2>"$work/errors" &
+  vmrun=$!
+}
+
+failed() {
+  echo "$1" >&2
+  cat "$work/said" "$work/errors" >&2
+  exit 1
+}
+
+# Waits until the guest works, which it does after it has found everything.
+works() {
+  local waited=0
+  until grep -qx 'works' "$work/said"; do
+    kill -0 "$vmrun" 2>/dev/null || return 1
+    sleep 0.2; waited=$((waited + 1))
+    [ "$waited" -lt 1500 ] || return 1
+  done
+}
+
+# A guest that does not come up says nothing about the agent: it is booted again.
+booted() {
+  local attempt
+  for attempt in 1 2 3; do
+    boot work
+    works && return
+    wait "$vmrun" && failed "the guest ended before its time"
+    grep -q '^begun$' "$work/said" && failed "boot $1: not everything is there"
+    echo "# the guest did not come up (attempt $attempt of 3)" >&2
+  done
+  failed "the guest did not come up"
+}
+
+for ((cut = 1; cut <= cuts; cut++)); do
+  booted "$cut"
+  ms=$((RANDOM % 8000))
+  sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
+  # The child alone: vmrun would end it the same way, and later.
+  kill -KILL "$(pgrep -P "$vmrun" -f qemu)"
+  wait "$vmrun" || true
+  sed -n 's/^acknowledged //p' "$work/said" >>"$work/acknowledged"
+  echo "# cut $cut after $ms ms: $(wc -l <"$work/acknowledged") changes acknowledged" >&2
+done
+[ "$(wc -l <"$work/acknowledged")" -gt "$cuts" ] || failed "too few changes were acknowledged to prove anything"
+for attempt in 1 2 3; do
+  boot verify
+  rc=0
+  wait "$vmrun" || rc=$?
+  [ "$rc" = 125 ] && ! grep -q '^begun$' "$work/said" || break
+done
+[ "$rc" = 0 ] || failed "the last boot: not everything is there"
+cat "$work/said"

@@ -20,7 +20,7 @@ use crate::firewall::FirewallError;
 use crate::intervals::OFFLINE_NAMES;
 use crate::kernel::source_towards;
 use crate::model::{Endpoint, Host, ObjectKey, ObjectName};
-use crate::observed::bird::{BirdState, Tree};
+use crate::observed::bird::{BirdState, MainFile, Tree};
 use crate::observed::kernel::KernelView;
 use crate::plan::firewall::FirewallView;
 use crate::plan::{Plan, Refusal};
@@ -151,6 +151,11 @@ impl Wanted {
             Err(CommitError::Tree(what)) => Ok(Some(format!("BIRD configuration failed: {what}"))),
             Err(error) => Err(error).context("check BIRD's configuration"),
         }
+    }
+
+    /// Returns BIRD's main file.
+    pub(crate) fn main_file(&self) -> &MainFile {
+        &self.bird.live.main
     }
 
     /// Returns why the shared files of all sessions cannot be loaded into BIRD until an operator acts.

@@ -45,6 +45,11 @@ pub(crate) enum AdoptionError {
     NoRecord { path: PathBuf },
     #[error("interface {interface} disappeared since the plan; run `moenet-agent adopt` again")]
     Gone { interface: InterfaceName },
+    #[error(
+        "the documents differ from those of the plan, as the Control Plane has changed them since; run `moenet-agent adopt` \
+         again"
+    )]
+    Changed,
     #[error("interface {interface} was not taken over: {why}")]
     NotTaken {
         interface: InterfaceName,

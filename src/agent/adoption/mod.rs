@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -41,10 +42,15 @@ use crate::util::task::blocking;
 pub(crate) use error::AdoptionError;
 use files::Tree;
 
+/// The specifications of documents, by their places.
+pub(crate) type Documents = BTreeMap<String, Value>;
+
 /// What is taken over.
 #[derive(Debug, Clone)]
 pub(crate) struct Takeover {
     pub(crate) documents: Vec<Adopted>,
+    /// All documents of the plan, those of the Control Plane too.
+    pub(crate) planned: Documents,
     /// Addresses that the plan adds to links without a mark.
     pub(crate) added: BTreeSet<Placed>,
     /// Units to disable.
@@ -129,7 +135,14 @@ impl Adoption {
             .map_err(AdoptionError::Fetch)?;
         let context = &self.parts.shared.context;
         let (store, documents) = (Arc::clone(&context.store), self.takeover.documents.clone());
-        blocking(move || write_documents(&store, &documents)).await?;
+        let written = blocking(move || {
+            write_documents(&store, &documents)?;
+            specifications(&store)
+        })
+        .await?;
+        if written != self.takeover.planned {
+            return Err(AdoptionError::Changed);
+        }
         run_pass(&self.parts).await.map_err(Box::new)?;
         let view = context.kernel.observe().await?;
         for document in &self.takeover.documents {
@@ -272,6 +285,20 @@ pub(crate) fn write_documents(store: &Store, adopted: &[Adopted]) -> Result<(), 
         store.write_document(&adopted.document)?;
     }
     Ok(())
+}
+
+/// Returns every document of a state directory; an invalid one counts as null.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub(crate) fn specifications(store: &Store) -> Result<Documents, StoreError> {
+    let snapshot = store.load()?;
+    let documents = snapshot.documents();
+    let specifications = documents.map(|(place, slot)| {
+        let spec = slot.map_or(Value::Null, |document| document.spec());
+        (place.to_string(), spec)
+    });
+    Ok(specifications.collect())
 }
 
 /// Opens the state directory, after everything that exists was listed.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::adopt::record::Placed;
 use crate::adopt::{Adopted, Adoption, Before, Finding, Harm, Record, irreversible};
+use crate::agent::adoption::Documents;
 use crate::cli::offline::Offline;
 use crate::cli::output;
 use crate::cli::steps::{self, ObjectSteps, Tense};
@@ -31,13 +32,16 @@ pub(super) struct Answer {
     failed: Vec<String>,
     #[serde(skip)]
     pub(super) adopted: Vec<Adopted>,
+    /// All documents of the plan.
+    #[serde(skip)]
+    pub(super) planned: Documents,
     /// Addresses that the plan adds to links without a mark.
     #[serde(skip)]
     pub(super) added: BTreeSet<Placed>,
 }
 
 impl Answer {
-    pub(super) fn of(adoption: Adoption, offline: &Offline) -> Self {
+    pub(super) fn of(adoption: Adoption, offline: &Offline, planned: Documents) -> Self {
         let before = Before {
             kernel: &offline.kernel,
             protocols: &offline.bird.protocols,
@@ -63,6 +67,7 @@ impl Answer {
             failed: failed(&plan, offline),
             plan: plan.into_values().collect(),
             adopted: adoption.documents,
+            planned,
             added,
         }
     }

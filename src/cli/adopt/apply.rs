@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Answer;
+use crate::adopt::Phase;
 use crate::agent::adoption::{self, Adoption, AdoptionError, Takeover, units};
+use crate::cli::offline::Wanted;
 use crate::cli::{Outcome, output};
 use crate::config::Config;
 use crate::telemetry::chain;
@@ -39,6 +41,7 @@ pub(super) async fn take_over(config: Config, answer: Answer, accepted: Accepted
     }
     let takeover = Takeover {
         documents: answer.adopted,
+        planned: answer.planned,
         added: answer.added,
         units: match accepted.yes {
             true => enabled,
@@ -96,9 +99,26 @@ async fn enabled_units(answer: &Answer) -> BTreeSet<String> {
 
 /// Undoes the recorded adoption.
 pub(super) async fn undo(config: Config) -> Outcome {
+    let recorded = adoption::recorded(&config).await?;
+    if recorded.is_some_and(|record| record.phase == Phase::Kept) {
+        refuse_handed_over(&config).await?;
+    }
     adoption::undo_recorded(&config).await?;
     output::line("Undone: the router is as it was before the adoption.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to remove files that BIRD loads: sessions that were handed over would end with them.
+async fn refuse_handed_over(config: &Config) -> anyhow::Result<()> {
+    let wanted = Wanted::read(config.clone()).await?;
+    let main = wanted.main_file();
+    anyhow::ensure!(
+        !main.included && !main.is_agents(),
+        "nothing was undone: {} loads the agent's files, and sessions in them would end; define the sessions there again, \
+         take the include out, and reload BIRD first",
+        main.path.display()
+    );
+    Ok(())
 }
 
 /// Refuses a plan beside a recorded adoption.

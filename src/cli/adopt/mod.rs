@@ -13,7 +13,7 @@ use clap::Args;
 use super::offline::Rehearsal;
 use super::wait::interval;
 use super::{Arguments, Outcome, block_on, output};
-use crate::agent::adoption::{self, write_documents};
+use crate::agent::adoption::{self, specifications, write_documents};
 use crate::config::{Config, Interval};
 use crate::intervals::ADOPT_WATCH;
 use crate::util::task::blocking;
@@ -91,8 +91,12 @@ impl Adopt {
         }
         let store = Arc::clone(&rehearsal.parts.shared.context.store);
         let documents = adoption.documents.clone();
-        blocking(move || write_documents(&store, &documents)).await?;
-        Ok(Answer::of(adoption, &rehearsal.offline().await?))
+        let planned = blocking(move || {
+            write_documents(&store, &documents)?;
+            specifications(&store)
+        })
+        .await?;
+        Ok(Answer::of(adoption, &rehearsal.offline().await?, planned))
     }
 
     async fn take_over(&self, arguments: &Arguments, config: Config, watch: Interval) -> Outcome {

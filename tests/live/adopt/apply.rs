@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::{Built, DEVICE, GO_AGENT, Style, WIKI};
 use crate::lab::cli::{Answer, agent, answer};
+use crate::lab::control_plane::ControlPlane;
 use crate::lab::router::agent_program;
 use crate::lab::wireguard::KeyPair;
 use crate::lab::{contains, wait_until};
@@ -41,10 +42,10 @@ impl Built {
             "ip -d addr show".to_owned(),
             format!("cat /sys/class/net/{DEVICE}/ifalias"),
             format!(
-                "wg show {DEVICE} allowed-ips; wg show {DEVICE} endpoints; wg show {DEVICE} persistent-keepalive"
+                "(wg show {DEVICE} allowed-ips; wg show {DEVICE} endpoints; wg show {DEVICE} persistent-keepalive) | sort"
             ),
             format!(
-                "wg show {DEVICE} listen-port; wg show {DEVICE} private-key; wg show {DEVICE} preshared-keys"
+                "wg show {DEVICE} listen-port; wg show {DEVICE} private-key; wg show {DEVICE} preshared-keys | sort"
             ),
             format!(
                 "grep -s . /proc/sys/net/ipv[46]/conf/{DEVICE}/* /proc/sys/net/ipv[46]/conf/all/* || true"
@@ -236,6 +237,68 @@ fn signal_during_the_watch_undoes_everything() {
         contains(&failed, "interrupted by a signal").unwrap();
         same(&before, &built.whole());
     }
+}
+
+#[test]
+fn control_planes_documents_survive_a_later_undo() {
+    let built = Built::new(&WIKI);
+    let control_plane = ControlPlane::new(&built.router.inside);
+    let config = built.router.config(&control_plane.url, 60);
+    built.router.write_config(&config);
+    let before = built.whole();
+    std::thread::scope(|scope| {
+        let adopting = scope.spawn(|| built.apply(&["--watch", "60s"]));
+        built.wait_adopted();
+        assert!(built.router.path("state/node.yaml").exists());
+        built.neighbour.ask_bird("disable says1");
+        adopting.join().unwrap().ended(1);
+    });
+    same(&before, &built.whole());
+    built.apply(&["--watch", "1s"]).ended(0);
+    built.apply(&["--undo"]).ended(0);
+    let alias = format!("cat /sys/class/net/{DEVICE}/ifalias");
+    assert_eq!(built.router.inside.shell(&alias).trim(), "");
+    assert!(
+        !built
+            .router
+            .path(&format!("state/sessions/{DEVICE}.yaml"))
+            .exists()
+    );
+    assert!(built.router.path("state/node.yaml").exists());
+}
+
+#[test]
+fn undo_after_a_handover_is_refused() {
+    let built = Built::new(&WIKI);
+    built.apply(&["--watch", "1s"]).ended(0);
+    let main = built.router.bird.folder.join("bird.conf");
+    let before = std::fs::read_to_string(&main).unwrap();
+    std::fs::write(&main, format!("{before}include \"moenet/main.conf\";\n")).unwrap();
+    let whole = built.whole();
+    built
+        .apply(&["--undo"])
+        .ended(1)
+        .says("take the include out");
+    same(&whole, &built.whole());
+    std::fs::write(&main, before).unwrap();
+    built.apply(&["--undo"]).ended(0);
+}
+
+/// A router that must be refused: one interface for two peers, and nothing else that could be taken over.
+#[test]
+fn interface_with_two_peers_is_refused() {
+    let built = Built::new(&GO_AGENT);
+    let other = KeyPair::new().public;
+    built
+        .router
+        .inside
+        .shell(&format!("wg set {DEVICE} peer {other}"));
+    let (before, state) = (built.whole(), built.state());
+    let refused = built.apply(&["--yes"]).ended(1);
+    refused.says("exactly one peer");
+    refused.says("nothing was changed: there is nothing to take over");
+    same(&before, &built.whole());
+    assert_eq!(built.state(), state);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::path::Path;
 use self::session::{adopted, neighbour, surplus};
 use super::report::{Finding, Outcome, Place};
 use super::tunnel_file::TunnelFile;
-use crate::document::{BgpSessionSpec, Document};
+use crate::document::{BgpSessionSpec, Document, OverrideSpec};
 use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey};
 use crate::observed::bird::main_file::{MainFile, OperatorProtocol};
 use crate::observed::bird::{Bgp, Protocol};
@@ -53,12 +53,15 @@ pub struct Running<'a> {
 pub struct Adopted {
     pub document: Document<BgpSessionSpec>,
     pub preshared_key: Option<PresharedKey>,
+    /// The override that is written in its place, where the Control Plane lists the session.
+    pub over: Option<Document<OverrideSpec>>,
 }
 
 impl Adopted {
-    /// Returns the name of the document.
+    /// Returns the name of the session.
     pub fn name(&self) -> ObjectName {
-        self.document.metadata.name.clone()
+        let over = self.over.as_ref().map(|over| &over.metadata);
+        over.unwrap_or(&self.document.metadata).name.clone()
     }
 
     /// Returns the interface that it takes over.
@@ -69,7 +72,9 @@ impl Adopted {
     /// Returns the request to write the secret that the document names, below the state directory.
     pub fn secret(&self, state: &Path) -> Option<Finding> {
         let tunnel = &self.document.spec.tunnel;
-        self.preshared_key.as_ref()?;
+        self.preshared_key
+            .as_ref()
+            .filter(|_| self.over.is_none())?;
         let path = state.join(tunnel.preshared_key_file.as_ref()?);
         let interface = tunnel.interface.as_ref()?;
         let (folder, path) = (path.parent()?.display(), path.display());

@@ -9,6 +9,7 @@
 //! | [`harm`] | the steps of a plan that interrupt a tunnel or reset a session |
 //! | [`record`] | what the router was before, for an undo |
 //! | [`reverse`] | the record and the kernel's state → the changes that undo an adoption |
+//! | `synced` | documents of the Control Plane for the same interfaces → overrides |
 //! | [`watch`] | what sessions lose meanwhile |
 //!
 //! The planner alone says what a pass would do with the documents: this module compares nothing.
@@ -19,6 +20,7 @@ pub mod map;
 pub mod record;
 pub mod report;
 pub mod reverse;
+mod synced;
 pub mod tunnel_file;
 pub mod watch;
 

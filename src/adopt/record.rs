@@ -21,6 +21,9 @@ pub struct Record {
     pub phase: Phase,
     /// The sessions whose documents were written.
     pub documents: BTreeSet<ObjectName>,
+    /// The sessions of the Control Plane for which overrides were written.
+    #[serde(default)]
+    pub overrides: BTreeSet<ObjectName>,
     /// Whether the state directory existed.
     pub state_existed: bool,
     /// The links that the documents take over.

@@ -244,6 +244,7 @@ mod tests {
             deadline: "2026-01-01T00:01:00Z".parse().unwrap(),
             phase: Phase::Applying,
             documents: ["wg1".parse().unwrap()].into(),
+            overrides: [].into(),
             state_existed: false,
             links: [(NAME.parse().unwrap(), before)].into(),
             added: [].into(),

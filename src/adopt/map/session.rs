@@ -90,6 +90,7 @@ pub(super) fn adopted(
     Ok(Adopted {
         document: Document::new(name, None, 0, spec),
         preshared_key: secret.cloned(),
+        over: None,
     })
 }
 

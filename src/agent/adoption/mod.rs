@@ -33,7 +33,7 @@ use crate::controller::Missing;
 use crate::document::Kind;
 use crate::intervals::ADOPT_LOOK;
 use crate::kernel::LinuxKernel;
-use crate::model::{InterfaceName, ObjectKey};
+use crate::model::{InterfaceName, ObjectKey, ObjectName};
 use crate::ports::Kernel as _;
 use crate::store::{Store, StoreError};
 use crate::util::fs;
@@ -89,7 +89,8 @@ impl Adoption {
             begun,
             deadline: begun + jiff::SignedDuration::try_from(takeover.watch).unwrap_or_default(),
             phase: Phase::Applying,
-            documents: takeover.documents.iter().map(Adopted::name).collect(),
+            documents: names(&takeover, false),
+            overrides: names(&takeover, true),
             state_existed: existed,
             links,
             added: takeover.added.clone(),
@@ -278,6 +279,10 @@ pub(crate) async fn recorded(config: &Config) -> Result<Option<Record>, Adoption
 /// When one cannot be written.
 pub(crate) fn write_documents(store: &Store, adopted: &[Adopted]) -> Result<(), StoreError> {
     for adopted in adopted {
+        if let Some(over) = &adopted.over {
+            store.write_override(Kind::BgpSession, over)?;
+            continue;
+        }
         let name = adopted.document.spec.tunnel.preshared_key_file.as_ref();
         if let (Some(name), Some(key)) = (name, &adopted.preshared_key) {
             store.write_secret(name, &key.to_base64())?;
@@ -299,6 +304,13 @@ pub(crate) fn specifications(store: &Store) -> Result<Documents, StoreError> {
         (place.to_string(), spec)
     });
     Ok(specifications.collect())
+}
+
+/// Returns the sessions that get a document, or an override.
+fn names(takeover: &Takeover, overridden: bool) -> BTreeSet<ObjectName> {
+    let documents = takeover.documents.iter();
+    let meant = documents.filter(|it| it.over.is_some() == overridden);
+    meant.map(Adopted::name).collect()
 }
 
 /// Opens the state directory, after everything that exists was listed.

@@ -148,27 +148,25 @@ fn everything(store: &Store, record: &Record, roots: &[PathBuf]) -> Result<(), A
     Ok(())
 }
 
-/// Removes what belongs to the adopted sessions alone.
+/// Removes what belongs to the adopted sessions alone; documents of the Control Plane stay.
 fn adopted(store: &Store, record: &Record, roots: &[PathBuf]) -> Result<(), AdoptionError> {
     let state = store.dir();
-    let areas = [
-        Area::Documents,
-        Area::Overrides,
-        Area::Applied,
-        Area::Status,
-    ];
     let identity = store.identity().map(|known| known.identity);
-    for name in &record.documents {
+    let own = record.documents.iter().map(|name| (name, true));
+    let synced = record.overrides.iter().map(|name| (name, false));
+    for (name, is_own) in own.chain(synced) {
+        let mut areas = vec![Area::Overrides, Area::Applied, Area::Status];
+        areas.extend(is_own.then_some(Area::Documents));
         for area in areas {
             remove(&store.path(&Place::new(area, Kind::BgpSession, name)))?;
         }
-        remove(&state.join(SECRETS).join(format!("{name}.psk")))?;
+        if is_own {
+            remove(&state.join(SECRETS).join(format!("{name}.psk")))?;
+        }
         for root in roots {
             let fragment = root.join("sessions").join(format!("{name}.conf"));
-            if identity
-                .as_ref()
-                .is_some_and(|identity| files::is_marked(&fragment, identity))
-            {
+            let identity = identity.as_ref();
+            if identity.is_some_and(|identity| files::is_marked(&fragment, identity)) {
                 remove(&fragment)?;
             }
         }

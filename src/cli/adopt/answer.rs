@@ -10,7 +10,7 @@ use crate::agent::adoption::Documents;
 use crate::cli::offline::Offline;
 use crate::cli::output;
 use crate::cli::steps::{self, ObjectSteps, Tense};
-use crate::document::{BgpSessionSpec, Document};
+use crate::document::{BgpSessionSpec, Document, OverrideSpec};
 use crate::model::{InterfaceName, ObjectKey};
 use crate::plan::Plan;
 
@@ -20,6 +20,8 @@ use crate::plan::Plan;
 pub(super) struct Answer {
     findings: Vec<Finding>,
     pub(super) documents: Vec<Document<BgpSessionSpec>>,
+    /// The overrides of sessions that the Control Plane lists.
+    overrides: Vec<Document<OverrideSpec>>,
     /// What the first pass would do with the documents.
     plan: Vec<ObjectSteps>,
     /// The steps that would interrupt something.
@@ -56,7 +58,9 @@ impl Answer {
             documents.any(|it| it.interface() == Some(name))
         };
         let added = Record::added_by(actions, is_adopted);
-        let documents = adoption.documents.iter().map(|it| it.document.clone());
+        let documents = adoption.documents.iter().filter(|it| it.over.is_none());
+        let documents = documents.map(|it| it.document.clone());
+        let overrides = adoption.documents.iter().filter_map(|it| it.over.clone());
         let plan = steps::planned(offline, false);
         Self {
             findings: adoption.findings.into_iter().collect(),
@@ -64,6 +68,7 @@ impl Answer {
             irreversible: plans.iter().flat_map(irreversible).collect(),
             conflicts: adoption.conflicts,
             documents: documents.collect(),
+            overrides: overrides.collect(),
             failed: failed(&plan, offline),
             plan: plan.into_values().collect(),
             adopted: adoption.documents,
@@ -125,8 +130,12 @@ impl Answer {
         failed.for_each(|why| output::line(format_args!("failed: {why}")));
         let recreated = self.interruptions.iter().filter(|harm| harm.recreates);
         let reset = self.interruptions.iter().map(|harm| harm.sessions.len());
+        let over = match self.overrides.len() {
+            0 => String::new(),
+            count => format!(", {count} overrides"),
+        };
         output::line(format_args!(
-            "Adopt: {} documents, {} link re-creations, {} other interruptions, {} BGP resets.",
+            "Adopt: {} documents{over}, {} link re-creations, {} other interruptions, {} BGP resets.",
             self.documents.len(),
             recreated.clone().count(),
             self.interruptions.len() - recreated.count(),

@@ -85,6 +85,13 @@ impl Adopt {
         .await?;
         let rehearsal = Rehearsal::begin(config).await?;
         let mut adoption = read::adoption(&rehearsal, &files).await?;
+        let store = Arc::clone(&rehearsal.parts.shared.context.store);
+        let synced = blocking(move || store.load()).await?;
+        let synced = synced
+            .sessions
+            .values()
+            .filter_map(|slot| slot.as_ref().ok());
+        adoption.beside(synced.map(|stored| &stored.document));
         if self.plan {
             let secrets = adoption.documents.iter().filter_map(|it| it.secret(&state));
             adoption.findings.extend(secrets);

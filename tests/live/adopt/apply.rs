@@ -8,6 +8,7 @@ use crate::lab::control_plane::ControlPlane;
 use crate::lab::router::agent_program;
 use crate::lab::wireguard::KeyPair;
 use crate::lab::{contains, wait_until};
+use serde_json::json;
 
 impl Built {
     fn arguments(&self, more: &[&str]) -> Vec<String> {
@@ -265,6 +266,67 @@ fn control_planes_documents_survive_a_later_undo() {
             .exists()
     );
     assert!(built.router.path("state/node.yaml").exists());
+}
+
+#[test]
+fn session_that_the_control_plane_lists_gets_an_override() {
+    let mut built = Built::new(&GO_AGENT);
+    let control_plane = ControlPlane::new(&built.router.inside);
+    control_plane.sessions(&[json!({
+        "uuid": "7d9f6a3e-0b1c-4c55-9a53-1f2f3a1c0001", "asn": 4_242_421_001_u32, "status": 4, "interface": DEVICE,
+        "ipv6LinkLocal": "fe80::1:1", "mtu": 1400, "endpoint": "192.0.2.10:51820", "listenPort": 21_001,
+        "credential": {"publicKey": built.neighbour.keys.public}
+    })]);
+    let config = built.router.config(&control_plane.url, 60);
+    built.router.write_config(&config);
+    let (before, state) = (built.whole(), built.state());
+    let answer = built.apply(&["--watch", "1s"]).ended(0);
+    answer.says("Adopt: 0 documents, 1 overrides, 0 link re-creations, 0 other interruptions, 0 BGP resets.");
+    built.is_adopted();
+    let path = built
+        .router
+        .path(&format!("state/overrides/sessions/{DEVICE}.yaml"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains("adopt: true") && text.contains("mtu: 1420"),
+        "{text}"
+    );
+    built.router.start_agent();
+    let name = format!("sessions/{DEVICE}");
+    wait_until("the agent has nothing to do for the tunnel", 30, || {
+        let plan = agent(&built.router, &["plan", &name]).out;
+        match plan.contains("set WireGuard") || plan.contains("MTU") || plan.contains("mark ") {
+            true => Err(plan),
+            false => Ok(()),
+        }
+    });
+    assert_eq!(built.state(), state);
+    built.router.stop_agent();
+    built.apply(&["--undo"]).ended(0);
+    assert!(
+        !path.exists()
+            && built
+                .router
+                .path(&format!("state/sessions/{DEVICE}.yaml"))
+                .exists()
+    );
+    let kernel = |text: &str| {
+        text.split("────")
+            .skip(3)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let addresses = |text: &str| {
+        text.split("────")
+            .nth(2)
+            .unwrap()
+            .matches("scope link")
+            .count()
+    };
+    let after = built.whole();
+    assert_eq!(addresses(&before), addresses(&after));
+    assert_eq!(kernel(&before)[..4], kernel(&after)[..4]);
+    assert_eq!(built.state(), state);
 }
 
 #[test]

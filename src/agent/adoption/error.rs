@@ -9,7 +9,7 @@ use crate::control_plane::CallError;
 use crate::controller::Missing;
 use crate::firewall::FirewallError;
 use crate::model::InterfaceName;
-use crate::ports::KernelError;
+use crate::ports::{BirdError, KernelError};
 use crate::store::StoreError;
 use crate::util::exec::ExecError;
 
@@ -57,8 +57,8 @@ pub(crate) enum AdoptionError {
     },
     #[error(transparent)]
     Loss(#[from] Loss),
-    #[error("BIRD stopped answering: {0}")]
-    Silent(String),
+    #[error("the sessions cannot be watched")]
+    Silent(#[source] BirdError),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("{command} failed")]

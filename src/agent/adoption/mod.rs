@@ -28,12 +28,14 @@ use tracing::warn;
 use super::{Parts, Signals, build, fetch_once, run_pass};
 use crate::adopt::record::{Placed, named};
 use crate::adopt::{Adopted, Baseline, LinkBefore, Phase, Record};
+use crate::bird::Client as BirdClient;
 use crate::config::Config;
 use crate::controller::Missing;
 use crate::document::Kind;
 use crate::intervals::ADOPT_LOOK;
 use crate::kernel::LinuxKernel;
 use crate::model::{InterfaceName, ObjectKey, ObjectName};
+use crate::observed::bird::Protocol;
 use crate::ports::Kernel as _;
 use crate::store::{Store, StoreError};
 use crate::util::fs;
@@ -108,10 +110,8 @@ impl Adoption {
         .await?;
         let parts = Parts::with_store(config, store).await.map_err(Box::new)?;
         let parts = Arc::new(parts);
-        let observer = &parts.shared.context.observer;
-        observer.wait_for_bird();
-        let bird = observer.bird(Instant::now()).await;
-        let baseline = Baseline::of(&bird.protocols);
+        parts.shared.context.observer.wait_for_bird();
+        let baseline = Baseline::of(&sessions(&parts).await?);
         Ok(Self {
             parts,
             record,
@@ -190,15 +190,11 @@ impl Adoption {
     pub(crate) async fn watch(&mut self) -> Result<(), AdoptionError> {
         let end = Instant::now() + self.takeover.watch;
         loop {
-            let bird = tokio::select! {
-                bird = self.parts.shared.context.observer.bird(Instant::now()) => bird,
+            let protocols = tokio::select! {
+                protocols = sessions(&self.parts) => protocols?,
                 () = self.signals.ended() => return Err(AdoptionError::Interrupted),
             };
-            if !bird.is_running() {
-                return Err(AdoptionError::Silent(bird.why_down().to_owned()));
-            }
-            let percent = self.takeover.max_loss;
-            if let Some(loss) = self.baseline.loss(&bird.protocols, percent) {
+            if let Some(loss) = self.baseline.loss(&protocols, self.takeover.max_loss) {
                 return Err(loss.into());
             }
             if Instant::now() >= end {
@@ -290,6 +286,12 @@ pub(crate) fn write_documents(store: &Store, adopted: &[Adopted]) -> Result<(), 
         store.write_document(&adopted.document)?;
     }
     Ok(())
+}
+
+/// Returns BIRD's protocols as they are now. A client that has asked before may have older counts of many protocols.
+async fn sessions(parts: &Parts) -> Result<Arc<[Protocol]>, AdoptionError> {
+    let client = BirdClient::new(&parts.config.bird.control_socket);
+    client.protocols().await.map_err(AdoptionError::Silent)
 }
 
 /// Returns every document of a state directory; an invalid one counts as null.

@@ -163,6 +163,27 @@ fn lost_session_undoes_everything() {
     same(&before, &built.whole());
 }
 
+#[test]
+fn bird_that_ends_undoes_everything() {
+    let built = Built::new(&GO_AGENT);
+    let before = built.whole();
+    std::thread::scope(|scope| {
+        let adopting = scope.spawn(|| built.apply(&["--watch", "60s"]));
+        built.wait_adopted();
+        let pid = built.router.path("bird/bird.pid");
+        built
+            .router
+            .inside
+            .shell(&format!("kill -9 $(cat {})", pid.display()));
+        adopting
+            .join()
+            .unwrap()
+            .ended(1)
+            .says("the sessions cannot be watched: BIRD is not running");
+    });
+    same(&before, &built.whole());
+}
+
 impl Built {
     /// Kills an adoption while it watches.
     fn kill_in_the_middle(&self) {

@@ -3,6 +3,8 @@
 //! One connection per command, because BIRD 3 answers some commands with two replies, and a client
 //! that reuses the connection reads the second one as the answer to its next command (measured).
 
+mod protocols;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,15 +18,14 @@ use tokio::net::UnixStream;
 use super::command::Command;
 use super::counters::BirdCounters;
 use super::pace::Pace;
-use super::protocols::Details;
 use crate::intervals::{BIRD_BACKLOG_POLL, BIRD_COMMAND};
 use crate::model::RoaTable;
 use crate::observed::bird::framing::{Decoder, FramingError};
 use crate::observed::bird::{
-    BirdName, ConfigureStatus, Protocol, Reply, Symbol, Version, babel, protocols, roa, status,
-    text,
+    BirdName, ConfigureStatus, Protocol, Reply, Symbol, Version, babel, roa, status, text,
 };
 use crate::ports::BirdError;
+use protocols::Details;
 
 /// A client of one BIRD. Cheap to clone; clones share the counters and the last known version.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub struct Client {
     version: Arc<Mutex<Option<Version>>>,
     /// Start times of the commands that wait for an answer.
     asked: Arc<Mutex<Vec<Instant>>>,
-    pub(super) details: Arc<Details>,
+    details: Arc<Details>,
 }
 
 /// A command in progress.
@@ -165,7 +166,8 @@ impl Client {
     /// # Errors
     /// Any [`BirdError`].
     pub async fn protocol_rows(&self) -> Result<Vec<Protocol>, BirdError> {
-        Ok(protocols::parse(&self.run(&Command::ShowProtocols).await?))
+        let reply = self.run(&Command::ShowProtocols).await?;
+        Ok(crate::observed::bird::protocols::parse(&reply))
     }
 
     /// `configure status`.

@@ -15,7 +15,7 @@
 //! |---|---|---|
 //! | [`command`] | the commands, as a type; never free text | yes |
 //! | [`client`] | the control socket: one connection for each command, a deadline for each operation | no |
-//! | `protocols` | the protocols with their details, of which most are remembered | no |
+//! | `client/protocols` | the protocols with their details, of which most are remembered | no |
 //! | `pace` | deadlines that follow the number of files and the measured time | yes |
 //! | [`check`] | runs `bird -p` and `bird --version` | no |
 //! | [`committer`] | puts files live; only it sends `configure` | its plan is |
@@ -29,7 +29,6 @@ pub(crate) mod command;
 pub(crate) mod committer;
 mod counters;
 mod pace;
-mod protocols;
 
 pub use check::Checker;
 pub use client::Client;

@@ -257,7 +257,7 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
     let client = committer.client();
     let mut state = BirdState::default();
     match committer.live().await {
-        Ok(live) => state.live = Arc::new(live),
+        Ok(live) => state.live = live,
         Err(error) => state.files_error = Some(crate::telemetry::chain(&*error)),
     }
     state.installed = committer.checker().installed().await;

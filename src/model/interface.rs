@@ -1,5 +1,6 @@
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,7 +11,7 @@ use super::{Invalid, shown, text_type};
 /// NUL), neither `all` nor `default`, under which the kernel keeps the sysctls of every link, and
 /// without a leading `-`, which a helper program would parse as an option.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InterfaceName(String);
+pub struct InterfaceName(Arc<str>);
 
 impl InterfaceName {
     /// The longest name that the kernel accepts, in bytes.
@@ -23,7 +24,7 @@ impl InterfaceName {
     pub fn temporary(of: &str) -> Self {
         let digest = Sha256::digest(of.as_bytes());
         let [a, b, c, d, ..] = <[u8; 32]>::from(digest);
-        Self(format!("moe-{a:02x}{b:02x}{c:02x}{d:02x}"))
+        Self(format!("moe-{a:02x}{b:02x}{c:02x}{d:02x}").into())
     }
 
     /// Returns the name as text.
@@ -40,7 +41,7 @@ impl FromStr for InterfaceName {
             && !text.starts_with('-')
             && !Self::RESERVED.contains(&text)
             && text.bytes().all(allowed);
-        ok.then(|| Self(text.to_owned())).ok_or_else(|| {
+        ok.then(|| Self(text.into())).ok_or_else(|| {
             Invalid(format!(
                 "invalid interface name {}: use 1..15 characters of A-Z a-z 0-9 _ . - that do not begin with -, \
                  except . .. all and default",

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::{Invalid, Kind, shown, text_type};
 
@@ -7,7 +8,7 @@ use super::{Invalid, Kind, shown, text_type};
 /// a digit or `_`. The limit is 48, because BIRD's protocol names have at most 63 bytes and the
 /// agent's carry a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName(String);
+pub struct ObjectName(Arc<str>);
 
 impl ObjectName {
     /// The longest name, in bytes.
@@ -30,11 +31,7 @@ impl ObjectName {
         };
         let body: String = text.chars().map(keep).take(Self::MAX - 1).collect();
         let body = body.trim_start_matches('-');
-        Self(if body.is_empty() {
-            "_".to_owned()
-        } else {
-            body.to_owned()
-        })
+        Self(if body.is_empty() { "_" } else { body }.into())
     }
 }
 
@@ -45,7 +42,7 @@ impl FromStr for ObjectName {
         let ok = (1..=Self::MAX).contains(&text.len())
             && !text.starts_with(['.', '-'])
             && text.bytes().all(allowed);
-        ok.then(|| Self(text.to_owned())).ok_or_else(|| {
+        ok.then(|| Self(text.into())).ok_or_else(|| {
             Invalid(format!(
                 "invalid name {}: use 1..48 characters of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _",
                 shown(text)
@@ -68,7 +65,7 @@ text_type!(ObjectName, "ObjectName", {
 /// The Control Plane's identity of an object (`uuid`): 1..128 printable ASCII characters without
 /// blanks. A link's alias carries it as the agent's mark.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Uid(String);
+pub struct Uid(Arc<str>);
 
 impl Uid {
     /// Returns the identity as text.
@@ -79,7 +76,7 @@ impl Uid {
     /// Returns the identity of an operator's own document, which has no `uid`: `local/`, its kind
     /// and its name.
     pub fn local(kind: &str, name: &ObjectName) -> Self {
-        Self(format!("local/{kind}/{name}"))
+        Self(format!("local/{kind}/{name}").into())
     }
 
     /// Returns whether it is the identity of an operator's own document.
@@ -90,7 +87,7 @@ impl Uid {
     /// Returns an identity for an object of the Control Plane that has a node id and no identity of
     /// its own.
     pub fn derived(word: &str, node_id: u16) -> Self {
-        Self(format!("{word}/{node_id}"))
+        Self(format!("{word}/{node_id}").into())
     }
 
     /// Returns whether it is an identity that the agent itself assigns. No other source may use
@@ -112,7 +109,7 @@ impl FromStr for Uid {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let ok = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-        ok.then(|| Self(text.to_owned())).ok_or_else(|| {
+        ok.then(|| Self(text.into())).ok_or_else(|| {
             Invalid(format!(
                 "invalid uuid {}: use 1..128 printable characters without blanks",
                 shown(text)

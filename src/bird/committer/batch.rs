@@ -11,7 +11,7 @@ use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
 type FragmentReply = oneshot::Sender<Result<Committed, FragmentError>>;
 type BaseReply = oneshot::Sender<Result<Committed, BaseError>>;
 type ConvergeReply = oneshot::Sender<Result<Committed, Arc<CommitError>>>;
-type LiveReply = oneshot::Sender<Result<LiveTree, Arc<CommitError>>>;
+type LiveReply = oneshot::Sender<Result<Arc<LiveTree>, Arc<CommitError>>>;
 
 /// A request from a handle to the task.
 pub(super) enum Request {

@@ -229,7 +229,7 @@ impl Committer {
     ///
     /// # Errors
     /// [`CommitError::Io`].
-    pub async fn live(&self) -> Result<LiveTree, Arc<CommitError>> {
+    pub async fn live(&self) -> Result<Arc<LiveTree>, Arc<CommitError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Live { reply }).await?;
         answer

@@ -56,7 +56,7 @@ impl std::fmt::Debug for Last {
 struct Reading {
     ownership: Arc<Ownership>,
     stamps: BTreeMap<PathBuf, Option<Stamp>>,
-    live: LiveTree,
+    live: Arc<LiveTree>,
 }
 
 impl Reading {
@@ -90,22 +90,22 @@ impl Trials {
     }
 
     /// Reads the live files, if any has changed since the last time.
-    pub(super) async fn read(&self) -> Result<LiveTree, CommitError> {
+    pub(super) async fn read(&self) -> Result<Arc<LiveTree>, CommitError> {
         let (directory, manages_main) = (self.directory.clone(), self.manages_main);
         let (ownership, last) = (self.ownership.get(), Arc::clone(&self.last));
         blocking(move || {
             let mut last = last.lock();
             let reading = last.reading.as_ref();
             if let Some(reading) = reading.filter(|it| it.is_valid(&ownership)) {
-                return Ok(reading.live.clone());
+                return Ok(Arc::clone(&reading.live));
             }
             let seen = Seen::after(std::mem::take(&mut last.texts));
-            let live = disk::read(&directory, manages_main, &ownership, &seen)?;
+            let live = Arc::new(disk::read(&directory, manages_main, &ownership, &seen)?);
             let (stamps, texts) = seen.settled();
             let reading = stamps.map(|stamps| Reading {
                 ownership,
                 stamps,
-                live: live.clone(),
+                live: Arc::clone(&live),
             });
             *last = Last { reading, texts };
             Ok(live)

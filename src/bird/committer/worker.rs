@@ -146,7 +146,7 @@ impl Worker {
         self.client.patience(self.config.confirm_timeout)
     }
 
-    async fn read(&self) -> Result<LiveTree, CommitError> {
+    async fn read(&self) -> Result<Arc<LiveTree>, CommitError> {
         self.trials.read().await
     }
 
@@ -201,7 +201,9 @@ impl Worker {
         if let Some(blocked) = live.in_use() {
             return Err(CommitError::Blocked(blocked));
         }
-        self.quarantine_unusable(&mut live).await?;
+        if !live.unusable.is_empty() {
+            self.quarantine_unusable(Arc::make_mut(&mut live)).await?;
+        }
         let ownership = self.config.ownership.get();
         self.judged.clone_from(&live.tree.foreign);
         self.written.learn(&live);
@@ -462,7 +464,7 @@ impl Worker {
 
 /// A batch, from which the changes to blame are excluded one after another.
 struct Settling {
-    live: LiveTree,
+    live: Arc<LiveTree>,
     wishes: Wishes,
     outcome: Outcome,
     /// The fragments that a foreign file blocks.

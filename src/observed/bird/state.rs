@@ -26,7 +26,7 @@ pub struct BirdState {
     pub loaded: bool,
     /// Whether nothing was read yet, neither files nor protocols.
     pub unread: bool,
-    /// Whether a command disabled any protocol, once somebody asked.
+    /// Whether a command disabled any protocol, computed at the first use.
     pub has_disabled: OnceLock<bool>,
     /// The reason why BIRD accepts connections and does not answer.
     pub silent: Option<String>,

@@ -1,19 +1,25 @@
-use std::collections::BTreeMap;
-use std::ops::{Deref, DerefMut};
-use std::sync::OnceLock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Index;
+use std::sync::{Arc, OnceLock};
 
 use super::Link;
 use crate::model::{InterfaceName, Port, Uid};
 
-/// The links of a network namespace by name, with indexes: a plan of one object must not read all links.
+/// Number of changed links up to which lookups read them one by one instead of making new indexes.
+const FEW: usize = 32;
+
+/// The links of a network namespace by name, with indexes: a plan of one object must not read all links. A copy shares
+/// the links, and one that differs in a few of them shares the indexes too.
 #[derive(Debug, Clone, Default)]
 pub struct Links {
-    all: BTreeMap<InterfaceName, Link>,
-    /// Built at the first use after a change.
-    indexes: OnceLock<Indexes>,
+    all: BTreeMap<InterfaceName, Arc<Link>>,
+    /// Made at the first use, of the links of then.
+    indexes: OnceLock<Arc<Indexes>>,
+    /// The links that have changed since then.
+    changed: BTreeSet<InterfaceName>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Indexes {
     owners: BTreeMap<Uid, Vec<InterfaceName>>,
     ports: BTreeMap<Port, Vec<InterfaceName>>,
@@ -21,27 +27,39 @@ struct Indexes {
 
 impl Links {
     /// Returns the links that carry the mark of this object.
-    pub fn owned_by(&self, uid: &Uid) -> impl Iterator<Item = (&InterfaceName, &Link)> {
-        self.named(self.indexes().owners.get(uid))
+    pub fn owned_by<'a>(
+        &'a self,
+        uid: &Uid,
+    ) -> impl Iterator<Item = (&'a InterfaceName, &'a Link)> + use<'a> {
+        let names = self.indexes().owners.get(uid);
+        let uid = uid.clone();
+        self.named(names, move |link| link.mark.object() == Some(&uid))
     }
 
     /// Returns the links whose WireGuard listens on this port, as far as known.
     pub fn on_port(&self, port: Port) -> impl Iterator<Item = (&InterfaceName, &Link)> {
-        self.named(self.indexes().ports.get(&port))
+        let has = move |link: &Link| link.listen_port() == Some(port);
+        self.named(self.indexes().ports.get(&port), has)
     }
 
-    fn named(
-        &self,
-        names: Option<&Vec<InterfaceName>>,
-    ) -> impl Iterator<Item = (&InterfaceName, &Link)> {
+    /// Returns the links of an index and those that have changed since it was made, if they have what it lists.
+    fn named<'a>(
+        &'a self,
+        names: Option<&'a Vec<InterfaceName>>,
+        has: impl Fn(&Link) -> bool,
+    ) -> impl Iterator<Item = (&'a InterfaceName, &'a Link)> {
         let names = names.map(Vec::as_slice).unwrap_or_default();
-        names.iter().filter_map(|name| self.all.get_key_value(name))
+        let same = names.iter().filter(|name| !self.changed.contains(*name));
+        let links = same.chain(&self.changed);
+        links
+            .filter_map(|name| self.get_key_value(name))
+            .filter(move |(_, link)| has(link))
     }
 
     fn indexes(&self) -> &Indexes {
         self.indexes.get_or_init(|| {
             let mut indexes = Indexes::default();
-            for (name, link) in &self.all {
+            for (name, link) in self.iter() {
                 if let Some(uid) = link.mark.object() {
                     let owned = indexes.owners.entry(uid.clone()).or_default();
                     owned.push(name.clone());
@@ -50,23 +68,96 @@ impl Links {
                     indexes.ports.entry(port).or_default().push(name.clone());
                 }
             }
-            indexes
+            Arc::new(indexes)
         })
     }
-}
 
-impl Deref for Links {
-    type Target = BTreeMap<InterfaceName, Link>;
+    /// Notes that a link changes.
+    fn change(&mut self, name: &InterfaceName) {
+        if self.indexes.get().is_none() {
+            return;
+        }
+        self.changed.insert(name.clone());
+        if self.changed.len() > FEW {
+            self.indexes.take();
+            self.changed.clear();
+        }
+    }
 
-    fn deref(&self) -> &Self::Target {
-        &self.all
+    /// Returns the link with this name.
+    pub fn get(&self, name: &InterfaceName) -> Option<&Link> {
+        self.all.get(name).map(|link| &**link)
+    }
+
+    /// Returns the link with this name, with the name.
+    pub fn get_key_value(&self, name: &InterfaceName) -> Option<(&InterfaceName, &Link)> {
+        let (name, link) = self.all.get_key_value(name)?;
+        Some((name, link))
+    }
+
+    /// Returns the link with this name, to change it.
+    pub fn get_mut(&mut self, name: &InterfaceName) -> Option<&mut Link> {
+        self.change(name);
+        self.all.get_mut(name).map(Arc::make_mut)
+    }
+
+    /// Adds or replaces a link.
+    pub fn insert(&mut self, name: InterfaceName, link: Link) {
+        self.change(&name);
+        self.all.insert(name, Arc::new(link));
+    }
+
+    /// Removes the link with this name, and returns it.
+    pub fn remove(&mut self, name: &InterfaceName) -> Option<Link> {
+        self.change(name);
+        self.all.remove(name).map(Arc::unwrap_or_clone)
+    }
+
+    /// Removes the links for which `stays` is false.
+    pub fn retain(&mut self, stays: impl Fn(&InterfaceName, &Link) -> bool) {
+        let gone = self.iter().filter(|(name, link)| !stays(name, link));
+        let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            self.remove(&name);
+        }
+    }
+
+    /// Returns whether there is a link with this name.
+    pub fn contains_key(&self, name: &InterfaceName) -> bool {
+        self.all.contains_key(name)
+    }
+
+    /// Returns the links, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&InterfaceName, &Link)> {
+        self.all.iter().map(|(name, link)| (name, &**link))
+    }
+
+    /// Returns the names, sorted.
+    pub fn keys(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.all.keys()
+    }
+
+    /// Returns the links without their names.
+    pub fn values(&self) -> impl Iterator<Item = &Link> {
+        self.all.values().map(|link| &**link)
+    }
+
+    /// Returns the number of links.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Returns whether there is no link.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
     }
 }
 
-impl DerefMut for Links {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.indexes.take();
-        &mut self.all
+impl Index<&InterfaceName> for Links {
+    type Output = Link;
+
+    fn index(&self, name: &InterfaceName) -> &Link {
+        &self.all[name]
     }
 }
 
@@ -80,14 +171,11 @@ impl Eq for Links {}
 
 impl FromIterator<(InterfaceName, Link)> for Links {
     fn from_iter<I: IntoIterator<Item = (InterfaceName, Link)>>(links: I) -> Self {
-        BTreeMap::from_iter(links).into()
-    }
-}
-
-impl From<BTreeMap<InterfaceName, Link>> for Links {
-    fn from(all: BTreeMap<InterfaceName, Link>) -> Self {
-        let indexes = OnceLock::new();
-        Self { all, indexes }
+        let all = links.into_iter().map(|(name, link)| (name, Arc::new(link)));
+        Self {
+            all: all.collect(),
+            ..Self::default()
+        }
     }
 }
 

@@ -27,17 +27,28 @@ pub struct KernelView {
 
 impl KernelView {
     /// Returns the links that carry the mark of this object.
-    pub fn owned_by(&self, uid: &Uid) -> impl Iterator<Item = (&InterfaceName, &Link)> {
+    pub fn owned_by<'a>(
+        &'a self,
+        uid: &Uid,
+    ) -> impl Iterator<Item = (&'a InterfaceName, &'a Link)> + use<'a> {
         self.links.owned_by(uid)
     }
 
     /// Copies the ports of links that could not be read from the previous view.
     pub fn keep_ports(&mut self, before: &Self) {
-        for (name, link) in self.links.iter_mut() {
-            let earlier = before.links.get(name);
-            let earlier = earlier.filter(|earlier| earlier.index == link.index);
-            if let (Some(unread), Some(earlier)) = (&mut link.unread, earlier) {
-                unread.last_port = unread.last_port.or(earlier.listen_port());
+        let unread = self.links.iter().filter(|(_, link)| link.unread.is_some());
+        let unread: Vec<_> = unread
+            .map(|(name, link)| (name.clone(), link.index))
+            .collect();
+        for (name, index) in unread {
+            let earlier = before.links.get(&name).filter(|link| link.index == index);
+            let port = earlier.and_then(Link::listen_port);
+            let unread = self
+                .links
+                .get_mut(&name)
+                .and_then(|link| link.unread.as_mut());
+            if let Some(unread) = unread {
+                unread.last_port = unread.last_port.or(port);
             }
         }
     }

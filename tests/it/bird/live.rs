@@ -417,7 +417,7 @@ async fn a_commit_that_takes_an_unchanged_session_down_is_undone() {
             panic!("{version}: {error}")
         };
         assert_eq!(names, &["moe_live"], "{version}");
-        let files = committer.live().await.unwrap().tree;
+        let files = committer.live().await.unwrap().tree.clone();
         assert_eq!(files.fragments["a_shared"], shared(240).text, "{version}");
         let generation = committer
             .client()
@@ -512,7 +512,7 @@ async fn broken_fragment_is_dropped_only_when_bird_cannot_start() {
                 .changed,
             "{version}"
         );
-        let files = committer.live().await.unwrap().tree.fragments;
+        let files = committer.live().await.unwrap().tree.fragments.clone();
         assert_eq!(files.keys().collect::<Vec<_>>(), ["a"], "{version}");
         router.start().await;
         assert!(committer.converge().await.unwrap().loaded, "{version}");

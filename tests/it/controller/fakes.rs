@@ -152,15 +152,14 @@ impl Kernel for FakeKernel {
         let mut view = self.model.lock().unwrap().observe();
         // Every peer has answered.
         let answered = *self.answered.get_or_init(jiff::Timestamp::now);
-        for wireguard in view
-            .links
-            .values_mut()
-            .filter_map(|link| link.wireguard.as_mut())
-        {
-            wireguard
-                .peers
-                .values_mut()
-                .for_each(|peer| peer.last_handshake = Some(answered));
+        let names: Vec<_> = view.links.keys().cloned().collect();
+        for name in names {
+            let link = view.links.get_mut(&name).unwrap();
+            let peers = link
+                .wireguard
+                .iter_mut()
+                .flat_map(|it| it.peers.values_mut());
+            peers.for_each(|peer| peer.last_handshake = Some(answered));
         }
         for name in self.unread.lock().unwrap().iter() {
             let link = view.links.get_mut(name).unwrap();

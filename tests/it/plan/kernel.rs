@@ -50,7 +50,7 @@ impl ModelKernel {
         }
         let mut all = default_sysctls();
         all.extend(self.all.clone());
-        let links = links.into();
+        let links = links.into_iter().collect();
         KernelView { links, all }
     }
 

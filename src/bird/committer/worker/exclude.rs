@@ -86,7 +86,12 @@ impl Worker {
             batch.live = self.read().await?;
             return Ok(());
         }
-        if batch.live.tree.foreign.remove(&path).is_none() {
+        if Arc::make_mut(&mut batch.live)
+            .tree
+            .foreign
+            .remove(&path)
+            .is_none()
+        {
             batch.progress.stale.insert(name.clone());
         } else {
             self.quarantine(path).await?;

@@ -155,7 +155,7 @@ async fn files_that_were_not_loaded_are_found_out_and_loaded() {
             "{version}"
         );
         // And with the generation written too, but not loaded.
-        let mut files = committer.live().await.unwrap().tree;
+        let mut files = committer.live().await.unwrap().tree.clone();
         files.fragments.insert("c".into(), fragment("c", "").text);
         fs::write(
             router.path("etc/moenet/sessions/c.conf"),

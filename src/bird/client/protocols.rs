@@ -5,8 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::client::Client;
-use super::command::Command;
+use super::{Client, Command};
 use crate::intervals::BIRD_DETAILS;
 use crate::observed::bird::{BirdName, Protocol, protocols};
 use crate::ports::BirdError;

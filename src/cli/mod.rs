@@ -32,6 +32,7 @@ mod output;
 mod overrides;
 mod package_files;
 mod plan;
+mod printable;
 mod render;
 mod restart;
 mod rollback;
@@ -349,6 +350,7 @@ pub(crate) type Outcome = anyhow::Result<ExitCode>;
 
 /// Runs a verb.
 pub fn run(arguments: Arguments) -> ExitCode {
+    output::choose(arguments.output);
     let outcome = match &arguments.verb {
         Verb::Run => run::run(&arguments),
         Verb::Init(init) => init.run(&arguments),
@@ -386,15 +388,14 @@ pub fn run(arguments: Arguments) -> ExitCode {
     crate::telemetry::flush();
     let outcome = outcome.and_then(|code| output::finish().map(|()| code));
     outcome.unwrap_or_else(|error| {
-        output::error(arguments.output, &error);
-        if is_denied(&error) && !is_root() {
-            output::note(
-                "only root, or the agent's user, may read everything: try again with sudo",
-            );
-        }
+        let denied = is_denied(&error) && !is_root();
+        output::error(&error, denied.then_some(DENIED));
         ExitCode::FAILURE
     })
 }
+
+/// The note of an error that means that this user lacks permission.
+const DENIED: &str = "only root, or the agent's user, may read everything: try again with sudo";
 
 /// Returns whether an error means that this user lacks permission.
 fn is_denied(error: &anyhow::Error) -> bool {
@@ -418,7 +419,7 @@ pub fn usage(error: &clap::Error) -> ExitCode {
         (true, _) => ExitCode::from(64),
         (false, Ok(())) => ExitCode::SUCCESS,
         (false, Err(error)) => {
-            output::error(Format::Table, &error.context("write the output"));
+            output::error(&error.context("write the output"), None);
             ExitCode::FAILURE
         }
     }

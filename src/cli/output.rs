@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::change::document::Refused;
+use super::printable;
 use crate::config::ConfigError;
 use crate::document::DocumentError;
 use crate::redact::{redact, redact_value};
@@ -38,6 +39,18 @@ impl Format {
     }
 }
 
+/// The format that the arguments ask for.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
+/// Sets the format of errors and notes.
+pub(crate) fn choose(format: Format) {
+    let _ = FORMAT.set(format);
+}
+
+fn is_json() -> bool {
+    FORMAT.get() == Some(&Format::Json)
+}
+
 /// The first error of writing to standard output.
 static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
 
@@ -46,9 +59,10 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     unredacted(redact(&text.to_string()));
 }
 
-/// Prints a line unchanged: it has no secrets, or the operator asked for them.
+/// Prints a line with its secrets, if it has any: the operator asked for them. Control characters are escaped.
 pub(crate) fn unredacted(text: impl std::fmt::Display) {
-    keep(writeln!(anstream::stdout(), "{text}"));
+    let text = text.to_string();
+    keep(writeln!(anstream::stdout(), "{}", printable::styled(&text)));
 }
 
 fn keep(written: io::Result<()>) {
@@ -83,22 +97,31 @@ pub(crate) fn check(error: &io::Error) -> anyhow::Result<()> {
 }
 
 /// Prints an error to standard error: with `-o json` as JSON, and one with a place as `file:line:column: message`.
-pub(crate) fn error(format: Format, error: &anyhow::Error) {
+pub(crate) fn error(error: &anyhow::Error, hint: Option<&str>) {
     let text = crate::telemetry::chain(error.as_ref());
     let text = redact(&text);
     let problems = problems(error);
-    if format == Format::Json {
+    if is_json() {
         let problems: Vec<_> = problems.iter().map(|it| problem(it)).collect();
-        let value = json!({"error": text, "problems": problems});
-        let _ = writeln!(anstream::stderr(), "{value}");
-        return;
+        let mut value = json!({"error": text, "problems": problems});
+        if let Some(hint) = hint {
+            value["note"] = hint.into();
+        }
+        return stderr_json(&value);
     }
+    let text = printable::styled(&text);
     let red = AnsiColor::Red.on_default().bold();
     let begins = |it: &&DocumentError| it.location.is_some() && text.starts_with(&it.to_string());
     let _ = match problems.first().is_some_and(begins) {
         true => writeln!(anstream::stderr(), "{text}"),
         false => writeln!(anstream::stderr(), "{red}error:{red:#} {text}"),
     };
+    hint.iter().for_each(|hint| note(hint));
+}
+
+fn stderr_json(value: &Value) {
+    let text = printable::json(&value.to_string());
+    let _ = writeln!(anstream::stderr(), "{text}");
 }
 
 /// Returns the problems of documents that an error is about.
@@ -131,7 +154,11 @@ fn problem(error: &DocumentError) -> Value {
 
 /// Prints a note to standard error, so that it does not mix with the output.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(anstream::stderr(), "note: {}", redact(text));
+    let text = redact(text);
+    if is_json() {
+        return stderr_json(&json!({"note": text}));
+    }
+    let _ = writeln!(anstream::stderr(), "note: {}", printable::styled(&text));
 }
 
 /// Prints a value in a format for programs. `false`: the format is for people, so the caller prints it.
@@ -149,7 +176,7 @@ pub(crate) fn value(format: Format, value: &impl Serialize) -> anyhow::Result<bo
 pub(crate) fn unredacted_value(format: Format, value: &impl Serialize) -> anyhow::Result<()> {
     match format {
         Format::Table | Format::Wide | Format::Name => {}
-        Format::Json => unredacted(serde_json::to_string_pretty(value)?),
+        Format::Json => unredacted(printable::json(&serde_json::to_string_pretty(value)?)),
         Format::Yaml => unredacted(crate::document::to_yaml(value)?.trim_end()),
     }
     Ok(())
@@ -170,6 +197,7 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     table.enforce_styling();
     for row in rows {
         let cells = header.iter().zip(row).map(|(column, text)| {
+            let text = printable::escaped(&text).into_owned();
             let colour = colour(&text).filter(|_| SHADED.contains(column));
             // A wrapped key could not be found by a search for the whole line.
             let cell = match *column {

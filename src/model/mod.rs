@@ -55,6 +55,15 @@ impl Invalid {
     }
 }
 
+/// Returns whether a character is visible and changes nothing else on a line: no control character, and none that hides or
+/// reverses text.
+pub(crate) fn is_visible(c: char) -> bool {
+    let invisible = matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    !c.is_control() && !invisible
+}
+
 /// Returns untrusted text in the form for an error: quoted, escaped, without keys, and cut to 80
 /// characters.
 pub(crate) fn shown(text: &str) -> String {

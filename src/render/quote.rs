@@ -7,6 +7,8 @@
 use minijinja::value::{Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 
+use crate::model::is_visible;
+
 /// Length limit of a string for BIRD, in bytes. A quoted string of 4096 bytes kills the daemon and
 /// one of about 490 breaks its replies (tried on 2.0.12, 2.17, 2.20, 3.1 and 3.4).
 pub const MAX_STRING: usize = 200;
@@ -99,10 +101,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 fn is_plain(c: char) -> bool {
-    let invisible = matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    !c.is_control() && !invisible && c != '"' && c != '\\'
+    is_visible(c) && c != '"' && c != '\\'
 }
 
 /// Returns a BIRD string with exactly this text, or an error: for passwords and names, which must not be

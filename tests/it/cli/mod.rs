@@ -10,6 +10,7 @@ mod doctor;
 mod edit;
 mod faults;
 mod golden;
+mod hostile_text;
 mod listing;
 mod secrets;
 mod signals;

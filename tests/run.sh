@@ -2,7 +2,7 @@
 # run.sh: every check of the project, one stage after the other, each timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc deny schemas unit scale live vm powercut package demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc book deny schemas unit scale live vm powercut package demo
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken=
@@ -15,6 +15,8 @@ birds()  { tests/lab/fetch-birds; }
 fmt()    { cargo fmt --all --check; }
 clippy() { cargo clippy --quiet --all-targets -- -D warnings; }
 doc()    { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items; }
+# mdBook, without its server and search; its commands are tests of it and live. Hardly optimised, which builds in a minute.
+book()   { PATH=$PATH:$PWD/target/tools/bin; mdbook --version >/dev/null 2>&1 || install_mdbook || return; mdbook build docs; }
 unit()   { cargo test --quiet --lib --bins --examples && steady it && cargo test --quiet --doc; }
 schemas() { tests/check-schemas.sh; }
 # Counts what a start with fifty sessions takes; it measures no time.
@@ -36,6 +38,14 @@ deny() {
   cargo deny check licenses bans sources || return
   timeout 120 cargo deny fetch db || { unchecked "advisories (their database cannot be fetched)"; return; }
   cargo deny check --disable-fetch advisories
+}
+
+install_mdbook() {
+  CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=target/tools/build cargo install --quiet --locked --debug \
+    --no-default-features --version "^0.5.4" --root target/tools mdbook
+  local rc=$?
+  rm -rf target/tools/build
+  return $rc
 }
 
 install_deny() {
@@ -147,10 +157,10 @@ warnings() {
   done
 }
 
-[ $# -gt 0 ] || set -- deps birds fmt clippy doc deny schemas unit scale live vm powercut package demo
+[ $# -gt 0 ] || set -- deps birds fmt clippy doc book deny schemas unit scale live vm powercut package demo
 for name in "$@"; do
   case $name in
-    deps | birds | fmt | clippy | doc | deny | schemas | unit | scale | live | vm | powercut | package | demo) stage "$name" ;;
+    deps | birds | fmt | clippy | doc | book | deny | schemas | unit | scale | live | vm | powercut | package | demo) stage "$name" ;;
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done

@@ -33,6 +33,7 @@ mod overrides;
 mod package_files;
 mod plan;
 mod printable;
+mod reference;
 mod render;
 mod restart;
 mod rollback;
@@ -56,6 +57,7 @@ use clap::{Parser, Subcommand};
 
 pub use complete::complete;
 pub(crate) use output::Format;
+pub use reference::reference;
 pub use schema::schemas;
 
 /// A short introduction for new users.

@@ -18,6 +18,7 @@ macro_rules! test_path {
 }
 
 mod bird;
+mod book;
 mod cases;
 mod cli;
 mod control_plane;

@@ -16,6 +16,7 @@ mod adopt;
 mod approval;
 mod audit;
 mod bird_versions;
+mod book;
 mod changes_in_place;
 mod control_plane_faults;
 mod conveniences;

@@ -1,0 +1,190 @@
+//! The fenced blocks of a page: commands with their output, and files.
+//!
+//! A `console` block holds commands after `$ ` or `# ` (root), each followed by its output. `console,live` needs a running
+//! router. A comment `<!-- not run: REASON -->` above a block says why it is not run; `<!-- no block is run: REASON -->`
+//! does so for a page. In the output, `…` matches any text of a line, and a line `…` any number of lines. Blanks that follow
+//! each other count as one. A line `(exit code N)` ends the output of a command that fails.
+
+/// How a block is tested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum How {
+    Here,
+    Live,
+    /// Not at all, for a reason.
+    Not(String),
+}
+
+/// A fenced block.
+#[derive(Debug)]
+pub(crate) enum Block {
+    Commands(Commands),
+    /// The text of a file, with its name if the first line is a comment that ends in `.yaml`.
+    Yaml(Option<String>, String),
+    Other(String, String),
+}
+
+#[derive(Debug)]
+pub(crate) struct Commands {
+    pub(crate) line: usize,
+    pub(crate) how: How,
+    pub(crate) calls: Vec<Call>,
+}
+
+/// A command with its expected output.
+#[derive(Debug, Default)]
+pub(crate) struct Call {
+    pub(crate) command: String,
+    pub(crate) output: Vec<String>,
+    pub(crate) code: i32,
+}
+
+/// The blocks of a page, in their order.
+pub(crate) fn blocks(page: &str) -> Vec<Block> {
+    let lines: Vec<&str> = page.lines().collect();
+    let of_page = lines
+        .iter()
+        .find_map(|line| comment(line, "no block is run"));
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < lines.len() {
+        let Some(info) = lines[at].trim_start().strip_prefix("```") else {
+            at += 1;
+            continue;
+        };
+        let indent = &lines[at][..lines[at].len() - lines[at].trim_start().len()];
+        let body = lines[at + 1..].iter();
+        let body: Vec<&str> = body
+            .take_while(|line| !line.trim_start().starts_with("```"))
+            .map(|line| line.strip_prefix(indent).unwrap_or(line))
+            .collect();
+        let above = lines[..at].iter().rfind(|line| !line.trim().is_empty());
+        let reason = comment(above.copied().unwrap_or_default(), "not run");
+        let reason = reason.or(of_page);
+        found.push(block(at + 1, info, reason, &body));
+        at += body.len() + 2;
+    }
+    found
+}
+
+/// The reason that a comment gives.
+fn comment<'a>(line: &'a str, what: &str) -> Option<&'a str> {
+    let rest = line.trim().strip_prefix("<!-- ")?.strip_prefix(what)?;
+    rest.strip_prefix(": ")?.strip_suffix(" -->")
+}
+
+fn block(line: usize, info: &str, reason: Option<&str>, body: &[&str]) -> Block {
+    let how = match (reason, info) {
+        (Some(reason), _) => How::Not(reason.to_owned()),
+        (None, "console,live") => How::Live,
+        (None, _) => How::Here,
+    };
+    match info {
+        "console" | "console,live" => Block::Commands(Commands {
+            line,
+            how,
+            calls: calls(body),
+        }),
+        "yaml" => {
+            let first = body.first().and_then(|line| line.strip_prefix("# "));
+            let name = first.filter(|name| name.ends_with(".yaml") && !name.contains(' '));
+            Block::Yaml(name.map(str::to_owned), body.join("\n") + "\n")
+        }
+        other => Block::Other(other.to_owned(), body.join("\n")),
+    }
+}
+
+/// The command of a line, if it begins with a prompt.
+pub(crate) fn command(line: &str) -> Option<&str> {
+    line.strip_prefix("$ ").or_else(|| line.strip_prefix("# "))
+}
+
+fn calls(body: &[&str]) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    let mut continues = false;
+    for line in body {
+        if let Some(text) = command(line).filter(|_| !continues) {
+            calls.push(Call {
+                command: text.to_owned(),
+                ..Call::default()
+            });
+        } else if let Some(call) = calls.last_mut() {
+            let code = line.strip_prefix("(exit code ");
+            let code = code.and_then(|rest| rest.strip_suffix(')')?.parse().ok());
+            match (continues, code) {
+                (true, _) => call.command = format!("{}\n{line}", call.command),
+                (false, Some(code)) => call.code = code,
+                (false, None) => call.output.push((*line).to_owned()),
+            }
+        } else {
+            panic!("a console block begins with {line:?}, which is no command");
+        }
+        continues = line.ends_with('\\');
+    }
+    calls
+}
+
+/// Whether an output is as a page shows it.
+pub(crate) fn matches(expected: &[String], found: &[String]) -> bool {
+    let Some((first, rest)) = expected.split_first() else {
+        return found.is_empty();
+    };
+    if first.trim() == "…" {
+        return (0..=found.len()).any(|at| matches(rest, &found[at..]));
+    }
+    let next = found.split_first();
+    next.is_some_and(|(line, more)| is_line(first, line) && matches(rest, more))
+}
+
+fn is_line(expected: &str, found: &str) -> bool {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (expected, found) = (words(expected), words(found));
+    let Some((head, tail)) = expected.split_once('…') else {
+        return expected == found;
+    };
+    let Some(mut rest) = found.strip_prefix(head) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = tail.split('…').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// Runs the commands of a block in a shell that `shell` makes, and returns the first difference.
+pub(crate) fn run(
+    page: &str,
+    block: &Commands,
+    mut shell: impl FnMut(&str) -> std::process::Command,
+) -> Result<(), String> {
+    for call in &block.calls {
+        let script = format!("exec 2>&1\n{}", call.command);
+        let output = shell(&script).env("NO_COLOR", "1").output();
+        let output = output.map_err(|error| format!("{page}: {}: {error}", call.command))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines = |all: &mut dyn Iterator<Item = String>| {
+            let mut lines: Vec<String> = all.collect();
+            while lines.last().is_some_and(|line| line.trim().is_empty()) {
+                lines.pop();
+            }
+            lines
+        };
+        let found = lines(&mut text.lines().map(str::to_owned));
+        let expected = lines(&mut call.output.iter().cloned());
+        let code = output.status.code().unwrap_or(-1);
+        if code != call.code || !matches(&expected, &found) {
+            return Err(format!(
+                "{page}:{}: `{}` prints\n{text}(exit code {code})\nthe page has\n{}\n(exit code {})",
+                block.line,
+                call.command,
+                expected.join("\n"),
+                call.code
+            ));
+        }
+    }
+    Ok(())
+}

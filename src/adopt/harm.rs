@@ -45,10 +45,11 @@ impl Harm {
     fn of_step(step: &Step, running: Before<'_>) -> Option<Self> {
         let (recreates, sessions) = match step.action.kernel() {
             Some(action) => of_action(action, running)?,
-            None => (
-                false,
-                Some(step.action.resets()).filter(|it| !it.is_empty())?,
-            ),
+            None => {
+                let resets = step.action.resets();
+                let sessions: Vec<_> = resets.iter().map(ToString::to_string).collect();
+                (false, Some(sessions).filter(|it| !it.is_empty())?)
+            }
         };
         let interface = step.action.kernel().and_then(KernelAction::interface);
         let because = &step.because;

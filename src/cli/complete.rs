@@ -83,7 +83,7 @@ fn leaves(path: &str, schema: &Schema<'_>) -> Vec<String> {
             "" => field.name.clone(),
             path => format!("{path}.{}", field.name),
         };
-        let is_list = field.schema.type_name().starts_with("list");
+        let is_list = field.schema.is_list();
         match field.schema.fields().is_empty() || is_list {
             true => vec![path],
             false => leaves(&path, &field.schema),

@@ -51,6 +51,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::config::TokenError;
+use crate::controller::Missing;
+use crate::document::DocumentError;
 use crate::intervals::EXIT_WAIT;
 use crate::util::fs;
 use clap::{Parser, Subcommand};
@@ -401,12 +404,16 @@ const DENIED: &str = "only root, or the agent's user, may read everything: try a
 
 /// Returns whether an error means that this user lacks permission.
 fn is_denied(error: &anyhow::Error) -> bool {
-    let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref())
-        .any(denied)
-        || error.to_string().contains("Permission denied")
+    use std::io::{Error, ErrorKind::PermissionDenied};
+    error.chain().any(|cause| {
+        let system = cause.downcast_ref().map(Error::kind);
+        system == Some(PermissionDenied)
+            || cause
+                .downcast_ref()
+                .is_some_and(|error: &DocumentError| error.is_denied)
+            || cause.downcast_ref().is_some_and(Missing::is_denied)
+            || cause.downcast_ref().is_some_and(TokenError::is_denied)
+    })
 }
 
 fn is_root() -> bool {

@@ -9,7 +9,7 @@ use super::offline::Offline;
 use super::output;
 use crate::controller::{KeyPlan, LoggedStep};
 use crate::model::ObjectKey;
-use crate::plan::{Action, Mark, Plan, text_diff};
+use crate::plan::{Action, Mark, Plan, Reset, text_diff};
 use crate::status::{self, Hold};
 
 /// The steps for one object, or the reason why there are none.
@@ -20,7 +20,8 @@ pub(crate) struct ObjectSteps {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) change: Option<Mark>,
     /// The BGP sessions that go down for it.
-    resets: BTreeSet<String>,
+    #[serde(serialize_with = "as_texts")]
+    resets: BTreeSet<Reset>,
     pub(crate) steps: Vec<PrintedStep>,
     /// The object that has to move first.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,6 +40,13 @@ pub(crate) struct ObjectSteps {
     diff: Option<String>,
 }
 
+fn as_texts<S: serde::Serializer>(
+    resets: &BTreeSet<Reset>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(resets.iter().map(ToString::to_string))
+}
+
 /// Fields whose addition is that of the object.
 const CREATED: [&str; 2] = ["tunnel.interface", "bird.session"];
 
@@ -51,7 +59,7 @@ pub(crate) struct PrintedStep {
     want: String,
     have: String,
     #[serde(skip)]
-    resets: Vec<String>,
+    resets: Vec<Reset>,
 }
 
 impl From<LoggedStep> for PrintedStep {
@@ -113,7 +121,7 @@ impl ObjectSteps {
         };
     }
 
-    fn resets(&self) -> BTreeSet<String> {
+    fn resets(&self) -> BTreeSet<Reset> {
         let resets = self.steps.iter().flat_map(|step| step.resets.clone());
         resets.collect()
     }
@@ -283,7 +291,7 @@ struct Count {
     tense: Tense,
     /// Added, changed and removed.
     changes: [usize; 3],
-    resets: BTreeSet<String>,
+    resets: BTreeSet<Reset>,
     paused: usize,
     held: usize,
     errors: usize,
@@ -320,7 +328,8 @@ impl Count {
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [add, change, remove] = self.changes;
-        let resets = match self.resets.iter().find(|name| name.starts_with("every ")) {
+        let many = |reset: &&Reset| !matches!(reset, Reset::Named(_));
+        let resets = match self.resets.iter().find(many) {
             Some(every) => format!("resets of {every}"),
             None if self.resets.len() == 1 => "1 BGP reset".to_owned(),
             None => format!("{} BGP resets", self.resets.len()),
@@ -359,12 +368,16 @@ mod tests {
     use super::*;
     use crate::plan::Drift;
 
-    fn step(because: Drift, resets: &[&str]) -> LoggedStep {
+    fn step(because: Drift, resets: &[Reset]) -> LoggedStep {
         LoggedStep {
             action: "act".to_owned(),
             because,
-            resets: resets.iter().map(|name| (*name).to_owned()).collect(),
+            resets: resets.to_vec(),
         }
+    }
+
+    fn named(name: &str) -> Reset {
+        Reset::Named(name.to_owned())
     }
 
     fn object(steps: Vec<LoggedStep>) -> ObjectSteps {
@@ -391,7 +404,7 @@ mod tests {
         let changed = || object(vec![step(Drift::new("tunnel.mtu", 1380, 1420), &[])]);
         let gone = || {
             let link = Drift::surplus("tunnel.interface", "wg_a");
-            object(vec![step(link, &["wg_a"])])
+            object(vec![step(link, &[named("wg_a")])])
         };
         let paused = ObjectSteps {
             paused: Some("cable".to_owned()),
@@ -412,13 +425,16 @@ mod tests {
     #[test]
     fn recreated_link_is_a_change_with_a_reset() {
         let recreated = object(vec![
-            step(Drift::new("tunnel.type", "gre", "wireguard"), &["wg_a"]),
+            step(
+                Drift::new("tunnel.type", "gre", "wireguard"),
+                &[named("wg_a")],
+            ),
             step(Drift::missing("tunnel.interface", "wg_a"), &[]),
         ]);
         let text = Drift::new("bird.session", "hold time 30;", "hold time 90;");
-        let restarted = object(vec![step(text, &["ebgp_b"])]);
+        let restarted = object(vec![step(text, &[named("ebgp_b")])]);
         let all = Drift::new("bird.file", "a", "b");
-        let shared = object(vec![step(all, &["every BGP session"])]);
+        let shared = object(vec![step(all, &[Reset::Every])]);
         let line = |objects: &[ObjectSteps]| sum(objects, Tense::Planned);
         assert_eq!(
             line(&[recreated, restarted]),

@@ -182,6 +182,7 @@ fn broken_rules(config: &Config, text: &str) -> Vec<DocumentError> {
             location,
             field: key.to_owned(),
             message: format!("{key}: {reason}"),
+            is_denied: false,
         }
     });
     located.collect()

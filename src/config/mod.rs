@@ -24,7 +24,7 @@ pub use load::parse;
 pub(crate) use load::{ConfigError, Environment, load};
 pub(crate) use load::{check, found, problems};
 pub(crate) use source::Source;
-pub(crate) use token::{TokenNews, TokenSource};
+pub(crate) use token::{TokenError, TokenNews, TokenSource};
 pub use values::Backend;
 pub(crate) use values::{Interval, LogFormat, MaxRemovals};
 

@@ -43,8 +43,20 @@ pub struct TokenError {
 enum Unusable {
     #[error("is empty")]
     Empty,
-    #[error("{0}")]
-    Unreadable(String),
+    #[error("{text}")]
+    Unreadable {
+        kind: std::io::ErrorKind,
+        /// The error of the operating system.
+        text: String,
+    },
+}
+
+impl TokenError {
+    /// Returns whether this user may not read the file.
+    pub(crate) fn is_denied(&self) -> bool {
+        let denied = std::io::ErrorKind::PermissionDenied;
+        matches!(&self.reason, Unusable::Unreadable { kind, .. } if *kind == denied)
+    }
 }
 
 /// The result of reading the token file again.
@@ -191,7 +203,10 @@ impl fmt::Debug for TokenSource {
 }
 
 fn read(path: &Path) -> Result<String, Unusable> {
-    let unreadable = |error: std::io::Error| Unusable::Unreadable(error.to_string());
+    let unreadable = |error: std::io::Error| Unusable::Unreadable {
+        kind: error.kind(),
+        text: error.to_string(),
+    };
     let text = file::read_text(path, file::TOKEN).map_err(unreadable)?;
     match text.trim() {
         "" => Err(Unusable::Empty),

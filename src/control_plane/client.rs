@@ -9,7 +9,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::retry::{ahead, bounds, full_jitter, retry_after};
-use super::transport::{authorization, base_url, http_client, network, read_body, redirect};
+use super::transport::{
+    authorization, base_url, http_client, is_about_certificates, network, read_body, redirect,
+};
 use super::{Breaker, CallError, ClientError, Counters, Failure, State};
 use crate::config::TokenSource;
 use crate::document::MeshPeerSpec;
@@ -417,7 +419,7 @@ impl Client {
     /// request reads the system's certificates again.
     fn unsent(&self, error: &reqwest::Error) -> Failure {
         let failure = network(error);
-        if failure.to_string().contains("certificate") {
+        if is_about_certificates(error) {
             *self.http.lock() = None;
         }
         failure

@@ -95,6 +95,28 @@ pub(super) fn network(error: &reqwest::Error) -> Failure {
     Failure::Network(format!("{what}{}", chain(error)))
 }
 
+/// Returns whether TLS refused a certificate, of the server or of its authority.
+pub(super) fn is_about_certificates(error: &reqwest::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        // An I/O error that wraps another one has the source of that one, not itself, as its source.
+        let wrapped = cause.downcast_ref::<std::io::Error>();
+        let wrapped = wrapped.and_then(std::io::Error::get_ref);
+        let tls = match wrapped {
+            Some(inner) => inner.downcast_ref::<rustls::Error>(),
+            None => cause.downcast_ref(),
+        };
+        if let Some(tls) = tls {
+            return matches!(
+                tls,
+                rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented
+            );
+        }
+        source = cause.source();
+    }
+    false
+}
+
 /// Returns the causes of an error, the innermost last. Leaves out the outermost if it has a cause,
 /// because its text contains the URL.
 fn chain(error: &reqwest::Error) -> String {

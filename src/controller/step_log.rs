@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::model::ObjectKey;
-use crate::plan::{Drift, Step};
+use crate::plan::{Drift, Reset, Step};
 
 /// Largest number of waiting steps of one object. An object that never settles repeats the same few steps.
 const MANY: usize = 1000;
@@ -16,7 +16,7 @@ pub struct LoggedStep {
     pub action: String,
     pub because: Drift,
     /// The BGP sessions, or the link, that go down for it.
-    pub resets: Vec<String>,
+    pub resets: Vec<Reset>,
 }
 
 impl From<&Step> for LoggedStep {

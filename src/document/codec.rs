@@ -35,6 +35,8 @@ pub struct DocumentError {
     pub field: String,
     /// The field, and its error.
     pub message: String,
+    /// This user may not read the file.
+    pub is_denied: bool,
 }
 
 impl DocumentError {
@@ -44,6 +46,7 @@ impl DocumentError {
             location: None,
             field: String::new(),
             message: message.into(),
+            is_denied: false,
         }
     }
 
@@ -193,6 +196,7 @@ fn error_at(text: &str, fault: &Fault) -> DocumentError {
         location,
         field,
         message,
+        is_denied: false,
     }
 }
 
@@ -332,6 +336,7 @@ fn located(error: &serde_yaml::Error, field: String, source: &str) -> DocumentEr
         location,
         field,
         message,
+        is_denied: false,
     }
 }
 

@@ -159,7 +159,7 @@ impl History {
                 .await
             {
                 // An operator's commit packs too.
-                Err(HistoryError::Git { reason, .. }) if reason.contains("already running") => {}
+                Err(HistoryError::Git { .. }) if self.files(Tree::is_being_packed).await => {}
                 packed => drop(packed?),
             }
         }

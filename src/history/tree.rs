@@ -294,6 +294,11 @@ impl Tree {
         age.is_some_and(|age| age < PACK_CHECK)
     }
 
+    /// Returns whether a git packs now: it holds this file until it ends, and takes over that of one that died.
+    pub(super) fn is_being_packed(&self) -> bool {
+        fs::exists(self.git_dir().join("gc.pid"))
+    }
+
     pub(super) fn note_packed(&self) -> Result<(), HistoryError> {
         let stamp = self.packed();
         fs::write(&stamp, "").map_err(HistoryError::io("write", &stamp))

@@ -33,6 +33,13 @@ pub enum KeyError {
     },
 }
 
+impl KeyError {
+    /// Returns whether this user may not read or create the file.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Creates a private key at this path, if there is no file. A file that appears meanwhile is kept and read.
 ///
 /// The file is readable only by its owner from its first byte, appears atomically, and is never

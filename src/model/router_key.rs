@@ -17,6 +17,8 @@ pub enum RouterKey {
         last: Option<PublicKey>,
         /// The reason, and how to correct it.
         why: String,
+        /// This user may not read it.
+        denied: bool,
     },
 }
 
@@ -27,6 +29,11 @@ impl RouterKey {
             Self::Available { public, .. } => Some(*public),
             Self::Missing { last, .. } => *last,
         }
+    }
+
+    /// Returns whether this user may not read the private key.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Missing { denied: true, .. })
     }
 
     /// Returns the reason why the private key is missing, and how to correct it.

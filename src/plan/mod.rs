@@ -29,7 +29,7 @@ mod tunnel;
 mod wanted;
 mod wireguard;
 
-pub use bird::{BaseFiles, plan_base};
+pub use bird::{BaseFiles, Reset, plan_base};
 pub(crate) use bird::{enabled_in, plan_enable, text_diff};
 pub(crate) use drift::{Drift, Mark};
 pub(crate) use host::{forwarding_blocked, plan_host};

@@ -2,7 +2,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::action::KernelAction;
-use super::bird::Effect;
+use super::bird::{Effect, Reset};
 use super::drift::Drift;
 use super::firewall::FirewallAction;
 use crate::model::InterfaceName;
@@ -52,15 +52,15 @@ pub enum Action {
 
 impl Action {
     /// Returns the BGP sessions that go down for a moment, or the link whose sessions do.
-    pub(crate) fn resets(&self) -> Vec<String> {
+    pub(crate) fn resets(&self) -> Vec<Reset> {
         match self {
             Self::WriteFragment { effect, .. } | Self::WriteBase { effect, .. } => {
-                effect.resets().map(str::to_owned).collect()
+                effect.resets().cloned().collect()
             }
             Self::Kernel(
                 KernelAction::DeleteLink { interface, .. }
                 | KernelAction::RenameLink { interface, .. },
-            ) => vec![interface.to_string()],
+            ) => vec![Reset::Named(interface.to_string())],
             _ => Vec::new(),
         }
     }

@@ -80,6 +80,7 @@ fn field_error(field: &str, message: String) -> DocumentError {
         location: None,
         field: field.to_owned(),
         message,
+        is_denied: false,
     }
 }
 

@@ -203,6 +203,7 @@ impl Listing<'_> {
                         "metadata.uid: {owner} has the same uid; remove uid from a document of \
                          your own"
                     ),
+                    is_denied: false,
                 };
                 self.problems.push(error.clone());
                 *slot = Err(error);

@@ -34,6 +34,15 @@ pub(super) fn error(path: &Path, message: impl Into<String>) -> DocumentError {
         location: None,
         field: String::new(),
         message: message.into(),
+        is_denied: false,
+    }
+}
+
+/// The error of a file that cannot be read.
+fn unreadable(path: &Path, cause: &io::Error) -> DocumentError {
+    DocumentError {
+        is_denied: cause.kind() == io::ErrorKind::PermissionDenied,
+        ..error(path, format!("cannot be read: {cause}"))
     }
 }
 
@@ -48,7 +57,7 @@ pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(error(path, format!("cannot be read: {cause}"))),
+        Err(cause) => return Err(unreadable(path, &cause)),
     };
     if metadata.is_symlink() {
         // The link's target changes without an event here, and the history would record the link.
@@ -90,7 +99,7 @@ pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
             Ok((bytes, metadata)) => return Ok(Some(decoded(path, bytes, &metadata)?)),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
             Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-            Err(cause) => return Err(error(path, format!("cannot be read: {cause}"))),
+            Err(cause) => return Err(unreadable(path, &cause)),
         }
     }
     Err(error(

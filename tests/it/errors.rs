@@ -47,6 +47,120 @@ fn errors_are_types_and_not_texts() {
     assert!(found.is_empty(), "give these errors types: {found:#?}");
 }
 
+/// Files that compare texts with words, with the number of comparisons and the reason. None of these texts is an error
+/// of the agent, and none decides more than the reason says. The list only shrinks.
+const WORDS: [(&str, usize, &str); 21] = [
+    (
+        "src/bird/committer/disk.rs",
+        2,
+        "endings of files that BIRD reads",
+    ),
+    (
+        "src/bird/committer/names.rs",
+        1,
+        "ending of a file that BIRD reads",
+    ),
+    (
+        "src/cli/change/document.rs",
+        1,
+        "document marks of YAML in an editor's text",
+    ),
+    (
+        "src/cli/change/mod.rs",
+        1,
+        "the comment that names the schema for editors",
+    ),
+    (
+        "src/controller/overrides.rs",
+        1,
+        "name of a field whose value is public",
+    ),
+    (
+        "src/document/codec.rs",
+        3,
+        "wording: the YAML library has only texts for its budget",
+    ),
+    ("src/document/words.rs", 9, "wording: serde has only texts"),
+    (
+        "src/firewall/mod.rs",
+        2,
+        "advice: nft has one exit code for all errors",
+    ),
+    (
+        "src/history/git.rs",
+        1,
+        "which line of git's output is shown",
+    ),
+    ("src/history/tree.rs", 1, "names of programs"),
+    (
+        "src/kernel/features.rs",
+        1,
+        "the kernel's list of its modules",
+    ),
+    (
+        "src/kernel/userspace.rs",
+        1,
+        "names of environment variables",
+    ),
+    (
+        "src/model/name.rs",
+        1,
+        "prefix of names that an operator owns",
+    ),
+    (
+        "src/model/plain.rs",
+        1,
+        "name of a field whose value is public",
+    ),
+    ("src/observed/bird/diagnostics.rs", 1, "BIRD's output"),
+    ("src/observed/bird/outline.rs", 1, "BIRD's language"),
+    ("src/observed/bird/roa.rs", 2, "BIRD's output"),
+    ("src/observed/bird/session_error.rs", 4, "BIRD's output"),
+    ("src/redact.rs", 3, "names of fields and files with secrets"),
+    ("src/sources/host.rs", 1, "the kernel's list of addresses"),
+    (
+        "src/store",
+        3,
+        "names of folders, and the comment that names the schema",
+    ),
+];
+
+/// Returns how often a source compares a text with a word.
+fn comparisons(code: &str) -> usize {
+    let calls = [".contains(\"", ".starts_with(\"", ".ends_with(\""];
+    calls.iter().map(|call| code.matches(call).count()).sum()
+}
+
+#[test]
+fn printed_text_decides_nothing() {
+    let mut found = std::collections::BTreeMap::new();
+    for file in sources(&root().join("src")) {
+        let path = file
+            .strip_prefix(root())
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let lines = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let number = comparisons(&lines.collect::<Vec<_>>().join("\n"));
+        if number > 0 && !path.ends_with("tests.rs") && !path.contains("/tests/") {
+            let known = WORDS.iter().find(|(known, ..)| path.starts_with(known));
+            *found
+                .entry(known.map_or(path, |known| known.0.to_owned()))
+                .or_default() += number;
+        }
+    }
+    let known = WORDS.map(|(path, number, _)| (path.to_owned(), number));
+    assert_eq!(
+        found,
+        known.into(),
+        "decide by a type, not by a text; a text of another program is parsed in one place"
+    );
+}
+
 #[test]
 fn error_reader_sees_nested_results() {
     let code = "fn f() -> Result<BTreeMap<String, String>, String> {}\nfn g() -> Result<String, Error> {}\n\

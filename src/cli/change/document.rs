@@ -160,6 +160,7 @@ fn at(file: &Path, text: &str, field: &str, why: &str) -> DocumentError {
         location: document::locate(text, &path),
         field: field.to_owned(),
         message: format!("{field}: {why}"),
+        is_denied: false,
     }
 }
 

@@ -145,7 +145,9 @@ async fn of_surroundings(config: &Config) -> (Vec<Line>, bool) {
         lines.push(Line::ok("configuration", "valid"));
     }
     let (directory, backend) = (config.state.directory.clone(), config.wireguard.backend);
-    let files = token_problems(config).collect();
+    let files = token_problems(config)
+        .map(|problem| problem.to_string())
+        .collect();
     lines.extend(blocking(move || host::lines(&directory, files, backend)).await);
     lines.extend(network::bird(config).await);
     lines.push(host::git(&config.state.directory).await);

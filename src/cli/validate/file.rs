@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::cli::fields::Schema;
 use crate::config::{self, Environment};
 use crate::controller::desired::{Beside, layered};
 use crate::document::{
@@ -95,15 +96,37 @@ fn unplaced_override(file: &Path, text: &str) -> Vec<String> {
     let name = document.metadata.name.clone();
     let override_: Slot<OverrideSpec> = Ok(Arc::new(stored(document, file, text)));
     let singles = [Kind::Node, Kind::RoutingPolicy];
-    let refused: Vec<_> = Kind::many()
+    let mut refused: Vec<_> = Kind::many()
         .chain(singles)
-        .map(|kind| merged(kind, &name, None, &override_))
+        .map(|kind| (kind, merged(kind, &name, None, &override_)))
         .collect();
-    // A kind that has all the fields gives the best errors about the values.
-    let knows = |texts: &&Vec<String>| !texts.iter().any(|text| text.contains("unknown field"));
-    let fits = refused.iter().find(|texts| texts.is_empty());
-    let best = fits.or_else(|| refused.iter().find(knows));
-    best.or(refused.first()).cloned().unwrap_or_default()
+    let set = override_.map(|stored| stored.document.spec.set.clone());
+    let knows = |kind| set.as_ref().is_ok_and(|set| has_fields(kind, set));
+    // A kind that has all the fields gives the best errors about the values. The sort is stable.
+    refused.sort_by_cached_key(|(kind, texts)| (!texts.is_empty(), !knows(*kind)));
+    refused
+        .into_iter()
+        .next()
+        .map(|(_, texts)| texts)
+        .unwrap_or_default()
+}
+
+/// Returns whether the specification of a kind has all fields that an override sets.
+fn has_fields(kind: Kind, set: &Map<String, Value>) -> bool {
+    fn all_in(schema: &Schema<'_>, set: &Map<String, Value>) -> bool {
+        let fields = schema.fields();
+        set.iter().all(|(name, value)| {
+            let field = fields.iter().find(|field| field.name == *name);
+            field.is_some_and(|field| match value.as_object() {
+                Some(below) if !field.schema.fields().is_empty() => all_in(&field.schema, below),
+                _ => true,
+            })
+        })
+    }
+    let root = document::schema(kind);
+    let mut spec = Schema::of(&root).fields().into_iter();
+    let spec = spec.find(|field| field.name == "spec");
+    spec.is_some_and(|spec| all_in(&spec.schema, set))
 }
 
 /// Returns the problems of an override on top of its document, or, without one, of the shortest valid document.
@@ -166,5 +189,6 @@ fn unknown_kind(text: &str, word: &Value) -> DocumentError {
             "kind: use one of {known}, not {}",
             crate::model::shown(&word.to_string())
         ),
+        is_denied: false,
     }
 }

@@ -10,7 +10,7 @@ use super::{Findings, file};
 use crate::agent::start_problems;
 use crate::cli::offline::{Wanted, unresolved};
 use crate::cli::{Arguments, block_on, is_root, objects};
-use crate::config::{self, Config, ControlPlane, Environment};
+use crate::config::{self, Config, ControlPlane, Environment, TokenError};
 use crate::controller::{Desired, Missing};
 use crate::document::DocumentError;
 use crate::status::Acceptance;
@@ -68,11 +68,13 @@ fn without_configuration(arguments: &Arguments, error: &anyhow::Error) -> Findin
 
 /// Checks the token files.
 fn files(config: &Config, findings: &mut Findings) {
-    token_problems(config).for_each(|problem| findings.report(problem));
+    for problem in token_problems(config) {
+        findings.report(problem.is_denied(), problem.to_string());
+    }
 }
 
 /// Returns why token files cannot be used.
-pub(crate) fn token_problems(config: &Config) -> impl Iterator<Item = String> {
+pub(crate) fn token_problems(config: &Config) -> impl Iterator<Item = TokenError> {
     let control_plane = config
         .control_plane
         .as_ref()
@@ -80,13 +82,13 @@ pub(crate) fn token_problems(config: &Config) -> impl Iterator<Item = String> {
     let sources = control_plane
         .into_iter()
         .chain([config.server.token_source()]);
-    sources.filter_map(|source| Some(source.problem()?.to_string()))
+    sources.filter_map(|source| source.problem())
 }
 
 impl Findings {
     /// Adds the error of an agent that cannot read a file. The current user may lack permissions that the agent has.
-    fn report(&mut self, problem: String) {
-        match problem.contains("Permission denied") && !is_root() {
+    fn report(&mut self, is_denied: bool, problem: String) {
+        match is_denied && !is_root() {
             true => self.unchecked.push(problem),
             false => self.problems.push(problem),
         }
@@ -107,7 +109,7 @@ async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()
     let wanted = Wanted::read(config).await?.resolved().await?;
     let (desired, snapshot) = (&wanted.desired, &wanted.snapshot);
     if let Some(why) = desired.key.missing() {
-        findings.report(why.to_owned());
+        findings.report(desired.key.is_denied(), why.to_owned());
     }
     findings.problems.extend(problems(snapshot, desired));
     let refused = match wanted.refused().await {

@@ -74,6 +74,7 @@ impl Source {
             location: Some(document::locate(&self.text, &path)?),
             field: field.join("."),
             message: message.to_owned(),
+            is_denied: false,
         };
         Some(error.to_string())
     }

@@ -87,6 +87,13 @@ impl fmt::Display for Unread {
 
 impl std::error::Error for Missing {}
 
+impl Missing {
+    /// Returns whether this user may not read the evidence.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self.unread, Some(Unread::Denied(..)))
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 5;

@@ -30,8 +30,27 @@ const KEPT_IN_CHANNEL: [&[&str]; 13] = [
 /// The effect of loading a text on sessions; empty for one that only reloads routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effect {
-    /// The affected sessions, as `ebgp_wg_1` or `every BGP session`.
-    sessions: BTreeMap<String, Hit>,
+    sessions: BTreeMap<Reset, Hit>,
+}
+
+/// BGP sessions that a step takes down, at least for a moment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reset {
+    Every,
+    /// The sessions of a template.
+    OfTemplate(String),
+    /// One session, or the sessions in one link.
+    Named(String),
+}
+
+impl fmt::Display for Reset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every => f.write_str("every BGP session"),
+            Self::OfTemplate(name) => write!(f, "every session of {name}"),
+            Self::Named(name) => f.write_str(name),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,18 +85,16 @@ impl Effect {
             .filter_map(|s| global(s, named))
             .collect();
         if !changed.is_empty() {
-            effect
-                .sessions
-                .insert("every BGP session".to_owned(), Hit::Restarts(changed));
+            effect.sessions.insert(Reset::Every, Hit::Restarts(changed));
         }
         effect
     }
 }
 
 impl Effect {
-    /// Returns the sessions that go down, as `ebgp_wg_1` or `every BGP session`.
-    pub(crate) fn resets(&self) -> impl Iterator<Item = &str> {
-        self.sessions.keys().map(String::as_str)
+    /// Returns the sessions that go down.
+    pub(crate) fn resets(&self) -> impl Iterator<Item = &Reset> {
+        self.sessions.keys()
     }
 }
 
@@ -120,12 +137,11 @@ fn is_same(before: &Block<'_>, after: &Block<'_>) -> bool {
     (before.is_template, before.name) == (after.is_template, after.name)
 }
 
-fn who(block: &Block<'_>) -> Option<String> {
-    let name = block.name?;
-    Some(if block.is_template {
-        format!("every session of {name}")
-    } else {
-        name.to_owned()
+fn who(block: &Block<'_>) -> Option<Reset> {
+    let name = block.name?.to_owned();
+    Some(match block.is_template {
+        true => Reset::OfTemplate(name),
+        false => Reset::Named(name),
     })
 }
 

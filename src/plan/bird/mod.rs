@@ -10,7 +10,7 @@ mod enable;
 mod text_diff;
 
 use drift::drift;
-pub use effect::Effect;
+pub use effect::{Effect, Reset};
 pub use enable::{enabled_in, plan_enable};
 pub(crate) use text_diff::text_diff;
 

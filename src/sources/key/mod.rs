@@ -67,10 +67,7 @@ impl KeyFile {
             Ok(Some(private)) => available(private),
             // A plan shows the steps of the first start, with a placeholder for the key that the start creates.
             Ok(None) if history.never_had && !starts => available(PrivateKey::new([1; 32])),
-            found => RouterKey::Missing {
-                why: why(&path, found.err(), history.last, history.never_had),
-                last: history.last,
-            },
+            found => missing(&path, found.err(), history.last, history.never_had),
         };
         let state = State {
             key,
@@ -200,8 +197,7 @@ impl KeyFile {
             }
             found => {
                 let last = state.key.public();
-                let why = why(&self.path, found.err(), last, state.never_had);
-                RouterKey::Missing { last, why }
+                missing(&self.path, found.err(), last, state.never_had)
             }
         };
         self.record(&after, &mut state);
@@ -265,25 +261,27 @@ fn available(private: PrivateKey) -> RouterKey {
 }
 
 /// Returns why the private key is missing, with the advice for the operator.
-fn why(
+fn missing(
     path: &std::path::Path,
     error: Option<KeyError>,
     last: Option<PublicKey>,
     never_had: bool,
-) -> String {
+) -> RouterKey {
     let file = path.display();
+    let denied = error.as_ref().is_some_and(KeyError::is_denied);
     let found = error.map_or_else(|| format!("{file} does not exist"), |error| chain(&error));
     let key = last.map_or_else(String::new, |key| format!(" of public key {key}"));
-    if never_had {
-        return format!(
+    let why = match never_had {
+        true => format!(
             "the WireGuard private key is missing: {found}; make {file} writable, or put a key there \
              (`wg genkey`)"
-        );
-    }
-    format!(
-        "the WireGuard private key{key} is missing: {found}; put the key back in {file}. Until then tunnels keep \
-         the key that the kernel has, and new tunnels cannot be configured"
-    )
+        ),
+        false => format!(
+            "the WireGuard private key{key} is missing: {found}; put the key back in {file}. Until then tunnels keep \
+             the key that the kernel has, and new tunnels cannot be configured"
+        ),
+    };
+    RouterKey::Missing { last, why, denied }
 }
 
 fn log_change(before: &RouterKey, after: &RouterKey) {

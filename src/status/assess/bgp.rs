@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{BirdFacts, Expected};
 use crate::document::{BgpStatus, ConditionType as About};
 use crate::model::shown;
-use crate::observed::bird::{BgpState, Limit, Protocol, ProtocolState};
+use crate::observed::bird::{BgpState, Limit, Protocol, ProtocolState, SessionError};
 use crate::status::Conditions;
 
 pub(super) fn configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
@@ -167,7 +167,7 @@ impl Words {
     }
 }
 
-/// Explains BIRD's last error and which side sent it (its classes: docs/contract/bird.md#errors-of-a-session).
+/// Explains BIRD's last error and which side sent it.
 fn explained(
     lead: &str,
     error: &str,
@@ -179,34 +179,34 @@ fn explained(
     const ASK: &str = "ask the peer; its log says more";
     let Words { says, said } = Words::of(protocol);
     let (ours, theirs) = (asn(bird.our_asn), asn(bird.their_asn));
-    let (reason, what, action) = match error.split_once(": ") {
-        Some(("Received", "Bad peer AS")) => (
+    let (reason, what, action) = match SessionError::parse(error) {
+        SessionError::OurAsRejected => (
             NEIGHBOUR,
             format!("the neighbour rejects this router's AS number, {ours}"),
             format!("ask the peer to configure this router as {ours}"),
         ),
-        Some(("Received", words)) if words.starts_with("Administrative shutdown") => (
+        SessionError::ShutDownByNeighbour => (
             NEIGHBOUR,
             format!("the neighbour shut the session down administratively{says}"),
             "ask the peer why; this side needs no change".to_owned(),
         ),
-        Some(("Received", _)) => (
+        SessionError::RejectedByNeighbour => (
             NEIGHBOUR,
             format!("the neighbour rejects the session{says}"),
             ASK.to_owned(),
         ),
-        Some(("BGP Error" | "Error", "Bad peer AS")) => (
+        SessionError::TheirAsRejected => (
             "RefusedByUs",
             format!("this router rejects the neighbour, whose AS number is not {theirs}"),
             "ask the peer for its AS number, and compare it with spec.asn".to_owned(),
         ),
-        Some(("Socket", words)) if words.contains("refused") => {
+        SessionError::ConnectionRefused => {
             let who = address(expected.address, "the neighbour");
             let what = format!("{who} refuses the connection on TCP port 179{said}");
             let action = "ask the peer whether its BGP daemon runs and listens there";
             (NEIGHBOUR, what, action.to_owned())
         }
-        Some(("Socket", words)) if words.contains("closed") || words.contains("reset") => {
+        SessionError::ConnectionClosed => {
             let source = address(expected.source, "of this router");
             let what = format!("the neighbour closed the connection{said}");
             let action = format!(
@@ -214,7 +214,7 @@ fn explained(
             );
             (NEIGHBOUR, what, action)
         }
-        _ => {
+        SessionError::Other => {
             let message = format!("{lead}; BIRD's last error is “{error}”{says}");
             return Down::new(NOT_ESTABLISHED, message).act(ASK);
         }
@@ -282,7 +282,8 @@ pub(super) fn limits(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
         return conditions.set(about, true, "BelowLimits", "");
     }
     conditions.set(about, false, "LimitExceeded", texts.join("; "));
-    if texts.iter().any(|text| text.ends_with("(block)")) {
+    let blocks = |limit: &Limit| limit.action.as_deref() == Some("block");
+    if exceeded(bird).any(|(_, _, _, limit)| blocks(limit)) {
         conditions
             .act("BIRD ignores routes above the limit; if they are correct, raise bgp.importLimit");
     }

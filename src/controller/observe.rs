@@ -96,7 +96,7 @@ impl Observer {
         let mut view = KernelView::clone(&seen);
         for (name, link) in links {
             match link {
-                Some(link) => drop(view.links.insert(name, link)),
+                Some(link) => view.links.insert(name, link),
                 None => drop(view.links.remove(&name)),
             }
         }

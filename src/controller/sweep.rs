@@ -73,11 +73,11 @@ fn changed_links<'a>(
     let is_other = |(name, link): &(&'a InterfaceName, &'a Link)| {
         before
             .links
-            .get(*name)
+            .get(name)
             .is_none_or(|old| !is_same_link(old, link))
     };
     let gone = before.links.keys();
-    let gone = gone.filter(|name| !now.links.contains_key(*name));
+    let gone = gone.filter(|name| !now.links.contains_key(name));
     let other = now.links.iter().filter(is_other).map(|(name, _)| name);
     gone.chain(other)
 }

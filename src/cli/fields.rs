@@ -80,11 +80,6 @@ impl<'a> Schema<'a> {
         }
     }
 
-    /// Returns whether it is a list.
-    pub(super) fn is_list(&self) -> bool {
-        self.items().is_some()
-    }
-
     /// Returns the range of a number in words, if it has one.
     pub(super) fn range(&self) -> Option<String> {
         let limit = |key: &str| self.at.get(key).map(ToString::to_string);

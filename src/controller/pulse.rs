@@ -22,6 +22,7 @@ struct State {
     passes: u64,
     plans: u64,
     builds: u64,
+    repairs: u64,
 }
 
 impl Default for Pulse {
@@ -33,6 +34,7 @@ impl Default for Pulse {
             passes: 0,
             plans: 0,
             builds: 0,
+            repairs: 0,
         }))
     }
 }
@@ -75,6 +77,16 @@ impl Pulse {
     /// Returns how often the desired state was built.
     pub fn builds(&self) -> u64 {
         self.0.lock().builds
+    }
+
+    /// Records a reconcile that repaired a drift.
+    pub(super) fn repaired(&self) {
+        self.0.lock().repairs += 1;
+    }
+
+    /// Returns the number of reconciles that repaired a drift.
+    pub fn repairs(&self) -> u64 {
+        self.0.lock().repairs
     }
 
     /// Records a tick: a runner without runs has finished its pass.

@@ -17,6 +17,7 @@ macro_rules! test_path {
     };
 }
 
+mod alerts;
 mod bird;
 mod book;
 mod cases;

@@ -49,6 +49,7 @@ mod local_api;
 mod lost;
 mod maintenance;
 mod mesh;
+mod metrics;
 mod names;
 mod no_policy;
 mod node;

@@ -99,6 +99,7 @@ impl Beginning {
         let Some(because) = repaired.first().map(|step| &step.because) else {
             return;
         };
+        ctx.pulse.repaired();
         let (because, announced) = (because.to_string(), ctx.announced.take(subject.key));
         tracing::info!(
             object,

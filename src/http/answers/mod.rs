@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use metrics::Process;
+
 use super::api::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, OverriddenField, OverrideView,
     SessionCounts, StatusView,
@@ -31,6 +33,7 @@ use crate::status::Acceptance;
 use crate::store::{Area, Place, Store, Written};
 use crate::sync::{Calls, Requests, Syncer};
 use crate::telemetry::chain;
+use crate::util::task::blocking;
 use crate::util::text::{MANY, bounded, bounded_to, cut};
 use crate::util::version::{COMMIT, VERSION};
 use crate::wire::Call;
@@ -71,7 +74,7 @@ impl AgentApi for LocalApi {
         let desired = self.desired();
         let statuses = self.context.statuses.all();
         let router = desired.router.as_ref().ok();
-        let counts = counts(&desired, |key| statuses.get(key).cloned());
+        let counts = counts(&desired, |key| Some(statuses.get(key)?.phase));
         let (health, reasons) = status::health(self, &desired, &statuses);
         let (bgp, phases) = status::counts(&statuses);
         let (held, held_total) = status::held(self.context.held());
@@ -183,7 +186,8 @@ impl AgentApi for LocalApi {
     }
 
     async fn metrics(&self) -> String {
-        metrics::text(self)
+        let process = blocking(Process::read).await;
+        metrics::text(self, process.as_ref())
     }
 
     async fn ready(&self) -> bool {
@@ -215,7 +219,7 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
 /// document.
 pub(super) fn counts(
     desired: &Desired,
-    status: impl Fn(&ObjectKey) -> Option<StatusBody>,
+    phase: impl Fn(&ObjectKey) -> Option<Phase>,
 ) -> SessionCounts {
     let mut counts = SessionCounts::default();
     let documented = desired
@@ -223,7 +227,7 @@ pub(super) fn counts(
         .filter(|session| session.documented || session.held.is_some());
     for session in documented {
         counts.total += 1;
-        match status(&session.key()).unwrap_or_default().phase {
+        match phase(&session.key()).unwrap_or_default() {
             Phase::Established | Phase::Configured | Phase::Degraded => counts.active += 1,
             Phase::Error => counts.error += 1,
             Phase::Paused => {}

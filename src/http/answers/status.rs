@@ -121,7 +121,12 @@ pub(super) fn held(all: Vec<HeldChange>) -> (Vec<HeldView>, u64) {
 /// The objects that have documents, as `get` lists them.
 pub(super) fn counted(statuses: &Statuses) -> impl Iterator<Item = (&ObjectKey, &StatusBody)> {
     let all = statuses.iter();
-    all.filter(|(key, _)| !matches!(key, ObjectKey::Firewall | ObjectKey::Orphan(_)))
+    all.filter(|(key, _)| is_counted(key))
+}
+
+/// Returns whether an object has a document, and is in the list of `get`.
+pub(super) fn is_counted(key: &ObjectKey) -> bool {
+    !matches!(key, ObjectKey::Firewall | ObjectKey::Orphan(_))
 }
 
 /// External sessions by BGP state, and all objects by phase.

@@ -42,7 +42,7 @@ rpm_files() {
   # c, n: a configuration file, which an upgrade does not replace.
   for line in '-rwxr-xr-x root /usr/bin/moenet-agent ' '-rw------- root /etc/moenet-agent/config.yaml cn' \
     '-rw-r--r-- root /usr/lib/systemd/system/moenet-agent.service ' '-rw-r--r-- root /usr/share/man/man1/moenet-agent.1 ' \
-    '-rw-r--r-- root /usr/share/moenet-agent/schemas/Config.json '; do
+    '-rw-r--r-- root /usr/share/moenet-agent/schemas/Config.json ' '-rw-r--r-- root /usr/share/moenet-agent/alerts.yaml '; do
     grep -xF -- "$line" <<<"$files" >/dev/null || fail "the .rpm has no line '$line':"$'\n'"$files"
   done
   diff <(dpkg-deb -c "$work/one.deb" | awk '$1 !~ /^d/ { print substr($6, 2) }' | listed) \

@@ -128,6 +128,11 @@ impl<'a> Schema<'a> {
         fields.iter().map(field).collect()
     }
 
+    /// Returns whether it is a list.
+    pub(super) fn is_list(&self) -> bool {
+        self.items().is_some()
+    }
+
     /// Returns the schema of a list's items.
     fn items(&self) -> Option<Self> {
         let items = self.at.get("items").filter(|items| items.is_object())?;

@@ -6,6 +6,7 @@
 //! | [`tunnel_file`] | the settings of a WireGuard interface in the files of `wg-quick` and systemd-networkd |
 //! | [`map`] | links, sessions and files → documents with `adopt: true`, and findings |
 //! | [`report`] | a finding, with its place |
+//! | [`fleet`] | adopted interfaces as sessions of a Control Plane |
 //! | [`harm`] | the steps of a plan that interrupt a tunnel or reset a session |
 //! | [`record`] | what the router was before, for an undo |
 //! | [`reverse`] | the record and the kernel's state → the changes that undo an adoption |
@@ -14,6 +15,7 @@
 //!
 //! The planner alone says what a pass would do with the documents: this module compares nothing.
 
+pub mod fleet;
 pub mod harm;
 pub mod ini;
 pub mod map;

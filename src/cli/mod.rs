@@ -150,6 +150,7 @@ Examples:
   moenet-agent adopt --plan -o json | jq '.documents'
   moenet-agent adopt --watch 5m --max-prefix-loss 20
   moenet-agent adopt --undo
+  moenet-agent adopt --fleet ./fleet
 
 Exit codes: 0 adopted, undone, or (--plan) nothing would be interrupted; 1 otherwise.")]
     Adopt(adopt::Adopt),

@@ -2,6 +2,7 @@
 
 mod answer;
 mod apply;
+mod fleet;
 mod read;
 
 use std::path::PathBuf;
@@ -29,6 +30,9 @@ pub struct Adopt {
     /// Undo the adoption, also an interrupted one
     #[arg(long, conflicts_with = "yes")]
     undo: bool,
+    /// Write the sessions as files of the embedded Control Plane, below DIR, and change nothing on this router
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["plan", "undo", "yes"])]
+    fleet: Option<PathBuf>,
     /// Accept the named interruptions, and disable the units that configure the same interfaces
     #[arg(long)]
     yes: bool,
@@ -54,6 +58,10 @@ impl Adopt {
         }
         if self.plan {
             return self.show(arguments, config);
+        }
+        if let Some(fleet) = &self.fleet {
+            let answer = block_on(self.answer(config.clone()))?;
+            return fleet::write(fleet, &config, &answer);
         }
         let watch = interval(&self.watch)?;
         block_on(self.take_over(arguments, config, watch))

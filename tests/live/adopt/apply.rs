@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::{Built, DEVICE, GO_AGENT, Style, WIKI};
 use crate::lab::cli::{Answer, agent, answer};
 use crate::lab::control_plane::ControlPlane;
-use crate::lab::router::agent_program;
+use crate::lab::router::{self, agent_program};
 use crate::lab::wireguard::KeyPair;
 use crate::lab::{contains, wait_until};
 use serde_json::json;
@@ -348,6 +348,53 @@ fn session_that_the_control_plane_lists_gets_an_override() {
     assert_eq!(addresses(&before), addresses(&after));
     assert_eq!(kernel(&before)[..4], kernel(&after)[..4]);
     assert_eq!(built.state(), state);
+}
+
+#[test]
+fn fleet_files_serve_what_runs_and_are_adopted() {
+    let built = Built::new(&WIKI);
+    let fleet = built.router.path("agent.fleet").display().to_string();
+    let state = built.state();
+    let answer = built.apply(&["--fleet", &fleet]).ended(0);
+    answer.says("no field for tunnel.adopt");
+    answer.says("jp1/bird-config.yaml");
+    assert!(!built.router.path("state").exists());
+    built
+        .apply(&["--fleet", &fleet])
+        .ended(1)
+        .says("exists already");
+    let folder = built.router.path("agent.fleet/jp1");
+    let policy = router::policy().to_string();
+    std::fs::write(folder.join("bird-config.yaml"), policy).unwrap();
+    agent(&built.router, &["fleet", "validate", &fleet]).ended(0);
+    let text = std::fs::read_to_string(folder.join("router.yaml")).unwrap();
+    let token = text
+        .lines()
+        .find_map(|line| line.strip_prefix("token: "))
+        .unwrap();
+    let mut config = built.router.config("http://127.0.0.1:24369", 60);
+    config["controlPlane"]["token"] = json!(token.trim_matches(['"', '\'']));
+    built.router.write_config(&config);
+    let program = agent_program().display().to_string();
+    let arguments = [
+        &program,
+        "control-plane",
+        "--fleet",
+        &fleet,
+        "--listen",
+        "127.0.0.1:24369",
+    ];
+    let log = built.router.path("agent.control-plane");
+    let mut serving = built.router.inside.spawn(&log, "env".as_ref(), &arguments);
+    wait_until("the Control Plane listens", 20, || {
+        let call = "curl -s -o /dev/null http://127.0.0.1:24369/";
+        built.router.inside.try_shell(call).map(drop)
+    });
+    let answer = built.apply(&["--watch", "1s"]).ended(0);
+    answer.says("1 overrides, 0 link re-creations, 0 other interruptions, 0 BGP resets.");
+    built.is_adopted();
+    assert_eq!(built.state(), state);
+    serving.end("-TERM");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The task behind the handles: commits one batch at a time.
 
 mod exclude;
+mod install;
 mod spared;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,12 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{self, timeout_at};
 
+use install::Attempt;
 use spared::Spared;
 
 use super::batch::{self, Outcome, Request, Waiters, Wishes};
 use super::blame::{Blame, Trial};
-use super::changes::{FileChanges, plan_commit};
-use super::confirm::{self, Load, LoadError, Running};
+use super::changes::plan_commit;
+use super::confirm::{self, Running};
 use super::late::Late;
 use super::loads::FailedLoads;
 use super::promise::{self, Lack};
@@ -27,10 +29,8 @@ use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
 use crate::intervals::{COMMIT_GATHER_MAX, LOAD_REMEMBERED};
-use crate::observed::Ownership;
-use crate::observed::bird::outline::protocols_in;
 use crate::observed::bird::tree::{MAIN, fragment_path};
-use crate::observed::bird::{Diagnostic, LiveTree, Tree};
+use crate::observed::bird::{Diagnostic, LiveTree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
 use crate::util::task::blocking;
 
@@ -402,64 +402,6 @@ impl Worker {
         };
         Err(self.explained(blame, running, &spared).await)
     }
-
-    /// Writes the wanted files, and loads and verifies them unless something blocks that.
-    async fn install(
-        &mut self,
-        attempt: &Attempt<'_>,
-        running: &Running,
-        blocked: Option<CommitError>,
-        warnings: Vec<Diagnostic>,
-    ) -> Result<Committed, Blame> {
-        let Attempt {
-            wishes,
-            progress,
-            ownership,
-            before,
-            wanted,
-            changes,
-            generation,
-            ..
-        } = attempt;
-        let load = Load {
-            client: &self.client,
-            directory: &self.directory,
-            ownership,
-            group: self.group,
-            confirm_timeout: self.confirm_timeout(),
-            live: attempt.live,
-            changes,
-            generation,
-            files: wanted.count(),
-            promised: promised(wishes),
-            may_go_down: (wishes.base.is_none()
-                && progress.blamed.is_empty()
-                && attempt.is_of(running))
-            .then(|| touched(before, wishes, &progress.stale)),
-        };
-        if let Some(blocked) = blocked {
-            // The files are ready for the operator to include; the daemon runs the operator's configuration.
-            load.write().await?;
-            self.written.set(wanted);
-            return Err(blocked.into());
-        }
-        match load.run().await {
-            Ok(loaded) => {
-                self.written.set(wanted);
-                Ok(attempt.committed(loaded, loaded || !changes.is_empty(), warnings))
-            }
-            Err(LoadError::Commit(error)) => {
-                if matches!(error, CommitError::NotSettled(_)) {
-                    // The files stay, because BIRD is about to run them.
-                    self.written.set(wanted);
-                }
-                self.failed
-                    .remember_tree(generation, &error, Instant::now());
-                Err(error.into())
-            }
-            Err(LoadError::Missing(missing)) => Err(Blame::Unverified(missing)),
-        }
-    }
 }
 
 /// A batch, from which the changes to blame are excluded one after another.
@@ -472,34 +414,6 @@ struct Settling {
     /// The fragments that the parser rejected.
     tried: HashMap<String, Fragment>,
     progress: Progress,
-}
-
-/// The input of one attempt, and the tree that it would write.
-struct Attempt<'a> {
-    live: &'a LiveTree,
-    wishes: &'a Wishes,
-    progress: &'a Progress,
-    ownership: Arc<Ownership>,
-    before: Tree,
-    wanted: Tree,
-    changes: FileChanges,
-    generation: String,
-}
-
-impl Attempt<'_> {
-    fn committed(&self, loaded: bool, changed: bool, warnings: Vec<Diagnostic>) -> Committed {
-        Committed {
-            loaded,
-            changed,
-            warnings,
-            generation: self.generation.clone(),
-        }
-    }
-
-    /// Returns whether BIRD runs all of the agent's files on disk.
-    fn is_of(&self, running: &Running) -> bool {
-        *running == Running::Loaded(Some(self.before.generation()))
-    }
 }
 
 impl Worker {
@@ -572,31 +486,6 @@ fn blame_lack(lack: Lack, wishes: &Wishes) -> Blame {
         }
         Lack::Files(missing) => CommitError::NotReached(missing).into(),
     }
-}
-
-/// Returns the protocols that each fragment of the requested changes promises.
-fn promised(wishes: &Wishes) -> BTreeMap<String, Vec<String>> {
-    let set = wishes
-        .fragments
-        .iter()
-        .filter_map(|(name, fragment)| Some((name, fragment.as_ref()?)));
-    set.map(|(name, fragment)| (name.clone(), fragment.protocols.clone()))
-        .collect()
-}
-
-/// Returns the protocols of the changing fragments: those of their old texts and of their new ones.
-fn touched(tree: &Tree, wishes: &Wishes, stale: &BTreeSet<String>) -> BTreeSet<String> {
-    let names = wishes.fragments.keys().chain(stale);
-    let old = names
-        .filter_map(|name| tree.fragments.get(name))
-        .flat_map(|text| protocols_in(text));
-    let new = wishes.fragments.values().flatten();
-    old.chain(
-        new.flat_map(|fragment| {
-            [protocols_in(&fragment.text), fragment.protocols.clone()].concat()
-        }),
-    )
-    .collect()
 }
 
 /// Logs one line per commit; no line when nothing changed.

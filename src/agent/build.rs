@@ -11,8 +11,8 @@ use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    Builder, Context, Conveniences, Desired, DesiredMaker, Edits, Entry, FirewallKeeper, Missing,
-    Observer, Records, RefusedItems, Reports, StatusCache, StepLog, Sysctls, known_agents,
+    AppliedChange, Builder, Context, Conveniences, Desired, DesiredMaker, Edits, FirewallKeeper,
+    Missing, Observer, Records, RefusedItems, Reports, StatusCache, StepLog, Sysctls, known_agents,
     put_back,
 };
 use crate::firewall::Nft;
@@ -66,7 +66,7 @@ pub struct Parts {
     /// The background tasks of these parts, until the agent takes them over.
     tasks: StdMutex<Tasks>,
     /// Applied steps and files that the history has not recorded yet, until its task takes them over.
-    journal: StdMutex<Option<mpsc::UnboundedReceiver<Entry>>>,
+    journal: StdMutex<Option<mpsc::UnboundedReceiver<AppliedChange>>>,
 }
 
 impl Parts {
@@ -168,7 +168,7 @@ impl Parts {
     }
 
     /// The applied changes for the history. The first caller gets them.
-    pub(super) fn take_journal(&self) -> mpsc::UnboundedReceiver<Entry> {
+    pub(super) fn take_journal(&self) -> mpsc::UnboundedReceiver<AppliedChange> {
         let journal = self.journal.lock().take();
         journal.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
@@ -296,7 +296,7 @@ impl Workers {
         store: &Arc<Store>,
         desired: watch::Receiver<Arc<Desired>>,
         reports: Arc<Reports>,
-        journal: mpsc::UnboundedSender<Entry>,
+        journal: mpsc::UnboundedSender<AppliedChange>,
     ) -> (Arc<Context>, Tasks) {
         let committer = Arc::new(self.committer);
         let context = Context {
@@ -319,7 +319,7 @@ impl Workers {
             announced: crate::controller::Announced::default(),
             restarts: crate::controller::Restarts::default(),
             enabled: crate::controller::Enabled::default(),
-            turns: crate::controller::Turns::default(),
+            permits: crate::controller::Permits::default(),
             hints: StdMutex::new(None),
             committer,
             store: Arc::clone(store),

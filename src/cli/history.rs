@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Arguments, Outcome, block_on, complete, documents, objects, offline, output};
 use crate::document::Kind;
-use crate::history::{Entry, History};
+use crate::history::{History, LoggedCommit};
 use crate::model::ObjectName;
 use crate::store::{Area, Place};
 
@@ -122,7 +122,7 @@ pub(crate) fn places(meant: &str) -> Vec<(Kind, ObjectName)> {
         .collect()
 }
 
-fn print(entries: &[Entry], object: Option<&str>) {
+fn print(entries: &[LoggedCommit], object: Option<&str>) {
     if entries.is_empty() {
         return output::line("No history yet; the agent starts it with its first document.");
     }
@@ -141,7 +141,7 @@ fn print(entries: &[Entry], object: Option<&str>) {
 }
 
 /// Returns the lines of a message that concern this object, or no object.
-fn of_object<'a>(entry: &'a Entry, object: &'a str) -> impl Iterator<Item = &'a str> {
+fn of_object<'a>(entry: &'a LoggedCommit, object: &'a str) -> impl Iterator<Item = &'a str> {
     let name = object.rsplit('/').next().unwrap_or(object);
     let about = move |line: &&str| {
         let subject = line.split_once(": ").map_or(*line, |(subject, _)| subject);
@@ -151,7 +151,7 @@ fn of_object<'a>(entry: &'a Entry, object: &'a str) -> impl Iterator<Item = &'a 
 }
 
 /// Formats an entry. Times are in UTC, to the second: Git has no finer ones.
-fn cells(entry: &Entry) -> Vec<String> {
+fn cells(entry: &LoggedCommit) -> Vec<String> {
     vec![
         entry.id.short().to_owned(),
         entry.time.to_string(),

@@ -16,13 +16,13 @@ use super::firewall::FirewallKeeper;
 use super::hint::Hint;
 use super::observe::Observer;
 use super::pass::{Observation, record_of};
+use super::permits::Permits;
 use super::planning::KeyObservation;
 use super::pulse::Pulse;
 use super::records::{Group, Records};
 use super::reports::Reports;
 use super::step_log::{LoggedStep, StepLog};
 use super::sysctls::Sysctls;
-use super::turns::Turns;
 use crate::document::{Condition, ConditionType, Phase, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;
@@ -60,7 +60,7 @@ pub struct Context {
     /// Steps that ran and are not yet in the history.
     pub step_log: StepLog,
     /// Changes that took effect, for the history.
-    pub journal: mpsc::UnboundedSender<Entry>,
+    pub journal: mpsc::UnboundedSender<AppliedChange>,
     /// The last status of every object.
     pub statuses: StatusCache,
     /// Progress of the runner.
@@ -69,8 +69,8 @@ pub struct Context {
     pub restarts: Restarts,
     /// Time at which each protocol that a command had disabled was last enabled.
     pub enabled: Enabled,
-    /// Access turns for the kernel and the state directory.
-    pub turns: Turns,
+    /// Permits for the kernel and the state directory.
+    pub permits: Permits,
     /// Sources of the announcements that an object may have changed.
     pub announced: Announced,
     /// State of the node's conveniences.
@@ -148,7 +148,7 @@ impl Restarts {
 
 /// A change that took effect, with its steps and reasons, for the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct AppliedChange {
     pub key: ObjectKey,
     /// Files that the agent wrote to the state directory for the object; without a text, the file was removed.
     /// Empty where the steps ran for the records of other objects.
@@ -338,7 +338,7 @@ impl Context {
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (store, before) = (Arc::clone(&self.store), self.store.trouble().is_some());
-        let _turn = self.turns.disk().await;
+        let _turn = self.permits.disk().await;
         let done = blocking(move || work(&store)).await;
         if !before && self.store.trouble().is_some() {
             // The task that builds desired states logs the error and retries sooner.

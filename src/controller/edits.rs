@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::context::Context;
 use crate::history::{Author, Feed};
-use crate::store::{Absorbed, Change, Edit, Place, Snapshot, Store};
+use crate::store::{Change, Edit, ImportedEdit, Place, Snapshot, Store};
 use crate::telemetry::chain;
 
 /// Imports manual edits.
@@ -121,22 +121,22 @@ impl Edits {
                 })
                 .await;
             match done {
-                Ok(Absorbed::Overridden(_)) => {
+                Ok(ImportedEdit::Overridden(_)) => {
                     info!(object = %place.relative().display(), "manual edit imported as an override");
                     if let Some(owner) = owner {
                         self.feed.imported(&place, owner).await;
                     }
                 }
-                Ok(Absorbed::Restored) => {
+                Ok(ImportedEdit::Restored) => {
                     info!(object = %place.relative().display(), "Control Plane document restored");
                     self.feed.put_back(&place).await;
                 }
-                Ok(Absorbed::TakenOver) => {
+                Ok(ImportedEdit::TakenOver) => {
                     info!(object = %place.relative().display(), "uid removed: treating the document \
                                                              as operator-owned, ignoring Control \
                                                              Plane updates for it");
                 }
-                Ok(Absorbed::GivenBack) => {
+                Ok(ImportedEdit::GivenBack) => {
                     info!(object = %place.relative().display(), "uid restored: the Control Plane owns \
                                                              the document again");
                     self.feed.put_back(&place).await;

@@ -25,8 +25,9 @@ use crate::observed::bird::{BirdProblem, BirdState, Version};
 use crate::observed::kernel::KernelView;
 use crate::plan::firewall::{FirewallView, Ruleset, plan_firewall};
 use crate::plan::{
-    Action, Drift, ObjectObservation, Plan, Refusal, Step, Target, WantedTunnel, enabled_in, plan,
-    plan_base, plan_enable, plan_host, plan_loopback, plan_tunnel, plan_tunnel_removal,
+    Action, Drift, ObjectObservation, Plan, Refusal, Step, WantedTunnel, enabled_in, plan_base,
+    plan_enable, plan_host, plan_loopback, plan_removal, plan_session, plan_tunnel,
+    plan_tunnel_removal,
 };
 use crate::status::{NameFacts, RouteFacts};
 use crate::store::AppliedDocument;
@@ -232,7 +233,7 @@ fn removal(object: &Object, view: &KeyObservation) -> KeyPlan {
         return Ok(Plan::default());
     }
     let observed = of_object(object, view, false);
-    let mut plan = plan(&object.name, &object.uid, &Target::Absent, &observed)?;
+    let mut plan = plan_removal(&object.name, &object.uid, &observed);
     let formerly = object.formerly.iter();
     plan.extend(formerly.flat_map(|uid| plan_tunnel_removal(uid, &view.kernel).steps));
     Ok(plan)
@@ -326,11 +327,7 @@ fn session(
         if waits {
             observed.fragment = Some(text);
         }
-        let target = Target::Present {
-            tunnel: wanted,
-            fragment: text,
-        };
-        let mut plan = plan(name, &object.uid, &target, &observed)?;
+        let mut plan = plan_session(name, wanted, text, &observed)?;
         if fragment == Some(text) && !session.drained && may_enable(desired, view) {
             let enabled = enabled_in([text]);
             let have = view.bird.protocols(&enabled);

@@ -31,12 +31,12 @@ const STATUSES: &str = "sessions";
 pub(super) const GOOD: &str = "good";
 
 /// The newest status of each session, by uuid.
-pub(super) type Statuses = BTreeMap<String, Entry>;
+pub(super) type Statuses = BTreeMap<String, ReportedStatus>;
 
 /// The newest status of a session that its router has posted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Entry {
+pub(super) struct ReportedStatus {
     pub(super) uuid: Uid,
     pub(super) status: WireStatus,
     pub(super) error: Option<String>,
@@ -94,7 +94,7 @@ impl Reported {
             if file.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            match self.read::<Entry>(&file) {
+            match self.read::<ReportedStatus>(&file) {
                 Ok(entry) => statuses.extend(entry.map(|entry| (entry.uuid.to_string(), entry))),
                 // An invalid file affects only its own session.
                 Err(error) => {
@@ -108,7 +108,7 @@ impl Reported {
     /// Returns the posted status of one session: none or one.
     pub(super) fn status(&self, uuid: &Uid) -> io::Result<Statuses> {
         let entry = self
-            .read::<Entry>(&status_file(uuid))?
+            .read::<ReportedStatus>(&status_file(uuid))?
             .filter(|entry| entry.uuid == *uuid);
         Ok(entry
             .map(|entry| (entry.uuid.to_string(), entry))
@@ -116,7 +116,7 @@ impl Reported {
             .collect())
     }
 
-    pub(super) fn set_status(&self, entry: &Entry) -> io::Result<()> {
+    pub(super) fn set_status(&self, entry: &ReportedStatus) -> io::Result<()> {
         self.write(&status_file(&entry.uuid), entry)
     }
 
@@ -192,14 +192,14 @@ pub(super) fn served_status(item: &Value, statuses: &Statuses) -> Option<Option<
     }
 }
 
-fn standing<'a>(item: &Value, statuses: &'a Statuses) -> Option<&'a Entry> {
+fn standing<'a>(item: &Value, statuses: &'a Statuses) -> Option<&'a ReportedStatus> {
     let entry = statuses.get(identity(item)?.as_str())?;
     (entry.file_status == written_status(item)).then_some(entry)
 }
 
 /// Returns whether a post answered another status than the file has now: the operator changed it,
 /// and that post is no longer valid, even if the file returns to the earlier status.
-pub(super) fn superseded(entry: &Entry, items: &[Value]) -> bool {
+pub(super) fn superseded(entry: &ReportedStatus, items: &[Value]) -> bool {
     items
         .iter()
         .find(|item| identity(item).as_ref() == Some(&entry.uuid))

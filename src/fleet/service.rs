@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::folder::Folder;
 use super::good::LastGood;
 use super::parsed::Parsed;
-use super::reported::{Entry, Reported, applies, overlay, served_status, superseded};
+use super::reported::{Reported, ReportedStatus, applies, overlay, served_status, superseded};
 use super::{FleetOptions, RateLimit};
 use crate::http::{ApiError, TokenBucket, bearer, read_body, same};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
@@ -356,7 +356,7 @@ impl Fleet {
         if !applied {
             return Ok(());
         }
-        let entry = Entry {
+        let entry = ReportedStatus {
             uuid: modify.uuid.clone(),
             status: modify.status,
             error: modify.error.clone(),

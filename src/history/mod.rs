@@ -36,7 +36,7 @@ pub use cause::{Author, Cause, Paths};
 pub use error::HistoryError;
 pub(crate) use feed::{Feed, Recording};
 pub use id::CommitId;
-pub(crate) use query::Entry;
+pub(crate) use query::LoggedCommit;
 pub use queue::HistoryHandle;
 pub(crate) use tree::{Accepts, Contents, FILES};
 pub(crate) use writers::is_document;

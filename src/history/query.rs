@@ -13,7 +13,7 @@ use crate::util::task::blocking;
 
 /// One commit of a list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Entry {
+pub struct LoggedCommit {
     pub id: CommitId,
     /// The commit's time.
     pub time: Timestamp,
@@ -112,7 +112,11 @@ impl History {
     ///
     /// # Errors
     /// Git fails.
-    pub async fn log(&self, paths: &[PathBuf], limit: usize) -> Result<Vec<Entry>, HistoryError> {
+    pub async fn log(
+        &self,
+        paths: &[PathBuf],
+        limit: usize,
+    ) -> Result<Vec<LoggedCommit>, HistoryError> {
         if self.tip().await?.is_none() {
             self.has_none_yet().await?;
             return Ok(Vec::new());
@@ -234,13 +238,13 @@ fn next_blob(rest: &mut &[u8]) -> Option<Vec<u8>> {
     (kind == "blob").then_some(content)
 }
 
-fn entry(text: &str) -> Option<Entry> {
+fn entry(text: &str) -> Option<LoggedCommit> {
     let mut fields = text.trim_start_matches('\n').splitn(5, '\u{1f}');
     let id = CommitId(fields.next()?.to_owned());
     let time = Timestamp::from_second(fields.next()?.parse().ok()?).ok()?;
     let (author, subject) = (fields.next()?.to_owned(), fields.next()?.to_owned());
     let body = fields.next()?.trim_end().to_owned();
-    Some(Entry {
+    Some(LoggedCommit {
         id,
         time,
         author,

@@ -34,7 +34,7 @@ pub(crate) use bird::{enabled_in, plan_enable, text_diff};
 pub(crate) use drift::{Drift, Mark};
 pub(crate) use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};
-pub use session::{Target, plan};
+pub use session::{plan_removal, plan_session};
 pub use step::{Action, Plan, Refusal, Step};
 pub(crate) use tunnel::{plan_tunnel, plan_tunnel_removal};
 pub use wanted::{ObjectObservation, WantedTunnel};

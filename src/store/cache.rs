@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::document::{self, Document, DocumentError, Spec, parse_value};
 
-use super::patience::Patience;
+use super::debounce::Debounce;
 use super::read::{self, Text, TextHash};
 use super::{AppliedDocument, Place};
 use crate::util::file::Stamp;
@@ -86,7 +86,7 @@ fn field_error(field: &str, message: String) -> DocumentError {
 
 /// The last parse of one file.
 #[derive(Debug)]
-struct Entry<D> {
+struct CachedFile<D> {
     stamp: Stamp,
     settled: bool,
     hash: TextHash,
@@ -97,7 +97,7 @@ struct Entry<D> {
 /// Cache of the files of one tree and kind.
 #[derive(Debug)]
 pub(super) struct Cache<D> {
-    entries: HashMap<PathBuf, Entry<D>>,
+    entries: HashMap<PathBuf, CachedFile<D>>,
     /// The last result for each file, valid or not.
     last: HashMap<PathBuf, Outcome<D>>,
     /// Files whose change is debounced, with the time when the change was first seen.
@@ -131,7 +131,7 @@ impl<D: Parsed> Cache<D> {
         &mut self,
         path: &Path,
         place: &Place,
-        patience: &Patience,
+        patience: &Debounce,
     ) -> Option<Outcome<D>> {
         let since = *self
             .waiting
@@ -219,7 +219,7 @@ impl<D: Parsed> Cache<D> {
                     text: content,
                 })
             });
-        let entry = Entry {
+        let entry = CachedFile {
             stamp: text.stamp,
             settled,
             hash: text.hash,

@@ -10,12 +10,12 @@ use crate::model::{ObjectName, Uid, plain_key};
 use crate::redact::find_secret;
 use crate::util::fs;
 
-use super::aside::is_own;
 use super::cache::{Cache, Outcome, Parsed, Slot, Stored};
-use super::inplace::{Edit, edit};
+use super::debounce::Debounce;
+use super::manual_edit::{Edit, edit};
 use super::names::{is_document, misnamed, names};
-use super::patience::Patience;
 use super::place::folder;
+use super::quarantine::is_own;
 use super::synced::{BrokenDocument, SYNCED, is_taken_over};
 use super::{Area, Place, read};
 
@@ -60,7 +60,7 @@ impl<S: Spec> AnyPair for Pair<S> {
 pub(super) struct Listing<'a> {
     dir: &'a Path,
     missing_is_empty: bool,
-    patience: &'a Patience,
+    patience: &'a Debounce,
     pub(super) problems: Vec<DocumentError>,
     pub(super) edits: Vec<Edit>,
     pub(super) broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
@@ -73,7 +73,7 @@ pub(super) struct Listing<'a> {
 type Found<D> = BTreeMap<ObjectName, Outcome<D>>;
 
 impl<'a> Listing<'a> {
-    pub(super) fn new(dir: &'a Path, missing_is_empty: bool, patience: &'a Patience) -> Self {
+    pub(super) fn new(dir: &'a Path, missing_is_empty: bool, patience: &'a Debounce) -> Self {
         let (problems, edits, broken, uncopied, lost_copies) = Default::default();
         Self {
             dir,

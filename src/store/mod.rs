@@ -11,11 +11,11 @@
 //! | `list`, `names`, `cache`, `read` | listing everything; only changed files are parsed again |
 //! | `snapshot` | the result of a listing |
 //! | `problems` | all problems of one file |
-//! | `patience` | debounce of changes: none counts while a file is being written |
-//! | `settled` | a preview of the directory after the import of manual edits |
+//! | `debounce` | debounce of changes: none counts while a file is being written |
+//! | `preview` | a preview of the directory after the import of manual edits |
 //! | `write`, `atomic` | writing documents, overrides, statuses and applied records |
-//! | `synced`, `inplace`, `absorb` | manual edits: their detection, and their import as overrides |
-//! | `aside` | quarantine of an invalid file in the place of a synced document, on its removal |
+//! | `synced`, `manual_edit`, `import` | manual edits: their detection, and their import as overrides |
+//! | `quarantine` | quarantine of an invalid file in the place of a synced document, on its removal |
 //! | `applied` | the applied records |
 //! | `head` | detection of a tree that Git moved |
 //! | `identity` | the lock, the directory's identity, and the check that this is the opened directory |
@@ -25,29 +25,29 @@
 //! | `keep`, `secrets` | files that are not documents |
 //! | `watch` | hints about changed places |
 
-mod absorb;
 mod any;
 mod applied;
-mod aside;
 mod atomic;
 mod cache;
+mod debounce;
 mod documents;
 mod error;
 mod head;
 mod identity;
-mod inplace;
+mod import;
 mod keep;
 mod list;
+mod manual_edit;
 mod moved;
 mod names;
-mod patience;
 mod place;
+mod preview;
 mod problems;
+mod quarantine;
 mod read;
 mod records;
 mod removed;
 mod secrets;
-mod settled;
 mod snapshot;
 mod synced;
 mod trouble;
@@ -68,7 +68,6 @@ use crate::util::file::{self, Stamp};
 use crate::util::fs;
 use crate::util::task::pause;
 
-pub use absorb::Absorbed;
 pub(crate) use any::{AnyDocument, AnySlot};
 pub(crate) use applied::applied_schema;
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride};
@@ -76,8 +75,9 @@ pub(crate) use cache::{Slot, Stored};
 pub use error::StoreError;
 pub(crate) use head::{BRANCH, IndexWrite, is_id, is_moving, moved};
 pub use identity::{IDENTITY, StateIdentity};
-pub(crate) use inplace::Edit;
-pub use inplace::{Change, edited_in_place};
+pub use import::ImportedEdit;
+pub(crate) use manual_edit::Edit;
+pub use manual_edit::{Change, edited_in_place};
 pub use place::{Area, Place};
 pub(crate) use problems::{problems, stored, text_problems};
 pub use snapshot::Snapshot;
@@ -85,10 +85,10 @@ pub(crate) use synced::BrokenDocument;
 pub use watch::{Hint, Watch};
 pub use write::Written;
 
+use debounce::Debounce;
 use identity::{Doubt, Held};
 use moved::Memory;
 use parking_lot::{Mutex, MutexGuard};
-use patience::Patience;
 use place::{PLACED, folder};
 use removed::Removed;
 use secrets::Secrets;
@@ -118,7 +118,7 @@ pub struct Store {
     caches: Mutex<Caches>,
     writes: AtomicU64,
     attempts: Attempts,
-    patience: Patience,
+    patience: Debounce,
     memory: Mutex<Memory>,
     removed: Mutex<Removed>,
     secrets: Mutex<Secrets>,
@@ -169,7 +169,7 @@ impl Store {
             caches: Mutex::default(),
             writes: AtomicU64::new(0),
             attempts: Attempts::default(),
-            patience: Patience::default(),
+            patience: Debounce::default(),
             memory: Mutex::default(),
             removed,
             secrets: Mutex::default(),
@@ -232,7 +232,7 @@ impl Store {
     #[must_use]
     pub fn with_patience(self, quiet: Duration) -> Self {
         Self {
-            patience: Patience::new(quiet),
+            patience: Debounce::new(quiet),
             ..self
         }
     }

@@ -153,7 +153,7 @@ impl Store {
             }
             fs::write(&path, bytes).map_err(StoreError::io("write", &path))?;
         }
-        let patience = super::Patience::default();
+        let patience = super::Debounce::default();
         let mut listed = super::Caches::default().load(folder.path(), true, &patience);
         listed.uncopied.clear();
         listed.problems.retain(|problem| {

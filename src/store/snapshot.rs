@@ -12,9 +12,9 @@ use crate::model::{InterfaceName, ObjectName, Uid};
 
 use super::any::{AnyDocuments, AnySlot};
 use super::cache::{Cache, Outcome, Slot, Stored};
-use super::inplace::Edit;
+use super::debounce::Debounce;
 use super::list::{AnyPair, Listing, Pair};
-use super::patience::Patience;
+use super::manual_edit::Edit;
 use super::place::folder;
 use super::read::Text;
 use super::synced::BrokenDocument;
@@ -130,7 +130,7 @@ impl Caches {
         &mut self,
         dir: &Path,
         missing_is_empty: bool,
-        patience: &Patience,
+        patience: &Debounce,
     ) -> Snapshot {
         let mut listing = Listing::new(dir, missing_is_empty, patience);
         let (overrides, overrides_complete) =

@@ -15,7 +15,7 @@ use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use super::patience::Writers;
+use super::debounce::Writers;
 use super::{APPROVED, Area, IDENTITY, Place, SECRETS, document_folders};
 use crate::intervals::{EVENTS_GATHER, SCAN_POLL, WATCH_CHECK};
 use crate::util::file::Stamp;

@@ -13,8 +13,8 @@ use crate::document::{
 use crate::model::{ObjectName, Uid};
 use crate::util::fs;
 
-use super::aside::has_uid;
 use super::moved::is_maintenance;
+use super::quarantine::has_uid;
 use super::snapshot::Caches;
 use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, read};
 

@@ -9,7 +9,7 @@ use moenet_agent::model::{PresharedKey, PrivateKey, RouterKey, Secret, Uid};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
 use moenet_agent::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
-use moenet_agent::plan::{ObjectObservation, Plan, Target, WantedTunnel, plan, plan_base};
+use moenet_agent::plan::{ObjectObservation, Plan, WantedTunnel, plan_base, plan_session};
 
 /// A key that is recognised in any spelling.
 const KEY: [u8; 32] = *b"recognise-me-if-you-can-see-me!!";
@@ -135,13 +135,9 @@ fn planned(kernel: &KernelView) -> Plan {
         now,
         fragment: Some(&before),
     };
-    let target = Target::Present {
-        tunnel: &tunnel,
-        fragment: &fragment,
-    };
-    assert_debug_hides("what is wanted", &target);
+    assert_debug_hides("what is wanted", &tunnel);
     assert_debug_hides("what is seen", &seen);
-    plan(&"peer".parse().unwrap(), &uid(), &target, &seen).unwrap()
+    plan_session(&"peer".parse().unwrap(), &tunnel, &fragment, &seen).unwrap()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::cli::fields::Schema;
 use crate::config::{self, Environment};
-use crate::controller::desired::{Beside, layered};
+use crate::controller::desired::{LayerInputs, merge_layers};
 use crate::document::{
     self, Document, DocumentError, Kind, OverrideSpec, Spec, StatusDocument, with_spec,
 };
@@ -155,14 +155,14 @@ fn merged_with<S: Spec>(
         Some(Ok(Arc::new(stored(document, Path::new(""), ""))))
     };
     let document = written.filter(|slot| slot.is_ok()).or_else(shortest);
-    let beside = Beside {
+    let inputs = LayerInputs {
         override_: Some(override_),
         overrides_complete: true,
         broken: false,
         applied: None,
         now: Timestamp::now(),
     };
-    let layers = layered::<S>(name, document.as_ref(), &beside);
+    let layers = merge_layers::<S>(name, document.as_ref(), &inputs);
     match layers.acceptance {
         Acceptance::Invalid(why) => std::iter::once(why).chain(layers.further).collect(),
         _ => Vec::new(),

@@ -10,7 +10,7 @@
 //! | `error` | reasons why the identity, BIRD's features or a text are unknown |
 //! | `text_cache` | texts of sessions that need no rendering again |
 //! | `object` | one object: its wanted state, and whether its documents were accepted |
-//! | `layered` | a document and its override, or the reason why neither applies |
+//! | `merge_layers` | a document and its override, or the reason why neither applies |
 //! | `router` | node, policy, maintenance, the node's own addresses |
 //! | `sessions` | the external peerings |
 //! | `peers` | the backbone: tunnels and internal neighbours |
@@ -20,7 +20,7 @@
 mod changed;
 mod error;
 mod inputs;
-mod layered;
+mod layers;
 mod object;
 mod owners;
 mod peers;
@@ -53,7 +53,7 @@ use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 pub use changed::Changed;
 pub use error::{FeaturesError, RouterError, TextError};
 pub use inputs::{Inputs, Material, Refused, Same};
-pub(crate) use layered::{Beside, Layered, layered};
+pub(crate) use layers::{LayerInputs, MergedLayers, merge_layers};
 pub use object::{Intent, Object, Objects, Wanted, WantedLink};
 pub use owners::Owners;
 pub use reach::{Reach, Use, endpoints};
@@ -132,7 +132,7 @@ pub struct RouterDocuments {
     /// A change of the node that resets every session: held, or approved and not applied yet.
     pub node_change: Option<guard::IdentityChange>,
     /// That change, while it is held.
-    pub node_held: Option<guard::Entry>,
+    pub node_held: Option<guard::HeldChange>,
 }
 
 impl RouterDocuments {
@@ -541,9 +541,9 @@ fn is_operators(applied: &AppliedDocument) -> bool {
 }
 
 /// Returns the inputs for an object's layers, besides its document.
-fn beside<'a>(inputs: &Inputs<'a>, kind: Kind, name: &ObjectName) -> Beside<'a> {
+fn layer_inputs<'a>(inputs: &Inputs<'a>, kind: Kind, name: &ObjectName) -> LayerInputs<'a> {
     let (snapshot, key) = (inputs.snapshot, (kind, name.clone()));
-    Beside {
+    LayerInputs {
         override_: snapshot.overrides.get(&key),
         overrides_complete: snapshot.overrides_complete,
         broken: snapshot.broken.contains_key(&key),

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::reach::{Verdict, check_internal, check_mesh, ibgp_addresses};
 use super::{
-    Inputs, Intent, Layered, Object, Objects, Reach, Wanted, beside, is_operators, layered, rules,
+    Inputs, Intent, MergedLayers, Object, Objects, Reach, Wanted, is_operators, layer_inputs,
+    merge_layers, rules,
 };
 use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, PeerSpec, Spec};
@@ -306,7 +307,11 @@ fn objects<S: Spec, T: Into<Wanted>>(
     let Known { refused, held, .. } = known;
     let object = |name: ObjectName| {
         let name = &name;
-        let mut layers = layered::<S>(name, documents.get(name), &beside(inputs, S::KIND, name));
+        let mut layers = merge_layers::<S>(
+            name,
+            documents.get(name),
+            &layer_inputs(inputs, S::KIND, name),
+        );
         if let Some(why) = refused.get(name) {
             layers.documented = true;
             layers.acceptance = Acceptance::Invalid(why.clone());
@@ -360,7 +365,7 @@ type Accepted<T, S> = ((T, S), Option<String>);
 /// written from the present objects, and a missing object would be removed from BIRD while its removal is held.
 fn object<S: Spec, T: Into<Wanted>>(
     name: &ObjectName,
-    mut layers: Layered<S>,
+    mut layers: MergedLayers<S>,
     held: Option<Hold>,
     router_known: bool,
     before: Option<T>,

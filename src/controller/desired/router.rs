@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::reach::check_loopbacks;
 use super::{
-    Beside, Inputs, Layered, Maintenance, Reach, RouterDocuments, RouterError, SingleDocument,
-    layered, node_uid,
+    Inputs, LayerInputs, Maintenance, MergedLayers, Reach, RouterDocuments, RouterError,
+    SingleDocument, merge_layers, node_uid,
 };
 use crate::config::Node;
 use crate::controller::guard::{self, IdentityChange, Ledger};
@@ -35,10 +35,10 @@ pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocu
         Option::unwrap_or_default,
     );
     let reach = Reach::of(inputs, &policy.spec);
-    let mut node: Layered<NodeSpec> = layered(
+    let mut node: MergedLayers<NodeSpec> = merge_layers(
         &single(Kind::Node),
         inputs.snapshot.node.as_ref(),
-        &beside(inputs, Kind::Node),
+        &layer_inputs(inputs, Kind::Node),
     );
     node.overridden
         .retain(|field, _| !is_configured(&inputs.material.config.node, field));
@@ -55,12 +55,12 @@ pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocu
     (documents, reach)
 }
 
-fn policy(inputs: &Inputs<'_>) -> Layered<RoutingPolicySpec> {
+fn policy(inputs: &Inputs<'_>) -> MergedLayers<RoutingPolicySpec> {
     let applied = applied(inputs, Kind::RoutingPolicy);
-    let mut policy: Layered<RoutingPolicySpec> = layered(
+    let mut policy: MergedLayers<RoutingPolicySpec> = merge_layers(
         &single(Kind::RoutingPolicy),
         inputs.snapshot.policy.as_ref(),
-        &beside(inputs, Kind::RoutingPolicy),
+        &layer_inputs(inputs, Kind::RoutingPolicy),
     );
     if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
         policy.fall_back(error.to_string(), applied);
@@ -73,10 +73,10 @@ fn policy(inputs: &Inputs<'_>) -> Layered<RoutingPolicySpec> {
 /// clashes with an address that the router must reach.
 fn refuse_loopbacks(
     inputs: &Inputs<'_>,
-    mut node: Layered<NodeSpec>,
+    mut node: MergedLayers<NodeSpec>,
     reach: &Reach,
     extra: &[AddressRange],
-) -> Layered<NodeSpec> {
+) -> MergedLayers<NodeSpec> {
     node.spec = configured_node(&inputs.material.config.node, node.spec.take());
     let Some(spec) = &mut node.spec else {
         return node;
@@ -113,7 +113,10 @@ fn refuse_loopbacks(
 
 /// Keeps the last applied policy in effect if the policy is missing: a missing policy never means that everything
 /// is allowed.
-fn keep_last_policy(policy: &mut Layered<RoutingPolicySpec>, applied: Option<&AppliedDocument>) {
+fn keep_last_policy(
+    policy: &mut MergedLayers<RoutingPolicySpec>,
+    applied: Option<&AppliedDocument>,
+) {
     if policy.documented {
         return;
     }
@@ -133,7 +136,7 @@ fn guard_node(
     inputs: &Inputs<'_>,
     node: &mut SingleDocument<Option<NodeSpec>>,
     ledger: &mut Ledger,
-) -> (Option<IdentityChange>, Option<guard::Entry>) {
+) -> (Option<IdentityChange>, Option<guard::HeldChange>) {
     let record = applied(inputs, Kind::Node).map(|applied| &applied.applied);
     let before = record
         .and_then(|body| body.spec.clone())
@@ -200,14 +203,14 @@ pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec
 /// Returns the document with its specification in effect. `refused` is the Control Plane's last item if it is
 /// invalid; `spec` fills in missing values.
 fn in_effect<S: Spec, T>(
-    layered: Layered<S>,
+    layers: MergedLayers<S>,
     refused: &Option<String>,
     spec: impl FnOnce(Option<S>) -> T,
 ) -> SingleDocument<T> {
-    let override_ = layered.applied_override();
-    let valid = layered.acceptance == Acceptance::Valid;
-    let (further, remark) = (layered.further, layered.remark);
-    let acceptance = match (layered.acceptance, refused) {
+    let override_ = layers.applied_override();
+    let valid = layers.acceptance == Acceptance::Valid;
+    let (further, remark) = (layers.further, layers.remark);
+    let acceptance = match (layers.acceptance, refused) {
         (Acceptance::Valid | Acceptance::Waiting(_), Some(why)) => Acceptance::Invalid(why.clone()),
         (acceptance, _) => acceptance,
     };
@@ -216,16 +219,16 @@ fn in_effect<S: Spec, T>(
         further,
         remark,
         valid,
-        spec: spec(layered.spec),
-        generation: layered.generation,
-        operator_owned: layered.operator_owned,
+        spec: spec(layers.spec),
+        generation: layers.generation,
+        operator_owned: layers.operator_owned,
         override_,
-        overridden: layered.overridden,
+        overridden: layers.overridden,
     }
 }
 
-fn beside<'a>(inputs: &Inputs<'a>, kind: Kind) -> Beside<'a> {
-    super::beside(inputs, kind, &single(kind))
+fn layer_inputs<'a>(inputs: &Inputs<'a>, kind: Kind) -> LayerInputs<'a> {
+    super::layer_inputs(inputs, kind, &single(kind))
 }
 
 pub(super) fn applied<'a>(inputs: &Inputs<'a>, kind: Kind) -> Option<&'a AppliedDocument> {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::reach::{check_peer, peer_addresses};
 use super::{
-    Intent, Layered, Object, Objects, Parts, RouterError, TextError, Wanted, beside, is_operators,
-    layered, rules,
+    Intent, MergedLayers, Object, Objects, Parts, RouterError, TextError, Wanted, is_operators,
+    layer_inputs, merge_layers, rules,
 };
 use crate::controller::guard::{Fate, Ledger, Member};
 use crate::document::{BgpSessionSpec, Kind};
@@ -24,7 +24,7 @@ type Refused<'a> = BTreeMap<ObjectName, &'a Rejected>;
 
 /// A session before it becomes an object.
 struct Candidate {
-    layers: Layered<BgpSessionSpec>,
+    layers: MergedLayers<BgpSessionSpec>,
     session: Option<Session>,
     spec: Option<BgpSessionSpec>,
     held: Option<Hold>,
@@ -168,7 +168,7 @@ fn candidate(
     let key = (KIND, name.clone());
     let applied = snapshot.applied.get(&key).map(|stored| &stored.document);
     let document = snapshot.sessions.get(name);
-    let mut layers = layered(name, document, &beside(parts.inputs, KIND, name));
+    let mut layers = merge_layers(name, document, &layer_inputs(parts.inputs, KIND, name));
     if let Some(rejected) = refused {
         layers.documented = true;
         layers.uid = rejected.uid.clone().unwrap_or(layers.uid);

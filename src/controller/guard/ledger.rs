@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Ledger {
     /// Held changes, by object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub held: BTreeMap<String, Entry>,
+    pub held: BTreeMap<String, HeldChange>,
     /// Objects whose removal the guard allowed within the window, by object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub removed: BTreeMap<String, Removal>,
@@ -34,7 +34,7 @@ pub struct Ledger {
 /// A held change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Entry {
+pub struct HeldChange {
     /// The change: `removal`, or the fields with both values.
     pub change: String,
     /// The reason why it is held.

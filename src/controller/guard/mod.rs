@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use crate::config::{self, MaxRemovals};
 use crate::store::Snapshot;
 
-pub use ledger::{Entry, Ledger};
+pub use ledger::{HeldChange, Ledger};
 pub use node::{IdentityChange, NODE, identity_change};
 pub use removals::{Fate, Member, Unrecorded, unrecorded};
 

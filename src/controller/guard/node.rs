@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Rules;
-use super::ledger::{Entry, Ledger};
+use super::ledger::{HeldChange, Ledger};
 use crate::document::NodeSpec;
 
 /// The object whose change is held, as `approve` names it.
@@ -96,7 +96,7 @@ impl Ledger {
         // A different change is held since now.
         self.held
             .retain(|object, entry| object != NODE || entry.change == text);
-        let entry = Entry {
+        let entry = HeldChange {
             change: text,
             reason: reason.clone(),
             since: rules.now,

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::ledger::{Ledger, Removal, signed};
-use super::{Entry, Rules, shown};
+use super::{HeldChange, Rules, shown};
 use crate::config::MaxRemovals;
 use crate::document::Kind;
 use crate::model::{ObjectName, Uid};
@@ -171,7 +171,7 @@ impl Ledger {
             let before = self.held.get(object).map(|entry| entry.reason.clone());
             match before.or_else(|| tripped.clone()) {
                 Some(reason) => {
-                    let entry = Entry {
+                    let entry = HeldChange {
                         change: REMOVAL.to_owned(),
                         reason: reason.clone(),
                         since: rules.now,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Subject, is_bird};
+use super::{ReconciledObject, is_bird};
 use crate::controller::context::Context;
 use crate::controller::error::Trouble;
 use crate::controller::firewall;
@@ -16,7 +16,7 @@ use crate::telemetry::chain;
 /// ran.
 pub(super) async fn kernel(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     plan: &Plan,
 ) -> (Vec<String>, Option<Trouble>) {
     let steps = plan.steps.iter().filter(|step| !is_bird(&step.action));
@@ -41,7 +41,7 @@ pub(super) fn without_unsettable(ctx: &Context, mut plan: Plan) -> Plan {
 
 async fn run_kernel(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     steps: &[&Step],
     taken: &mut Vec<String>,
 ) -> Result<(), Trouble> {
@@ -52,7 +52,7 @@ async fn run_kernel(
     let results = match actions.is_empty() {
         true => Vec::new(),
         false => {
-            let _turn = ctx.turns.kernel().await;
+            let _turn = ctx.permits.kernel().await;
             ctx.kernel.apply(&actions).await
         }
     };
@@ -80,7 +80,7 @@ async fn run_kernel(
 /// Records that a step failed. A sysctl is a convenience: the later steps are configured without it.
 fn failed(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     step: &Step,
     error: KernelError,
 ) -> Result<(), Trouble> {

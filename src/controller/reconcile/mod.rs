@@ -80,7 +80,7 @@ fn is_outdated(desired: &Arc<Desired>, now: &Arc<Desired>, key: &ObjectKey) -> b
 }
 
 /// Facts about the object of a reconcile, besides how to plan for it.
-struct Subject<'a> {
+struct ReconciledObject<'a> {
     key: &'a ObjectKey,
     kind: Kind,
     name: &'a ObjectName,
@@ -96,7 +96,7 @@ struct Subject<'a> {
     overridden: Option<AppliedOverride>,
 }
 
-impl<'a> Subject<'a> {
+impl<'a> ReconciledObject<'a> {
     /// Returns an object without specification, tunnel and claims.
     fn bare(key: &'a ObjectKey, kind: Kind, name: &'a ObjectName, uid: &'a Uid) -> Self {
         Self {
@@ -114,7 +114,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-impl Subject<'_> {
+impl ReconciledObject<'_> {
     /// Returns the protocols that the object's text defines.
     fn protocols(&self) -> Vec<String> {
         let claims = self.claims.as_ref();
@@ -190,7 +190,7 @@ impl ReconcileResult {
 /// When the kernel or the state directory could not be read, or the claims could not be recorded.
 async fn advance(
     ctx: &Arc<Context>,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     desired: &Arc<Desired>,
     seen: &Observation,
     plan: impl Fn(&KeyObservation) -> KeyPlan,
@@ -248,7 +248,7 @@ async fn advance(
 /// Hands a plan's steps for BIRD to a task of their own.
 async fn begin_commit(
     ctx: &Arc<Context>,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     desired: &Arc<Desired>,
     planned: &Plan,
     look: &KeyObservation,
@@ -283,7 +283,7 @@ impl Advance {
     /// Ends the parts of a reconcile, logs what changed, and answers those that wait for a restart.
     fn end(
         ctx: &Context,
-        subject: &Subject<'_>,
+        subject: &ReconciledObject<'_>,
         progress: Progress,
         look: KeyObservation,
         planned: KeyPlan,
@@ -322,7 +322,7 @@ impl Advance {
 /// Takes an object down that is to be recreated. Returns whether it did.
 async fn restart(
     ctx: &Arc<Context>,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     look: &KeyObservation,
     plan: impl Fn(&KeyObservation) -> KeyPlan,
     progress: &mut Progress,
@@ -350,7 +350,7 @@ async fn restart(
 
 /// Returns the reason why an object could not be recreated, if its link were removed now.
 fn unmakeable(
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     look: &KeyObservation,
     plan: impl Fn(&KeyObservation) -> KeyPlan,
 ) -> Option<Obstacle> {
@@ -378,7 +378,7 @@ fn unmakeable(
 /// Removes an object's link so that it is recreated, and its BGP sessions with it.
 async fn take_down(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     look: &KeyObservation,
 ) -> Result<(), ReconcileError> {
     let because = Drift::new("restart", "a new link", "the old one");

@@ -6,7 +6,9 @@ use serde_json::Value;
 use tracing::{debug, warn};
 
 use super::record::{self, InEffect};
-use super::{Advance, Next, Progress, ReconcileResult, Subject, advance, chase, claims, facts};
+use super::{
+    Advance, Next, Progress, ReconcileResult, ReconciledObject, advance, chase, claims, facts,
+};
 use crate::controller::context::Context;
 use crate::controller::desired::{Desired, Intent, Object, Wanted};
 use crate::controller::error::FailedPart;
@@ -36,7 +38,7 @@ pub(super) async fn reconcile(
     let Some(object) = desired.objects.get(key) else {
         return Next::Done(forget(ctx, key, kind, name).await);
     };
-    let mut subject = Subject {
+    let mut subject = ReconciledObject {
         key,
         kind,
         name,
@@ -83,7 +85,7 @@ async fn forget(ctx: &Context, key: &ObjectKey, kind: Kind, name: &ObjectName) -
 /// Ends a reconcile: records the applied state and the status.
 async fn conclude(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     desired: &Desired,
     object: &Object,
     before: &StatusBody,
@@ -189,7 +191,7 @@ fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, look: &KeyObservation) {
 /// then removes its document; a disabled session keeps document and status; an object without a document is forgotten.
 async fn depart(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     desired: &Desired,
     object: &Object,
     before: &StatusBody,
@@ -225,7 +227,7 @@ async fn depart(
 }
 
 /// Returns whether the document on disk wants a session again. One that cannot be read proves no removal.
-async fn is_wanted_again(ctx: &Context, subject: &Subject<'_>) -> bool {
+async fn is_wanted_again(ctx: &Context, subject: &ReconciledObject<'_>) -> bool {
     let name = subject.name.clone();
     let wanted = ctx.disk(move |store| store.is_wanted_again(&name)).await;
     wanted.unwrap_or(true)
@@ -234,7 +236,7 @@ async fn is_wanted_again(ctx: &Context, subject: &Subject<'_>) -> bool {
 /// Removes the secrets and the document of a Control Plane session that is permanently gone; the sync may have
 /// removed the document already. Returns whether there was one. An operator's files are left to the operator, and a
 /// document that wants the session again stays.
-async fn remove_document(ctx: &Context, subject: &Subject<'_>, object: &Object) -> bool {
+async fn remove_document(ctx: &Context, subject: &ReconciledObject<'_>, object: &Object) -> bool {
     let is_local = object.uid == Uid::local(subject.kind.folder(), subject.name);
     if object.operator_owned || is_local {
         return false;

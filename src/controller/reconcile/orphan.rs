@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Advance, Next, Progress, Subject, advance};
+use super::{Advance, Next, Progress, ReconciledObject, advance};
 use crate::controller::context::Context;
 use crate::controller::desired::Desired;
 use crate::controller::pass::Observation;
@@ -24,7 +24,7 @@ pub(super) async fn reconcile(
         return Next::Done(Outcome::Gone);
     }
     let name = ObjectName::sanitised(uid.as_str());
-    let subject = Subject::bare(&key, Kind::BgpSession, &name, uid);
+    let subject = ReconciledObject::bare(&key, Kind::BgpSession, &name, uid);
     let plan = |look: &KeyObservation| planning::orphan(uid, look);
     let advanced = advance(ctx, &subject, desired, seen, plan, progress).await;
     if let Ok(Advance::Next(next)) = advanced {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Claims, ReconcileResult, Subject, is_bird};
-use crate::controller::context::{Context, Entry};
+use super::{Claims, ReconcileResult, ReconciledObject, is_bird};
+use crate::controller::context::{AppliedChange, Context};
 use crate::controller::planning::KeyObservation;
 use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
 use crate::intervals::LATE_LINKS;
@@ -21,7 +21,7 @@ use crate::store::{
 use crate::telemetry::failed;
 use crate::util::fs;
 
-fn metadata(subject: &Subject<'_>) -> Metadata {
+fn metadata(subject: &ReconciledObject<'_>) -> Metadata {
     Metadata {
         name: subject.name.clone(),
         uid: Some(subject.uid.clone()),
@@ -33,7 +33,7 @@ fn metadata(subject: &Subject<'_>) -> Metadata {
 /// everything again.
 pub(super) async fn finalizer(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     plan: &Plan,
     look: &KeyObservation,
 ) -> Result<(), StoreError> {
@@ -74,7 +74,7 @@ pub(super) async fn finalizer(
 /// Claims another interface than the one of the subject, which could not be created. The rest of the record stays.
 pub(super) async fn claim_instead(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     interface: InterfaceName,
     before: Option<&AppliedDocument>,
 ) {
@@ -100,7 +100,7 @@ pub(super) struct InEffect {
 /// as just read, if there was one.
 pub(super) async fn in_effect(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     in_effect: InEffect,
     before: Option<&AppliedDocument>,
 ) {
@@ -121,7 +121,7 @@ pub(super) struct NodeInEffect {
 /// Writes the applied record of the node, like `in_effect`.
 pub(super) async fn of_node(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     in_effect: InEffect,
     node: NodeInEffect,
     before: Option<&AppliedDocument>,
@@ -161,7 +161,7 @@ fn without_secrets(overridden: AppliedOverride) -> AppliedOverride {
 /// Sends a written record to the history.
 fn recorded(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     written: Result<Written, StoreError>,
     text: Option<String>,
 ) {
@@ -177,7 +177,7 @@ fn recorded(
 /// Returns whether the link of a missing object may still appear, because an earlier run of the agent was ended while
 /// it created the link: its WireGuard process still runs, or was only just forked, when it has the agent's own command
 /// line. Without the record, that link would be foreign.
-pub(super) async fn may_appear(ctx: &Context, subject: &Subject<'_>) -> bool {
+pub(super) async fn may_appear(ctx: &Context, subject: &ReconciledObject<'_>) -> bool {
     let (kind, name) = (subject.kind, subject.name.clone());
     let creating = ctx
         .disk(move |store| Ok(store.read_applied(kind, &name)))
@@ -198,7 +198,10 @@ pub(super) async fn may_appear(ctx: &Context, subject: &Subject<'_>) -> bool {
 ///
 /// The record goes before the document: a desired state that is built in between must not see an applied object without a
 /// document, which a guard may hold, and so make it again.
-pub(super) async fn remove(ctx: &Context, subject: &Subject<'_>) -> Result<bool, StoreError> {
+pub(super) async fn remove(
+    ctx: &Context,
+    subject: &ReconciledObject<'_>,
+) -> Result<bool, StoreError> {
     let (kind, name) = (subject.kind, subject.name.clone());
     let removed = ctx.write(move |store| {
         store.remove_status(kind, &name)?;
@@ -210,7 +213,7 @@ pub(super) async fn remove(ctx: &Context, subject: &Subject<'_>) -> Result<bool,
 /// Forgets an object whose record was removed. `document`: its document was removed too.
 pub(super) async fn gone(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     removed: Result<bool, StoreError>,
     document: bool,
 ) {
@@ -232,7 +235,7 @@ pub(super) async fn gone(
 }
 
 /// Removes the record of an object that is gone but whose document stays: its status stays too.
-pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>) {
+pub(super) async fn withdrawn(ctx: &Context, subject: &ReconciledObject<'_>) {
     let (kind, name) = (subject.kind, subject.name.clone());
     match ctx
         .write(move |store| store.remove_applied(kind, &name))
@@ -244,18 +247,18 @@ pub(super) async fn withdrawn(ctx: &Context, subject: &Subject<'_>) {
     }
 }
 
-fn applied(subject: &Subject<'_>) -> Place {
+fn applied(subject: &ReconciledObject<'_>) -> Place {
     Place::new(Area::Applied, subject.kind, subject.name)
 }
 
 /// Sends an entry to the history. The steps are all that ran since the object was last applied.
-fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<String>)>) {
+fn journal(ctx: &Context, subject: &ReconciledObject<'_>, files: Vec<(Place, Option<String>)>) {
     let mut steps = ctx.step_log.take(subject.key);
     if *subject.key == ObjectKey::Router {
         // The agent's table in nftables is a part of the node's record.
         steps.extend(ctx.step_log.take(&ObjectKey::Firewall));
     }
-    let entry = Entry {
+    let entry = AppliedChange {
         key: subject.key.clone(),
         files,
         steps,
@@ -270,7 +273,7 @@ fn journal(ctx: &Context, subject: &Subject<'_>, files: Vec<(Place, Option<Strin
 /// Stores a status, and writes its file when a field changed that does not change by itself.
 pub(super) async fn status(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     before: &StatusBody,
     status: StatusBody,
 ) {
@@ -305,12 +308,12 @@ fn is_missing(path: &Path) -> bool {
 
 /// Logs a failed write. A full disk fails every write; the trouble of the state directory is logged once,
 /// elsewhere.
-fn complain(subject: &Subject<'_>, error: &StoreError, what: &str) {
+fn complain(subject: &ReconciledObject<'_>, error: &StoreError, what: &str) {
     failed(error.class(), subject.key, error, what);
 }
 
 /// Returns the last status: from memory, else from its file.
-pub(super) async fn status_before(ctx: &Context, subject: &Subject<'_>) -> StatusBody {
+pub(super) async fn status_before(ctx: &Context, subject: &ReconciledObject<'_>) -> StatusBody {
     if let Some(status) = ctx.statuses.get(subject.key) {
         return status;
     }

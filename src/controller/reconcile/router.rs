@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::node_status::{accepted, fields, origins, rpki_names, status};
 use super::record::{self, InEffect, NodeInEffect};
-use super::{Advance, Claims, Next, Progress, ReconcileResult, Subject, advance};
+use super::{Advance, Claims, Next, Progress, ReconcileResult, ReconciledObject, advance};
 use crate::controller::context::Context;
 use crate::controller::desired::{Desired, Maintenance as MaintenanceState, node_uid, single};
 use crate::controller::error::{FailedPart, Trouble};
@@ -38,7 +38,7 @@ pub(super) async fn reconcile(
         .as_ref()
         .map(|loopback| loopback.interface.clone());
     let spec = node_spec(desired);
-    let subject = Subject {
+    let subject = ReconciledObject {
         generation: desired.router_documents.node.generation,
         claims: Some(Claims {
             interface,
@@ -46,7 +46,7 @@ pub(super) async fn reconcile(
         }),
         spec: spec.as_ref(),
         overridden: desired.router_documents.node.override_.clone(),
-        ..Subject::bare(&key, Kind::Node, &name, &uid)
+        ..ReconciledObject::bare(&key, Kind::Node, &name, &uid)
     };
     let before = record::status_before(ctx, &subject).await;
     // An interface that is refused for the node's own addresses keeps no session from BIRD.
@@ -65,7 +65,7 @@ pub(super) async fn reconcile(
 
 async fn end(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     desired: &Desired,
     before: &StatusBody,
     mut result: ReconcileResult,
@@ -125,7 +125,7 @@ fn needs_dummy(result: &ReconcileResult) -> bool {
 }
 
 /// Records that the node's addresses go on `lo`, which the next desired state reads. Returns whether this desired state does not yet.
-async fn use_lo(ctx: &Context, subject: &Subject<'_>, look: &KeyObservation) -> bool {
+async fn use_lo(ctx: &Context, subject: &ReconciledObject<'_>, look: &KeyObservation) -> bool {
     let Ok(lo) = "lo".parse() else { return false };
     let claimed = subject
         .claims
@@ -189,7 +189,7 @@ impl Errors {
 
 async fn conclude(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     desired: &Desired,
     before: &StatusBody,
     result: ReconcileResult,
@@ -234,7 +234,7 @@ async fn conclude(
 /// Writes the applied record of the node.
 async fn record_applied(
     ctx: &Context,
-    subject: &Subject<'_>,
+    subject: &ReconciledObject<'_>,
     desired: &Desired,
     result: &ReconcileResult,
     filter: &FirewallState,
@@ -327,7 +327,7 @@ fn sysctls_in_effect(
 async fn maintenance_in_effect(ctx: &Context, desired: &Desired) {
     let name = single(Kind::Maintenance);
     let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
-    let subject = Subject::bare(&ObjectKey::Router, Kind::Maintenance, &name, &uid);
+    let subject = ReconciledObject::bare(&ObjectKey::Router, Kind::Maintenance, &name, &uid);
     if desired.maintenance.enabled {
         let MaintenanceState {
             enabled,
@@ -357,9 +357,9 @@ async fn policy_in_effect(ctx: &Context, desired: &Desired, settled: bool) {
     let policy = &desired.router_documents.policy;
     let name = single(Kind::RoutingPolicy);
     let uid = crate::model::Uid::local(Kind::RoutingPolicy.folder(), &name);
-    let subject = Subject {
+    let subject = ReconciledObject {
         generation: policy.generation,
-        ..Subject::bare(&ObjectKey::Policy, Kind::RoutingPolicy, &name, &uid)
+        ..ReconciledObject::bare(&ObjectKey::Policy, Kind::RoutingPolicy, &name, &uid)
     };
     if settled && policy.valid {
         let spec = serde_json::to_value(&policy.spec).ok();

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Subject, is_bird};
+use super::{ReconciledObject, is_bird};
 use crate::controller::context::Context;
 use crate::controller::planning::KeyObservation;
 use crate::model::ObjectKey;
@@ -49,7 +49,7 @@ impl Beginning {
     /// Returns the facts for the log, if there are steps.
     pub(super) fn of(
         ctx: &Context,
-        subject: &Subject<'_>,
+        subject: &ReconciledObject<'_>,
         plan: &Plan,
         look: &KeyObservation,
     ) -> Option<Self> {
@@ -84,7 +84,13 @@ impl Beginning {
 
     /// Logs the end of a reconcile that changed something. A step counts as a repair if the last observation no longer
     /// needs it.
-    pub(super) fn log(&self, ctx: &Context, subject: &Subject<'_>, steps: usize, rest: &Plan) {
+    pub(super) fn log(
+        &self,
+        ctx: &Context,
+        subject: &ReconciledObject<'_>,
+        steps: usize,
+        rest: &Plan,
+    ) {
         let (object, generation) = (subject.key.to_string(), subject.generation);
         let cause = self.cause.map(Cause::word);
         if self.cause != Some(Cause::Drift) {
@@ -119,7 +125,7 @@ fn is_repair(step: &Step) -> bool {
 }
 
 /// Returns the message, such as `session configured`.
-fn what(subject: &Subject<'_>, is_removal: bool) -> String {
+fn what(subject: &ReconciledObject<'_>, is_removal: bool) -> String {
     let object = match subject.key {
         ObjectKey::Orphan(_) => "link without a record",
         _ => subject.kind.noun(),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::desired::{Inputs, Material, Refused, Same, TextCache};
 use moenet_agent::controller::{
-    Context, Desired, Enabled, Entry, FirewallKeeper, GuardMemory, Hint, Observer, Records,
-    Reports, Restarts, Runner, StatusCache, StepLog, Turns, guard,
+    AppliedChange, Context, Desired, Enabled, FirewallKeeper, GuardMemory, Hint, Observer, Permits,
+    Records, Reports, Restarts, Runner, StatusCache, StepLog, guard,
 };
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
@@ -125,7 +125,7 @@ impl Machine {
             announced: moenet_agent::controller::Announced::default(),
             restarts: Restarts::default(),
             enabled: Enabled::default(),
-            turns: Turns::default(),
+            permits: Permits::default(),
             hints: parking_lot::Mutex::default(),
             records: Records::default(),
             step_log: StepLog::default(),
@@ -244,7 +244,7 @@ pub(crate) struct Agent {
     pub(crate) context: Arc<Context>,
     maker: Maker,
     publish: watch::Sender<Arc<Desired>>,
-    journalled: mpsc::UnboundedReceiver<Entry>,
+    journalled: mpsc::UnboundedReceiver<AppliedChange>,
     running: Option<JoinHandle<()>>,
 }
 
@@ -313,7 +313,7 @@ impl Agent {
     }
 
     /// What came into force since the last time this was asked.
-    pub(crate) fn journalled(&mut self) -> Vec<Entry> {
+    pub(crate) fn journalled(&mut self) -> Vec<AppliedChange> {
         std::iter::from_fn(|| self.journalled.try_recv().ok()).collect()
     }
 

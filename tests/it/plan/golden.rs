@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use moenet_agent::document::{BgpSessionSpec, Document, NodeSpec, OverrideSpec, parse, to_yaml};
 use moenet_agent::effective::{Defaults, Router, Session, merge};
 use moenet_agent::model::AdminState;
-use moenet_agent::plan::{Plan, Refusal, Target, WantedTunnel, plan};
+use moenet_agent::plan::{Plan, Refusal, WantedTunnel, plan_removal, plan_session};
 
 use super::golden_observed::Observation;
 use crate::support::{our_key, router_key};
@@ -104,13 +104,9 @@ impl Case {
         match (session.admin_state, &tunnel) {
             (AdminState::Enabled, Err(refusal)) => Err(refusal.clone()),
             (AdminState::Enabled, Ok(tunnel)) => {
-                let target = Target::Present {
-                    tunnel,
-                    fragment: FRAGMENT,
-                };
-                plan(&session.name, &session.uid, &target, &seen)
+                plan_session(&session.name, tunnel, FRAGMENT, &seen)
             }
-            _ => plan(&session.name, &session.uid, &Target::Absent, &seen),
+            _ => Ok(plan_removal(&session.name, &session.uid, &seen)),
         }
     }
 }

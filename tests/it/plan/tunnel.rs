@@ -7,7 +7,8 @@ use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, Unread};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::{
-    Action, HANDSHAKE_FRESH_SECONDS, ObjectObservation, Plan, Refusal, Target, WantedTunnel, plan,
+    Action, HANDSHAKE_FRESH_SECONDS, ObjectObservation, Plan, Refusal, WantedTunnel, plan_removal,
+    plan_session,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -16,28 +17,33 @@ use super::kernel::has_ipv6;
 use super::observed::{World, interface, now, world};
 use super::wanted::{uid, wanted};
 
+fn name() -> ObjectName {
+    "peer".parse().unwrap()
+}
+
 impl World {
-    fn plan(&self, target: &Target<'_>) -> Result<Plan, Refusal> {
-        let kernel = self.kernel.observe();
-        let observed = ObjectObservation {
+    fn observed<'a>(&'a self, kernel: &'a KernelView) -> ObjectObservation<'a> {
+        ObjectObservation {
             formerly: None,
-            kernel: &kernel,
+            kernel,
             creating: self.creating.as_ref(),
             resolved: self.wanted.resolved,
             endpoint_changed: self.wanted.endpoint_changed,
             gives_way: false,
             now: now(),
             fragment: self.fragment.as_deref(),
-        };
-        let name: ObjectName = "peer".parse().unwrap();
-        plan(&name, &uid(), target, &observed)
+        }
     }
 
     fn plan_present(&self) -> Result<Plan, Refusal> {
-        self.plan(&Target::Present {
-            tunnel: &self.wanted.tunnel,
-            fragment: &self.wanted.fragment,
-        })
+        let (kernel, wanted) = (self.kernel.observe(), &self.wanted);
+        let observed = self.observed(&kernel);
+        plan_session(&name(), &wanted.tunnel, &wanted.fragment, &observed)
+    }
+
+    fn plan_removal(&self) -> Plan {
+        let kernel = self.kernel.observe();
+        plan_removal(&name(), &uid(), &self.observed(&kernel))
     }
 
     /// Applies the first steps of a plan, as the controller does: what is about to be created is written
@@ -215,22 +221,22 @@ proptest! {
         }
         let others = world.others();
         let stranger = world.link().filter(|_| is_in_the_way(&world)).cloned();
-        let plan = world.plan(&Target::Absent).unwrap();
+        let plan = world.plan_removal();
         world.apply_all(&plan);
         prop_assert_eq!(world.others(), others);
         prop_assert_eq!(world.kernel.observe().owned_by(&uid()).count(), 0);
         prop_assert!(world.link().is_none() || stranger.is_some() || world.wanted.tunnel.adopt);
         prop_assert_eq!(&world.fragment, &None);
-        prop_assert!(world.plan(&Target::Absent).unwrap().is_empty());
+        prop_assert!(world.plan_removal().is_empty());
     }
 
     #[test]
     fn a_removal_that_crashes_goes_on_where_it_stopped(mut world in world(), crash in any::<Index>()) {
-        let plan = world.plan(&Target::Absent).unwrap();
+        let plan = world.plan_removal();
         world.apply(&plan, crash.index(plan.steps.len() + 1));
-        let rest = world.plan(&Target::Absent).unwrap();
+        let rest = world.plan_removal();
         world.apply_all(&rest);
-        prop_assert!(world.plan(&Target::Absent).unwrap().is_empty());
+        prop_assert!(world.plan_removal().is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::bird::{BgpState, ProtocolState};
 use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, WireGuard, WireGuardPeer};
-use moenet_agent::plan::{ObjectObservation, Target, WantedTunnel, plan};
+use moenet_agent::plan::{ObjectObservation, WantedTunnel, plan_session};
 use moenet_agent::status::{
     Acceptance, BirdFacts, Expected, Facts, ObjectFacts, Service, TunnelFacts, assess,
 };
@@ -223,11 +223,7 @@ fn plan_on_nothing(session: &Session) -> Vec<String> {
         now,
         fragment: None,
     };
-    let target = Target::Present {
-        tunnel: &tunnel,
-        fragment: "",
-    };
-    let plan = plan(&session.name, &session.uid, &target, &seen).unwrap();
+    let plan = plan_session(&session.name, &tunnel, "", &seen).unwrap();
     plan.steps.iter().map(ToString::to_string).collect()
 }
 

@@ -1,10 +1,10 @@
 //! Tests of `store`.
 
+mod debounce;
 mod disk;
 mod files;
 mod identity;
-mod inplace;
+mod manual_edit;
 mod moved;
-mod patience;
 mod support;
 mod watch;

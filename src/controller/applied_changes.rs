@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::context::{Context, Entry};
+use super::context::{AppliedChange, Context};
 use super::conveniences::Convenience;
 use crate::document::ConditionType;
 use crate::history::{Author, Cause, Contents, HistoryHandle, Paths, Recording};
@@ -18,7 +18,7 @@ use crate::model::ObjectKey;
 /// Records applied changes until the agent stops. Retries an unwritable repository without delaying anything else.
 pub async fn record_changes(
     context: Arc<Context>,
-    entries: UnboundedReceiver<Entry>,
+    entries: UnboundedReceiver<AppliedChange>,
     recording: Recording,
     stop: CancellationToken,
 ) {
@@ -31,7 +31,7 @@ pub async fn record_changes(
 }
 
 /// Records the changes that one pass applied.
-pub async fn record_pass(mut entries: UnboundedReceiver<Entry>, recording: Recording) {
+pub async fn record_pass(mut entries: UnboundedReceiver<AppliedChange>, recording: Recording) {
     let batch: Vec<_> = std::iter::from_fn(|| entries.try_recv().ok()).collect();
     record(&recording.handle, &batch);
     let health = recording.handle.health();
@@ -49,7 +49,7 @@ pub async fn record_pass(mut entries: UnboundedReceiver<Entry>, recording: Recor
 
 /// Groups applied changes into causes until the agent stops.
 async fn gather(
-    mut entries: UnboundedReceiver<Entry>,
+    mut entries: UnboundedReceiver<AppliedChange>,
     handle: &HistoryHandle,
     stop: &CancellationToken,
 ) {
@@ -73,12 +73,12 @@ async fn gather(
 
 /// Steps that changed no file by themselves, with their times.
 #[derive(Default)]
-struct Around(Vec<(Instant, Entry)>);
+struct Around(Vec<(Instant, AppliedChange)>);
 
 impl Around {
     /// Records a batch, with the steps just before it. A batch that applies nothing new is not a
     /// cause: the log and the status show a repaired drift.
-    fn record(&mut self, handle: &HistoryHandle, batch: Vec<Entry>) {
+    fn record(&mut self, handle: &HistoryHandle, batch: Vec<AppliedChange>) {
         let now = Instant::now();
         self.0
             .retain(|(at, _)| now.duration_since(*at) < STEPS_AROUND);
@@ -108,7 +108,7 @@ async fn health(context: &Context, handle: &HistoryHandle) {
 }
 
 /// Records one apply: its diff is exactly the applied change, and its message lists every step.
-fn record(handle: &HistoryHandle, batch: &[Entry]) {
+fn record(handle: &HistoryHandle, batch: &[AppliedChange]) {
     let new = batch.iter().filter(|entry| !entry.files.is_empty());
     let objects: BTreeSet<String> = new.map(|entry| entry.key.to_string()).collect();
     let subject = match (objects.first(), objects.last()) {

@@ -15,7 +15,7 @@ use crate::store::{AppliedDocument, AppliedOverride, Slot, Stored};
 /// The merged layers of one object: its document, its override, and, where these cannot be used, the applied
 /// record.
 #[derive(Debug, Clone)]
-pub(crate) struct Layered<S> {
+pub(crate) struct MergedLayers<S> {
     /// The specification to use; `None` without a document, or without a usable one.
     pub(crate) spec: Option<S>,
     /// The object's identity.
@@ -85,7 +85,7 @@ const WAITS: &str = ". The previous configuration stays active. Fix the file, or
                      restore the Control Plane's copy";
 
 /// Inputs for the layers of an object, besides its document.
-pub(crate) struct Beside<'a> {
+pub(crate) struct LayerInputs<'a> {
     /// The operator's override.
     pub(crate) override_: Option<&'a Slot<OverrideSpec>>,
     /// Whether an unlisted override certainly does not exist.
@@ -98,14 +98,14 @@ pub(crate) struct Beside<'a> {
 }
 
 /// Merges the layers of one object.
-pub(crate) fn layered<S: Spec>(
+pub(crate) fn merge_layers<S: Spec>(
     name: &ObjectName,
     document: Option<&Slot<S>>,
-    beside: &Beside<'_>,
-) -> Layered<S> {
-    let applied = beside.applied;
+    inputs: &LayerInputs<'_>,
+) -> MergedLayers<S> {
+    let applied = inputs.applied;
     let local = || Uid::local(S::KIND.folder(), name);
-    let mut layers = Layered {
+    let mut layers = MergedLayers {
         spec: None,
         uid: applied
             .and_then(|applied| applied.metadata.uid.clone())
@@ -117,21 +117,21 @@ pub(crate) fn layered<S: Spec>(
         remark: None,
         overridden: BTreeMap::new(),
         override_: None,
-        override_unreadable: matches!(beside.override_, Some(Err(_))),
+        override_unreadable: matches!(inputs.override_, Some(Err(_))),
         documented: document.is_some(),
         operator_owned: false,
         document: Value::Null,
         sources: Vec::new(),
     };
-    if let Some(Ok(stored)) = beside.override_ {
+    if let Some(Ok(stored)) = inputs.override_ {
         layers.sources.push(Source::of(stored, &["spec", "set"]));
         layers.override_ = Some(&stored.document.spec)
-            .filter(|it| it.in_effect(beside.now))
+            .filter(|it| it.in_effect(inputs.now))
             .cloned();
     }
     match document {
         None => {}
-        Some(Err(error)) if beside.broken => layers.fall_back(format!("{error}{WAITS}"), applied),
+        Some(Err(error)) if inputs.broken => layers.fall_back(format!("{error}{WAITS}"), applied),
         Some(Err(error)) => layers.fall_back(error.to_string(), applied),
         Some(Ok(stored)) => {
             // An operator who takes a session over omits its uid; the mark on its tunnel stays.
@@ -141,35 +141,35 @@ pub(crate) fn layered<S: Spec>(
             layers.generation = stored.document.metadata.generation;
             layers.operator_owned = stored.document.metadata.uid.is_none();
             layers.sources.push(Source::of(stored, &["spec"]));
-            layers.put_on(&stored.document.spec, beside);
+            layers.put_on(&stored.document.spec, inputs);
         }
     }
     layers
 }
 
-impl<S: Spec> Layered<S> {
+impl<S: Spec> MergedLayers<S> {
     /// Merges the override over the document.
-    fn put_on(&mut self, spec: &S, beside: &Beside<'_>) {
+    fn put_on(&mut self, spec: &S, inputs: &LayerInputs<'_>) {
         self.document = serde_json::to_value(spec).unwrap_or_default();
-        match (beside.override_, in_effect_before(beside)) {
-            (Some(Err(error)), Some(_)) => self.fall_back(error.to_string(), beside.applied),
+        match (inputs.override_, in_effect_before(inputs)) {
+            (Some(Err(error)), Some(_)) => self.fall_back(error.to_string(), inputs.applied),
             // If no override was applied before, or the earlier one has ended, only the document is valid.
-            (Some(Err(error)), None) if beside.applied.is_some() => {
+            (Some(Err(error)), None) if inputs.applied.is_some() => {
                 self.take(merge(spec, &Map::new()));
                 self.acceptance = Acceptance::Invalid(error.to_string());
             }
             (Some(Err(error)), None) => self.fall_back(error.to_string(), None),
             // An override may have been removed, or an override may exist that disables the object.
             (None, before)
-                if !beside.overrides_complete && (before.is_some() || beside.applied.is_none()) =>
+                if !inputs.overrides_complete && (before.is_some() || inputs.applied.is_none()) =>
             {
                 let why =
                     "cannot list the overrides; the current configuration stays active".to_owned();
-                self.fall_back(why, beside.applied);
+                self.fall_back(why, inputs.applied);
             }
             _ => match self.merged(spec) {
                 Ok(merged) => self.take(Ok(merged)),
-                Err(errors) => self.refuse(&errors, beside.applied),
+                Err(errors) => self.refuse(&errors, inputs.applied),
             },
         }
     }
@@ -346,10 +346,10 @@ fn broken_rules(kind: Kind, override_: &OverrideSpec) -> impl Iterator<Item = Fi
 }
 
 /// Returns the override in the applied record, unless it has ended.
-fn in_effect_before<'a>(beside: &Beside<'a>) -> Option<&'a AppliedOverride> {
-    let before = beside.applied?.applied.overridden.as_ref()?;
+fn in_effect_before<'a>(inputs: &LayerInputs<'a>) -> Option<&'a AppliedOverride> {
+    let before = inputs.applied?.applied.overridden.as_ref()?;
     before
         .expires_at
-        .is_none_or(|end| beside.now < end)
+        .is_none_or(|end| inputs.now < end)
         .then_some(before)
 }

@@ -44,14 +44,14 @@ impl Writers {
 
 /// The debounce time, and the changes that are not debounced.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct Debounce {
     quiet: Duration,
     pub(super) writers: Writers,
     /// The last write of the agent itself to each file; `None`: a removal.
     own: Mutex<HashMap<PathBuf, Option<TextHash>>>,
 }
 
-impl Patience {
+impl Debounce {
     /// A change counts after the file has been quiet for this time.
     pub(super) fn new(quiet: Duration) -> Self {
         Self {

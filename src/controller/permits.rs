@@ -12,14 +12,14 @@ const KERNEL: usize = 16;
 /// Number of threads that work on the state directory at once.
 const DISK: usize = 8;
 
-/// Turns, granted in the order of the requests.
+/// Permits, granted in the order of the requests.
 #[derive(Debug)]
-pub struct Turns {
+pub struct Permits {
     kernel: Semaphore,
     disk: Semaphore,
 }
 
-impl Default for Turns {
+impl Default for Permits {
     fn default() -> Self {
         Self {
             kernel: Semaphore::new(KERNEL),
@@ -28,7 +28,7 @@ impl Default for Turns {
     }
 }
 
-impl Turns {
+impl Permits {
     /// Waits for a turn at the kernel; the turn ends when the guard is dropped.
     pub(super) async fn kernel(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed, so acquire always succeeds.

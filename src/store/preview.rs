@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::cache::Stored;
-use super::inplace::{Change, Edit, edited_in_place};
+use super::manual_edit::{Change, Edit, edited_in_place};
 use super::synced::SYNCED;
 use super::{Area, Place, Snapshot, Store, StoreError, read};
 use crate::document::{Document, Kind, OverrideSpec};

@@ -4,13 +4,13 @@ use jiff::Timestamp;
 
 use crate::document::{Document, Kind, OverrideSpec, Spec, parse, with_spec};
 
-use super::inplace::{Change, Edit, edited_in_place};
+use super::manual_edit::{Change, Edit, edited_in_place};
 use super::synced::without_mark;
 use super::{Area, Place, Store, StoreError, read};
 
 /// Result of the import of a manual edit.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Absorbed {
+pub enum ImportedEdit {
     /// The edit became an override, and the document is restored to the version of the sync.
     Overridden(Box<OverrideSpec>),
     /// The document is restored to the version of the sync; the edit had no difference to keep.
@@ -27,22 +27,22 @@ impl Store {
     ///
     /// # Errors
     /// The existing override is invalid, or a file cannot be written; the edit stays.
-    pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<Absorbed, StoreError> {
+    pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<ImportedEdit, StoreError> {
         let _one_at_a_time = self.tree_turn()?;
         match edit.change {
             Change::TakenOver => {
                 return self
                     .mark_copy(&edit.place, true)
-                    .map(|()| Absorbed::TakenOver);
+                    .map(|()| ImportedEdit::TakenOver);
             }
             Change::GivenBack => {
                 return self
                     .mark_copy(&edit.place, false)
-                    .map(|()| Absorbed::GivenBack);
+                    .map(|()| ImportedEdit::GivenBack);
             }
             Change::Deleted | Change::Edited { .. } => {}
         }
-        let mut absorbed = Absorbed::Restored;
+        let mut absorbed = ImportedEdit::Restored;
         if let Change::Edited {
             last, now: edited, ..
         } = &edit.change
@@ -52,7 +52,7 @@ impl Store {
             if let Some(spec) = edited_in_place(last, edited, existing.as_ref()) {
                 let document = Document::new(place.name.clone(), None, 0, spec);
                 self.write_override_locked(&place, &document)?;
-                absorbed = Absorbed::Overridden(Box::new(document.spec));
+                absorbed = ImportedEdit::Overridden(Box::new(document.spec));
             }
         }
         self.restore(edit)?;
@@ -63,9 +63,9 @@ impl Store {
     ///
     /// # Errors
     /// The document cannot be written.
-    pub fn put_back(&self, edit: &Edit) -> Result<Absorbed, StoreError> {
+    pub fn put_back(&self, edit: &Edit) -> Result<ImportedEdit, StoreError> {
         let _one_at_a_time = self.tree_turn()?;
-        self.restore(edit).map(|()| Absorbed::Restored)
+        self.restore(edit).map(|()| ImportedEdit::Restored)
     }
 
     fn override_in_effect(

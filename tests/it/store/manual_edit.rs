@@ -4,7 +4,7 @@ use std::fs;
 
 use super::support::{State, name, own, peer};
 use moenet_agent::document::Kind;
-use moenet_agent::store::{Absorbed, Change, Store, StoreError};
+use moenet_agent::store::{Change, ImportedEdit, Store, StoreError};
 
 #[test]
 fn manual_edit_becomes_an_override_across_a_restart() {
@@ -29,7 +29,7 @@ fn manual_edit_becomes_an_override_across_a_restart() {
     let now = "2026-11-23T00:00:00Z".parse().unwrap();
     assert!(matches!(
         store.absorb(&edits[0], now).unwrap(),
-        Absorbed::Overridden(_)
+        ImportedEdit::Overridden(_)
     ));
     assert_eq!(state.text("mesh/a.yaml"), synced);
 
@@ -84,7 +84,10 @@ fn a_deleted_synced_document_is_put_back() {
     let edits = store.load().unwrap().edits;
     assert_eq!(edits[0].change, Change::Deleted);
     let now = "2026-11-23T00:00:00Z".parse().unwrap();
-    assert_eq!(store.absorb(&edits[0], now).unwrap(), Absorbed::Restored);
+    assert_eq!(
+        store.absorb(&edits[0], now).unwrap(),
+        ImportedEdit::Restored
+    );
     assert_eq!(state.text("mesh/a.yaml"), synced);
     assert!(store.remove_document(Kind::MeshPeer, &name("a")).unwrap());
     assert!(

@@ -9,7 +9,7 @@
 //! | [`fleet`] | adopted interfaces as sessions of a Control Plane |
 //! | [`harm`] | the steps of a plan that interrupt a tunnel or reset a session |
 //! | [`record`] | what the router was before, for an undo |
-//! | [`reverse`] | the record and the kernel's state → the changes that undo an adoption |
+//! | [`mod@reverse`] | the record and the kernel's state → the changes that undo an adoption |
 //! | `synced` | documents of the Control Plane for the same interfaces → overrides |
 //! | [`watch`] | what sessions lose meanwhile |
 //!

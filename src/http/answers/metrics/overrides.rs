@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{gauges, real, signed};
 use crate::controller::OverrideView;
+use crate::redact::redact;
 
 pub(super) fn overridden(
     overrides: &[OverrideView],
@@ -86,8 +87,9 @@ fn label(value: &Value) -> String {
     }
 }
 
-/// Formats a text as a label: one line of bounded length.
+/// Formats a text as a label: one line of bounded length, without secrets.
 pub(super) fn text_label(text: &str) -> String {
+    let text = redact(text);
     let mut kept: String = text
         .chars()
         .take(LABEL)

@@ -139,8 +139,11 @@ impl Client {
             command: shown.clone(),
             deadline,
         };
-        let conversation = tokio::time::timeout(deadline, self.converse(command, &shown));
-        let reply = conversation.await.map_err(|_| timeout())??;
+        let conversation = tokio::time::timeout(deadline, self.converse(command, &shown)).await;
+        if command.changes_protocols() {
+            self.details.lock().take();
+        }
+        let reply = conversation.map_err(|_| timeout())??;
         if reply.is_success() {
             return Ok(reply);
         }

@@ -47,6 +47,18 @@ pub enum Command {
 }
 
 impl Command {
+    /// Returns whether it may change any detail of a protocol.
+    pub(super) fn changes_protocols(&self) -> bool {
+        matches!(
+            self,
+            Self::Configure { .. }
+                | Self::ConfigureUndo
+                | Self::Enable(_)
+                | Self::Restart(_)
+                | Self::ReloadIn(_)
+        )
+    }
+
     /// Returns the request line for this version, without its newline. Always below BIRD's limit of 1023 bytes.
     pub fn text(&self, version: Version) -> String {
         match self {

@@ -273,7 +273,7 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
         match client.protocols().await {
             Ok(protocols) => state.protocols = protocols,
             // Without an answer the sessions are unknown; an empty list of protocols would mean that all are gone.
-            Err(error) => state.is_silent(crate::telemetry::chain(&error)),
+            Err(error) => state.set_silent(crate::telemetry::chain(&error)),
         }
     }
     if state.is_running() {

@@ -10,17 +10,18 @@ use crate::intervals::BIRD_DETAILS;
 use crate::observed::bird::{BirdName, Protocol, protocols};
 use crate::ports::BirdError;
 
-/// Up to this number of protocols all details are read at each look.
+/// Up to this number of protocols all details are read at each observation.
 const FEW: usize = 200;
 /// Number of protocols in another state that are asked for one by one; more are read all at once.
 const ONE_BY_ONE: usize = 16;
 
-/// The details at the last look, with the time at which all of them were read.
+/// The details at the last observation, with the time at which all of them were read. A load, and a command that
+/// changes a protocol, ends them.
 pub(super) type Details = Mutex<Option<(Instant, Arc<[Protocol]>)>>;
 
 impl Client {
     /// Returns every protocol, sorted by name. With more than 200, counts of routes and of limits are up to
-    /// [`BIRD_DETAILS`] old; states never are.
+    /// [`BIRD_DETAILS`] old; states, and all about RPKI, never are.
     ///
     /// # Errors
     /// Any [`BirdError`].
@@ -32,7 +33,11 @@ impl Client {
             && let Some(now) = self.completed(&known).await?
         {
             let now: Arc<[Protocol]> = now.into();
-            *self.details.lock() = Some((at, Arc::clone(&now)));
+            let mut details = self.details.lock();
+            // A load meanwhile may have changed any detail.
+            if matches!(&*details, Some((_, last)) if Arc::ptr_eq(last, &known)) {
+                *details = Some((at, Arc::clone(&now)));
+            }
             return Ok(now);
         }
         let at = Instant::now();
@@ -61,12 +66,16 @@ impl Client {
             if asked > ONE_BY_ONE {
                 return Ok(None);
             }
-            now.push(match self.run(&Command::ShowProtocol(name)).await {
-                Ok(reply) => protocols::parse(&reply).pop().unwrap_or(row),
-                // It is gone meanwhile: the next look has no row of it.
-                Err(error) if error.is_refused() => row,
+            let found = match self.run(&Command::ShowProtocol(name)).await {
+                Ok(reply) => protocols::parse(&reply).pop(),
+                Err(error) if error.is_refused() => None,
                 Err(error) => return Err(error),
-            });
+            };
+            // It went away after its row was read.
+            let Some(found) = found else {
+                return Ok(None);
+            };
+            now.push(found);
         }
         Ok(Some(now))
     }

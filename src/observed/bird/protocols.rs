@@ -43,7 +43,8 @@ impl Protocol {
     }
 
     /// Returns this protocol as a later row of `show protocols` has it: its details are as they were. `None` if it has
-    /// entered another state since, which may have changed any detail.
+    /// entered another state since, which may have changed any detail, or if it is one of RPKI, whose details change
+    /// within a state. BIRD tells the time of a state in seconds.
     pub fn in_row(&self, row: &Self) -> Option<Self> {
         let identity = |it: &Self| {
             (
@@ -53,18 +54,22 @@ impl Protocol {
                 it.table.clone(),
             )
         };
-        if self.since.is_none() || identity(self) != identity(row) {
+        if self.since.is_none() || self.rpki.is_some() || identity(self) != identity(row) {
             return None;
         }
         let mut now = self.clone();
         now.info.clone_from(&row.info);
         if let (Some(bgp), Some(in_row)) = (&mut now.bgp, &row.bgp) {
             bgp.state = in_row.state.clone();
-            let error = row
-                .info
-                .split_once(char::is_whitespace)
-                .map(|(_, rest)| rest.trim());
-            if let Some(error) = error.filter(|error| !error.is_empty()) {
+            let error = match row.state {
+                // It has no BGP state in its row, only its last error.
+                ProtocolState::Down => row.info.as_str(),
+                _ => row
+                    .info
+                    .split_once(char::is_whitespace)
+                    .map_or("", |(_, rest)| rest.trim()),
+            };
+            if !error.is_empty() {
                 bgp.last_error = Some(error.to_owned());
             }
         }
@@ -269,6 +274,14 @@ mod tests {
         assert_eq!((bgp.state, bgp.neighbor_as), (BgpState::Active, Some(7)));
         let error = bgp.last_error.as_deref();
         assert_eq!(error, Some("Socket: Connection refused"));
+        let limit = "Automatic shutdown: Route limit exceeded";
+        let text = format!(
+            "1002-p BGP --- down 100 {limit}\n1006-  BGP state: Down\n    Last error: {limit}\n"
+        );
+        let down = read(&text);
+        assert_eq!(down.in_row(&read(&text)), Some(down));
+        let cache = read("1002-c RPKI --- up 100 Established\n");
+        assert_eq!(cache.in_row(&cache), None);
         // Another state, or the same state again: any detail may differ.
         for other in ["up 100 Established", "start 101 Connect"] {
             assert_eq!(row(other), None, "{other}");

@@ -34,7 +34,7 @@ pub struct BirdState {
 
 impl BirdState {
     /// Records that BIRD did not answer, so that its sessions are unknown.
-    pub(crate) fn is_silent(&mut self, why: String) {
+    pub(crate) fn set_silent(&mut self, why: String) {
         self.running = None;
         self.silent = Some(why.clone());
         self.down = Some(why);

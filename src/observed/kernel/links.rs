@@ -50,10 +50,12 @@ impl Links {
     ) -> impl Iterator<Item = (&'a InterfaceName, &'a Link)> {
         let names = names.map(Vec::as_slice).unwrap_or_default();
         let same = names.iter().filter(|name| !self.changed.contains(*name));
-        let links = same.chain(&self.changed);
-        links
-            .filter_map(|name| self.get_key_value(name))
-            .filter(move |(_, link)| has(link))
+        // Sorted, so that the order does not depend on what changed before.
+        let names: BTreeSet<_> = same.chain(&self.changed).collect();
+        let links = names
+            .into_iter()
+            .filter_map(|name| self.get_key_value(name));
+        links.filter(move |(_, link)| has(link))
     }
 
     fn indexes(&self) -> &Indexes {
@@ -214,10 +216,23 @@ mod tests {
         let mut links: Links = all.into_iter().collect();
         assert_eq!(links.owned_by(&first).count(), 2);
         assert_eq!(links.on_port(Port::new(1).unwrap()).count(), 2);
+        let before = links.clone();
         links.insert(names[1].clone(), link("b", 2));
+        assert_eq!(before.owned_by(&first).count(), 2, "a copy stays as it was");
         let owned: Vec<_> = links.owned_by(&second).map(|(name, _)| name).collect();
         assert_eq!(owned, [&names[1]]);
         assert_eq!(links.owned_by(&first).count(), 1);
         assert_eq!(links.on_port(Port::new(2).unwrap()).count(), 1);
+        links.get_mut(&names[0]).unwrap().mark = Mark::Ours(second.clone());
+        let owned: Vec<_> = links.owned_by(&second).map(|(name, _)| name).collect();
+        assert_eq!(owned, [&names[0], &names[1]]);
+        links.remove(&names[0]);
+        assert_eq!(links.owned_by(&second).count(), 1);
+        for number in 0..=FEW {
+            let name = format!("wg_{}", 100 + number).parse().unwrap();
+            links.insert(name, link("a", 3));
+        }
+        assert_eq!(links.owned_by(&first).count(), FEW + 1);
+        assert_eq!(links.on_port(Port::new(3).unwrap()).count(), FEW + 1);
     }
 }

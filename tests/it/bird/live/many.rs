@@ -173,13 +173,18 @@ async fn details_of_many_protocols_are_asked_for_when_states_change() {
         // BIRD writes the time of a state in seconds.
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let name = BirdName::new("moe_s7").unwrap();
-        client.restart(name).await.unwrap();
+        let operator = Client::new(router.socket());
+        operator.restart(name.clone()).await.unwrap();
         eventually("all are up again", async || {
             let rows = client.protocol_rows().await.unwrap();
             rows.iter().all(|row| row.state == ProtocolState::Up)
         })
         .await;
         assert_eq!(asked().await, 2, "{version}: rows and one protocol");
+        assert_eq!(asked().await, 1, "{version}: rows");
+        // What the agent itself does may change any detail.
+        assert!(!client.enable(name).await.unwrap(), "{version}");
+        assert_eq!(asked().await, 1, "{version}: everything");
         assert_eq!(asked().await, 1, "{version}: rows");
     }
 }

@@ -13,7 +13,7 @@ use crate::observed::kernel::{Link, Sysctl, WireGuard, WireGuardPeer};
 
 /// Everything that an adoption changes, as it was before the first change. It holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Record {
     pub begun: Timestamp,
     /// The end of the watch. An adoption that is not kept by then was interrupted.

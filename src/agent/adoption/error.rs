@@ -43,6 +43,11 @@ pub(crate) enum AdoptionError {
     Recorded { path: PathBuf },
     #[error("no adoption is recorded in {}, so there is nothing to undo", path.display())]
     NoRecord { path: PathBuf },
+    #[error(
+        "interface {interface} has the mark of an earlier run of this state directory; start the agent instead, or remove \
+         that link first"
+    )]
+    Marked { interface: InterfaceName },
     #[error("interface {interface} disappeared since the plan; run `moenet-agent adopt` again")]
     Gone { interface: InterfaceName },
     #[error(

@@ -71,7 +71,7 @@ impl Tree {
                 .map_err(AdoptionError::file("read", path))?;
             let copy = format!("copy-{number}");
             let target = folder.join(&copy);
-            let written = Writer::new(0o600).light().replace(&target, &content);
+            let written = Writer::new(0o600).replace(&target, &content);
             written.map_err(AdoptionError::file("write", &target))?;
             copies.push(FileBefore {
                 path: path.clone(),
@@ -84,10 +84,19 @@ impl Tree {
     }
 }
 
-/// Restores every file that differs from its copy.
-pub(super) fn restore(state: &Path, record: &Record) -> Result<(), AdoptionError> {
+/// Restores the files that the agent has changed since. One outside the state directory without its mark is left alone:
+/// another has written it since, the operator or the distribution.
+pub(super) fn restore(
+    state: &Path,
+    record: &Record,
+    is_ours: impl Fn(&Path) -> bool,
+) -> Result<(), AdoptionError> {
     let folder = record::folder(state);
     for before in &record.files {
+        let is_inside = before.path.starts_with(state);
+        if !is_inside && fs::exists(&before.path) && !is_ours(&before.path) {
+            continue;
+        }
         let copy = folder.join(&before.copy);
         let content =
             file::read_unlinked(&copy, MOST_BYTES).map_err(AdoptionError::file("read", &copy))?;

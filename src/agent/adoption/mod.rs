@@ -86,6 +86,7 @@ impl Adoption {
         let ownership = build::ownership(&store).await;
         let kernel = LinuxKernel::new(build::kernel_options(&config, ownership));
         let (links, all) = links(&kernel, &takeover).await?;
+        let baseline = Baseline::of(&sessions(&config).await?);
         let begun = Timestamp::now();
         let mut record = Record {
             begun,
@@ -108,10 +109,16 @@ impl Adoption {
             record::write(&directory, &record).map(|()| record)
         })
         .await?;
-        let parts = Parts::with_store(config, store).await.map_err(Box::new)?;
-        let parts = Arc::new(parts);
+        let directory = store.dir().to_owned();
+        let parts = match Parts::with_store(config, store).await {
+            Ok(parts) => Arc::new(parts),
+            // Nothing was changed, so nothing is to be undone.
+            Err(error) => {
+                blocking(move || record::remove(&directory)).await?;
+                return Err(Box::new(error).into());
+            }
+        };
         parts.shared.context.observer.wait_for_bird();
-        let baseline = Baseline::of(&sessions(&parts).await?);
         Ok(Self {
             parts,
             record,
@@ -191,7 +198,7 @@ impl Adoption {
         let end = Instant::now() + self.takeover.watch;
         loop {
             let protocols = tokio::select! {
-                protocols = sessions(&self.parts) => protocols?,
+                protocols = sessions(&self.parts.config) => protocols?,
                 () = self.signals.ended() => return Err(AdoptionError::Interrupted),
             };
             if let Some(loss) = self.baseline.loss(&protocols, self.takeover.max_loss) {
@@ -244,7 +251,15 @@ pub(crate) async fn undo_interrupted(config: &Config) -> Result<bool, AdoptionEr
         return Ok(false);
     }
     warn!(begun = %record.begun, deadline = %record.deadline, "undoing an interrupted adoption");
-    undo_recorded(config).await.map(|()| true)
+    let directory = config.state.directory.clone();
+    let store = Arc::new(blocking(move || Store::open(&directory)).await?);
+    // Under the lock: the adoption may have been kept meanwhile.
+    let directory = store.dir().to_owned();
+    let record = blocking(move || record::read(&directory)).await?;
+    if record.is_none_or(|record| record.phase == Phase::Kept) {
+        return Ok(false);
+    }
+    undo::undo(config, &store).await.map(|()| true)
 }
 
 /// Undoes the recorded adoption.
@@ -289,8 +304,8 @@ pub(crate) fn write_documents(store: &Store, adopted: &[Adopted]) -> Result<(), 
 }
 
 /// Returns BIRD's protocols as they are now. A client that has asked before may have older counts of many protocols.
-async fn sessions(parts: &Parts) -> Result<Arc<[Protocol]>, AdoptionError> {
-    let client = BirdClient::new(&parts.config.bird.control_socket);
+async fn sessions(config: &Config) -> Result<Arc<[Protocol]>, AdoptionError> {
+    let client = BirdClient::new(&config.bird.control_socket);
     client.protocols().await.map_err(AdoptionError::Silent)
 }
 
@@ -345,6 +360,12 @@ type Links = (BTreeMap<InterfaceName, LinkBefore>, BTreeMap<String, i64>);
 /// Reads the links that are taken over.
 async fn links(kernel: &LinuxKernel, takeover: &Takeover) -> Result<Links, AdoptionError> {
     let view = kernel.observe().await?;
+    // An undo removes the links with the mark that were not there: none may be there before.
+    if let Some((interface, _)) = view.links.iter().find(|(_, link)| link.mark.is_ours()) {
+        return Err(AdoptionError::Marked {
+            interface: interface.clone(),
+        });
+    }
     let mut links = BTreeMap::new();
     for interface in takeover.documents.iter().filter_map(Adopted::interface) {
         let link = view

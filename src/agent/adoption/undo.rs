@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tracing::{info, warn};
+
 use super::files::{self, Tree};
 use super::{AdoptionError, bird_roots, record, units};
 use crate::adopt::{Phase, Record, Restoration, Scope, reverse, reverse_host};
@@ -32,7 +34,11 @@ pub(super) async fn undo(config: &Config, store: &Arc<Store>) -> Result<(), Adop
         table(&Nft::default(), &ownership.get()).await?;
     }
     for unit in &record.units {
-        units::switch(unit, true).await?;
+        // Nothing else waits for systemd.
+        if let Err(error) = units::switch(unit, true).await {
+            let error = crate::telemetry::chain(&error);
+            warn!(%unit, error, "unit not enabled again; run `systemctl enable`");
+        }
     }
     let (store, roots) = (Arc::clone(store), bird_roots(&config.bird.directory));
     blocking(move || match scope {
@@ -123,13 +129,20 @@ async fn table(nft: &Nft, ownership: &Ownership) -> Result<(), AdoptionError> {
 fn everything(store: &Store, record: &Record, roots: &[PathBuf]) -> Result<(), AdoptionError> {
     let state = store.dir();
     let identity = store.identity().map(|known| known.identity);
-    files::restore(state, record)?;
+    let marked = |path: &Path| {
+        let identity = identity.as_ref();
+        identity.is_some_and(|identity| files::is_marked(path, identity))
+    };
+    files::restore(state, record, marked)?;
     let mut bird = Tree::default();
     for root in roots {
         bird.list(root, &[])?;
     }
-    if let Some(identity) = &identity {
-        files::remove_new(&bird, record, |path| files::is_marked(path, identity))?;
+    files::remove_new(&bird, record, marked)?;
+    if record.phase == Phase::Kept && !record.state_existed {
+        move_away(state, record)?;
+        identity.iter().for_each(known_agents::forget);
+        return Ok(());
     }
     let mut own = Tree::default();
     let mut except = vec![record::folder(state)];
@@ -146,6 +159,16 @@ fn everything(store: &Store, record: &Record, roots: &[PathBuf]) -> Result<(), A
     }
     identity.iter().for_each(known_agents::forget);
     Ok(())
+}
+
+/// Moves the state directory of a kept adoption aside: it may hold what an operator wrote since, and its history.
+fn move_away(state: &Path, record: &Record) -> Result<(), AdoptionError> {
+    let mut name = state.as_os_str().to_owned();
+    name.push(format!(".undone-{}", record.begun.as_second()));
+    let target = PathBuf::from(name);
+    fs::rename(state, &target).map_err(AdoptionError::file("move away", state))?;
+    info!(path = %target.display(), "state directory of the undone adoption kept");
+    record::remove(&target)
 }
 
 /// Removes what belongs to the adopted sessions alone; documents of the Control Plane stay.

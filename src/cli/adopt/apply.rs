@@ -71,9 +71,6 @@ pub(super) async fn take_over(config: Config, answer: Answer, accepted: Accepted
 
 async fn run(adoption: &mut Adoption, watch: Duration) -> Result<(), AdoptionError> {
     adoption.apply().await?;
-    for command in adoption.disable_units().await? {
-        output::note(&format!("ran `{command}`"));
-    }
     let baseline = adoption.baseline();
     output::note(&format!(
         "watching {} sessions with {} prefixes for {} s",
@@ -82,6 +79,10 @@ async fn run(adoption: &mut Adoption, watch: Duration) -> Result<(), AdoptionErr
         watch.as_secs()
     ));
     adoption.watch().await?;
+    // Last: after a power cut meanwhile, they must build the tunnels again.
+    for command in adoption.disable_units().await? {
+        output::note(&format!("ran `{command}`"));
+    }
     adoption.keep().await
 }
 

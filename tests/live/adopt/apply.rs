@@ -35,10 +35,10 @@ impl Built {
         let folder = self.router.path("").display().to_string();
         let lines = [
             format!(
-                "cd {folder} && find . -type f -not -name '*.log' -not -name 'agent.*' | sort | xargs sha256sum"
+                "cd {folder} && find . -type f -not -name '*.log' -not -name 'agent.*' -not -path './state.undone-*' | sort | xargs sha256sum"
             ),
             format!(
-                "cd {folder} && find . -not -name '*.log' -not -name 'agent.*' -printf '%p %m\\n' | sort"
+                "cd {folder} && find . -not -name '*.log' -not -name 'agent.*' -not -path './state.undone-*' -printf '%p %m\\n' | sort"
             ),
             "ip -d addr show".to_owned(),
             format!("cat /sys/class/net/{DEVICE}/ifalias"),
@@ -116,6 +116,10 @@ fn is_adopted_and_undone(style: &Style) {
     built.router.stop_agent();
     built.apply(&["--undo"]).ended(0).says("Undone");
     same(&before, &built.whole());
+    // What was written since, and the history, are kept aside.
+    let folder = built.router.path("").display().to_string();
+    let aside = format!("ls {folder}/state.undone-*/sessions/{DEVICE}.yaml");
+    built.router.inside.shell(&aside);
     assert_eq!((built.state(), built.routes()), (state, routes));
     built.apply(&["--undo"]).ended(1).says("nothing to undo");
 }

@@ -148,7 +148,6 @@ if [ -s /lab/acknowledged ] || [ "$1" = verify ]; then verify; else eventually "
 say "acknowledged key $(key)"
 drained=$(last drained); drained=${drained:-0}
 number=$(last number); number=${number:-0}
-say works
 while :; do
   number=$((number + 1))
   say "acknowledged number $number"

@@ -22,6 +22,7 @@ mkfs.ext4 -q "$work/disk"
 : >"$work/acknowledged"
 
 boot() { # what the guest does: work, or verify
+  : >"$work/said"
   "$here/../vm/vmrun" --mem 1536 --timeout 300 --boot-tries 1 --disk "$work/disk" \
     --copy "$agent:/lab/moenet-agent" --copy "$here/guest.sh:/lab/guest.sh" --copy "$work/acknowledged:/lab/acknowledged" \
     -- "bash /lab/guest.sh $1" >"$work/said" 2>"$work/errors" &
@@ -36,10 +37,10 @@ failed() {
   exit 1
 }
 
-# Waits until the guest works, which it does after it has found everything.
+# Waits until the guest has found everything and two changes were acknowledged.
 works() {
   local waited=0
-  until grep -qx 'works' "$work/said"; do
+  until [ "$(grep -cE '^acknowledged (wg_|drained)' "$work/said")" -ge 2 ]; do
     kill -0 "$vmrun" 2>/dev/null || return 1
     sleep 0.2; waited=$((waited + 1))
     [ "$waited" -lt 1500 ] || return 1
@@ -61,7 +62,7 @@ booted() {
 
 for ((cut = 1; cut <= cuts; cut++)); do
   booted "$cut"
-  ms=$((RANDOM % 8000))
+  ms=$((RANDOM % 4000))
   sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
   # The child alone: vmrun would end it the same way, and later.
   kill -KILL "$(pgrep -P "$vmrun" -f qemu)"

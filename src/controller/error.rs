@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Endpoint, ErrorClass, ObjectKey};
-use crate::observed::bird::BadName;
-use crate::plan::{Plan, Refusal};
+use crate::observed::bird::{BadName, Silence};
+use crate::plan::{Plan, Refusal, Step};
 use crate::ports::{BaseError, BirdError, CommitError, FragmentError, KernelError};
 use crate::store::StoreError;
 use crate::telemetry::chain;
@@ -16,8 +16,8 @@ pub enum Trouble {
     #[error(transparent)]
     Kernel(Arc<KernelError>),
     /// The kernel's executor did not answer for this step.
-    #[error("the kernel returned no result for: {0}")]
-    NoResult(String),
+    #[error("the kernel returned no result for: {}", .0.action)]
+    NoResult(Box<Step>),
     /// BIRD does not run the text of this object, because of the text.
     #[error("BIRD refused it: {}", refusal(.0))]
     Fragment(FragmentError),
@@ -34,9 +34,9 @@ pub enum Trouble {
     /// BIRD works on another commit.
     #[error("BIRD is busy and has not confirmed it yet")]
     Busy,
-    /// BIRD hangs; the field is the error of the last observation.
-    #[error("{0}")]
-    Silent(String),
+    /// BIRD hangs.
+    #[error(transparent)]
+    Silent(Silence),
     /// The protocol was enabled less than a minute ago, so the step waits.
     #[error("{protocol} was enabled less than a minute ago")]
     TooSoon {
@@ -81,15 +81,28 @@ impl Trouble {
         match self {
             Self::NoResult(_) => ErrorClass::Bug,
             Self::Fragment(_) | Self::Name(_) => ErrorClass::Invalid,
-            Self::Commit(error) => match &**error {
+            Self::Commit(error) | Self::Base(BaseError::Commit(error)) => match &**error {
                 CommitError::Foreign(_) | CommitError::OtherAgent(..) => ErrorClass::Conflict,
-                CommitError::Tree(_) => ErrorClass::Invalid,
+                // An operator's file may be repaired without an announcement.
                 _ => ErrorClass::Transient,
             },
-            Self::Kernel(error) if matches!(**error, KernelError::NotOurs { .. }) => {
-                ErrorClass::Conflict
+            Self::Base(BaseError::Refused { .. } | BaseError::Incomplete { .. }) => {
+                ErrorClass::Invalid
             }
-            _ => ErrorClass::Transient,
+            Self::Base(BaseError::Path(_)) => ErrorClass::Bug,
+            Self::Kernel(error) => match **error {
+                KernelError::NotOurs { .. } => ErrorClass::Conflict,
+                // A module may be loaded, or a program installed, without an announcement.
+                KernelError::Unsupported { .. } | KernelError::Request { .. } => {
+                    ErrorClass::Transient
+                }
+            },
+            Self::Recorded { of, .. } if *of == FailedPart::Text => ErrorClass::Invalid,
+            Self::Command(_)
+            | Self::Busy
+            | Self::Silent(_)
+            | Self::TooSoon { .. }
+            | Self::Recorded { .. } => ErrorClass::Transient,
         }
     }
 

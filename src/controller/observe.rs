@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::bird::Committer;
 use crate::intervals::BIRD_OBSERVATION_WAIT;
 use crate::model::InterfaceName;
-use crate::observed::bird::{BirdName, BirdState};
+use crate::observed::bird::{BirdName, BirdState, Silence};
 use crate::observed::kernel::KernelView;
 use crate::ports::{
     BaseError, Bird, BirdError, CommitError, Committed, Fragment, FragmentError, Kernel,
@@ -205,7 +205,7 @@ impl BirdLooks {
         last.unwrap_or_else(|| {
             Arc::new(BirdState {
                 unread: true,
-                silent: Some("BIRD has not answered yet".to_owned()),
+                silent: Some(Silence::NotYet),
                 ..BirdState::default()
             })
         })
@@ -265,7 +265,7 @@ pub async fn look_at_bird(committer: &Committer) -> BirdState {
         Ok(version) => state.running = Some(version),
         Err(error) => {
             let why = crate::telemetry::chain(&error);
-            state.silent = (!error.is_not_running()).then(|| why.clone());
+            state.silent = (!error.is_not_running()).then(|| Silence::Failed(why.clone()));
             state.down = Some(why);
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::intervals::{KEY_BEAT, KEY_RETRY};
+use crate::model::ErrorClass;
 use crate::util::backoff;
 
 /// Schedule of the keys. Each key has one slot: however often it is added, it runs once; an addition while it runs
@@ -28,7 +29,7 @@ pub struct Backoff {
     pub first: Duration,
     /// The longest wait.
     pub most: Duration,
-    /// Waits that are longer than this end on a multiple of it. So a thousand failing keys share one observation
+    /// Waits of at least this time end on a multiple of it. So a thousand failing keys share one observation
     /// now and then, instead of one each, four in every second.
     pub beat: Duration,
 }
@@ -43,13 +44,26 @@ impl Default for Backoff {
     }
 }
 
+impl Backoff {
+    /// Returns the waits after failures of this class.
+    fn waits(&self, class: ErrorClass) -> backoff::Backoff {
+        match class {
+            ErrorClass::Transient | ErrorClass::Bug => backoff::Backoff::new(self.first, self.most),
+            // A changed input makes the key due; the same one fails again.
+            ErrorClass::Invalid => backoff::Backoff::new(self.beat.max(self.first), self.most),
+            // Not every owner announces that the object is free, and an attempt changes nothing until then.
+            ErrorClass::Conflict => backoff::Backoff::new(self.first, self.beat.min(self.most)),
+        }
+    }
+}
+
 /// Result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// As wanted; reconcile again after this time, since not all drift is announced.
     Settled(Duration),
-    /// Failed; try again after a backoff.
-    Failed,
+    /// Failed; try again after a backoff that follows the class.
+    Failed(ErrorClass),
     /// Another object has to move first, or BIRD was too slow; reconcile again soon, and then at every beat until it works.
     Waiting,
     Gone,
@@ -86,6 +100,12 @@ impl<K: Ord + Clone> Queue<K> {
         if !self.failures.contains_key(&key) {
             self.add(key, now);
         }
+    }
+
+    /// Schedules every failing key: a fact that they share changed, so none waits out its backoff.
+    pub fn retry_failed(&mut self, now: Instant) {
+        let failed: Vec<K> = self.failures.keys().cloned().collect();
+        failed.into_iter().for_each(|key| self.add(key, now));
     }
 
     /// Schedules a key that is not running at this time, or earlier if it is due earlier.
@@ -163,12 +183,13 @@ impl<K: Ord + Clone> Queue<K> {
                 self.schedule(key.clone(), spread(wait));
             }
             Outcome::Waiting => {
-                let wait = (self.fail(key) / 4).min(self.backoff.beat);
+                let wait = self.fail(key, ErrorClass::Transient) / 4;
+                let wait = wait.min(self.backoff.beat);
                 self.schedule(key.clone(), now + wait);
             }
-            Outcome::Failed => {
-                let wait = self.fail(key);
-                let at = if wait > self.backoff.beat {
+            Outcome::Failed(class) => {
+                let wait = self.fail(key, class);
+                let at = if wait >= self.backoff.beat {
                     self.on_beat(spread(wait))
                 } else {
                     spread(wait)
@@ -178,20 +199,19 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
-    fn fail(&mut self, key: &K) -> Duration {
+    fn fail(&mut self, key: &K, class: ErrorClass) -> Duration {
         let failures = self.failures.entry(key.clone()).or_insert(0);
-        let wait = backoff::Backoff::new(self.backoff.first, self.backoff.most).wait(*failures);
+        let wait = self.backoff.waits(class).wait(*failures);
         *failures = failures.saturating_add(1);
         wait
     }
 
-    /// Returns the first beat at or after this time.
+    /// Returns the beat that is nearest to this time.
     fn on_beat(&self, at: Instant) -> Instant {
-        let (since, beat) = (
-            at.duration_since(self.origin).as_millis(),
-            self.backoff.beat.as_millis(),
-        );
-        let beats = u32::try_from(since.div_ceil(beat.max(1))).unwrap_or(u32::MAX);
+        let half = self.backoff.beat / 2;
+        let since = at.duration_since(self.origin).saturating_sub(half);
+        let beat = self.backoff.beat.as_millis().max(1);
+        let beats = u32::try_from(since.as_millis().div_ceil(beat)).unwrap_or(u32::MAX);
         self.origin + self.backoff.beat * beats
     }
 
@@ -240,7 +260,7 @@ mod tests {
         for wait in [1, 2, 4, 8] {
             queue.add("a", now);
             assert_eq!(queue.next(now), Some(("a", now)));
-            queue.finish(&"a", Outcome::Failed, now, 1.0);
+            queue.finish(&"a", Outcome::Failed(ErrorClass::Transient), now, 1.0);
             assert_eq!(queue.next_due(), Some(now + Duration::from_secs(wait)));
         }
         queue.add("b", now);
@@ -248,11 +268,51 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn class_of_a_failure_decides_the_waits() {
+        use ErrorClass::{Bug, Conflict, Invalid, Transient};
+        let doubled = [1, 2, 4, 8, 15, 30, 60, 130, 260, 300, 300];
+        let cases = [
+            (Transient, doubled),
+            (Bug, doubled),
+            (Invalid, [10, 20, 40, 80, 160, 300, 300, 300, 300, 300, 300]),
+            (Conflict, [1, 2, 4, 8, 5, 10, 10, 10, 10, 10, 10]),
+        ];
+        for (class, waits) in cases {
+            let (mut queue, mut now) = queue();
+            queue.add("a", now);
+            for (failures, wait) in waits.into_iter().enumerate() {
+                assert_eq!(queue.next(now), Some(("a", now)));
+                queue.finish(&"a", Outcome::Failed(class), now, 1.0);
+                let due = queue.next_due().unwrap();
+                let waited = due.duration_since(now).as_secs();
+                assert_eq!(waited, wait, "{class:?} after {failures}");
+                now = due;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shared_change_ends_the_waits_of_failed_keys() {
+        let (mut queue, now) = queue();
+        for (key, outcome) in [
+            ("failed", Outcome::Failed(ErrorClass::Invalid)),
+            ("settled", Outcome::Settled(Duration::from_secs(60))),
+        ] {
+            queue.add(key, now);
+            queue.next(now);
+            queue.finish(&key, outcome, now, 1.0);
+        }
+        queue.retry_failed(now);
+        assert_eq!(queue.next(now), Some(("failed", now)));
+        assert_eq!(queue.next(now), None);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_change_ends_the_backoff() {
         let (mut queue, now) = queue();
         queue.add("a", now);
         queue.next(now);
-        queue.finish(&"a", Outcome::Failed, now, 1.0);
+        queue.finish(&"a", Outcome::Failed(ErrorClass::Transient), now, 1.0);
         assert_eq!(queue.next(now), None);
         queue.add("a", now);
         assert_eq!(queue.next(now), Some(("a", now)));
@@ -289,7 +349,12 @@ mod tests {
         while now < start + Duration::from_secs(3600) {
             while let Some((key, due)) = queue.next(now) {
                 dues.insert(due);
-                queue.finish(&key, Outcome::Failed, now, f64::from(key) / 1000.0);
+                queue.finish(
+                    &key,
+                    Outcome::Failed(ErrorClass::Transient),
+                    now,
+                    f64::from(key) / 1000.0,
+                );
             }
             now = queue.next_due().unwrap();
         }

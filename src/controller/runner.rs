@@ -13,7 +13,7 @@ use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
 use super::sweep::Sweep;
 use crate::intervals::{COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
-use crate::model::{InterfaceName, ObjectKey};
+use crate::model::{ErrorClass, InterfaceName, ObjectKey};
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
 const WAITS: u8 = 6;
@@ -157,7 +157,7 @@ impl Runner {
                     *times <= WAITS
                 }
                 Outcome::Again(_) => true,
-                Outcome::Failed | Outcome::Gone => false,
+                Outcome::Failed(_) | Outcome::Gone => false,
             };
             let outcome = if again { outcome } else { Outcome::Gone };
             self.queue.finish(&key, outcome, Instant::now(), 0.0);
@@ -251,6 +251,9 @@ impl Runner {
             if !changed.is_empty() {
                 self.refresh(changed, Instant::now());
             }
+            if self.sweep.is_shared_text_new(&seen.bird) {
+                self.queue.retry_failed(Instant::now());
+            }
         }
         self.begin_runs(keys, seen);
     }
@@ -269,7 +272,7 @@ impl Runner {
             self.running.start(key, async move {
                 match seen {
                     Some(seen) => reconcile(&context, &of, &seen, progress).await,
-                    None => Next::Done(Outcome::Failed),
+                    None => Next::Done(Outcome::Failed(ErrorClass::Bug)),
                 }
             });
         }
@@ -289,7 +292,7 @@ impl Runner {
         if self.glances.end(&key, is_read_back) {
             self.queue.add(key.clone(), Instant::now() + GLANCE_GATHER);
         }
-        let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed)) {
+        let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed(ErrorClass::Bug))) {
             Next::Done(outcome) => return (key, outcome),
             Next::Observe(progress) => (progress, PASS_GATHER),
             Next::Wait(progress, wait) => (progress, wait),

@@ -61,6 +61,7 @@ mod tests {
 
     use super::*;
     use crate::controller::queue::{Backoff, Outcome, Queue};
+    use crate::model::ErrorClass;
 
     #[tokio::test(start_paused = true)]
     async fn panicking_run_releases_only_its_own_key() {
@@ -81,7 +82,12 @@ mod tests {
 
         let ended = runs.ended().await;
         assert_eq!(ended, Some(("bad", None)));
-        queue.finish(&"bad", Outcome::Failed, Instant::now(), 1.0);
+        queue.finish(
+            &"bad",
+            Outcome::Failed(ErrorClass::Bug),
+            Instant::now(),
+            1.0,
+        );
         queue.add("good", Instant::now());
         assert_eq!(
             queue.next(Instant::now()),

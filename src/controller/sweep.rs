@@ -2,11 +2,12 @@
 //! observed state changed since the last tick are due, and of the others a share, so that each has its turn.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::desired::Desired;
 use super::pass::Observation;
 use crate::model::{InterfaceName, ObjectKey};
-use crate::observed::bird::{BirdState, Protocol, ProtocolState};
+use crate::observed::bird::{BirdState, LiveTree, Protocol, ProtocolState};
 use crate::observed::kernel::{KernelView, Link};
 
 /// Number of objects that have their turn at one tick without a change, at least.
@@ -22,6 +23,8 @@ pub(super) struct Sweep {
     ticks: usize,
     /// Whether the next observation is compared with the last one.
     is_due: bool,
+    /// BIRD's files as last observed.
+    files: Option<Arc<LiveTree>>,
 }
 
 impl Sweep {
@@ -50,6 +53,23 @@ impl Sweep {
         };
         self.last = Some(now.clone());
         changed
+    }
+
+    /// Returns whether a file changed that the check of every session's text depends on: a shared one, or an operator's.
+    pub(super) fn is_shared_text_new(&mut self, bird: &BirdState) -> bool {
+        if bird.unread || bird.files_error.is_some() {
+            return false;
+        }
+        let last = self.files.replace(Arc::clone(&bird.live));
+        last.is_some_and(|last| {
+            !Arc::ptr_eq(&last, &bird.live)
+                && (&last.tree.base, &last.tree.foreign, &last.main)
+                    != (
+                        &bird.live.tree.base,
+                        &bird.live.tree.foreign,
+                        &bird.live.main,
+                    )
+        })
     }
 }
 

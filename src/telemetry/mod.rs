@@ -107,15 +107,42 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
+/// Returns the level of a failure. `is_in_status`: a condition has the error too, and is logged once by its edge.
+fn level(class: ErrorClass, is_in_status: bool) -> tracing::Level {
+    match class {
+        ErrorClass::Bug => tracing::Level::ERROR,
+        ErrorClass::Invalid | ErrorClass::Conflict if !is_in_status => tracing::Level::WARN,
+        ErrorClass::Invalid | ErrorClass::Conflict | ErrorClass::Transient => tracing::Level::DEBUG,
+    }
+}
+
+/// Logs an event at a level that is known only at run time.
+macro_rules! at_level {
+    ($level:expr, $($fields:tt)+) => {
+        match $level {
+            tracing::Level::ERROR => tracing::error!($($fields)+),
+            tracing::Level::WARN => tracing::warn!($($fields)+),
+            _ => tracing::debug!($($fields)+),
+        }
+    };
+}
+
 /// Logs the failure of work on an object. The class decides the level: a transient failure has an edge of its own, which
 /// is logged once.
 pub fn failed(class: ErrorClass, object: &dyn std::fmt::Display, error: &dyn Error, what: &str) {
     let error = chain(error);
-    match class {
-        ErrorClass::Transient => tracing::debug!(%object, error, "{what}"),
-        ErrorClass::Invalid | ErrorClass::Conflict => tracing::warn!(%object, error, "{what}"),
-        ErrorClass::Bug => tracing::error!(%object, error, "{what}"),
-    }
+    at_level!(level(class, false), %object, error, "{what}");
+}
+
+/// Logs a failed step of an object, whose condition has the error too: each attempt would repeat it.
+pub fn step_failed(
+    class: ErrorClass,
+    object: &dyn std::fmt::Display,
+    step: &dyn std::fmt::Display,
+    error: &dyn Error,
+) {
+    let error = chain(error);
+    at_level!(level(class, true), %object, %step, error, "step failed");
 }
 
 /// Returns an error and its causes on one line. A cause that its error already quotes is not repeated.
@@ -130,4 +157,22 @@ pub fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::level;
+    use crate::model::ErrorClass::{Bug, Conflict, Invalid, Transient};
+
+    #[test]
+    fn class_of_an_error_decides_its_level() {
+        let levels = |class| [false, true].map(|is_in_status| level(class, is_in_status));
+        assert_eq!(levels(Bug), [Level::ERROR; 2]);
+        for class in [Invalid, Conflict] {
+            assert_eq!(levels(class), [Level::WARN, Level::DEBUG]);
+        }
+        assert_eq!(levels(Transient), [Level::DEBUG; 2]);
+    }
 }

@@ -3,7 +3,7 @@
 use super::router_error;
 use crate::controller::desired::{Desired, Intent, TextError};
 use crate::document::Kind;
-use crate::observed::bird::{BirdProblem, BirdState};
+use crate::observed::bird::{BirdProblem, BirdState, Silence};
 use crate::plan::{Action, Step, plan_base};
 
 /// Largest number of sessions that a message names one by one.
@@ -13,8 +13,8 @@ const FEW: usize = 5;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Unavailable {
     /// BIRD does not answer.
-    #[error("{0}")]
-    Silent(String),
+    #[error(transparent)]
+    Silent(Silence),
     /// No BIRD runs.
     #[error("BIRD does not run; start it (`systemctl start bird`)")]
     Down,

@@ -10,7 +10,7 @@ use crate::controller::firewall;
 use crate::model::ObjectKey;
 use crate::plan::{Plan, Step};
 use crate::ports::KernelError;
-use crate::telemetry::chain;
+use crate::telemetry::{chain, step_failed};
 
 /// Runs the kernel's steps of a plan up to the first failure, and then the firewall. Returns the steps that
 /// ran.
@@ -70,7 +70,9 @@ async fn run_kernel(
             }
             Some(Err(error)) => failed(ctx, subject, step, error)?,
             None => {
-                return Err(Trouble::NoResult(step.action.to_string()));
+                let trouble = Trouble::NoResult(Box::new((*step).clone()));
+                step_failed(trouble.class(), subject.key, &step.action, &trouble);
+                return Err(trouble);
             }
         }
     }
@@ -92,9 +94,9 @@ fn failed(
         }
         return Ok(());
     }
-    // The object's condition has the error, and each attempt would add a log line.
-    debug!(object = %subject.key, generation = subject.generation, step = %step.action, error = %text, "step failed");
-    Err(Trouble::Kernel(Arc::new(error)))
+    let trouble = Trouble::Kernel(Arc::new(error));
+    step_failed(trouble.class(), subject.key, &step.action, &trouble);
+    Err(trouble)
 }
 
 /// Records that a step ran: in the log, and for the history. Records it once, also when several objects run it

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tracing::debug;
 
 use super::apply::note;
 use super::summary::Beginning;
@@ -16,7 +15,7 @@ use crate::model::ObjectKey;
 use crate::observed::bird::{BirdName, BirdState};
 use crate::plan::{Action, BaseFiles, Step, plan_base};
 use crate::ports::{BaseError, Fragment};
-use crate::telemetry::chain;
+use crate::telemetry::step_failed;
 
 /// Steps for BIRD, to tell whether others are the same.
 #[derive(Debug, Clone)]
@@ -149,7 +148,7 @@ impl BirdSteps {
                 Ok(true) => self.ran(step, &mut taken),
                 Ok(false) => {}
                 Err(trouble) => {
-                    debug!(object = %self.key, generation = self.generation, step = %step.action, error = %chain(&trouble), "step failed");
+                    step_failed(trouble.class(), &self.key, &step.action, &trouble);
                     return (taken, Some(trouble));
                 }
             }

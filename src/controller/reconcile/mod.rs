@@ -27,7 +27,7 @@ use super::queue::Outcome;
 use crate::document::Kind;
 use crate::effective::Claim;
 use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
-use crate::model::{Endpoint, InterfaceName, ObjectKey, ObjectName, Uid};
+use crate::model::{Endpoint, ErrorClass, InterfaceName, ObjectKey, ObjectName, Uid};
 use crate::observed::bird::BirdName;
 use crate::observed::kernel::KernelView;
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal};
@@ -158,6 +158,16 @@ impl ReconcileResult {
             trouble if trouble.is_late() => Some(Outcome::Waiting),
             _ => Some(Outcome::Settled(MOVING_OBJECT)),
         }
+    }
+
+    /// Returns the outcome of a reconcile that failed. Steps that are left without an error may succeed soon.
+    fn failure(&self) -> Outcome {
+        let class = match (&self.refusal, &self.trouble) {
+            (Some(_), _) => ErrorClass::Conflict,
+            (None, Some(trouble)) => trouble.class(),
+            (None, None) => ErrorClass::Transient,
+        };
+        Outcome::Failed(class)
     }
 
     /// Returns the answer to those that wait until the object is recreated.

@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-use tracing::{debug, warn};
-
 use super::record::{self, InEffect};
 use super::{
     Advance, Next, Progress, ReconcileResult, ReconciledObject, advance, chase, claims, facts,
@@ -17,13 +14,13 @@ use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
 use crate::document::{Kind, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
-use crate::model::{AdminState, Endpoint, ObjectKey, ObjectName, Uid};
+use crate::model::{AdminState, Endpoint, ErrorClass, ObjectKey, ObjectName, Uid};
 use crate::observed::kernel::Link;
 use crate::sources::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, ObjectFacts, TunnelFacts, assess};
-use crate::store::StoreError;
 use crate::telemetry::{chain, failed};
 use crate::util::task::blocking;
+use serde_json::Value;
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
@@ -66,7 +63,7 @@ pub(super) async fn reconcile(
                     ..before.clone()
                 };
                 record::status(ctx, &subject, &before, status).await;
-                Outcome::Failed
+                Outcome::Failed(error.class())
             }
         },
     )
@@ -122,9 +119,9 @@ async fn conclude(
         return outcome;
     }
     match phase {
-        _ if result.trouble.is_some() || result.refusal.is_some() => Outcome::Failed,
+        _ if result.trouble.is_some() || result.refusal.is_some() => result.failure(),
         _ if result.remaining.waits.is_some() && !subject.hands_off => Outcome::Waiting,
-        _ if !result.is_settled() && !subject.hands_off => Outcome::Failed,
+        _ if !result.is_settled() && !subject.hands_off => result.failure(),
         // An object that was just configured is about to come up. One that stays down is left to the tick of all
         // objects, since a router may have many peers that never answer.
         Phase::Configured | Phase::Configuring if !result.steps.is_empty() => {
@@ -214,7 +211,7 @@ async fn depart(
     let owes_report = is_session && object.documented && !object.operator_owned;
     let (reports, uid) = (Arc::clone(&ctx.reports), object.uid.clone());
     if owes_report && !blocking(move || reports.gone(&uid)).await {
-        return Outcome::Failed;
+        return Outcome::Failed(ErrorClass::Transient);
     }
     let removed = record::remove(ctx, subject).await;
     let document = match is_session && removed.is_ok() {
@@ -244,14 +241,12 @@ async fn remove_document(ctx: &Context, subject: &ReconciledObject<'_>, object: 
     let (name, key) = (subject.name.clone(), subject.key);
     let removed = ctx.write(move |store| store.remove_departed(&name)).await;
     removed.unwrap_or_else(|error| {
-        // A moved tree and a disk that cannot be written are logged once, for the whole directory.
-        let error_text = chain(&error);
-        match error {
-            StoreError::Moved { .. } | StoreError::Io { .. } => {
-                debug!(object = %key, error = error_text, "document not removed; the next pass tries again");
-            }
-            _ => warn!(object = %key, error = error_text, "document not removed; the next pass tries again"),
-        }
+        failed(
+            error.class(),
+            key,
+            &error,
+            "document not removed; the next pass tries again",
+        );
         false
     })
 }

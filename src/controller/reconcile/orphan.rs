@@ -9,7 +9,7 @@ use crate::controller::pass::Observation;
 use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
 use crate::document::Kind;
-use crate::model::{ObjectKey, ObjectName, Uid};
+use crate::model::{ErrorClass, ObjectKey, ObjectName, Uid};
 use crate::telemetry::failed;
 
 pub(super) async fn reconcile(
@@ -34,10 +34,11 @@ pub(super) async fn reconcile(
     drop(ctx.step_log.take(&key));
     Next::Done(match advanced {
         Ok(Advance::Ended(result)) if result.is_settled() => Outcome::Gone,
-        Ok(_) => Outcome::Failed,
+        Ok(Advance::Ended(result)) => result.failure(),
+        Ok(Advance::Next(_)) => Outcome::Failed(ErrorClass::Transient),
         Err(error) => {
             failed(error.class(), &key, &error, "reconcile not begun");
-            Outcome::Failed
+            Outcome::Failed(error.class())
         }
     })
 }

@@ -20,7 +20,7 @@ use crate::controller::queue::Outcome;
 use crate::controller::{Convenience, FirewallState, LoggedStep, firewall};
 use crate::document::{ConditionType, Kind, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
-use crate::model::ObjectKey;
+use crate::model::{ErrorClass, ObjectKey};
 use crate::plan::{Drift, Plan};
 use crate::status::Conditions;
 use crate::store::{AppliedDocument, AppliedFirewall};
@@ -58,7 +58,7 @@ pub(super) async fn reconcile(
         }
         Err(error) => {
             failed(error.class(), &key, &error, "reconcile not begun");
-            Next::Done(Outcome::Failed)
+            Next::Done(Outcome::Failed(error.class()))
         }
     }
 }
@@ -100,7 +100,7 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
                     ..StatusBody::default()
                 },
             );
-            Outcome::Failed
+            Outcome::Failed(ErrorClass::Transient)
         }
         None => {
             ctx.statuses.remove(&ObjectKey::Firewall);
@@ -225,7 +225,7 @@ async fn conclude(
     let failed = error.is_some() || (!settled && desired.base.is_ok());
     match (waits, failed, result.look.bird.is_running()) {
         (Some(outcome), ..) => outcome,
-        (None, true, _) => Outcome::Failed,
+        (None, true, _) => result.failure(),
         (None, false, true) => Outcome::Settled(SETTLED_OBJECT),
         (None, false, false) => Outcome::Settled(MOVING_OBJECT),
     }

@@ -41,7 +41,7 @@ pub use main_file::{BirdProblem, MainFile, Owner, Provided};
 pub use name::{BadName, BirdName, Symbol};
 pub use protocols::{Bgp, BgpState, Channel, Limit, Protocol, ProtocolState, Routes, Rpki};
 pub use session_error::SessionError;
-pub use state::BirdState;
+pub use state::{BirdState, Silence};
 pub use status::{ConfigureStatus, Phase};
 pub use tree::{LiveTree, Tree};
 pub use version::{Support, TESTED_VERSIONS, Version};

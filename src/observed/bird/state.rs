@@ -29,14 +29,25 @@ pub struct BirdState {
     /// Whether a command disabled any protocol, computed at the first use.
     pub has_disabled: OnceLock<bool>,
     /// The reason why BIRD accepts connections and does not answer.
-    pub silent: Option<String>,
+    pub silent: Option<Silence>,
+}
+
+/// Reason why nothing is known of a BIRD that may run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Silence {
+    /// The first observation has not ended.
+    #[error("BIRD has not answered yet")]
+    NotYet,
+    /// BIRD accepts connections and does not answer; the error of the last observation, for messages only.
+    #[error("{0}")]
+    Failed(String),
 }
 
 impl BirdState {
     /// Records that BIRD did not answer, so that its sessions are unknown.
     pub(crate) fn set_silent(&mut self, why: String) {
         self.running = None;
-        self.silent = Some(why.clone());
+        self.silent = Some(Silence::Failed(why.clone()));
         self.down = Some(why);
     }
 

@@ -11,8 +11,8 @@ use moenet_agent::firewall::{Firewall, FirewallError};
 use moenet_agent::model::{InterfaceName, Uid};
 use moenet_agent::observed::bird::outline::protocols_in;
 use moenet_agent::observed::bird::{
-    Bgp, BgpState, BirdName, BirdState, Diagnostic, LiveTree, Protocol, ProtocolState, Tree,
-    Version,
+    Bgp, BgpState, BirdName, BirdState, Diagnostic, LiveTree, Protocol, ProtocolState, Silence,
+    Tree, Version,
 };
 use moenet_agent::observed::kernel::{KernelView, Link, Unread};
 use moenet_agent::plan::action::{KernelAction, NewLink};
@@ -344,7 +344,7 @@ impl Bird for FakeBird {
             }),
             installed: running.then_some(Version::new(2, 17, 6)),
             loaded: running,
-            silent,
+            silent: silent.map(Silence::Failed),
             ..BirdState::default()
         }
     }

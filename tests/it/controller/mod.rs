@@ -19,6 +19,7 @@ mod guard;
 mod lab;
 mod node;
 mod order;
+mod retries;
 
 use fakes::Death;
 use lab::{Machine, interface, name, session, session_key, uid, write};

@@ -1,6 +1,6 @@
 #!/bin/bash
 # deps.sh: installs the Debian packages that are missing; silent and instant when none is. The tests also have
-# check-jsonschema from PyPI.
+# check-jsonschema and schemathesis from PyPI.
 #
 #   tests/deps.sh demo     what examples/demo.sh needs
 #   tests/deps.sh tests    what tests/run.sh needs beside that
@@ -12,6 +12,7 @@ DEMO="bird2|bird3 wireguard-go wireguard-tools iproute2 util-linux git jq curl"
 TESTS="$DEMO frr gobgpd stayrtr prometheus nftables python3 python3-venv procps iputils-ping strace faketime"
 PACKAGE="binutils dpkg-dev rpm python3"
 CHECK_JSONSCHEMA=0.39.0
+SCHEMATHESIS=4.32.5
 
 installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 
@@ -48,10 +49,12 @@ need() {
 # From PyPI, into a folder of the cache that is the tests' own.
 python_tools() {
   local venv=${XDG_CACHE_HOME:-$HOME/.cache}/moenet-tests/venv
-  "$venv/bin/check-jsonschema" --version 2>/dev/null | grep -q "$CHECK_JSONSCHEMA" && return
-  echo "installing: check-jsonschema $CHECK_JSONSCHEMA"
+  "$venv/bin/check-jsonschema" --version 2>/dev/null | grep -q "$CHECK_JSONSCHEMA" &&
+    "$venv/bin/schemathesis" --version 2>/dev/null | grep -q "$SCHEMATHESIS" && return
+  echo "installing: check-jsonschema $CHECK_JSONSCHEMA, schemathesis $SCHEMATHESIS"
   python3 -m venv --clear "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check "check-jsonschema==$CHECK_JSONSCHEMA"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "check-jsonschema==$CHECK_JSONSCHEMA" \
+    "schemathesis==$SCHEMATHESIS"
 }
 
 case ${1:-} in

@@ -2,7 +2,7 @@
 # run.sh: every check of the project, one stage after the other, each timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc book deny schemas unit scale live vm powercut package demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc book deny schemas unit apis scale live vm powercut package demo
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken=
@@ -19,6 +19,7 @@ doc()    { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-pri
 book()   { PATH=$PATH:$PWD/target/tools/bin; mdbook --version >/dev/null 2>&1 || install_mdbook || return; mdbook build docs; }
 unit()   { cargo test --quiet --lib --bins --examples && steady it && cargo test --quiet --doc; }
 schemas() { tests/check-schemas.sh; }
+apis()   { cargo build --quiet && tests/check-apis.sh "${MOENET_AGENT:-target/debug/moenet-agent}"; }
 # Counts what a start with fifty sessions takes; it measures no time.
 scale()  { cargo build --quiet && tests/lab/bench/scale.sh --counts target/debug/moenet-agent 50; }
 # Packages of the program that the other stages have built, so they are not those that are published.
@@ -157,10 +158,10 @@ warnings() {
   done
 }
 
-[ $# -gt 0 ] || set -- deps birds fmt clippy doc book deny schemas unit scale live vm powercut package demo
+[ $# -gt 0 ] || set -- deps birds fmt clippy doc book deny schemas unit apis scale live vm powercut package demo
 for name in "$@"; do
   case $name in
-    deps | birds | fmt | clippy | doc | book | deny | schemas | unit | scale | live | vm | powercut | package | demo) stage "$name" ;;
+    deps | birds | fmt | clippy | doc | book | deny | schemas | unit | apis | scale | live | vm | powercut | package | demo) stage "$name" ;;
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done

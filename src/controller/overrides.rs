@@ -10,7 +10,7 @@ use super::desired::{Desired, Object};
 use crate::redact::redact_value;
 
 /// An override in effect.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OverrideView {
     /// The object, as `sessions/wg_4242421080`.
@@ -19,14 +19,16 @@ pub struct OverrideView {
     pub reason: String,
     /// Time of its expiry.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub expires_at: Option<Timestamp>,
     /// Whether writes for the object are paused.
     pub paused: bool,
+    /// The overridden fields.
     pub fields: Vec<OverriddenField>,
 }
 
 /// One field that an override sets. A specification names files in `secrets/` and holds no secret.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OverriddenField {
     /// The field, as `spec.tunnel.mtu`.

@@ -22,7 +22,7 @@ pub(crate) use codec::{locate, placed, problems, value};
 pub(crate) use envelope::ApiVersion;
 pub use envelope::{Document, Metadata, Spec};
 pub use schema::schema;
-pub(crate) use schema::{override_schema, status_schema};
+pub(crate) use schema::{override_schema, polish, status_schema};
 pub(crate) use schema::{root as root_schema, with_nearest};
 pub(crate) use v1::with_spec;
 pub use v1::*;

@@ -115,7 +115,7 @@ pub(crate) fn root<T: JsonSchema>(title: &str) -> Value {
 
 /// Adapts a schema for editors: descriptions lose the line breaks of the sources, and an optional switch or counter
 /// shows its default.
-fn polish(schema: &mut Value) {
+pub(crate) fn polish(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             if let Some(Value::String(text)) = fields.get_mut("description") {

@@ -7,6 +7,7 @@ mod check;
 mod finding;
 mod folder;
 mod good;
+mod openapi;
 mod parsed;
 mod reported;
 mod service;
@@ -21,6 +22,7 @@ use crate::util::fs;
 use crate::util::task::check_blocking_work;
 use tokio::net::TcpListener;
 
+pub use openapi::openapi;
 pub use service::{Watcher, watched};
 pub(crate) use validate::Findings;
 pub use validate::validate;

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -30,20 +31,58 @@ const STATUSES: &str = "sessions";
 /// The folder with the last valid version of each item in the fleet's files.
 pub(super) const GOOD: &str = "good";
 
+/// The last segment of the path that shows a router's posts.
+pub(super) const REPORTED: &str = "reported";
+
 /// The newest status of each session, by uuid.
 pub(super) type Statuses = BTreeMap<String, ReportedStatus>;
 
 /// The newest status of a session that its router has posted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReportedStatus {
+    /// The session's uuid.
     pub(super) uuid: Uid,
+    /// The posted status.
     pub(super) status: WireStatus,
+    /// The posted reason.
     pub(super) error: Option<String>,
     /// The status in `sessions.yaml` that the post answered. If the operator changes it, the
     /// operator's status takes precedence.
     pub(super) file_status: Option<WireStatus>,
+    /// The time of its arrival.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub(super) at: Timestamp,
+}
+
+/// The answer to a post.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub(super) struct PostDone {
+    /// Always `ok`.
+    #[schemars(extend("const" = "ok"))]
+    pub(super) status: &'static str,
+}
+
+/// A post with the time of its arrival.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Post {
+    /// The time of its arrival.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    received_at: Timestamp,
+    /// The post, unknown fields included.
+    body: Value,
+}
+
+/// The newest posts of a router.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct Posts {
+    /// The newest heartbeat.
+    heartbeat: Option<Post>,
+    /// The newest report.
+    report: Option<Post>,
+    /// The newest status of each session, by uuid.
+    sessions: Statuses,
 }
 
 /// The directory `reported/` of a router.
@@ -65,20 +104,18 @@ impl Reported {
     }
 
     /// Stores the newest heartbeat or report.
-    pub(super) fn keep(&self, file: &str, body: &Value) -> io::Result<()> {
-        self.write(
-            Path::new(file),
-            &json!({"receivedAt": Timestamp::now(), "body": body}),
-        )
+    pub(super) fn keep(&self, file: &str, body: Value) -> io::Result<()> {
+        let received_at = Timestamp::now();
+        self.write(Path::new(file), &Post { received_at, body })
     }
 
     /// Returns the stored posts, for display.
-    pub(super) fn shown(&self) -> io::Result<Value> {
-        Ok(json!({
-            "heartbeat": self.read::<Value>(Path::new("heartbeat.json"))?,
-            "report": self.read::<Value>(Path::new("report.json"))?,
-            "sessions": self.statuses()?,
-        }))
+    pub(super) fn shown(&self) -> io::Result<Posts> {
+        Ok(Posts {
+            heartbeat: self.read(Path::new("heartbeat.json"))?,
+            report: self.read(Path::new("report.json"))?,
+            sessions: self.statuses()?,
+        })
     }
 
     /// Returns the newest posted status of each session.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use parking_lot::Mutex;
@@ -14,10 +14,13 @@ use tokio::time::Instant;
 
 use super::folder::Folder;
 use super::good::LastGood;
+use super::openapi::openapi;
 use super::parsed::Parsed;
-use super::reported::{Reported, ReportedStatus, applies, overlay, served_status, superseded};
+use super::reported::{
+    PostDone, REPORTED, Reported, ReportedStatus, applies, overlay, served_status, superseded,
+};
 use super::{FleetOptions, RateLimit};
-use crate::http::{ApiError, TokenBucket, bearer, read_body, same};
+use crate::http::{ApiError, OPENAPI, TokenBucket, bearer, read_body, same};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::Secret;
 use crate::util::file::Stamp;
@@ -37,9 +40,6 @@ const STRANGERS: RateLimit = RateLimit {
     per_second: 10.0,
     burst: 50,
 };
-
-/// The path that shows a router's posts.
-const REPORTED: &str = "reported";
 
 struct Fleet {
     dir: PathBuf,
@@ -146,6 +146,13 @@ impl Wanted {
 
 async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
+    if parts.uri.path() == OPENAPI {
+        fleet.stranger_at_door()?;
+        return match parts.method {
+            Method::GET => Ok(Json(openapi()).into_response()),
+            _ => Err(ApiError::method_not_allowed("GET")),
+        };
+    }
     let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
     let [ROOT, router, endpoint] = segments[..] else {
         return Err(ApiError::not_found(
@@ -259,15 +266,15 @@ impl Fleet {
 
     fn answer(&self, folder: &Folder, wanted: Wanted, body: &[u8]) -> Result<Value, ApiError> {
         let reported = Reported::new(folder.reported());
-        let done = json!({"status": "ok"});
+        let done = json!(PostDone { status: "ok" });
         let kept = |file, body: Result<Value, WireError>| {
             let _writing = self.writing.lock();
             reported
-                .keep(file, &body.map_err(bad_request)?)
+                .keep(file, body.map_err(bad_request)?)
                 .map_err(disk)
         };
         match wanted {
-            Wanted::Reported => reported.shown().map_err(disk),
+            Wanted::Reported => reported.shown().map(|posts| json!(posts)).map_err(disk),
             Wanted::Call(Call::Heartbeat) => {
                 kept("heartbeat.json", check_heartbeat(body)).map(|()| done)
             }

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::controller::desired::HeldChange;
 pub(crate) use crate::controller::{OverriddenField, OverrideView};
@@ -70,7 +71,7 @@ pub enum ApiRefusal {
 }
 
 /// `GET /status`. Its size is bounded: long lists are cut, and end with a count.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusView {
     /// `ok`, `degraded` or `failed`.
@@ -123,7 +124,7 @@ pub struct StatusView {
 }
 
 /// The BIRD daemon.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct BirdView {
     /// Whether BIRD answers on its control socket.
     pub running: bool,
@@ -135,10 +136,11 @@ pub struct BirdView {
 }
 
 /// The last fetch of a list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListView {
     /// Time of the last success since the agent started.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub last_success: Option<Timestamp>,
     /// Number of failures since the last success.
     pub consecutive_failures: u32,
@@ -146,11 +148,12 @@ pub struct ListView {
     pub last_error: Option<String>,
     /// Time of the next attempt, while the fetch fails.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub retry_at: Option<Timestamp>,
 }
 
 /// A held change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldView {
     /// The object, as `sessions/wg_4242421080` or `node`; what `approve` takes.
@@ -161,6 +164,7 @@ pub struct HeldView {
     pub reason: String,
     /// Start of the wait.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub since: Option<Timestamp>,
 }
 
@@ -176,7 +180,7 @@ impl From<HeldChange> for HeldView {
 }
 
 /// A wait of the agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitView {
     /// The object that waits, as `node`.
@@ -188,7 +192,7 @@ pub struct WaitView {
 }
 
 /// The identity of the router; `null` where it is not known yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NodeView {
     /// The number of the node.
     pub id: Option<u16>,
@@ -199,7 +203,7 @@ pub struct NodeView {
 }
 
 /// Number of sessions by state (docs/contract/local-api.md#status).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SessionCounts {
     /// All known sessions.
     pub total: u64,
@@ -212,10 +216,57 @@ pub struct SessionCounts {
 }
 
 /// `GET /maintenance`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct MaintenanceView {
     /// Drained or not.
     pub enabled: bool,
     /// Start of the drain, in RFC 3339 UTC.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub since: Option<Timestamp>,
+}
+
+/// The content type of Prometheus' text format.
+pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The answer of `/sync`.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub(super) struct SyncTriggered {
+    /// Always `sync_triggered`.
+    #[schemars(extend("const" = "sync_triggered"))]
+    pub(super) status: &'static str,
+}
+
+/// The answer of `/healthz` and `/readyz`.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub(super) struct Ready {
+    /// Always `ok`.
+    #[schemars(extend("const" = "ok"))]
+    pub(super) status: &'static str,
+}
+
+/// The answer of `/maintenance/start` and `/maintenance/stop`.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct MaintenanceDone {
+    /// `pending`: BIRD has not confirmed yet.
+    #[schemars(extend("enum" = ["ok", "pending"]))]
+    pub(super) status: &'static str,
+    /// The state, and what is missing.
+    pub(super) message: String,
+}
+
+/// The body of `/restart`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub(super) struct RestartBody {
+    /// The interface of a session or of a backbone tunnel.
+    pub(super) interface: InterfaceName,
+}
+
+/// The answer of `/restart`.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct RestartDone {
+    /// Always `ok`.
+    #[schemars(extend("const" = "ok"))]
+    pub(super) status: &'static str,
+    /// The interface.
+    pub(super) interface: InterfaceName,
 }

@@ -4,9 +4,20 @@ use axum::Json;
 use axum::http::header::{ALLOW, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::ApiRefusal;
+
+/// The body of every error.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorBody {
+    /// The text for people.
+    error: String,
+    /// The word for programs.
+    #[schemars(regex(pattern = "^[A-Z_]+$"))]
+    code: &'static str,
+}
 
 /// An error in the format of all the agent's APIs: `{"error": "...", "code": "..."}`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,9 +127,11 @@ impl From<ApiRefusal> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let message = crate::redact::redact(&self.message);
-        let body = Json(json!({"error": message, "code": self.code}));
-        let mut response = (self.status, body).into_response();
+        let body = ErrorBody {
+            error: crate::redact::redact(&self.message).into_owned(),
+            code: self.code,
+        };
+        let mut response = (self.status, Json(body)).into_response();
         if let Some(wait) = self.retry_after {
             // Rounded up: a client that retries a moment early would be refused again.
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;

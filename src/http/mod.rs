@@ -8,6 +8,7 @@ mod api;
 mod bucket;
 mod error;
 mod listen;
+mod openapi;
 mod routes;
 mod server;
 mod token;
@@ -20,6 +21,8 @@ pub(crate) use api::{BirdView, HeldView};
 pub(crate) use bucket::TokenBucket;
 pub(crate) use error::ApiError;
 pub(crate) use listen::listen;
+pub use openapi::openapi;
+pub(crate) use openapi::{Answer, Description, Endpoint, OPENAPI, OpenApi};
 pub use routes::{HttpOptions, app};
 pub use server::{ServeError, Server};
 

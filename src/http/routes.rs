@@ -5,14 +5,16 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Request};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::api::{METRICS, MaintenanceDone, Ready, RestartBody, RestartDone, SyncTriggered};
+use super::openapi::{OPENAPI, openapi};
 use super::{AgentApi, ApiError, ApiRefusal, Confirmation, TokenBucket, bearer, same};
 use crate::config::{Listen, TokenSource};
 use crate::document::Kind;
@@ -88,6 +90,7 @@ enum Call {
     Restart,
     Health,
     Ready,
+    OpenApi,
 }
 
 /// Returns the method and the call of a path.
@@ -103,6 +106,7 @@ fn route(path: &str) -> Option<(&'static str, Call)> {
         "/restart" => ("POST", Call::Restart),
         "/healthz" => ("GET", Call::Health),
         "/readyz" => ("GET", Call::Ready),
+        OPENAPI => ("GET", Call::OpenApi),
         _ => return None,
     })
 }
@@ -149,8 +153,9 @@ impl Api {
             Call::MaintenanceStart => self.set_maintenance(true).await,
             Call::MaintenanceStop => self.set_maintenance(false).await,
             Call::Restart => self.restart(&parts.headers, body).await,
-            Call::Health => Ok(Json(json!({"status": "ok"})).into_response()),
+            Call::Health => Ok(Json(Ready { status: "ok" }).into_response()),
             Call::Ready => self.ready().await,
+            Call::OpenApi => Ok(Json(openapi()).into_response()),
         }
     }
 
@@ -164,7 +169,8 @@ impl Api {
         self.take(&self.syncs)?;
         self.refuse_in_maintenance().await?;
         self.agent.trigger_sync().await?;
-        Ok(Json(json!({"status": "sync_triggered"})).into_response())
+        let status = "sync_triggered";
+        Ok(Json(SyncTriggered { status }).into_response())
     }
 
     async fn restart(&self, headers: &HeaderMap, body: &Bytes) -> Result<Response, ApiError> {
@@ -172,31 +178,29 @@ impl Api {
         let interface = interface(headers, body)?;
         self.refuse_in_maintenance().await?;
         self.agent.restart(interface.clone()).await?;
-        Ok(Json(json!({"status": "ok", "interface": interface})).into_response())
+        let status = "ok";
+        Ok(Json(RestartDone { status, interface }).into_response())
     }
 
     async fn set_maintenance(&self, enabled: bool) -> Result<Response, ApiError> {
         let word = if enabled { "enabled" } else { "disabled" };
-        match self.agent.set_maintenance(enabled).await? {
-            Confirmation::Confirmed => {
-                let message = format!("Maintenance mode {word}");
-                Ok(Json(json!({"status": "ok", "message": message})).into_response())
-            }
+        let (code, status, message) = match self.agent.set_maintenance(enabled).await? {
+            Confirmation::Confirmed => (StatusCode::OK, "ok", format!("Maintenance mode {word}")),
             Confirmation::Pending(missing) => {
                 let message = format!(
                     "Maintenance mode is being {word}; BIRD has not confirmed yet: {missing}"
                 );
-                let body = Json(json!({"status": "pending", "message": message}));
-                Ok((axum::http::StatusCode::ACCEPTED, body).into_response())
+                (StatusCode::ACCEPTED, "pending", message)
             }
-        }
+        };
+        Ok((code, Json(MaintenanceDone { status, message })).into_response())
     }
 
     async fn ready(&self) -> Result<Response, ApiError> {
         if self.agent.ready().await {
-            return Ok(Json(json!({"status": "ok"})).into_response());
+            return Ok(Json(Ready { status: "ok" }).into_response());
         }
-        let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+        let status = StatusCode::SERVICE_UNAVAILABLE;
         Err(ApiError::new(
             status,
             "NOT_READY",
@@ -230,11 +234,6 @@ fn unknown_object() -> ApiError {
     ApiError::not_found("no object with a status has this name; `moenet-agent get` lists them")
 }
 
-#[derive(Deserialize)]
-struct RestartBody {
-    interface: InterfaceName,
-}
-
 /// Returns the interface of a `/restart`. The content type is mandatory, because a page in a
 /// browser can send a form to any server, but JSON only to a server that allows it.
 fn interface(headers: &HeaderMap, body: &Bytes) -> Result<InterfaceName, ApiError> {
@@ -264,11 +263,7 @@ fn status(view: &impl Serialize) -> Response {
 }
 
 fn metrics(text: String) -> Response {
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        text,
-    )
-        .into_response()
+    ([(CONTENT_TYPE, METRICS)], text).into_response()
 }
 
 /// Reads a body, up to a size and within a time.

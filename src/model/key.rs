@@ -87,7 +87,7 @@ impl fmt::Debug for PublicKey {
 }
 
 text_type!(PublicKey, "PublicKey", {
-    "type": "string", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$",
+    "type": "string", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$",
     "description": "A WireGuard public key: 32 bytes in base64.",
     "examples": ["xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="]
 });

@@ -18,15 +18,18 @@ pub(super) struct Synced {
 }
 
 /// The syncs that `/sync` requested.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct SyncView {
     /// Number of the last request.
     pub requested: u64,
     /// Number of the last request that is finished.
     pub finished: u64,
     /// End of the last finished request.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub at: Option<Timestamp>,
+    /// Number of sessions in the list.
     pub sessions: u64,
+    /// Number of changed documents.
     pub changed: u64,
     /// The error, if the sync failed.
     pub error: Option<String>,

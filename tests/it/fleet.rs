@@ -17,6 +17,7 @@ use moenet_agent::wire::{Dialect, Heartbeat, Report, WireStatus};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::support::openapi::CONTROL_PLANE;
 use crate::support::unreadable::UNREADABLE;
 
 const ROUTER: &str = "\
@@ -117,11 +118,14 @@ impl Fleet {
             .unwrap()
             .into_parts();
         let body = to_bytes(body, 1 << 24).await.unwrap();
-        (
-            parts.status.as_u16(),
-            parts.headers,
-            serde_json::from_slice(&body).unwrap(),
-        )
+        let (status, text) = (parts.status.as_u16(), str::from_utf8(&body).unwrap());
+        // Files that break a rule are served as they are.
+        if (method, status) != ("GET", 200)
+            || validate(self.dir.path()).unwrap().problems.is_empty()
+        {
+            CONTROL_PLANE.check(method, path, status, &parts.headers, text);
+        }
+        (status, parts.headers, serde_json::from_str(text).unwrap())
     }
 
     async fn get(&self, endpoint: &str) -> (u16, Value) {
@@ -472,7 +476,8 @@ async fn heartbeat_and_report_are_kept_and_shown() {
         fleet
             .post(
                 "heartbeat",
-                r#"{"version":"1.2.0","uptime":3600,"meshPublicKey":"x","more":1}"#
+                r#"{"version":"1.2.0","uptime":3600,"more":1,
+                "meshPublicKey":"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="}"#
             )
             .await,
         ok
@@ -499,11 +504,21 @@ async fn bad_posts_are_bad_requests_that_name_the_field() {
         ("heartbeat", "[]", ""),
         ("heartbeat", r#"{"uptime":1}"#, "version"),
         ("heartbeat", r#"{"version":"1","uptime":"x"}"#, "uptime"),
+        (
+            "heartbeat",
+            r#"{"version":"1","uptime":1,"meshPublicKey":"x"}"#,
+            "meshPublicKey",
+        ),
         ("report", "{}", "sessions"),
         (
             "report",
+            r#"{"sessions":[{"uuid":"a","state":"up"}]}"#,
+            "sessions[0].state",
+        ),
+        (
+            "report",
             r#"{"sessions":[{"rtt_ms":1}]}"#,
-            "sessions[0].uuid",
+            "sessions[0]: missing field `uuid`",
         ),
         ("modify", r#"{"status":1}"#, "uuid"),
         ("modify", r#"{"uuid":"abc-123"}"#, "status"),

@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
+use crate::support::openapi::LOCAL;
+
 struct Fake {
     /// How BIRD takes it that the router is drained.
     bird: Mutex<Result<Confirmation, ApiRefusal>>,
@@ -128,14 +130,16 @@ fn bench() -> Bench {
 
 impl Bench {
     async fn send(&self, request: Request<Body>) -> (u16, HeaderMap, String) {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
-        (
+        let (status, body) = (
             parts.status.as_u16(),
-            parts.headers,
             String::from_utf8(body.to_vec()).unwrap(),
-        )
+        );
+        LOCAL.check(method.as_str(), &path, status, &parts.headers, &body);
+        (status, parts.headers, body)
     }
 
     async fn call(&self, method: &str, path: &str) -> (u16, Value) {

@@ -35,6 +35,7 @@ mod kernel;
 mod licences;
 mod limits;
 mod modules;
+mod openapi;
 mod overrides;
 mod plan;
 mod purity;

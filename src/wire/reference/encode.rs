@@ -2,52 +2,93 @@
 
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
+use super::super::scalar::whole;
 use super::WireStatus;
 use crate::model::{PublicKey, Uid};
 
 /// The body of `POST heartbeat`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
     /// The agent's version.
     pub version: String,
     /// Seconds since the agent started.
+    #[serde(deserialize_with = "count")]
+    #[schemars(extend("maximum" = COUNT_MAX))]
     pub uptime: u64,
     /// The agent's WireGuard public key.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "exact_key",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub mesh_public_key: Option<PublicKey>,
 }
 
+/// The largest number that every JSON library represents exactly (RFC 8259, section 6).
+const COUNT_MAX: u64 = (1 << 53) - 1;
+
+/// Reads a whole number in any form that JSON has for it: `7`, `7.0`.
+fn count<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    let number = Value::Number(serde_json::Number::deserialize(d)?);
+    let count = whole(&number).filter(|count| *count <= COUNT_MAX);
+    count.ok_or_else(|| D::Error::custom(format!("must be 0..{COUNT_MAX}, not {number}")))
+}
+
+/// Reads a public key in the one form that agents write.
+fn exact_key<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PublicKey>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(d)? else {
+        return Ok(None);
+    };
+    let key: PublicKey = text.parse().map_err(D::Error::custom)?;
+    match key.to_string() == text {
+        true => Ok(Some(key)),
+        false => Err(D::Error::custom(format!("write the public key as {key}"))),
+    }
+}
+
 /// The body of `POST report`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
+    /// One item a session.
     pub sessions: Vec<SessionReport>,
 }
 
 /// The state of one session (docs/contract/session.md#report-states).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionReport {
+    /// The session's identity.
     pub uuid: Uid,
     /// Round-trip time to the peer in milliseconds; `null` when unknown.
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(default, serialize_with = "milliseconds")]
     pub rtt_ms: Option<f64>,
     /// The share of echoes to the peer that were lost, 0 to 1; an addition to the API, left out when unknown.
     #[serde(
+        default,
         serialize_with = "thousandths",
         skip_serializing_if = "Option::is_none"
     )]
     pub loss: Option<f64>,
     /// Routes imported, of both address families.
+    #[serde(default, deserialize_with = "count")]
+    #[schemars(extend("maximum" = COUNT_MAX))]
     pub routes_imported: u64,
     /// Routes exported, of both address families.
+    #[serde(default, deserialize_with = "count")]
+    #[schemars(extend("maximum" = COUNT_MAX))]
     pub routes_exported: u64,
+    /// The state of the BGP session.
+    #[serde(default)]
     pub state: PeerState,
 }
 
 /// The state of a BGP session, in the words of the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PeerState {
     Established,
@@ -56,6 +97,7 @@ pub enum PeerState {
     Idle,
     OpenSent,
     OpenConfirm,
+    #[default]
     Down,
 }
 
@@ -92,10 +134,12 @@ fn thousandths<S: Serializer>(share: &Option<f64>, s: S) -> Result<S::Ok, S::Err
 }
 
 /// The body of `POST modify`: a session's change of status.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Modify {
     /// The session's uuid.
     pub uuid: Uid,
+    /// 0 (gone), 1 (configured) or 2 (cannot be configured).
+    #[schemars(with = "u8", extend("enum" = [0, 1, 2]))]
     pub status: WireStatus,
     /// The reason why it cannot be configured; `null` otherwise.
     pub error: Option<String>,

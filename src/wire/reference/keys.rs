@@ -1,131 +1,41 @@
-//! Lists the valid keys of an answer of the reference dialect, to find misspelled ones in files that people write.
+//! Lists the valid keys of an answer of the reference dialect, from its schema, to find misspelled ones in files that people write.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::super::FieldError;
+use super::shapes;
 use crate::document::with_nearest;
 use crate::wire::Call;
 
-/// An object of a body: its known keys, and its nested objects and lists of objects.
-struct Shape {
-    keys: &'static [&'static str],
-    inside: &'static [(&'static str, &'static Shape)],
+/// An object of a body: its known keys, each with the object inside it or inside its list.
+#[derive(Debug, Default)]
+struct Shape(BTreeMap<String, Option<Shape>>);
+
+impl Shape {
+    fn of<T: JsonSchema>() -> Self {
+        let mut settings = SchemaSettings::draft2020_12();
+        settings.inline_subschemas = true;
+        let schema = settings.into_generator().into_root_schema_for::<T>();
+        Self::read(schema.as_value()).unwrap_or_default()
+    }
+
+    /// Returns the object that a schema describes, also as one of its forms or in a list.
+    fn read(schema: &Value) -> Option<Self> {
+        if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+            let keys = properties.iter();
+            let keys = keys.map(|(key, inside)| (key.clone(), Self::read(inside)));
+            return Some(Self(keys.collect()));
+        }
+        let forms = schema.get("anyOf").and_then(Value::as_array);
+        let mut inside = forms.into_iter().flatten().chain(schema.get("items"));
+        inside.find_map(Self::read)
+    }
 }
-
-const SESSION: Shape = Shape {
-    keys: &[
-        "uuid",
-        "asn",
-        "status",
-        "error",
-        "ipv6",
-        "ipv6LinkLocal",
-        "ipv4",
-        "mtu",
-        "interface",
-        "endpoint",
-        "credential",
-        "presharedKey",
-        "password",
-        "name",
-        "description",
-        "listenPort",
-        "port",
-        "type",
-        "extensions",
-        "policy",
-        "multihop",
-        "importLimit",
-        "exportLimit",
-    ],
-    inside: &[("credential", &CREDENTIAL)],
-};
-
-const CREDENTIAL: Shape = Shape {
-    keys: &["publicKey", "presharedKey"],
-    inside: &[],
-};
-
-const MESH_PEER: Shape = Shape {
-    keys: &[
-        "nodeId",
-        "name",
-        "nodeName",
-        "interface",
-        "endpoint",
-        "publicKey",
-        "listenPort",
-        "mtu",
-        "loopbackIpv4",
-        "loopbackIpv6",
-        "isRr",
-        "uuid",
-    ],
-    inside: &[],
-};
-
-const IBGP_PEER: Shape = Shape {
-    keys: &[
-        "nodeId",
-        "name",
-        "nodeName",
-        "loopbackIpv4",
-        "loopbackIpv6",
-        "isRr",
-    ],
-    inside: &[],
-};
-
-const NODE: Shape = Shape {
-    keys: &[
-        "id",
-        "name",
-        "region",
-        "asn",
-        "loopbackIpv4",
-        "loopbackIpv6",
-        "linkLocal",
-    ],
-    inside: &[],
-};
-
-const POLICY_NODE: Shape = Shape {
-    keys: &[
-        "id",
-        "name",
-        "type",
-        "bandwidth",
-        "regionCode",
-        "continentLc",
-        "subregionLc",
-        "regionCommunity",
-        "bandwidthCommunity",
-        "country",
-    ],
-    inside: &[],
-};
-
-const POLICY: Shape = Shape {
-    keys: &[
-        "dn42As",
-        "dn42Ipv4Prefix",
-        "dn42Ipv6Prefix",
-        "extraRanges",
-        "rpkiServers",
-        "rejectUnknownRoa",
-        "ebgpImportLimit",
-        "ebgpExportLimit",
-        "ibgpImportLimit",
-        "ibgpExportLimit",
-        "asPathMaxLen",
-    ],
-    inside: &[("rpkiServers", &RPKI_SERVER)],
-};
-
-const RPKI_SERVER: Shape = Shape {
-    keys: &["host", "port"],
-    inside: &[],
-};
 
 /// The part of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,14 +56,15 @@ pub enum Part {
 
 impl Part {
     fn shape(self) -> &'static Shape {
-        match self {
-            Self::Session => &SESSION,
-            Self::MeshPeer => &MESH_PEER,
-            Self::Node => &NODE,
-            Self::PolicyNode => &POLICY_NODE,
-            Self::Policy => &POLICY,
-            Self::IbgpPeer => &IBGP_PEER,
-        }
+        static SHAPES: [LazyLock<Shape>; 6] = [
+            LazyLock::new(Shape::of::<shapes::Session>),
+            LazyLock::new(Shape::of::<shapes::MeshPeer>),
+            LazyLock::new(Shape::of::<shapes::Node>),
+            LazyLock::new(Shape::of::<shapes::PolicyNode>),
+            LazyLock::new(Shape::of::<shapes::Policy>),
+            LazyLock::new(Shape::of::<shapes::IbgpPeer>),
+        ];
+        &SHAPES[self as usize]
     }
 
     /// Returns the unknown keys of this part, each with the nearest known one. An agent ignores them, so a
@@ -192,12 +103,14 @@ fn collect(shape: &Shape, value: &Value, prefix: &str, found: &mut Vec<FieldErro
     let Value::Object(map) = value else { return };
     for (key, value) in map {
         let path = format!("{prefix}{key}");
-        if !shape.keys.contains(&key.as_str()) {
-            found.push(unknown_key(path, key, shape.keys));
-            continue;
-        }
-        let Some((_, inner)) = shape.inside.iter().find(|(name, _)| name == key) else {
-            continue;
+        let inner = match shape.0.get(key) {
+            Some(Some(inner)) => inner,
+            Some(None) => continue,
+            None => {
+                let known: Vec<&str> = shape.0.keys().map(String::as_str).collect();
+                found.push(unknown_key(path, key, &known));
+                continue;
+            }
         };
         match value {
             Value::Array(items) => {

@@ -8,6 +8,7 @@ mod mesh;
 mod policy;
 mod serve;
 mod session;
+pub mod shapes;
 mod status;
 mod symbols;
 

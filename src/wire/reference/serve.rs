@@ -1,11 +1,12 @@
 //! Implements the server side of the dialect for the embedded Control Plane.
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::super::FieldError;
 use super::super::scalar::Fields;
 use super::super::scalar::kind;
-use super::WireStatus;
+use super::{Heartbeat, Report, WireStatus};
 use crate::model::Uid;
 use crate::wire::{Call, Modify, WireError};
 
@@ -14,16 +15,11 @@ use crate::wire::{Call, Modify, WireError};
 /// # Errors
 /// Not a JSON object, or a field is missing or breaks a rule.
 pub fn decode_modify(body: &[u8]) -> Result<Modify, WireError> {
-    let map = object(body, "uuid")?;
-    let fields = Fields::new(&map);
-    let number = fields.required("status", fields.integer("status")?)?;
-    let status = WireStatus::from_number(number)
-        .ok_or_else(|| fields.wrong("status", format!("must be 0..5, not {number}")))?;
-    let uuid = fields.required("uuid", fields.parsed("uuid")?)?;
+    let modify: Modify = post(&Value::Object(object(body, "uuid")?))?;
+    let error = modify.error.map(|text| text.trim().to_owned());
     Ok(Modify {
-        uuid,
-        status,
-        error: fields.prose("error")?,
+        error: error.filter(|text| !text.is_empty()),
+        ..modify
     })
 }
 
@@ -32,11 +28,9 @@ pub fn decode_modify(body: &[u8]) -> Result<Modify, WireError> {
 /// # Errors
 /// As [`decode_modify`].
 pub fn check_heartbeat(body: &[u8]) -> Result<Value, WireError> {
-    let map = object(body, "version")?;
-    let fields = Fields::new(&map);
-    fields.required("version", fields.text("version")?)?;
-    fields.required("uptime", fields.integer("uptime")?)?;
-    Ok(Value::Object(map))
+    let value = Value::Object(object(body, "version")?);
+    post::<Heartbeat>(&value)?;
+    Ok(value)
 }
 
 /// Checks a `POST report` and returns it unchanged, unknown fields included.
@@ -44,23 +38,19 @@ pub fn check_heartbeat(body: &[u8]) -> Result<Value, WireError> {
 /// # Errors
 /// As [`decode_modify`].
 pub fn check_report(body: &[u8]) -> Result<Value, WireError> {
-    let map = object(body, "sessions")?;
-    let fields = Fields::new(&map);
-    for (index, item) in fields
-        .required("sessions", fields.array("sessions")?)?
-        .iter()
-        .enumerate()
-    {
-        if identity(item).is_none() {
-            let field = format!("sessions[{index}].uuid");
-            return Err(FieldError {
-                field,
-                message: "is required, and missing or no uuid".into(),
-            }
-            .into());
-        }
-    }
-    Ok(Value::Object(map))
+    let value = Value::Object(object(body, "sessions")?);
+    post::<Report>(&value)?;
+    Ok(value)
+}
+
+/// Reads a post with the type that agents write.
+fn post<T: DeserializeOwned>(body: &Value) -> Result<T, WireError> {
+    serde_path_to_error::deserialize(body).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "body".to_owned() } else { path };
+        let message = error.into_inner().to_string();
+        FieldError { field, message }.into()
+    })
 }
 
 fn object(body: &[u8], key: &'static str) -> Result<Map<String, Value>, WireError> {

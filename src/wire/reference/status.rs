@@ -71,6 +71,16 @@ impl<'de> Deserialize<'de> for WireStatus {
     }
 }
 
+impl schemars::JsonSchema for WireStatus {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SessionStatus".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let numbers = Self::ALL.map(Self::number);
+        schemars::json_schema!({"type": "integer", "enum": numbers, "description": "The status of a session."})
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! What several tests need: a router, its keys, and a session made from a specification.
 
 pub(crate) mod namespace;
+pub(crate) mod openapi;
 pub(crate) mod small_disk;
 pub(crate) mod unreadable;
 

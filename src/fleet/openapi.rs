@@ -1,0 +1,116 @@
+//! The description of the Control Plane's API, as agents call it and the embedded server answers.
+
+use serde_json::Value;
+use utoipa::openapi::HttpMethod::{Get, Post};
+
+use super::reported::{PostDone, Posts, REPORTED};
+use crate::http::{Answer, Description, Endpoint, OPENAPI, OpenApi};
+use crate::model::ObjectName;
+use crate::wire::reference::{ROOT, endpoint, shapes};
+use crate::wire::{Call, Heartbeat, Modify, Report};
+
+const ABOUT: &str = "The API between agents and a Control Plane: what agents accept in answers, and what the embedded \
+    server (`moenet-agent control-plane`) accepts in posts. Unknown fields are ignored. A list is complete or an error; \
+    each item is read alone. Every error has a code. A method that a path does not have is 405 `METHOD_NOT_ALLOWED`.";
+
+/// Errors of every call of a router.
+const ANY: [(u16, &str); 7] = [
+    (400, "`BAD_REQUEST`: the body is not what the call accepts."),
+    (401, "`INVALID_TOKEN`: the token is missing or wrong."),
+    (
+        404,
+        "`ROUTER_NOT_FOUND`: no router has this name. `NOT_FOUND`: it has no such file.",
+    ),
+    (413, "`PAYLOAD_TOO_LARGE`: the body has more than 4 MiB."),
+    (429, "`RATE_LIMITED`: too many calls."),
+    (
+        500,
+        "`INTERNAL`: a file of the fleet is not valid or cannot be written.",
+    ),
+    (
+        503,
+        "`MAINTENANCE_MODE`: the operator works on this router's files.",
+    ),
+];
+
+/// Returns the description in OpenAPI 3.1, the content of `schemas/openapi-control-plane.json`.
+pub fn openapi() -> Value {
+    let mut api = Description::new();
+    for call in Call::ALL {
+        let (summary, done) = answer(&mut api, call);
+        let body = match call {
+            Call::Heartbeat => api.body::<Heartbeat>(),
+            Call::Report => api.body::<Report>(),
+            Call::Modify => api.body::<Modify>(),
+            Call::Sessions | Call::Mesh | Call::Config | Call::BirdConfig => None,
+        };
+        let gone = "`SESSION_NOT_FOUND`: no session has this uuid.";
+        let unknown = (call == Call::Modify).then_some((404, gone));
+        add(&mut api, endpoint(call), summary, body, done, unknown);
+    }
+    let posts = api.json::<Posts>(200, "The newest posts; an addition of the embedded server.");
+    add(
+        &mut api,
+        REPORTED,
+        "What the router posted last",
+        None,
+        posts,
+        None,
+    );
+    let itself = api.json::<OpenApi>(200, "This document.");
+    let mut call = Endpoint::new(Get, OPENAPI, "openapi", "This description");
+    call.open = true;
+    let errors = api.errors(ANY.into_iter().filter(|(status, _)| *status == 429));
+    api.add(call, [itself].into_iter().chain(errors));
+    api.finish("moenet Control Plane API", ABOUT, false)
+}
+
+fn answer(api: &mut Description, call: Call) -> (&'static str, Answer) {
+    use shapes::{BirdConfig, Config, Mesh, Sessions};
+    match call {
+        Call::Sessions => {
+            let done = api.accepted::<Sessions>(200, "All sessions, of every status.");
+            ("All BGP sessions of the router", done)
+        }
+        Call::Mesh => {
+            let done = api.accepted::<Mesh>(200, "All peers.");
+            ("All peers of the router's backbone tunnels", done)
+        }
+        Call::Config => {
+            let done = api.accepted::<Config>(200, "The node.");
+            ("The identity of the router", done)
+        }
+        Call::BirdConfig => {
+            let done = api.accepted::<BirdConfig>(200, "The policy and the neighbours.");
+            ("The routing policy and the internal BGP neighbours", done)
+        }
+        Call::Heartbeat | Call::Report | Call::Modify => {
+            let summary = match call {
+                Call::Heartbeat => "The agent is alive",
+                Call::Report => "The state of the sessions",
+                _ => "A session's change of status",
+            };
+            let done =
+                api.json::<PostDone>(200, "Received. Agents accept any 2xx without an `error`.");
+            (summary, done)
+        }
+    }
+}
+
+fn add(
+    api: &mut Description,
+    endpoint: &str,
+    summary: &'static str,
+    body: Option<utoipa::openapi::request_body::RequestBody>,
+    done: Answer,
+    error: Option<(u16, &str)>,
+) {
+    let method = if body.is_some() { Post } else { Get };
+    let path = format!("/{ROOT}/{{router}}/{endpoint}");
+    let mut call = Endpoint::new(method, path, endpoint, summary);
+    call.body = body;
+    let about = "The router's name, `node.name` of its agent.";
+    call.parameters = vec![api.part::<ObjectName>("router", about)];
+    let errors = api.errors(ANY.into_iter().chain(error));
+    api.add(call, [done].into_iter().chain(errors));
+}

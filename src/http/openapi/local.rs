@@ -1,0 +1,156 @@
+//! The description of the local API. `http::routes` has the same calls in its table.
+
+use serde_json::Value;
+use utoipa::openapi::HttpMethod::{self, Get, Post};
+
+use super::{Answer, Description, Endpoint, OPENAPI, text};
+use crate::document::{Kind, StatusBody};
+use crate::http::api::{
+    METRICS, MaintenanceDone, MaintenanceView, Ready, RestartBody, RestartDone, StatusView,
+    SyncTriggered,
+};
+use crate::model::ObjectName;
+
+const ABOUT: &str = "Health of the agent, and operations. \
+    Without `server.token` it answers programs of this machine only, and no web pages of other origins. With it, every \
+    call but `/healthz` and `/readyz` needs `Authorization: Bearer`. Every error has a code. A method that a path does \
+    not have is 405 `METHOD_NOT_ALLOWED`, with `Allow`; other paths are 404 `NOT_FOUND`.";
+
+/// The kinds of objects that have a status.
+const WITH_STATUS: [Kind; 5] = [
+    Kind::BgpSession,
+    Kind::MeshPeer,
+    Kind::IbgpPeer,
+    Kind::Node,
+    Kind::RoutingPolicy,
+];
+
+/// Errors of every call.
+const ANY: [(u16, &str); 2] = [
+    (
+        400,
+        "`BAD_REQUEST`: the request is wrong, or comes from a web page of another origin.",
+    ),
+    (413, "`PAYLOAD_TOO_LARGE`: the body has more than 64 KiB."),
+];
+const TOKEN: (u16, &str) = (401, "`INVALID_TOKEN`: the token is missing or wrong.");
+const RATE: (u16, &str) = (429, "`RATE_LIMITED`: more than 10 calls a second.");
+const FAILED: (u16, &str) = (
+    500,
+    "`INTERNAL`: the attempt failed; the text has the advice.",
+);
+const DRAINED: (u16, &str) = (503, "`MAINTENANCE_MODE`: the router is drained.");
+
+/// Returns the description of the local API in OpenAPI 3.1, the content of `schemas/openapi-local.json`.
+pub fn description() -> Value {
+    let mut api = Description::new();
+    status(&mut api);
+    let done = api.json::<SyncTriggered>(200, "The sync is requested; `/status` tells its end.");
+    let summary = "Fetch the sessions from the Control Plane now";
+    add(&mut api, Get, "/sync", summary, done, &[RATE, DRAINED]);
+    maintenance(&mut api);
+    restart(&mut api);
+    let metrics = text(METRICS, "Metrics as Prometheus text.");
+    add(&mut api, Get, "/metrics", "Metrics", metrics, &[]);
+    probes(&mut api);
+    let itself = api.json::<super::OpenApi>(200, "This document.");
+    add(&mut api, Get, OPENAPI, "This description", itself, &[]);
+    api.finish("moenet-agent local API", ABOUT, true)
+}
+
+/// Adds a call whose path is its identifier.
+fn add(
+    api: &mut Description,
+    method: HttpMethod,
+    path: &str,
+    summary: &'static str,
+    done: Answer,
+    errors: &[(u16, &str)],
+) {
+    let call = Endpoint::new(method, path, id(path), summary);
+    add_call(api, call, [done], errors);
+}
+
+fn add_call(
+    api: &mut Description,
+    call: Endpoint,
+    done: impl IntoIterator<Item = Answer>,
+    errors: &[(u16, &str)],
+) {
+    let token = (!call.open).then_some(TOKEN);
+    let all = ANY.into_iter().chain(token).chain(errors.iter().copied());
+    let errors = api.errors(all);
+    api.add(call, done.into_iter().chain(errors));
+}
+
+/// `/maintenance/start` is `maintenance-start`.
+fn id(path: &str) -> String {
+    let name = path.trim_start_matches('/').trim_end_matches(".json");
+    name.replace('/', "-")
+}
+
+fn status(api: &mut Description) {
+    let answer = api.json::<StatusView>(200, "The agent's health; lists are bounded.");
+    let summary = "Health, sessions by state, held changes, notices";
+    add(api, Get, "/status", summary, answer, &[]);
+    let unknown = (404, "`NOT_FOUND`: no object with a status has this name.");
+    for kind in WITH_STATUS {
+        let path = format!("/status/{}", kind.folder());
+        let mut call = Endpoint::new(Get, path.clone(), id(&path), "The status of one object");
+        if !kind.is_single() {
+            call.path = format!("{path}/{{name}}");
+            let about = "The object's name, as `get` shows it.";
+            call.parameters = vec![api.part::<ObjectName>("name", about)];
+        }
+        let answer = api.json::<StatusBody>(200, "The current status.");
+        add_call(api, call, [answer], &[unknown]);
+    }
+}
+
+fn maintenance(api: &mut Description) {
+    let view = api.json::<MaintenanceView>(200, "Drained or not.");
+    add(
+        api,
+        Get,
+        "/maintenance",
+        "Whether the router is drained",
+        view,
+        &[],
+    );
+    for (path, summary) in [
+        ("/maintenance/start", "Drain the router"),
+        ("/maintenance/stop", "End the drain"),
+    ] {
+        let done = api.json::<MaintenanceDone>(200, "BIRD runs the requested state.");
+        let pending = api.json::<MaintenanceDone>(202, "Recorded; BIRD has not confirmed yet.");
+        let down = "`BIRD_UNAVAILABLE`: recorded; takes effect as soon as BIRD answers.";
+        let call = Endpoint::new(Post, path, id(path), summary);
+        add_call(api, call, [done, pending], &[FAILED, (503, down)]);
+    }
+}
+
+fn restart(api: &mut Description) {
+    let summary = "Recreate a tunnel and its BGP session";
+    let mut call = Endpoint::new(Post, "/restart", "restart", summary);
+    call.body = api.body::<RestartBody>();
+    let done = api.json::<RestartDone>(200, "Tunnel and BGP session are configured again.");
+    let unknown = (404, "`SESSION_NOT_FOUND`: no session has this interface.");
+    add_call(api, call, [done], &[unknown, RATE, FAILED, DRAINED]);
+}
+
+fn probes(api: &mut Description) {
+    let not_yet = (
+        503,
+        "`NOT_READY`: the node is not configured, or the state directory cannot be used.",
+    );
+    let probes: [(_, _, &[_]); 2] = [
+        ("/healthz", "Whether the process answers", &[]),
+        ("/readyz", "Whether the node is configured", &[not_yet]),
+    ];
+    for (path, summary, errors) in probes {
+        let mut call = Endpoint::new(Get, path, id(path), summary);
+        call.open = true;
+        let done = api.json::<Ready>(200, "Yes.");
+        add_call(api, call, [done], errors);
+    }
+}

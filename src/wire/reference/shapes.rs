@@ -1,0 +1,311 @@
+//! The bodies of the dialect as types: JSON Schema for its description, and the known keys of [`Part`](super::Part).
+//! The decoders read the same fields one by one (docs/decisions/0011-wire-decoding.md).
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::WireStatus;
+use crate::model::{
+    AddressRange, Asn, Bandwidth, Endpoint, Extension, Host, InterfaceName, LinkLocal, Mtu,
+    NodeType, PeerIpv6, PeeringPolicy, Port, PublicKey, TunnelType, Uid,
+};
+
+/// A number, also as a text of digits.
+pub struct Digits<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for Digits<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}OrDigits", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let number = T::json_schema(generator);
+        json_schema!({
+            "anyOf": [number, {"type": "string", "pattern": "^[0-9]{1,20}$"}],
+            "description": "The number, also as a text of digits.",
+        })
+    }
+}
+
+/// A switch, also as a number or a text.
+pub struct Switch;
+
+impl JsonSchema for Switch {
+    fn schema_name() -> Cow<'static, str> {
+        "Switch".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let words = [true.into(), false.into(), 1.into(), 0.into()];
+        let texts = ["true", "false", "1", "0"].map(serde_json::Value::from);
+        let all: Vec<serde_json::Value> = words.into_iter().chain(texts).collect();
+        json_schema!({"enum": all})
+    }
+}
+
+/// The sessions of a router. The list is complete: what is missing is removed.
+#[derive(JsonSchema)]
+pub struct Sessions {
+    /// All BGP sessions of this router, also those that wait for review or removal.
+    pub sessions: Vec<Session>,
+}
+
+/// A BGP session. One that is QUEUED_FOR_DELETE needs no more than `uuid` and `status`.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub struct Session {
+    /// The identity, which never changes; of one session only.
+    pub uuid: Uid,
+    /// 0 DISABLED, 1 ACTIVE, 2 ERROR, 3 PENDING_REVIEW, 4 QUEUED_FOR_SETUP, 5 QUEUED_FOR_DELETE.
+    pub status: Digits<WireStatus>,
+    /// The reason of ERROR, as the agent posted it; agents ignore it.
+    pub error: Option<String>,
+    /// The neighbour's AS number; required.
+    pub asn: Option<Digits<Asn>>,
+    /// The name of the link. Default: `wg_` and the AS number.
+    pub interface: Option<InterfaceName>,
+    /// What kind of tunnel. Default: wireguard.
+    #[schemars(rename = "type")]
+    pub tunnel_type: Option<TunnelType>,
+    /// Where the peer listens; of a GRE tunnel, a name or an address.
+    #[schemars(with = "Option<String>", example = &"example.com:51820")]
+    pub endpoint: Option<Endpoint>,
+    /// The keys of the tunnel: an object, a text with this object as JSON, or the public key. Required for WireGuard.
+    pub credential: Option<CredentialForms>,
+    /// The preshared key, if `credential` has none.
+    pub preshared_key: Option<String>,
+    /// The port to listen on. Default: 20000 and the last four digits of the AS number.
+    pub listen_port: Option<Digits<Port>>,
+    /// As `listenPort`, which has precedence.
+    pub port: Option<Digits<Port>>,
+    /// MTU of the tunnel.
+    pub mtu: Option<Digits<Mtu>>,
+    /// The neighbour's link-local address. One of the three addresses is required.
+    pub ipv6_link_local: Option<LinkLocal>,
+    /// The neighbour's IPv6 address; a link-local one is as `ipv6LinkLocal`, which has precedence.
+    pub ipv6: Option<PeerIpv6>,
+    /// The neighbour's IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// A text for people.
+    pub description: Option<String>,
+    /// As `description`, which has precedence.
+    pub name: Option<String>,
+    /// BGP extensions, as an array of words or as one text with commas. Default: both.
+    pub extensions: Option<Extensions>,
+    /// The relation to the neighbour. Default: full.
+    pub policy: Option<PeeringPolicy>,
+    /// The number of hops to the neighbour, 2..255. Default: the neighbour is on the link.
+    #[schemars(with = "Option<Digits<u8>>")]
+    pub multihop: Option<u8>,
+    /// The most routes to take; 0: the limit of the routing policy.
+    #[schemars(with = "Option<Digits<u32>>")]
+    pub import_limit: Option<u32>,
+    /// The most routes to announce; 0: the limit of the routing policy.
+    #[schemars(with = "Option<Digits<u32>>")]
+    pub export_limit: Option<u32>,
+    /// The password of the session (RFC 2385).
+    #[schemars(length(min = 1, max = 80))]
+    pub password: Option<String>,
+}
+
+/// The keys of a tunnel in one of their forms.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum CredentialForms {
+    /// The keys.
+    Object(Credential),
+    /// The public key, or the keys as JSON.
+    Text(String),
+}
+
+/// The keys of a tunnel.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub struct Credential {
+    /// The peer's public key.
+    pub public_key: Option<PublicKey>,
+    /// The preshared key, in base64; zeros mean none.
+    pub preshared_key: Option<String>,
+}
+
+/// BGP extensions in one of their forms.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum Extensions {
+    /// The words.
+    Words(Vec<Extension>),
+    /// The words in one text, with commas.
+    Text(String),
+}
+
+/// The backbone of a router. The list is complete.
+#[derive(JsonSchema)]
+pub struct Mesh {
+    /// All peers of this router's backbone tunnels.
+    pub peers: Vec<MeshPeer>,
+}
+
+/// A peer of the backbone.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub struct MeshPeer {
+    /// The peer's number, and its identity: 1..65535, of one peer only.
+    #[schemars(with = "Digits<u16>")]
+    pub node_id: u16,
+    /// The peer's name. Default: `node` and its number.
+    pub name: Option<String>,
+    /// As `name`, which has precedence.
+    pub node_name: Option<String>,
+    /// The name of the link.
+    pub interface: Option<InterfaceName>,
+    /// Where the peer listens. Default: the peer calls.
+    pub endpoint: Option<Endpoint>,
+    /// The peer's public key.
+    pub public_key: PublicKey,
+    /// The port to listen on.
+    pub listen_port: Option<Digits<Port>>,
+    /// MTU of the tunnel.
+    pub mtu: Option<Digits<Mtu>>,
+    /// The peer's loopback address.
+    pub loopback_ipv4: Option<Ipv4Addr>,
+    /// The peer's loopback address.
+    pub loopback_ipv6: Option<Ipv6Addr>,
+    /// Whether the peer is a route reflector.
+    #[schemars(with = "Option<Switch>")]
+    pub is_rr: Option<bool>,
+    /// The peer's identity in the Control Plane.
+    pub uuid: Option<Uid>,
+}
+
+/// The identity of a router.
+#[derive(JsonSchema)]
+pub struct Config {
+    /// The node.
+    pub node: Node,
+}
+
+/// A node. Other sections of the answer are ignored.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub struct Node {
+    /// The number of the node, 1..65535.
+    #[schemars(with = "Digits<u16>")]
+    pub id: u16,
+    /// The name of the node.
+    pub name: String,
+    /// The region of the node, a text for people.
+    pub region: Option<String>,
+    /// The AS number of the network.
+    pub asn: Digits<Asn>,
+    /// The node's loopback address.
+    pub loopback_ipv4: Option<Ipv4Addr>,
+    /// The node's loopback address.
+    pub loopback_ipv6: Option<Ipv6Addr>,
+    /// The node's link-local address in tunnels.
+    pub link_local: Option<LinkLocal>,
+}
+
+/// The routing policy, and the internal BGP neighbours.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub struct BirdConfig {
+    /// Changes when the rest changes.
+    pub config_hash: Option<String>,
+    /// What the communities say of this node.
+    pub node: Option<PolicyNode>,
+    /// The policy.
+    pub policy: Policy,
+    /// All internal neighbours of this router; absent: as they are.
+    pub ibgp_peers: Option<Vec<IbgpPeer>>,
+}
+
+/// What the communities say of a node.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub struct PolicyNode {
+    /// The number of the node; agents use that of `GET config`.
+    pub id: Option<Digits<u16>>,
+    /// The name of the node; agents use that of `GET config`.
+    pub name: Option<String>,
+    /// The role in the backbone. Default: edge.
+    #[schemars(rename = "type")]
+    pub node_type: Option<NodeType>,
+    /// The bandwidth of the node.
+    pub bandwidth: Option<Bandwidth>,
+    /// The region's number in our large communities.
+    pub region_code: Option<Digits<u32>>,
+    /// The continent: `LC_ORIGIN_` and AS, NA, EU, OC or OTHER.
+    #[schemars(regex(pattern = "^LC_ORIGIN_[A-Z]+$"))]
+    pub continent_lc: Option<String>,
+    /// The region: `LC_REGION_` and its name.
+    #[schemars(regex(pattern = "^LC_REGION_[A-Z_]+$"))]
+    pub subregion_lc: Option<String>,
+    /// DN42's region community: `DN42_REGION_` and its name.
+    #[schemars(regex(pattern = "^DN42_REGION_[A-Z_]+$"))]
+    pub region_community: Option<String>,
+    /// DN42's bandwidth community, used without `bandwidth`: `DN42_BW_1G_PLUS`.
+    #[schemars(regex(pattern = "^DN42_BW_[0-9.]+[KMG]_PLUS$"))]
+    pub bandwidth_community: Option<String>,
+    /// The country's number (ISO 3166-1), 1..999.
+    #[schemars(with = "Option<Digits<u16>>")]
+    pub country: Option<u16>,
+}
+
+/// The routing policy.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub struct Policy {
+    /// The AS number of the network.
+    pub dn42_as: Option<Digits<Asn>>,
+    /// The network's IPv4 prefix.
+    pub dn42_ipv4_prefix: Option<AddressRange>,
+    /// The network's IPv6 prefix.
+    pub dn42_ipv6_prefix: Option<AddressRange>,
+    /// Further ranges of addresses that are accepted.
+    pub extra_ranges: Option<Vec<AddressRange>>,
+    /// RPKI servers.
+    pub rpki_servers: Option<Vec<RpkiServer>>,
+    /// Whether routes without a ROA are rejected. Default: no.
+    #[schemars(with = "Option<Switch>")]
+    pub reject_unknown_roa: Option<bool>,
+    /// The most routes to take from an external neighbour.
+    pub ebgp_import_limit: Option<Digits<u32>>,
+    /// The most routes to announce to an external neighbour.
+    pub ebgp_export_limit: Option<Digits<u32>>,
+    /// The most routes to take from an internal neighbour.
+    pub ibgp_import_limit: Option<Digits<u32>>,
+    /// The most routes to announce to an internal neighbour.
+    pub ibgp_export_limit: Option<Digits<u32>>,
+    /// The longest AS path.
+    pub as_path_max_len: Option<Digits<u32>>,
+}
+
+/// An RPKI server.
+#[derive(JsonSchema)]
+pub struct RpkiServer {
+    /// Name or address.
+    pub host: Host,
+    /// The TCP port.
+    pub port: Digits<Port>,
+}
+
+/// An internal BGP neighbour.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub struct IbgpPeer {
+    /// The neighbour's number, and its identity: 1..65535, of one neighbour only.
+    #[schemars(with = "Digits<u16>")]
+    pub node_id: u16,
+    /// The neighbour's name. Default: `node` and its number.
+    pub name: Option<String>,
+    /// As `name`, which has precedence.
+    pub node_name: Option<String>,
+    /// The neighbour's loopback address. One of the two is required.
+    pub loopback_ipv4: Option<Ipv4Addr>,
+    /// The neighbour's loopback address.
+    pub loopback_ipv6: Option<Ipv6Addr>,
+    /// Whether the neighbour is a route reflector.
+    #[schemars(with = "Option<Switch>")]
+    pub is_rr: Option<bool>,
+}

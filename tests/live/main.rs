@@ -22,6 +22,7 @@ mod control_plane_faults;
 mod conveniences;
 mod convergence;
 mod crash;
+mod dashboards;
 mod describe;
 mod describe_bgp;
 mod describe_documents;

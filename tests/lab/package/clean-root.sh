@@ -12,6 +12,7 @@ mode "600 root:root" $config
 mode "644 root:root" /usr/lib/systemd/system/moenet-agent.service
 mode "644 root:root" /usr/share/moenet-agent/schemas/BgpSession.json
 mode "644 root:root" /usr/share/moenet-agent/alerts.yaml
+mode "644 root:root" /usr/share/moenet-agent/dashboards/router.json
 mode "644 root:root" /usr/share/bash-completion/completions/moenet-agent
 [ -e /usr/share/man/man5/moenet-agent-config.5.gz ] || [ -e /etc/dpkg/dpkg.cfg.d/docker ] || fail "no manual page"
 moenet-agent version | grep '^BIRD ' >/dev/null || fail "the program does not run"

@@ -6,6 +6,7 @@
 
 mod action;
 mod assess;
+mod causes;
 mod changed;
 mod conditions;
 mod edges;
@@ -19,6 +20,7 @@ pub use assess::{
 pub(crate) use assess::{
     BabelFacts, HANDSHAKE_STALE, Hold, NameFacts, RouteFacts, approve, paused, state_word,
 };
+pub(crate) use causes::{Cause, FailedProbe, causes, is_up};
 pub(crate) use changed::changed;
 pub(crate) use conditions::Conditions;
 pub(crate) use edges::{Edges, Event, Fact, FactSet, Severity, State, Topic};

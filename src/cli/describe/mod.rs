@@ -1,8 +1,6 @@
 //! `describe`: one object in full: the origin of each field, its status document, and live probes. The status is the
 //! agent's own; while the agent does not run, the same function makes it from an observation of this command.
 
-mod causes;
-mod fields;
 mod print;
 mod probes;
 mod reach;
@@ -21,14 +19,13 @@ use super::{Arguments, Outcome, block_on, complete, documents, history, output};
 use crate::config::Config;
 use crate::controller::desired::Object;
 use crate::controller::expected;
+use crate::controller::provenance::{self, Field};
 use crate::document::{Condition, ConditionType, Kind, Phase, StatusBody, TunnelStatus};
 use crate::effective::Origin;
 use crate::history::History;
 use crate::model::ObjectName;
-use crate::status::{Conditions, state_word};
+use crate::status::{Cause, Conditions, causes, is_up, state_word};
 use crate::store::{Area, Place};
-use causes::Cause;
-use fields::Field;
 use probes::{Probe, Target};
 
 /// One object in full.
@@ -170,7 +167,7 @@ fn maintenance(offline: &Offline, agent: &Agent) -> anyhow::Result<Described> {
     match loaded {
         Ok((_, spec)) => {
             described.document_from = Some(Origin::Operator);
-            described.fields = fields::of_document(&spec, Origin::Operator);
+            described.fields = provenance::of_document(&spec, Origin::Operator);
         }
         Err(error) => {
             let mut conditions = Conditions::new(&[], Timestamp::now());
@@ -180,7 +177,7 @@ fn maintenance(offline: &Offline, agent: &Agent) -> anyhow::Result<Described> {
                 conditions,
                 ..StatusBody::default()
             };
-            described.why = causes::causes(&status, &[]);
+            described.why = causes(&status, Vec::new());
         }
     }
     Ok(described)
@@ -207,7 +204,7 @@ pub(super) async fn current(offline: &Offline, object: &Object, agent: &Agent) -
 fn of_status(status: StatusBody, probes: Vec<Probe>) -> Described {
     Described {
         phase: Some(status.phase),
-        why: causes::causes(&status, &probes),
+        why: causes(&status, probes::failed(&probes)),
         conditions: status.conditions,
         last_steps: status.last_steps,
         probes,
@@ -219,6 +216,8 @@ async fn described(offline: &Offline, object: &Object, agent: &Agent) -> Describ
     let agent_running = agent.is_running();
     let status = current(offline, object, agent).await;
     let document = documents::all(&offline.snapshot).remove(&(object.kind, object.name.clone()));
+    let said = document.as_ref().and_then(|loaded| loaded.as_ref().ok());
+    let said = said.map(|(_, spec)| spec);
     let owner = if object.operator_owned {
         Origin::Operator
     } else {
@@ -229,13 +228,13 @@ async fn described(offline: &Offline, object: &Object, agent: &Agent) -> Describ
         agent_running,
         document_from: document.is_some().then_some(owner),
         override_: override_(offline, object).await,
-        fields: fields::of_object(object, document.as_ref()),
+        fields: provenance::of_object(object, said, matches!(document, Some(Err(_)))),
         ..Described::default()
     };
     if object.kind.is_single() {
         return described.with(of_status(status, Vec::new()));
     }
-    let (up, target) = (causes::is_up(&status), Target::new(offline, object));
+    let (up, target) = (is_up(&status), Target::new(offline, object));
     let quiet = probes::is_quiet(&status, up);
     let probes = target.probe(agent_running, quiet).await;
     Described {

@@ -17,7 +17,7 @@ use crate::model::{Host, InterfaceName};
 use crate::observed::Mark;
 use crate::observed::kernel::{Link, WireGuardPeer};
 use crate::plan::HANDSHAKE_FRESH_SECONDS;
-use crate::status::HANDSHAKE_STALE;
+use crate::status::{Cause, FailedProbe, HANDSHAKE_STALE};
 
 /// One probe and its result.
 #[derive(Debug, Clone, Serialize)]
@@ -72,6 +72,22 @@ impl Probe {
         let restates = Some(about);
         Self { restates, ..self }
     }
+}
+
+/// Returns the probes that failed, as causes.
+pub(super) fn failed(probes: &[Probe]) -> Vec<FailedProbe> {
+    let failed = probes.iter().filter(|probe| !probe.good);
+    let cause = |probe: &Probe| Cause {
+        about: probe.probe.to_owned(),
+        reason: probe.reason.to_owned(),
+        message: probe.message.clone(),
+        next_action: probe.next_action.clone(),
+    };
+    let as_cause = |probe: &Probe| FailedProbe {
+        cause: cause(probe),
+        restates: probe.restates,
+    };
+    failed.map(as_cause).collect()
 }
 
 /// The object that is probed, with its link and its WireGuard peer.

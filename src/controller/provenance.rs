@@ -1,30 +1,29 @@
-//! The fields of an object, with the origin of each value.
+//! The fields of an object, with the origin of each value, for `describe` and the web page.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::documents::Loaded;
-use crate::controller::desired::Object;
+use super::desired::Object;
 use crate::document::Kind;
 use crate::effective::{Origin, leaves};
 
 /// One field and its origin.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Field {
+pub(crate) struct Field {
     /// The field, as `spec.tunnel.mtu`.
-    pub(super) field: String,
+    pub(crate) field: String,
     /// Its value here; `null` if an override removes the field.
-    pub(super) value: Value,
+    pub(crate) value: Value,
     /// The origin of the value.
-    pub(super) origin: Origin,
+    pub(crate) origin: Origin,
     /// The value of the document, if an override changes it; `null` if the document has none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) document: Option<Value>,
+    pub(crate) document: Option<Value>,
 }
 
 /// Returns the leaves of a document, all of one origin.
-pub(super) fn of_document(spec: &Value, origin: Origin) -> Vec<Field> {
+pub(crate) fn of_document(spec: &Value, origin: Origin) -> Vec<Field> {
     let field = |(path, value): (String, &Value)| Field {
         field: format!("spec.{path}"),
         value: value.clone(),
@@ -35,10 +34,8 @@ pub(super) fn of_document(spec: &Value, origin: Origin) -> Vec<Field> {
 }
 
 /// Returns the leaves of the effective specification, each with its origin, and those that an override removes.
-pub(super) fn of_object(object: &Object, document: Option<&Loaded>) -> Vec<Field> {
-    let said = document
-        .and_then(|loaded| loaded.as_ref().ok())
-        .map(|(_, spec)| spec);
+/// `said` is the specification in the document; there is none where the document is broken, or missing.
+pub(crate) fn of_object(object: &Object, said: Option<&Value>, is_broken: bool) -> Vec<Field> {
     let said_leaves = said.map(leaves).unwrap_or_default();
     let theirs = if object.operator_owned {
         Origin::Operator
@@ -53,7 +50,7 @@ pub(super) fn of_object(object: &Object, document: Option<&Loaded>) -> Vec<Field
         let before = object.overridden.get(&field).cloned();
         let origin = match &before {
             Some(_) => Origin::Override,
-            None if said.is_none() && document.is_some() => Origin::LastGood,
+            None if is_broken => Origin::LastGood,
             // The configuration of the node takes precedence over its document.
             None if object.kind == Kind::Node && said_leaves.get(&path) != Some(&value) => {
                 Origin::Default

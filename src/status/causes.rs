@@ -2,9 +2,8 @@
 
 use serde::Serialize;
 
-use super::probes::Probe;
+use super::is_bad;
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
-use crate::status::is_bad;
 
 /// Conditions and probes in the order of cause and effect: this router comes before the peer.
 const ORDER: [&str; 17] = [
@@ -33,20 +32,27 @@ const OWN_SIDE: [&str; 4] = ["EndpointResolved", "dns", "EndpointRouted", "route
 /// One cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Cause {
+pub(crate) struct Cause {
     /// The type of the condition, or the name of the probe.
-    pub(super) about: String,
+    pub(crate) about: String,
     /// The reason, as a word for programs.
-    pub(super) reason: String,
+    pub(crate) reason: String,
     /// The observation.
-    pub(super) message: String,
+    pub(crate) message: String,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) next_action: Option<String>,
+    pub(crate) next_action: Option<String>,
+}
+
+/// A probe that failed.
+pub(crate) struct FailedProbe {
+    pub(crate) cause: Cause,
+    /// The condition that says the same.
+    pub(crate) restates: Option<ConditionType>,
 }
 
 /// Returns the causes, root cause first.
-pub(super) fn causes(status: &StatusBody, probes: &[Probe]) -> Vec<Cause> {
+pub(crate) fn causes(status: &StatusBody, failed: Vec<FailedProbe>) -> Vec<Cause> {
     let conditions = status.conditions.iter().filter(|it| needs_action(it));
     let mut causes: Vec<Cause> = conditions.map(of_condition).collect();
     causes.extend(last_error(status, &causes));
@@ -54,9 +60,9 @@ pub(super) fn causes(status: &StatusBody, probes: &[Probe]) -> Vec<Cause> {
         let mut conditions = status.conditions.iter();
         conditions.any(|condition| condition.condition_type == about && needs_action(condition))
     };
-    let failed = probes.iter().filter(|probe| !probe.good);
+    let failed = failed.into_iter();
     let failed = failed.filter(|probe| !probe.restates.is_some_and(is_known));
-    causes.extend(failed.map(of_probe));
+    causes.extend(failed.map(|probe| probe.cause));
     let place = |cause: &Cause| ORDER.iter().position(|about| *about == cause.about);
     causes.sort_by_key(|cause| place(cause).unwrap_or(ORDER.len()));
     // BIRD that does not answer is the same message for its configuration and for the session.
@@ -78,15 +84,6 @@ fn of_condition(condition: &Condition) -> Cause {
         reason: condition.reason.clone(),
         message: condition.message.clone(),
         next_action: condition.next_action.clone(),
-    }
-}
-
-fn of_probe(probe: &Probe) -> Cause {
-    Cause {
-        about: probe.probe.to_owned(),
-        reason: probe.reason.to_owned(),
-        message: probe.message.clone(),
-        next_action: probe.next_action.clone(),
     }
 }
 
@@ -118,7 +115,7 @@ fn blame_own_side_first(causes: &mut [Cause]) {
 }
 
 /// Returns whether the object works: its BGP sessions are up, or, without any, its peer answers.
-pub(super) fn is_up(status: &StatusBody) -> bool {
+pub(crate) fn is_up(status: &StatusBody) -> bool {
     let state = |about: ConditionType| {
         let mut conditions = status.conditions.iter();
         let found = conditions.find(|condition| condition.condition_type == about);
@@ -155,8 +152,17 @@ mod tests {
         }
     }
 
-    fn failed(name: &'static str, reason: &'static str) -> Probe {
-        Probe::bad(name, reason, "it failed").act("look at this router")
+    fn failed(name: &str, reason: &str) -> FailedProbe {
+        let cause = Cause {
+            about: name.to_owned(),
+            reason: reason.to_owned(),
+            message: "it failed".to_owned(),
+            next_action: Some("look at this router".to_owned()),
+        };
+        FailedProbe {
+            cause,
+            restates: None,
+        }
     }
 
     fn reasons(causes: &[Cause]) -> Vec<&str> {
@@ -165,7 +171,7 @@ mod tests {
 
     #[test]
     fn own_side_comes_first_and_does_not_blame_the_peer() {
-        let causes = causes(&silent(), &[failed("route", "NoRoute")]);
+        let causes = causes(&silent(), vec![failed("route", "NoRoute")]);
         assert_eq!(reasons(&causes), ["NoRoute", "Never", "NotEstablished"]);
         let actions: Vec<_> = causes
             .iter()
@@ -176,11 +182,11 @@ mod tests {
 
     #[test]
     fn answers_of_the_network_come_before_the_handshake() {
-        let probes = [
+        let probes = vec![
             failed("ping", "NeighbourSilent"),
             failed("endpoint", "PortClosed"),
         ];
-        let causes = causes(&silent(), &probes);
+        let causes = causes(&silent(), probes);
         let wanted = ["PortClosed", "Never", "NeighbourSilent", "NotEstablished"];
         assert_eq!(reasons(&causes), wanted);
         assert_eq!(causes[1].next_action.as_deref(), Some("ask the peer"));
@@ -188,10 +194,13 @@ mod tests {
 
     #[test]
     fn probe_that_restates_a_condition_is_one_cause() {
-        let probe = failed("handshake", "Stale").restates(ConditionType::HandshakeRecent);
-        let found = causes(&silent(), std::slice::from_ref(&probe));
+        let probe = || FailedProbe {
+            restates: Some(ConditionType::HandshakeRecent),
+            ..failed("handshake", "Stale")
+        };
+        let found = causes(&silent(), vec![probe()]);
         assert_eq!(reasons(&found), ["Never", "NotEstablished"]);
-        let found = causes(&StatusBody::default(), &[probe]);
+        let found = causes(&StatusBody::default(), vec![probe()]);
         assert_eq!(reasons(&found), ["Stale"]);
     }
 
@@ -201,8 +210,8 @@ mod tests {
             last_error: Some(error.to_owned()),
             ..silent()
         };
-        assert_eq!(causes(&status("kernel said: never"), &[]).len(), 2);
-        assert_eq!(reasons(&causes(&status("other"), &[]))[2], "Failed");
+        assert_eq!(causes(&status("kernel said: never"), Vec::new()).len(), 2);
+        assert_eq!(reasons(&causes(&status("other"), Vec::new()))[2], "Failed");
     }
 
     #[test]
@@ -211,6 +220,6 @@ mod tests {
         for condition in &mut status.conditions {
             condition.message = "BIRD is not running".to_owned();
         }
-        assert_eq!(reasons(&causes(&status, &[])), ["Never"]);
+        assert_eq!(reasons(&causes(&status, Vec::new())), ["Never"]);
     }
 }

@@ -322,6 +322,10 @@ pub(crate) const HTTP_SHUTDOWN: Duration = Duration::from_secs(5);
 pub(crate) const HTTP_FULL_POLL: Duration = Duration::from_millis(100);
 /// Time limit for a client to send its body.
 pub(crate) const HTTP_BODY: Duration = Duration::from_secs(10);
+/// Interval of the comments that keep an idle stream of events open.
+pub(crate) const EVENTS_ALIVE: Duration = Duration::from_secs(15);
+/// The shortest time between two comparisons for one stream of events.
+pub(crate) const EVENTS_APART: Duration = Duration::from_millis(200);
 /// Time limit for a router to send its report.
 pub(crate) const FLEET_BODY: Duration = Duration::from_secs(20);
 /// Polling interval of a fleet's lists of sessions.

@@ -1,9 +1,11 @@
 //! A start without its state directory waits for it, and answers the local API meanwhile.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -11,9 +13,10 @@ use super::build::BuildError;
 use crate::config::Config;
 use crate::controller::Missing;
 use crate::document::{Kind, StatusBody};
+use crate::http::view::ObjectView;
 use crate::http::{
-    AgentApi, ApiRefusal, BirdView, Confirmation, HttpOptions, MaintenanceView, NodeView, Server,
-    StatusView,
+    AgentApi, ApiRefusal, BirdView, Confirmation, HttpOptions, MaintenanceView, NodeView, Overview,
+    Server, StatusView,
 };
 use crate::intervals::LOST_DIRECTORY_POLL;
 use crate::model::{InterfaceName, ObjectName};
@@ -134,6 +137,26 @@ impl AgentApi for Waiting {
 
     async fn object_status(&self, _: Kind, _: &ObjectName) -> Option<StatusBody> {
         None
+    }
+
+    async fn overview(&self) -> Overview {
+        Overview {
+            status: self.status().await,
+            objects: Vec::new(),
+        }
+    }
+
+    async fn object_view(&self, _: Kind, _: &ObjectName) -> Option<ObjectView> {
+        None
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        // Nothing changes until the agent starts again, with another server.
+        watch::Sender::default().subscribe()
+    }
+
+    fn phases(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {

@@ -437,15 +437,5 @@ fn overridden(row: &Row) -> String {
 
 /// Returns the time since then, in one unit.
 pub(crate) fn ago(at: Timestamp) -> String {
-    span(Timestamp::now().as_second() - at.as_second())
-}
-
-/// Returns seconds in one unit.
-pub(crate) fn span(seconds: i64) -> String {
-    match seconds.max(0) {
-        seconds @ 0..120 => format!("{seconds}s"),
-        seconds @ 120..7200 => format!("{}m", seconds / 60),
-        seconds @ 7200..172_800 => format!("{}h", seconds / 3600),
-        seconds => format!("{}d", seconds / 86_400),
-    }
+    crate::util::text::span(Timestamp::now().as_second() - at.as_second())
 }

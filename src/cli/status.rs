@@ -60,7 +60,7 @@ fn head(status: &Value) {
         text(&node["id"]),
         node["region"].as_str().unwrap_or("no region"),
         output::shade(&text(&status["status"])),
-        super::get::span(status["uptime"].as_i64().unwrap_or_default()),
+        crate::util::text::span(status["uptime"].as_i64().unwrap_or_default()),
         text(&status["version"]),
         text(&status["commit"]),
     ));

@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -163,14 +162,14 @@ pub struct StatusCache {
     /// Objects whose status file is older than their status.
     unwritten: Mutex<BTreeSet<ObjectKey>>,
     /// Number of changes of what is logged.
-    logged_changes: AtomicU64,
+    logged_changes: watch::Sender<u64>,
 }
 
 impl StatusCache {
     pub fn set(&self, key: ObjectKey, status: StatusBody) {
         let mut statuses = self.statuses.lock();
         if statuses.get(&key).map(logged) != Some(logged(&status)) {
-            self.logged_changes.fetch_add(1, Ordering::Relaxed);
+            self.logged_changes.send_modify(|number| *number += 1);
         }
         statuses.insert(key, status);
     }
@@ -178,13 +177,18 @@ impl StatusCache {
     /// Forgets an object.
     pub fn remove(&self, key: &ObjectKey) {
         self.statuses.lock().remove(key);
-        self.logged_changes.fetch_add(1, Ordering::Relaxed);
+        self.logged_changes.send_modify(|number| *number += 1);
         self.set_unwritten(key, false);
     }
 
     /// Returns a number that changes with every change that is logged.
     pub(super) fn logged_changes(&self) -> u64 {
-        self.logged_changes.load(Ordering::Relaxed)
+        *self.logged_changes.borrow()
+    }
+
+    /// Returns a receiver of the number of changes that are logged.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.logged_changes.subscribe()
     }
 
     /// Records whether the status file of an object is older than its status, because it could not be written.
@@ -314,6 +318,22 @@ impl Context {
             now: Timestamp::now(),
             begun,
         }
+    }
+
+    /// Returns what was last observed, for one key, and observes nothing. `None` before the first observation, and
+    /// while the kernel cannot be read.
+    pub(crate) async fn last_observation(&self, key: &ObjectKey) -> Option<Observation> {
+        let kernel = self.observer.last_kernel();
+        if kernel.links.is_empty() || self.observer.kernel_error().is_some() {
+            return None;
+        }
+        Some(Observation {
+            kernel: Ok(kernel),
+            bird: self.observer.known_bird(),
+            applied: self.applied(vec![key.clone()]).await,
+            now: Timestamp::now(),
+            begun: Instant::now(),
+        })
     }
 
     async fn applied(

@@ -32,7 +32,7 @@ pub(crate) mod overrides;
 mod pass;
 mod permits;
 pub mod planning;
-pub(crate) mod provenance;
+pub mod provenance;
 mod pulse;
 mod queue;
 mod reconcile;

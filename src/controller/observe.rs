@@ -103,6 +103,11 @@ impl Observer {
         Ok(Some(remember(&mut seen, view)))
     }
 
+    /// Returns the last view of the kernel; empty before the first one.
+    pub(super) fn last_kernel(&self) -> Arc<KernelView> {
+        Arc::clone(&self.seen.lock())
+    }
+
     /// Returns the reason why the last observation of the kernel failed.
     pub fn kernel_error(&self) -> Option<String> {
         self.kernel_error.lock().clone()

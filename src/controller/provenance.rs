@@ -8,18 +8,18 @@ use crate::document::Kind;
 use crate::effective::{Origin, leaves};
 
 /// One field and its origin.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Field {
+pub struct Field {
     /// The field, as `spec.tunnel.mtu`.
-    pub(crate) field: String,
+    pub field: String,
     /// Its value here; `null` if an override removes the field.
-    pub(crate) value: Value,
+    pub value: Value,
     /// The origin of the value.
-    pub(crate) origin: Origin,
+    pub origin: Origin,
     /// The value of the document, if an override changes it; `null` if the document has none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) document: Option<Value>,
+    pub document: Option<Value>,
 }
 
 /// Returns the leaves of a document, all of one origin.
@@ -34,7 +34,7 @@ pub(crate) fn of_document(spec: &Value, origin: Origin) -> Vec<Field> {
 }
 
 /// Returns the leaves of the effective specification, each with its origin, and those that an override removes.
-/// `said` is the specification in the document; there is none where the document is broken, or missing.
+/// `said` is the specification in the document; `None` where the document is broken, or missing.
 pub(crate) fn of_object(object: &Object, said: Option<&Value>, is_broken: bool) -> Vec<Field> {
     let said_leaves = said.map(leaves).unwrap_or_default();
     let theirs = if object.operator_owned {

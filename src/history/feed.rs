@@ -11,7 +11,7 @@ use tokio::sync::MutexGuard;
 use tracing::warn;
 
 use super::writers::{Writers, writers};
-use super::{Author, Cause, FILES, History, HistoryHandle, Paths};
+use super::{Author, Cause, FILES, History, HistoryError, HistoryHandle, LoggedCommit, Paths};
 use crate::document::parse_value;
 use crate::model::without_keys;
 use crate::store::{APPROVED, Area, Place, Snapshot, Store, StoreError};
@@ -60,6 +60,18 @@ impl Recording {
 }
 
 impl Feed {
+    /// Returns the newest commits that changed these files, the newest first.
+    ///
+    /// # Errors
+    /// Git fails.
+    pub(crate) async fn log(
+        &self,
+        paths: &[PathBuf],
+        limit: usize,
+    ) -> Result<Vec<LoggedCommit>, HistoryError> {
+        self.history.log(paths, limit).await
+    }
+
     /// Returns a feed that records nothing until [`Feed::begin`].
     pub fn new(store: Arc<Store>, history: Arc<History>) -> Self {
         Self {

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+use super::view::{ObjectRow, ObjectView};
 use crate::controller::desired::HeldChange;
 pub(crate) use crate::controller::{OverriddenField, OverrideView};
 use crate::document::{Kind, StatusBody};
@@ -19,6 +21,18 @@ pub trait AgentApi: Send + Sync {
 
     /// Returns the answer of `GET /status/OBJECT`, where an object has a status.
     async fn object_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusBody>;
+
+    /// Returns the router and its objects, for the web page.
+    async fn overview(&self) -> Overview;
+
+    /// Returns an object in full, for the web page.
+    async fn object_view(&self, kind: Kind, name: &ObjectName) -> Option<ObjectView>;
+
+    /// Returns a receiver of a number that changes when the status of an object does.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Returns the phase of every object.
+    fn phases(&self) -> BTreeMap<String, String>;
 
     /// Requests a sync without waiting for it; requests that come meanwhile coalesce.
     async fn trigger_sync(&self) -> Result<(), ApiRefusal>;
@@ -121,6 +135,13 @@ pub struct StatusView {
     /// Notices for the operator, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+}
+
+/// The router and all its objects.
+#[derive(Debug, Default, Serialize)]
+pub struct Overview {
+    pub status: StatusView,
+    pub objects: Vec<ObjectRow>,
 }
 
 /// The BIRD daemon.

@@ -7,15 +7,20 @@ mod answers;
 mod api;
 mod bucket;
 mod error;
+mod events;
 mod listen;
+mod login;
 mod openapi;
+mod page;
 mod routes;
 mod server;
 mod token;
+pub mod view;
 
 pub(crate) use answers::LocalApi;
 pub use api::{
-    AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, SessionCounts, StatusView,
+    AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, Overview, SessionCounts,
+    StatusView,
 };
 pub(crate) use api::{BirdView, HeldView};
 pub(crate) use bucket::TokenBucket;

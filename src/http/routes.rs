@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Json, Router};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -14,8 +14,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::api::{METRICS, MaintenanceDone, Ready, RestartBody, RestartDone, SyncTriggered};
+use super::events::Streams;
+use super::login::{Logins, token_of};
 use super::openapi::{OPENAPI, openapi};
-use super::{AgentApi, ApiError, ApiRefusal, Confirmation, TokenBucket, bearer, same};
+use super::{AgentApi, ApiError, ApiRefusal, Confirmation, TokenBucket, bearer, page, same};
 use crate::config::{Listen, TokenSource};
 use crate::document::Kind;
 use crate::intervals::HTTP_BODY;
@@ -25,8 +27,10 @@ use crate::redact::redact_value;
 /// Size limit of a body; a real one has fifty bytes.
 const BODY_MAX: usize = 64 * 1024;
 
-/// Limits of `/sync` and of `/restart`: calls per second, and calls at once.
+/// Limits of `/sync`, of `/restart` and of the web page: calls per second, and calls at once.
 const RATE: (f64, u32) = (10.0, 20);
+/// The same for logins.
+const LOGINS: (f64, u32) = (0.5, 10);
 
 /// Options of the local API.
 #[derive(Clone)]
@@ -45,6 +49,11 @@ struct Api {
     started: Instant,
     syncs: Mutex<TokenBucket>,
     restarts: Mutex<TokenBucket>,
+    /// The page of an object reads the history with a program.
+    pages: Mutex<TokenBucket>,
+    tries: Mutex<TokenBucket>,
+    logins: Logins,
+    streams: Streams,
 }
 
 /// The API as a service, without its listener.
@@ -57,6 +66,10 @@ pub fn app(options: &HttpOptions) -> Router {
         started: Instant::now(),
         syncs: bucket(),
         restarts: bucket(),
+        pages: bucket(),
+        tries: Mutex::new(TokenBucket::new(LOGINS.0, LOGINS.1)),
+        logins: Logins::new(),
+        streams: Streams::new(),
     };
     // One handler and one table instead of one route each: the framework's `get` would answer HEAD
     // too, and a HEAD must not start a sync.
@@ -91,6 +104,25 @@ enum Call {
     Health,
     Ready,
     OpenApi,
+    Page,
+    ObjectPage,
+    Login,
+    Style,
+    Script,
+    Events,
+}
+
+impl Call {
+    /// Returns whether the call needs no token: it tells nothing about the router.
+    fn is_open(self) -> bool {
+        let assets = matches!(self, Self::Style | Self::Script | Self::Login);
+        assets || matches!(self, Self::Health | Self::Ready)
+    }
+
+    /// Returns whether the cookie of a login is enough.
+    fn takes_cookie(self) -> bool {
+        matches!(self, Self::Page | Self::ObjectPage | Self::Events)
+    }
 }
 
 /// Returns the method and the call of a path.
@@ -107,6 +139,12 @@ fn route(path: &str) -> Option<(&'static str, Call)> {
         "/healthz" => ("GET", Call::Health),
         "/readyz" => ("GET", Call::Ready),
         OPENAPI => ("GET", Call::OpenApi),
+        "/" => ("GET", Call::Page),
+        path if path.starts_with(page::OBJECT) => ("GET", Call::ObjectPage),
+        page::LOGIN => ("POST", Call::Login),
+        page::STYLE => ("GET", Call::Style),
+        page::SCRIPT => ("GET", Call::Script),
+        "/events" => ("GET", Call::Events),
         _ => return None,
     })
 }
@@ -115,8 +153,14 @@ impl Api {
     async fn dispatch(&self, request: Request<Body>) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
         let found = route(parts.uri.path());
-        let open = matches!(found, Some((_, Call::Health | Call::Ready)));
-        self.admit(&parts.headers, open)?;
+        if let Err(refusal) = self.admit(&parts.headers, found.map(|(_, call)| call)) {
+            let is_page = matches!(found, Some((_, Call::Page | Call::ObjectPage)));
+            // A browser gets the form instead of a text for programs.
+            return match is_page && refusal.status == StatusCode::UNAUTHORIZED {
+                true => Ok((refusal.status, page::login(None)?).into_response()),
+                false => Err(refusal),
+            };
+        }
         let (method, call) = found.ok_or_else(|| {
             ApiError::not_found(
                 "unknown path; use /status, /sync, /metrics, /maintenance or /restart",
@@ -129,13 +173,19 @@ impl Api {
         self.answer(call, &parts, &body).await
     }
 
-    fn admit(&self, headers: &HeaderMap, open: bool) -> Result<(), ApiError> {
+    fn admit(&self, headers: &HeaderMap, call: Option<Call>) -> Result<(), ApiError> {
         if self.browsers_reach_it && !self.token.is_configured() {
             refuse_browsers(headers)?;
         }
         match self.token.current() {
             Ok(None) => Ok(()),
-            _ if open => Ok(()),
+            _ if call.is_some_and(Call::is_open) => Ok(()),
+            Ok(Some(token))
+                if call.is_some_and(Call::takes_cookie)
+                    && self.logins.is_known(headers, &token) =>
+            {
+                Ok(())
+            }
             Ok(Some(token)) if bearer(headers).is_some_and(|given| same(given, &token)) => Ok(()),
             Ok(Some(_)) => Err(ApiError::invalid_token()),
             // Refuses every call until the file exists: the agent's log and status name it.
@@ -156,13 +206,48 @@ impl Api {
             Call::Health => Ok(Json(Ready { status: "ok" }).into_response()),
             Call::Ready => self.ready().await,
             Call::OpenApi => Ok(Json(openapi()).into_response()),
+            Call::Page => {
+                self.take(&self.pages)?;
+                page::overview(&self.agent.overview().await)
+            }
+            Call::ObjectPage => self.object_page(parts.uri.path()).await,
+            Call::Login => self.login(body),
+            Call::Style => Ok(page::style()),
+            Call::Script => Ok(page::script()),
+            Call::Events => self.streams.open(Arc::clone(&self.agent)),
         }
     }
 
     async fn object_status(&self, path: &str) -> Result<Response, ApiError> {
-        let (kind, name) = object_of(path).ok_or_else(unknown_object)?;
+        let (kind, name) = object_of(path, OBJECT).ok_or_else(unknown_object)?;
         let found = self.agent.object_status(kind, &name).await;
         found.map(|found| status(&found)).ok_or_else(unknown_object)
+    }
+
+    async fn object_page(&self, path: &str) -> Result<Response, ApiError> {
+        self.take(&self.pages)?;
+        let (kind, name) = object_of(path, page::OBJECT).ok_or_else(unknown_object)?;
+        let found = self.agent.object_view(kind, &name).await;
+        page::object(&found.ok_or_else(unknown_object)?)
+    }
+
+    /// Answers the form that takes the token.
+    fn login(&self, body: &Bytes) -> Result<Response, ApiError> {
+        self.take(&self.tries)?;
+        let Ok(Some(token)) = self.token.current() else {
+            return Ok(Redirect::to("/").into_response());
+        };
+        let cookie = match token_of(body) {
+            Some(given) if same(&given, &token) => self.logins.cookie(&token),
+            _ => None,
+        };
+        match cookie {
+            Some(cookie) => Ok(([(SET_COOKIE, cookie)], Redirect::to("/")).into_response()),
+            None => {
+                let form = page::login(Some("This is not the token of this agent."))?;
+                Ok((StatusCode::UNAUTHORIZED, form).into_response())
+            }
+        }
     }
 
     async fn sync(&self) -> Result<Response, ApiError> {
@@ -223,9 +308,9 @@ impl Api {
     }
 }
 
-/// Returns the object of `/status/sessions/wg_1` or `/status/node`.
-fn object_of(path: &str) -> Option<(Kind, ObjectName)> {
-    let object = path.strip_prefix(OBJECT)?;
+/// Returns the object of `/status/sessions/wg_1` or `/status/node`, after this prefix.
+fn object_of(path: &str, prefix: &str) -> Option<(Kind, ObjectName)> {
+    let object = path.strip_prefix(prefix)?;
     let (word, name) = object.split_once('/').unwrap_or((object, object));
     Some((Kind::from_word(word)?, name.parse().ok()?))
 }
@@ -338,7 +423,7 @@ mod tests {
 
     #[test]
     fn object_of_a_path_has_kind_and_name() {
-        let of = |path: &str| object_of(path).map(|(kind, name)| kind.path(&name));
+        let of = |path: &str| object_of(path, OBJECT).map(|(kind, name)| kind.path(&name));
         for object in ["sessions/wg_1", "mesh/hk1", "ibgp/hk1", "node", "policy"] {
             assert_eq!(of(&format!("/status/{object}")).as_deref(), Some(object));
         }

@@ -32,16 +32,16 @@ const OWN_SIDE: [&str; 4] = ["EndpointResolved", "dns", "EndpointRouted", "route
 /// One cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Cause {
+pub struct Cause {
     /// The type of the condition, or the name of the probe.
-    pub(crate) about: String,
+    pub about: String,
     /// The reason, as a word for programs.
-    pub(crate) reason: String,
+    pub reason: String,
     /// The observation.
-    pub(crate) message: String,
+    pub message: String,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) next_action: Option<String>,
+    pub next_action: Option<String>,
 }
 
 /// A probe that failed.

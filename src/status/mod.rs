@@ -20,7 +20,8 @@ pub use assess::{
 pub(crate) use assess::{
     BabelFacts, HANDSHAKE_STALE, Hold, NameFacts, RouteFacts, approve, paused, state_word,
 };
-pub(crate) use causes::{Cause, FailedProbe, causes, is_up};
+pub use causes::Cause;
+pub(crate) use causes::{FailedProbe, causes, is_up};
 pub(crate) use changed::changed;
 pub(crate) use conditions::Conditions;
 pub(crate) use edges::{Edges, Event, Fact, FactSet, Severity, State, Topic};

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::document::{
-    Document, Kind, OverrideSpec, Spec, StatusDocument, parse, parse_value, to_yaml,
+    Document, Kind, OverrideSpec, Spec, StatusDocument, check_document, parse, parse_value,
+    to_yaml, value,
 };
 use crate::model::{ObjectName, Uid};
 use crate::util::fs;
@@ -169,6 +170,22 @@ impl Store {
     pub fn read_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusDocument> {
         let text = read::text(&self.path(&Place::new(Area::Status, kind, name))).ok()??;
         parse_value(&text.text).ok()
+    }
+
+    /// Returns the specification in an object's own document, as it is written there; `None` without a document.
+    ///
+    /// # Errors
+    /// The document cannot be read, or is invalid.
+    pub(crate) fn read_spec(
+        &self,
+        kind: Kind,
+        name: &ObjectName,
+    ) -> Result<Option<Value>, StoreError> {
+        let Some(text) = read::text(&self.path(&Place::new(Area::Documents, kind, name)))? else {
+            return Ok(None);
+        };
+        check_document(kind, &text.text)?;
+        Ok(value(&text.text)?.get("spec").cloned())
     }
 
     /// Returns the objects with a status, of the kinds with many objects.

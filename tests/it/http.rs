@@ -1,7 +1,9 @@
 //! The local API: every endpoint, every field, every error.
 
 mod clients;
+mod page;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,13 +14,16 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use moenet_agent::config::Listen;
 use moenet_agent::document::{Kind, StatusBody};
+use moenet_agent::http::view::ObjectView;
 use moenet_agent::http::{
-    AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, ServeError, Server,
-    SessionCounts, StatusView, app,
+    AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, Overview,
+    ServeError, Server, SessionCounts, StatusView, app,
 };
 use moenet_agent::model::{InterfaceName, ObjectName, Secret};
+use page::{object, row};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::support::openapi::LOCAL;
@@ -30,6 +35,8 @@ struct Fake {
     unready: AtomicBool,
     syncs: AtomicUsize,
     restarted: Mutex<Vec<String>>,
+    changes: watch::Sender<u64>,
+    phases: Mutex<BTreeMap<String, String>>,
 }
 
 #[async_trait]
@@ -58,6 +65,25 @@ impl AgentApi for Fake {
 
     async fn object_status(&self, _: Kind, _: &ObjectName) -> Option<StatusBody> {
         None
+    }
+
+    async fn overview(&self) -> Overview {
+        Overview {
+            status: self.status().await,
+            objects: vec![row()],
+        }
+    }
+
+    async fn object_view(&self, kind: Kind, name: &ObjectName) -> Option<ObjectView> {
+        (kind.path(name) == row().object).then(object)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn phases(&self) -> BTreeMap<String, String> {
+        self.phases.lock().unwrap().clone()
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {
@@ -111,6 +137,8 @@ fn bench_with(token: Option<&str>) -> Bench {
         unready: AtomicBool::default(),
         syncs: AtomicUsize::default(),
         restarted: Mutex::default(),
+        changes: watch::Sender::default(),
+        phases: Mutex::default(),
     });
     let options = HttpOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -334,7 +362,7 @@ async fn a_large_body_is_refused() {
 async fn unknown_paths_and_wrong_methods_share_one_error_format() {
     let bench = bench();
     for path in [
-        "/",
+        "/nothing",
         "/status/",
         "/Status",
         "/api/status",

@@ -76,3 +76,4 @@ mod the_harness;
 mod truth;
 mod unreadable;
 mod versions;
+mod web_page;

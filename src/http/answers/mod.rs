@@ -2,21 +2,25 @@
 
 mod confirmation;
 mod metrics;
+mod objects;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use metrics::Process;
 
 use super::api::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, OverriddenField, OverrideView,
-    SessionCounts, StatusView,
+    Overview, SessionCounts, StatusView,
 };
+use super::view::ObjectView;
 use crate::bird::Committer;
 use crate::config::TokenSource;
 use crate::controller::desired::{Desired, HeldChange, maintenance_in_effect};
@@ -112,6 +116,22 @@ impl AgentApi for LocalApi {
 
     async fn object_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
         self.context.statuses.get(&kind.key(name))
+    }
+
+    async fn overview(&self) -> Overview {
+        objects::overview(self).await
+    }
+
+    async fn object_view(&self, kind: Kind, name: &ObjectName) -> Option<ObjectView> {
+        objects::object(self, kind, name).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.context.statuses.changes()
+    }
+
+    fn phases(&self) -> BTreeMap<String, String> {
+        objects::phases(self)
     }
 
     async fn trigger_sync(&self) -> Result<(), ApiRefusal> {

@@ -35,6 +35,7 @@ const ANY: [(u16, &str); 2] = [
 ];
 const TOKEN: (u16, &str) = (401, "`INVALID_TOKEN`: the token is missing or wrong.");
 const RATE: (u16, &str) = (429, "`RATE_LIMITED`: more than 10 calls a second.");
+const STREAMS: (u16, &str) = (429, "`RATE_LIMITED`: 16 streams are open.");
 const FAILED: (u16, &str) = (
     500,
     "`INTERNAL`: the attempt failed; the text has the advice.",
@@ -52,6 +53,10 @@ pub fn description() -> Value {
     restart(&mut api);
     let metrics = text(METRICS, "Metrics as Prometheus text.");
     add(&mut api, Get, "/metrics", "Metrics", metrics, &[]);
+    let summary = "Changes of objects' phases";
+    let told = "Server-sent events: `ready`, then `object` with the object and its new phase; no phase when it is gone.";
+    let events = text("text/event-stream", told);
+    add(&mut api, Get, "/events", summary, events, &[STREAMS]);
     probes(&mut api);
     let itself = api.json::<super::OpenApi>(200, "This document.");
     add(&mut api, Get, OPENAPI, "This description", itself, &[]);

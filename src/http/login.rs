@@ -1,0 +1,94 @@
+//! The login of a browser, which cannot send `Authorization`: a form takes the token and answers with a cookie. The
+//! cookie proves the token to this process only, opens the web page and `/events` only, and ends with the browser, with
+//! the process, or with the token.
+
+use axum::http::header::COOKIE;
+use axum::http::{HeaderMap, HeaderValue};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::model::Secret;
+
+const NAME: &str = "moenet-agent";
+
+/// What the cookies of this process are made with.
+pub(super) struct Logins {
+    key: Secret<[u8; 32]>,
+}
+
+impl Logins {
+    pub(super) fn new() -> Self {
+        Self {
+            key: Secret::new(rand::random()),
+        }
+    }
+
+    /// Returns the cookie of someone who knows the token.
+    pub(super) fn cookie(&self, token: &Secret<String>) -> Option<HeaderValue> {
+        let value = self.value(token);
+        let cookie = format!("{NAME}={value}; HttpOnly; SameSite=Strict; Path=/");
+        let mut cookie = HeaderValue::from_str(&cookie).ok()?;
+        cookie.set_sensitive(true);
+        Some(cookie)
+    }
+
+    /// Returns whether a request carries the cookie of this token.
+    pub(super) fn is_known(&self, headers: &HeaderMap, token: &Secret<String>) -> bool {
+        let wanted = self.value(token);
+        let lines = headers.get_all(COOKIE).iter();
+        let cookies = lines.filter_map(|line| line.to_str().ok());
+        let cookies = cookies.flat_map(|line| line.split(';'));
+        let values = cookies.filter_map(|cookie| cookie.trim().split_once('='));
+        values
+            .filter(|(name, _)| *name == NAME)
+            .any(|(_, value)| value.as_bytes().ct_eq(wanted.as_bytes()).into())
+    }
+
+    fn value(&self, token: &Secret<String>) -> String {
+        let digest = Sha256::new()
+            .chain_update(self.key.expose())
+            .chain_update(token.expose());
+        let digest = digest.finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Returns the token that the form sent.
+pub(super) fn token_of(body: &[u8]) -> Option<String> {
+    let mut fields = form_urlencoded::parse(body);
+    let token = fields.find(|(name, _)| name == "token");
+    token.map(|(_, value)| value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(cookie: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_str(cookie).unwrap());
+        headers
+    }
+
+    #[test]
+    fn cookie_opens_with_its_token_and_process_only() {
+        let (logins, others) = (Logins::new(), Logins::new());
+        let token = Secret::new("s3cret".to_owned());
+        let cookie = logins.cookie(&token).unwrap();
+        let cookie = cookie.to_str().unwrap().split(';').next().unwrap();
+        assert!(!cookie.contains("s3cret"));
+        let sent = headers(&format!("theme=dark; {cookie}; lang=en"));
+        assert!(logins.is_known(&sent, &token));
+        assert!(!logins.is_known(&sent, &Secret::new("other".to_owned())));
+        assert!(!others.is_known(&sent, &token));
+        for wrong in ["", "moenet-agent=", &cookie[..cookie.len() - 1]] {
+            assert!(!logins.is_known(&headers(wrong), &token), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn token_of_the_form_is_decoded() {
+        assert_eq!(token_of(b"token=a%2Bb+c&x=1").as_deref(), Some("a+b c"));
+        assert_eq!(token_of(b"x=1"), None);
+    }
+}

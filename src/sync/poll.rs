@@ -22,7 +22,9 @@ use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::{chain, failed};
 use crate::util::notices::Notices;
-use crate::wire::{Call, Listing, NodeItem, PeerItem, PolicyItem, Rejected, WireError};
+use crate::wire::{
+    Call, Listing, NodeItem, PeerItem, PolicyItem, Rejected, SessionItem, WireError, WireStatus,
+};
 
 /// Result of a poll: the changed files.
 type Changed = Vec<Place>;
@@ -258,7 +260,11 @@ async fn fetch_sessions(sync: &Syncer) -> Result<Synced, CallError> {
     sync.context
         .reports
         .listed(statuses.chain(rejected).collect());
-    let kernel = sync.context.observer.kernel(Instant::now()).await.ok();
+    let is_leaving = |item: &SessionItem| item.status == WireStatus::QueuedForDelete;
+    let kernel = match listing.items.iter().any(is_leaving) {
+        true => sync.context.observer.kernel(Instant::now()).await.ok(),
+        false => None,
+    };
     let config = sync.config.get();
     let bases = PortBases {
         sessions: config.wireguard.listen_port_base,

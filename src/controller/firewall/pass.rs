@@ -77,10 +77,14 @@ enum PassError {
 
 /// Observes, plans and applies. The apply reads back by itself.
 async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState, PassError> {
-    let kernel = ctx.observer.kernel(now).await?;
+    let kernel = match wanted {
+        true => Some(ctx.observer.kernel(now).await?),
+        false => None,
+    };
     let view = ctx.firewall.look(wanted).await?;
     let ownership = ctx.firewall.ownership();
-    let ruleset = wanted.then(|| planning::ruleset(&ctx.desired(), &kernel).marked(&ownership));
+    let ruleset =
+        kernel.map(|kernel| planning::ruleset(&ctx.desired(), &kernel).marked(&ownership));
     let step = planning::firewall(ruleset.as_ref(), &view, &ownership);
     let step = step.map_err(PassError::Refused)?;
     if let Some(step) = step {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::intervals::{KEY_BEAT, KEY_RETRY};
+use crate::intervals::{KEY_BEAT, KEY_RETRY, MOVING_OBJECT};
 use crate::model::ErrorClass;
 use crate::util::backoff;
 
@@ -180,7 +180,12 @@ impl<K: Ord + Clone> Queue<K> {
             Outcome::Gone => drop(self.failures.remove(key)),
             Outcome::Settled(wait) => {
                 self.failures.remove(key);
-                self.schedule(key.clone(), spread(wait));
+                // Objects that were configured together are looked at together.
+                let at = match wait > self.backoff.beat {
+                    true => spread(wait),
+                    false => self.on_nearest(now + wait, MOVING_OBJECT),
+                };
+                self.schedule(key.clone(), at);
             }
             Outcome::Waiting => {
                 let wait = self.fail(key, ErrorClass::Transient) / 4;
@@ -190,7 +195,7 @@ impl<K: Ord + Clone> Queue<K> {
             Outcome::Failed(class) => {
                 let wait = self.fail(key, class);
                 let at = if wait >= self.backoff.beat {
-                    self.on_beat(spread(wait))
+                    self.on_nearest(spread(wait), self.backoff.beat)
                 } else {
                     spread(wait)
                 };
@@ -206,13 +211,11 @@ impl<K: Ord + Clone> Queue<K> {
         wait
     }
 
-    /// Returns the beat that is nearest to this time.
-    fn on_beat(&self, at: Instant) -> Instant {
-        let half = self.backoff.beat / 2;
-        let since = at.duration_since(self.origin).saturating_sub(half);
-        let beat = self.backoff.beat.as_millis().max(1);
-        let beats = u32::try_from(since.as_millis().div_ceil(beat)).unwrap_or(u32::MAX);
-        self.origin + self.backoff.beat * beats
+    /// Returns the multiple of this time since the first beat that is nearest to `at`.
+    fn on_nearest(&self, at: Instant, of: Duration) -> Instant {
+        let since = at.duration_since(self.origin).saturating_sub(of / 2);
+        let times = since.as_millis().div_ceil(of.as_millis().max(1));
+        self.origin + of * u32::try_from(times).unwrap_or(u32::MAX)
     }
 
     /// Returns the time of the first beat.
@@ -336,6 +339,20 @@ mod tests {
         queue.next(now);
         queue.finish(&"a", Outcome::Gone, now, 1.0);
         assert_eq!((queue.next_due(), !queue.running.is_empty()), (None, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn objects_on_their_way_are_due_together() {
+        let (mut queue, start) = queue();
+        for key in ["a", "b"] {
+            queue.add(key, start);
+            queue.next(start);
+        }
+        for (key, after) in [("a", 100), ("b", 400)] {
+            let now = start + Duration::from_millis(after);
+            queue.finish(&key, Outcome::Settled(MOVING_OBJECT), now, 0.7);
+            assert_eq!(queue.due(&key), Some(start + MOVING_OBJECT));
+        }
     }
 
     #[tokio::test(start_paused = true)]

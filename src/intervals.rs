@@ -82,6 +82,8 @@ pub(crate) const STOP_COMMITS: Duration = Duration::from_secs(5);
 pub(crate) const ONCE_COMMITS: Duration = Duration::from_secs(15);
 /// Limit of the wait for the first desired state at the start.
 pub(crate) const START_FIRST_BUILD: Duration = Duration::from_secs(5);
+/// Limit of the wait for the first lists of the Control Plane, at the first start of a router.
+pub(crate) const START_FIRST_LISTS: Duration = Duration::from_secs(5);
 /// Interval at which the service manager gets the counts, if they changed, and the watchdog is fed; a short
 /// `WatchdogSec=` shortens it.
 pub(crate) const SERVICE_STATUS: Duration = Duration::from_secs(5);

@@ -315,6 +315,7 @@ impl Workers {
             unrecorded: Default::default(),
             sysctls: Sysctls::default(),
             statuses: StatusCache::default(),
+            first_lists: crate::controller::FirstLists::default(),
             pulse: crate::controller::Pulse::default(),
             announced: crate::controller::Announced::default(),
             restarts: crate::controller::Restarts::default(),

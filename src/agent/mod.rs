@@ -38,7 +38,8 @@ use crate::controller::{
 use crate::history::Recording;
 use crate::http;
 use crate::intervals::{
-    ONCE_QUIET_POLL, START_FIRST_BUILD, STOP_BIRD_ANSWER, STOP_BIRD_POLL, STOP_DRAIN, STOP_QUICK,
+    ONCE_QUIET_POLL, START_FIRST_BUILD, START_FIRST_LISTS, STOP_BIRD_ANSWER, STOP_BIRD_POLL,
+    STOP_DRAIN, STOP_QUICK,
 };
 use crate::model::ObjectKey;
 use crate::sources::{RoaTask, limits};
@@ -169,6 +170,7 @@ async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToke
     let announcer = announce(Arc::clone(&parts.shared.context), facts, stop.clone());
     tasks.spawn("announcer", announcer);
     let runner = Runner::new(Arc::clone(&parts.shared.context)).run(hinted);
+    let runner = after_first_lists(parts, runner);
     tasks.spawn("controller", after_first_build(parts, runner));
 }
 
@@ -215,6 +217,21 @@ fn after_first_build<F: Future<Output = ()>>(
     let mut ready = parts.shared.context.desired.clone();
     async move {
         let _ = tokio::time::timeout(START_FIRST_BUILD, ready.changed()).await;
+        work.await;
+    }
+}
+
+/// Delays the first pass of a router without documents until the first lists of the Control Plane have come, or failed.
+fn after_first_lists<F: Future<Output = ()>>(
+    parts: &Arc<Parts>,
+    work: F,
+) -> impl Future<Output = ()> + use<F> {
+    let sync = parts.shared.sync.clone();
+    async move {
+        if let Some(sync) = sync {
+            let lists = sync.context.first_lists.wait();
+            let _ = tokio::time::timeout(START_FIRST_LISTS, lists).await;
+        }
         work.await;
     }
 }

@@ -12,6 +12,7 @@ use super::desired::{Desired, HeldChange};
 use super::enabled::Enabled;
 use super::error::{ReconcileError, RestartError};
 use super::firewall::FirewallKeeper;
+use super::first_lists::FirstLists;
 use super::hint::Hint;
 use super::observe::Observer;
 use super::pass::{Observation, record_of};
@@ -52,6 +53,8 @@ pub struct Context {
     pub begun: Instant,
     /// Everything that is wanted.
     pub desired: watch::Receiver<Arc<Desired>>,
+    /// The lists that the first pass of a new router waits for.
+    pub first_lists: FirstLists,
     /// Reports to the Control Plane.
     pub reports: Arc<Reports>,
     /// Applied records that wait to be written.

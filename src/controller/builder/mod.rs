@@ -67,9 +67,15 @@ pub(crate) async fn run(
 ) {
     *builder.context.hints.lock() = Some(hints.clone());
     let mut builds = Builds::new(Arc::clone(&builder), hints);
+    let first_lists = &builder.context.first_lists;
     loop {
+        let are_fetched = first_lists.are_fetched();
         builds.make().await;
         builds.tell().await;
+        if are_fetched || !builds.listed.is_empty() && builds.is_first {
+            first_lists.built();
+        }
+        builds.is_first = false;
         if builds.wait(&stop).await.is_break() {
             break;
         }
@@ -82,6 +88,8 @@ struct Builds {
     builder: Arc<Builder>,
     hints: mpsc::UnboundedSender<Hint>,
     watched: mpsc::Receiver<store::Hint>,
+    /// No desired state was made before.
+    is_first: bool,
     /// No file was being written at the last listing.
     settled: bool,
     /// The last listing failed.
@@ -110,6 +118,7 @@ impl Builds {
             builder,
             hints,
             watched,
+            is_first: true,
             settled: true,
             failing: false,
             changed,

@@ -62,6 +62,13 @@ impl Calls {
         all
     }
 
+    /// Returns whether every list was fetched once, or failed.
+    fn has_tried_lists(&self) -> bool {
+        let mut lists = Call::ALL.into_iter().filter(|call| !call.is_post());
+        let state = self.state.lock();
+        lists.all(|call| state.health.contains_key(&call))
+    }
+
     /// Notices for the operator, one sentence for each failing call.
     pub fn notices(&self) -> Vec<String> {
         let state = self.state.lock();
@@ -248,6 +255,9 @@ fn tell(sync: &Syncer, recovered: bool) {
     let context = &sync.context;
     if recovered {
         context.reports.deliver.notify_one();
+    }
+    if sync.calls.has_tried_lists() && context.first_lists.fetched() {
+        context.reports.reload();
     }
     let state = sync.calls.lists_state();
     if context

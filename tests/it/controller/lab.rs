@@ -121,6 +121,7 @@ impl Machine {
             reports: Arc::new(Reports::new(None)),
             journal,
             statuses: StatusCache::default(),
+            first_lists: Default::default(),
             pulse: moenet_agent::controller::Pulse::default(),
             announced: moenet_agent::controller::Announced::default(),
             restarts: Restarts::default(),

@@ -13,6 +13,7 @@
 
 mod announcer;
 mod applied_changes;
+mod batch;
 pub(crate) mod builder;
 mod context;
 mod conveniences;

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::batch::Batch;
 use super::context::Context;
 use super::glances::Glances;
 use super::hint::Hint;
 use super::pass::Observation;
 use super::queue::{Backoff, Outcome, Queue};
-use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
+use super::reconcile::{BirdSteps, Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
 use super::sweep::Sweep;
-use crate::intervals::{COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
+use crate::intervals::{BATCH_MAX, COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
 use crate::model::{ErrorClass, InterfaceName, ObjectKey};
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
@@ -31,6 +32,10 @@ pub struct Runner {
     rest: Instant,
     /// Keys that plan, or whose steps run in the kernel.
     running: Runs<ObjectKey, Next>,
+    /// Those of the last pass.
+    batch: Batch,
+    /// Steps for BIRD that wait until these have ended.
+    ready: Vec<(ObjectKey, BirdSteps)>,
     /// Keys whose steps run in BIRD. Such a key takes part in passes meanwhile.
     committing: Runs<ObjectKey, Committed>,
     /// Their commits, and those whose results no run has taken yet.
@@ -66,6 +71,8 @@ impl Runner {
             glances: Glances::default(),
             rest: Instant::now(),
             running: Runs::new(),
+            batch: Batch::begin(BTreeSet::new()),
+            ready: Vec::new(),
             committing: Runs::new(),
             commits: BTreeMap::new(),
             progress: BTreeMap::new(),
@@ -82,7 +89,13 @@ impl Runner {
         loop {
             tokio::select! {
                 hint = hints.recv() => match hint {
-                    Some(hint) => self.take(hint),
+                    Some(hint) => {
+                        self.take(hint);
+                        // Those that were sent together share a pass.
+                        while let Ok(hint) = hints.try_recv() {
+                            self.take(hint);
+                        }
+                    }
                     None => break,
                 },
                 ended = self.turn() => if let Some((key, outcome)) = ended {
@@ -168,15 +181,17 @@ impl Runner {
         self.observing.is_empty()
             && self.glancing.is_empty()
             && self.running.is_empty()
+            && self.ready.is_empty()
             && self.committing.is_empty()
     }
 
     /// Begins a pass if keys are due, waits for the next event, and handles it. Returns a key whose run ended.
     /// Cancel-safe.
     async fn turn(&mut self) -> Option<(ObjectKey, Outcome)> {
+        self.begin_commits();
         self.begin_glance();
         self.begin_pass();
-        let due = self.next_observation();
+        let due = self.next_time();
         tokio::select! {
             Some((keys, seen)) = self.observing.ended() => self.begin_runs_of_pass(keys, seen),
             Some((keys, seen)) = self.glancing.ended() => self.begin_runs(keys, seen),
@@ -188,12 +203,27 @@ impl Runner {
         None
     }
 
-    /// Returns the time at which the next observation may begin.
-    fn next_observation(&self) -> Option<Instant> {
+    /// Returns the time at which the next observation, or the commits that wait, may begin.
+    fn next_time(&self) -> Option<Instant> {
         let glance = self.glanced().filter_map(|key| self.queue.due(key)).min();
-        let all = self.queue.next_due().map(|due| due.max(self.rest));
+        let batch = self.batch.until();
+        let rest = batch.map_or(self.rest, |until| self.rest.max(until));
+        let all = self.queue.next_due().map(|due| due.max(rest));
         let all = all.filter(|_| self.observing.is_empty());
-        glance.into_iter().chain(all).min()
+        let commits = batch.filter(|_| !self.ready.is_empty());
+        glance.into_iter().chain(all).chain(commits).min()
+    }
+
+    /// Hands steps to BIRD once those of the whole pass are known, so that it loads them together.
+    fn begin_commits(&mut self) {
+        if self.batch.until().is_some() {
+            return;
+        }
+        for (key, steps) in std::mem::take(&mut self.ready) {
+            steps.commit.start();
+            self.committing.start(key.clone(), steps.run());
+            self.queue.add(key, Instant::now() + COMMIT_WAIT);
+        }
     }
 
     /// Returns the keys for which an observation of their changed links is enough.
@@ -224,7 +254,7 @@ impl Runner {
     /// Begins to observe for all keys that are due.
     fn begin_pass(&mut self) {
         let now = Instant::now();
-        if !self.observing.is_empty() || now < self.rest {
+        if !self.observing.is_empty() || now < self.rest || self.batch.until().is_some() {
             return;
         }
         let due: Vec<_> = std::iter::from_fn(|| self.queue.next(now)).collect();
@@ -255,6 +285,7 @@ impl Runner {
                 self.queue.retry_failed(Instant::now());
             }
         }
+        self.batch = Batch::begin(keys.0.iter().cloned().collect());
         self.begin_runs(keys, seen);
     }
 
@@ -264,6 +295,7 @@ impl Runner {
         for key in keys {
             let progress = self.progress.remove(&key);
             if self.stopping && progress.is_none() {
+                self.batch.end(&key);
                 continue;
             }
             let mut progress = progress.unwrap_or_default();
@@ -281,14 +313,19 @@ impl Runner {
     /// Ends a run: of a reconcile that is over, or of a part of it.
     fn end_run(&mut self, key: ObjectKey, next: Option<Next>) -> (ObjectKey, Outcome) {
         self.context.pulse.end(&key);
+        self.batch.end(&key);
         if self
             .commits
             .get(&key)
-            .is_some_and(|commit| commit.open().is_none())
+            .is_some_and(|commit| !commit.is_open())
         {
             self.commits.remove(&key);
         }
-        let is_read_back = matches!(next, Some(Next::Observe(_)));
+        let is_read_back = match &next {
+            Some(Next::Observe(_)) => true,
+            Some(Next::Commit(progress, _)) => progress.is_unread(),
+            _ => false,
+        };
         if self.glances.end(&key, is_read_back) {
             self.queue.add(key.clone(), Instant::now() + GLANCE_GATHER);
         }
@@ -298,8 +335,8 @@ impl Runner {
             Next::Wait(progress, wait) => (progress, wait),
             Next::Commit(progress, steps) => {
                 self.commits.insert(key.clone(), steps.commit.clone());
-                self.committing.start(key.clone(), steps.run());
-                (progress, COMMIT_WAIT)
+                self.ready.push((key.clone(), steps));
+                (progress, BATCH_MAX + COMMIT_WAIT)
             }
         };
         self.progress.insert(key.clone(), progress);
@@ -338,7 +375,9 @@ impl Runner {
             return self.glances.add_meanwhile(&key, link);
         }
         let now = Instant::now();
-        let is_read_back = self.progress.contains_key(&key) && !self.commits.contains_key(&key);
+        let has_commit = self.commits.contains_key(&key);
+        let progress = self.progress.get(&key);
+        let is_read_back = progress.is_some_and(|it| !has_commit || it.is_unread());
         let is_due = is_read_back || self.queue.is_due(&key, now);
         self.glances.add(&key, link, is_due);
         if !is_read_back {

@@ -1,0 +1,86 @@
+//! The runs of the last pass. Their read-back and their commits to BIRD wait until all of them have ended, so that one
+//! observation and one load are for all. A run that hangs delays the others only for a moment.
+
+use std::collections::BTreeSet;
+
+use tokio::time::Instant;
+
+use crate::intervals::{BATCH_MAX, BATCH_QUIET};
+use crate::model::ObjectKey;
+
+/// The runs of the last pass that have not ended.
+#[derive(Debug)]
+pub(super) struct Batch {
+    running: BTreeSet<ObjectKey>,
+    begun: Instant,
+    /// The time at which one of them last ended.
+    last: Instant,
+}
+
+impl Batch {
+    /// Returns a batch of runs that begin now.
+    pub(super) fn begin(running: BTreeSet<ObjectKey>) -> Self {
+        let begun = Instant::now();
+        Self {
+            running,
+            begun,
+            last: begun,
+        }
+    }
+
+    /// Records the end of a run.
+    pub(super) fn end(&mut self, key: &ObjectKey) {
+        if self.running.remove(key) {
+            self.last = Instant::now();
+        }
+    }
+
+    /// Returns the time until which the runs are waited for, unless they have ended.
+    pub(super) fn until(&self) -> Option<Instant> {
+        let until = (self.last + BATCH_QUIET).min(self.begun + BATCH_MAX);
+        (!self.running.is_empty() && Instant::now() < until).then_some(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn key(index: u32) -> ObjectKey {
+        crate::document::Kind::BgpSession.key(&format!("wg_{index}").parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hanging_run_delays_others_for_a_moment() {
+        let mut batch = Batch::begin((0..3).map(key).collect());
+        for index in 0..2 {
+            assert!(batch.until().is_some());
+            sleep(BATCH_QUIET - Duration::from_millis(1)).await;
+            batch.end(&key(index));
+        }
+        let until = batch.until().unwrap();
+        assert_eq!(until - Instant::now(), BATCH_QUIET);
+        sleep(BATCH_QUIET).await;
+        assert_eq!(batch.until(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn batch_ends_with_its_last_run_or_its_longest_time() {
+        let mut batch = Batch::begin([key(0)].into());
+        batch.end(&key(0));
+        assert_eq!(batch.until(), None);
+        let mut batch = Batch::begin((0..1000).map(key).collect());
+        for index in 0.. {
+            batch.end(&key(index));
+            sleep(BATCH_QUIET / 2).await;
+            if batch.until().is_none() {
+                break;
+            }
+        }
+        assert!(batch.begun.elapsed() <= BATCH_MAX);
+    }
+}

@@ -19,7 +19,7 @@ pub(crate) const PASS_GATHER: Duration = Duration::from_millis(50);
 /// The next pass, and the commits of a pass to BIRD, wait for its other runs while one ends within this time.
 pub(crate) const BATCH_QUIET: Duration = Duration::from_millis(500);
 /// Longest time that they wait.
-pub(crate) const BATCH_MAX: Duration = Duration::from_secs(30);
+pub(crate) const BATCH_MAX: Duration = Duration::from_secs(5);
 /// Time to gather links that the kernel announces as changed: those of about the same time are read together.
 pub(crate) const GLANCE_GATHER: Duration = Duration::from_millis(20);
 /// Longest time that changes for BIRD are gathered into one commit while they keep coming.

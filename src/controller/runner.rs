@@ -34,6 +34,8 @@ pub struct Runner {
     running: Runs<ObjectKey, Next>,
     /// Those of the last pass.
     batch: Batch,
+    /// Whether a key that has not begun may have changed: its pass waits for no batch.
+    is_hinted: bool,
     /// Steps for BIRD that wait until these have ended.
     ready: Vec<(ObjectKey, BirdSteps)>,
     /// Keys whose steps run in BIRD. Such a key takes part in passes meanwhile.
@@ -71,7 +73,8 @@ impl Runner {
             glances: Glances::default(),
             rest: Instant::now(),
             running: Runs::new(),
-            batch: Batch::begin(BTreeSet::new()),
+            batch: Batch::new(),
+            is_hinted: false,
             ready: Vec::new(),
             committing: Runs::new(),
             commits: BTreeMap::new(),
@@ -206,12 +209,16 @@ impl Runner {
     /// Returns the time at which the next observation, or the commits that wait, may begin.
     fn next_time(&self) -> Option<Instant> {
         let glance = self.glanced().filter_map(|key| self.queue.due(key)).min();
-        let batch = self.batch.until();
-        let rest = batch.map_or(self.rest, |until| self.rest.max(until));
+        let rest = self.awaited().map_or(self.rest, |it| it.max(self.rest));
         let all = self.queue.next_due().map(|due| due.max(rest));
         let all = all.filter(|_| self.observing.is_empty());
-        let commits = batch.filter(|_| !self.ready.is_empty());
+        let commits = self.batch.until().filter(|_| !self.ready.is_empty());
         glance.into_iter().chain(all).chain(commits).min()
+    }
+
+    /// Returns the time until which the next pass waits for the runs of the last one.
+    fn awaited(&self) -> Option<Instant> {
+        self.batch.until().filter(|_| !self.is_hinted)
     }
 
     /// Hands steps to BIRD once those of the whole pass are known, so that it loads them together.
@@ -254,13 +261,14 @@ impl Runner {
     /// Begins to observe for all keys that are due.
     fn begin_pass(&mut self) {
         let now = Instant::now();
-        if !self.observing.is_empty() || now < self.rest || self.batch.until().is_some() {
+        if !self.observing.is_empty() || now < self.rest || self.awaited().is_some() {
             return;
         }
         let due: Vec<_> = std::iter::from_fn(|| self.queue.next(now)).collect();
         let Some(latest) = due.iter().map(|(_, due)| *due).max() else {
             return;
         };
+        self.is_hinted = false;
         let keys: Vec<_> = due.into_iter().map(|(key, _)| key).collect();
         keys.iter().for_each(|key| self.glances.remove(key, false));
         self.context.pulse.begin(&keys);
@@ -285,7 +293,7 @@ impl Runner {
                 self.queue.retry_failed(Instant::now());
             }
         }
-        self.batch = Batch::begin(keys.0.iter().cloned().collect());
+        self.batch.begin(keys.0.iter().cloned());
         self.begin_runs(keys, seen);
     }
 
@@ -352,6 +360,7 @@ impl Runner {
     }
 
     fn add(&mut self, key: ObjectKey) {
+        self.is_hinted |= !self.progress.contains_key(&key) && !self.queue.is_running(&key);
         self.glances.remove(&key, self.queue.is_running(&key));
         self.queue.add(key, Instant::now());
     }

@@ -361,6 +361,9 @@ pub(crate) const VERB_POLL: Duration = Duration::from_millis(500);
 pub(crate) const DAEMON_CHECK: Duration = Duration::from_secs(2);
 /// Time for which `adopt` watches the sessions, unless `--watch` says otherwise.
 pub(crate) const ADOPT_WATCH: Duration = Duration::from_secs(60);
+/// Time for which nothing may come through an adopted tunnel although an echo goes in with each look: WireGuard itself
+/// answers a packet after 10 s.
+pub(crate) const ADOPT_SILENCE: Duration = Duration::from_secs(20);
 /// Interval at which `adopt` looks at the sessions meanwhile: a session that was reset is down for longer.
 pub(crate) const ADOPT_LOOK: Duration = Duration::from_secs(1);
 /// One call of `systemctl`.

@@ -11,7 +11,7 @@
 //! | [`record`] | what the router was before, for an undo |
 //! | [`mod@reverse`] | the record and the kernel's state → the changes that undo an adoption |
 //! | `synced` | documents of the Control Plane for the same interfaces → overrides |
-//! | [`watch`] | what sessions lose meanwhile |
+//! | [`watch`] | what sessions and tunnels lose meanwhile |
 //!
 //! The planner alone says what a pass would do with the documents: this module compares nothing.
 
@@ -32,4 +32,4 @@ pub use record::{LinkBefore, Phase, Record};
 pub use report::{Finding, Outcome, Place};
 pub use reverse::{Restoration, Scope, reverse, reverse_host};
 pub use tunnel_file::TunnelFile;
-pub use watch::{Baseline, Loss};
+pub use watch::{Baseline, Loss, Seen};

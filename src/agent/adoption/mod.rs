@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `record` | the record on disk |
 //! | `files` | copies of files, and their restoration |
+//! | `watch` | looks at sessions and tunnels meanwhile |
 //! | `units` | systemd units that configure the same interfaces |
 //! | `undo` | the way back, the same one for a loss, a kill and `adopt --undo` |
 //!
@@ -14,6 +15,7 @@ mod files;
 mod record;
 mod undo;
 pub(crate) mod units;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,14 +30,12 @@ use tracing::warn;
 use super::{Parts, Signals, build, fetch_once, run_pass};
 use crate::adopt::record::{Placed, named};
 use crate::adopt::{Adopted, Baseline, LinkBefore, Phase, Record};
-use crate::bird::Client as BirdClient;
 use crate::config::Config;
 use crate::controller::Missing;
 use crate::document::Kind;
 use crate::intervals::ADOPT_LOOK;
 use crate::kernel::LinuxKernel;
 use crate::model::{InterfaceName, ObjectKey, ObjectName};
-use crate::observed::bird::Protocol;
 use crate::ports::Kernel as _;
 use crate::store::{Store, StoreError};
 use crate::util::fs;
@@ -43,6 +43,7 @@ use crate::util::task::blocking;
 
 pub(crate) use error::AdoptionError;
 use files::Tree;
+use watch::Watch;
 
 /// The specifications of documents, by their places.
 pub(crate) type Documents = BTreeMap<String, Value>;
@@ -68,8 +69,10 @@ pub(crate) struct Adoption {
     parts: Arc<Parts>,
     record: Record,
     takeover: Takeover,
-    baseline: Baseline,
+    watch: Watch,
     signals: Signals,
+    /// The end of the pass.
+    applied: Option<Instant>,
 }
 
 impl Adoption {
@@ -86,7 +89,7 @@ impl Adoption {
         let ownership = build::ownership(&store).await;
         let kernel = LinuxKernel::new(build::kernel_options(&config, ownership));
         let (links, all) = links(&kernel, &takeover).await?;
-        let baseline = Baseline::of(&sessions(&config).await?);
+        let watch = Watch::begin(&config, kernel, &takeover).await?;
         let begun = Timestamp::now();
         let mut record = Record {
             begun,
@@ -123,54 +126,37 @@ impl Adoption {
             parts,
             record,
             takeover,
-            baseline,
+            watch,
             signals,
+            applied: None,
         })
     }
 
-    /// Returns the sessions before the first change.
+    /// Returns the sessions and tunnels before the first change.
     pub(crate) fn baseline(&self) -> &Baseline {
-        &self.baseline
+        self.watch.baseline()
     }
 
-    /// Writes the documents, runs one pass, and checks that it took every link over.
+    /// Writes the documents, runs one pass, and checks that it took every link over. Watches meanwhile; the pass ends before
+    /// the loss is returned, so that nothing changes during the undo.
     ///
     /// # Errors
-    /// When a document cannot be written or a link was not taken over.
-    pub(crate) async fn apply(&self) -> Result<(), AdoptionError> {
-        fetch_once(&self.parts)
-            .await
-            .map_err(AdoptionError::Fetch)?;
-        let context = &self.parts.shared.context;
-        let (store, documents) = (Arc::clone(&context.store), self.takeover.documents.clone());
-        let written = blocking(move || {
-            write_documents(&store, &documents)?;
-            specifications(&store)
-        })
-        .await?;
-        if written != self.takeover.planned {
-            return Err(AdoptionError::Changed);
-        }
-        run_pass(&self.parts).await.map_err(Box::new)?;
-        let view = context.kernel.observe().await?;
-        for document in &self.takeover.documents {
-            let (Some(interface), name) = (document.interface(), document.name()) else {
-                continue;
+    /// When a document cannot be written or a link was not taken over, and as [`Self::watch`].
+    pub(crate) async fn apply(&mut self) -> Result<(), AdoptionError> {
+        let mut pass = Box::pin(pass(&self.parts, &self.takeover));
+        let mut seen = Ok(());
+        let done = loop {
+            let look = async {
+                look(&mut self.watch, &mut self.signals).await?;
+                pause(&mut self.signals, Instant::now() + ADOPT_LOOK).await
             };
-            let link = view.links.get(interface);
-            if link.is_some_and(|link| link.mark.is_ours()) {
-                continue;
+            tokio::select! {
+                done = &mut pass => break done,
+                looked = look, if seen.is_ok() => seen = looked,
             }
-            let key = ObjectKey::Named(Kind::BgpSession, name);
-            let statuses = context.statuses.all().into_iter();
-            let mut statuses = statuses.filter(|(of, _)| *of == key);
-            let why = statuses.find_map(|(_, status)| status.last_error);
-            return Err(AdoptionError::NotTaken {
-                interface: interface.clone(),
-                why: why.unwrap_or_else(|| "the pass did not mark it".to_owned()),
-            });
-        }
-        Ok(())
+        };
+        self.applied = Some(Instant::now());
+        done.and(seen)
     }
 
     /// Disables the units that configure the same interfaces, and returns the commands.
@@ -190,27 +176,22 @@ impl Adoption {
         Ok(commands)
     }
 
-    /// Watches the sessions until the time is over.
+    /// Watches until the time is over and every tunnel has passed something since the pass.
     ///
     /// # Errors
-    /// The loss for which the adoption is to be undone, a signal, or a BIRD that does not answer.
+    /// The loss for which the adoption is to be undone, a signal, or a BIRD or kernel that cannot be read.
     pub(crate) async fn watch(&mut self) -> Result<(), AdoptionError> {
-        let end = Instant::now() + self.takeover.watch;
+        let begun = Instant::now();
+        let (applied, end) = (self.applied.unwrap_or(begun), begun + self.takeover.watch);
         loop {
-            let protocols = tokio::select! {
-                protocols = sessions(&self.parts.config) => protocols?,
-                () = self.signals.ended() => return Err(AdoptionError::Interrupted),
-            };
-            if let Some(loss) = self.baseline.loss(&protocols, self.takeover.max_loss) {
-                return Err(loss.into());
-            }
-            if Instant::now() >= end {
+            look(&mut self.watch, &mut self.signals).await?;
+            let now = Instant::now();
+            if now >= end && self.watch.is_heard_since(applied) {
                 return Ok(());
             }
-            tokio::select! {
-                () = tokio::time::sleep_until(end.min(Instant::now() + ADOPT_LOOK)) => {}
-                () = self.signals.ended() => return Err(AdoptionError::Interrupted),
-            }
+            let next = now + ADOPT_LOOK;
+            let next = if now < end { next.min(end) } else { next };
+            pause(&mut self.signals, next).await?;
         }
     }
 
@@ -303,10 +284,55 @@ pub(crate) fn write_documents(store: &Store, adopted: &[Adopted]) -> Result<(), 
     Ok(())
 }
 
-/// Returns BIRD's protocols as they are now. A client that has asked before may have older counts of many protocols.
-async fn sessions(config: &Config) -> Result<Arc<[Protocol]>, AdoptionError> {
-    let client = BirdClient::new(&config.bird.control_socket);
-    client.protocols().await.map_err(AdoptionError::Silent)
+/// Looks once, unless a signal ends it.
+async fn look(watch: &mut Watch, signals: &mut Signals) -> Result<(), AdoptionError> {
+    tokio::select! {
+        looked = watch.look() => looked,
+        () = signals.ended() => Err(AdoptionError::Interrupted),
+    }
+}
+
+/// Waits until a time, unless a signal ends it.
+async fn pause(signals: &mut Signals, until: Instant) -> Result<(), AdoptionError> {
+    tokio::select! {
+        () = tokio::time::sleep_until(until) => Ok(()),
+        () = signals.ended() => Err(AdoptionError::Interrupted),
+    }
+}
+
+/// Writes the documents, runs one pass, and checks that it took every link over.
+async fn pass(parts: &Arc<Parts>, takeover: &Takeover) -> Result<(), AdoptionError> {
+    fetch_once(parts).await.map_err(AdoptionError::Fetch)?;
+    let context = &parts.shared.context;
+    let (store, documents) = (Arc::clone(&context.store), takeover.documents.clone());
+    let written = blocking(move || {
+        write_documents(&store, &documents)?;
+        specifications(&store)
+    })
+    .await?;
+    if written != takeover.planned {
+        return Err(AdoptionError::Changed);
+    }
+    run_pass(parts).await.map_err(Box::new)?;
+    let view = context.kernel.observe().await?;
+    for document in &takeover.documents {
+        let (Some(interface), name) = (document.interface(), document.name()) else {
+            continue;
+        };
+        let link = view.links.get(interface);
+        if link.is_some_and(|link| link.mark.is_ours()) {
+            continue;
+        }
+        let key = ObjectKey::Named(Kind::BgpSession, name);
+        let statuses = context.statuses.all().into_iter();
+        let mut statuses = statuses.filter(|(of, _)| *of == key);
+        let why = statuses.find_map(|(_, status)| status.last_error);
+        return Err(AdoptionError::NotTaken {
+            interface: interface.clone(),
+            why: why.unwrap_or_else(|| "the pass did not mark it".to_owned()),
+        });
+    }
+    Ok(())
 }
 
 /// Returns every document of a state directory; an invalid one counts as null.

@@ -73,9 +73,10 @@ async fn run(adoption: &mut Adoption, watch: Duration) -> Result<(), AdoptionErr
     adoption.apply().await?;
     let baseline = adoption.baseline();
     output::note(&format!(
-        "watching {} sessions with {} prefixes for {} s",
+        "watching {} sessions with {} prefixes, and {} tunnels, for {} s",
         baseline.sessions(),
         baseline.prefixes(),
+        baseline.tunnels(),
         watch.as_secs()
     ));
     adoption.watch().await?;

@@ -39,7 +39,9 @@ pub use diagnostics::Diagnostic;
 pub use framing::Reply;
 pub use main_file::{BirdProblem, MainFile, Owner, Provided};
 pub use name::{BadName, BirdName, Symbol};
-pub use protocols::{Bgp, BgpState, Channel, Limit, Protocol, ProtocolState, Routes, Rpki};
+pub use protocols::{
+    Bgp, BgpState, Channel, Entered, HoldTimer, Limit, Protocol, ProtocolState, Routes, Rpki,
+};
 pub use session_error::SessionError;
 pub use state::{BirdState, Silence};
 pub use status::{ConfigureStatus, Phase};

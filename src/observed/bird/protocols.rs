@@ -4,7 +4,10 @@
 //! neither the widths nor the order of BIRD 2 (measured on 2.0.12 to 3.4.0).
 
 mod details;
+mod entered;
 mod row;
+
+pub use entered::Entered;
 
 use super::framing::Reply;
 
@@ -124,6 +127,19 @@ pub struct Bgp {
     /// The last error, as BIRD prints it: `Socket: Connection refused`. The neighbour controls
     /// some of these words.
     pub last_error: Option<String>,
+    /// When the protocol entered its state; `None` in a time format unknown to the agent.
+    pub entered: Option<Entered>,
+    /// The hold timer of an established session.
+    pub hold: Option<HoldTimer>,
+}
+
+/// The hold timer of a BGP session. Each message of the neighbour starts it anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldTimer {
+    /// Whole seconds until the session ends.
+    pub remaining: u32,
+    /// The negotiated hold time, in seconds.
+    pub total: u32,
 }
 
 /// The state of a BGP session.
@@ -168,6 +184,8 @@ pub struct Channel {
     pub table: Option<String>,
     /// Its routes; `None` for a channel that is down.
     pub routes: Option<Routes>,
+    /// The number of updates received since the channel came up.
+    pub updates: Option<u64>,
     /// `import limit`
     pub import_limit: Option<Limit>,
     /// `receive limit`
@@ -257,6 +275,22 @@ mod tests {
         let channel = &protocols[0].channels[0];
         [&channel.import_limit, &channel.export_limit]
             .map(|limit| limit.as_ref().map(|limit| limit.hit))
+    }
+
+    #[test]
+    fn hold_timer_and_received_updates_are_read() {
+        let text = "1002-p BGP --- up 2026-11-22 10:00:00  Established\n\
+            1006-  BGP state: Established\n     Hold timer:       229.098/240\n   Channel ipv4\n\
+            \x20      Import updates:              5          0          2          0          3\n0000 \n";
+        let protocols = parse(&Decoder::new().push(text.as_bytes()).unwrap().unwrap());
+        let bgp = protocols[0].bgp.as_ref().unwrap();
+        let hold = HoldTimer {
+            remaining: 229,
+            total: 240,
+        };
+        assert_eq!(bgp.hold, Some(hold));
+        assert_eq!(bgp.entered, Some(Entered::OfDay(36_000)));
+        assert_eq!(protocols[0].channels[0].updates, Some(5));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Applying an adoption: the watch, its undo, and what a kill leaves.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use super::{Built, DEVICE, GO_AGENT, Style, WIKI};
 use crate::lab::cli::{Answer, agent, answer};
@@ -97,7 +98,7 @@ fn is_adopted_and_undone(style: &Style) {
     built
         .apply(&["--watch", "3s"])
         .ended(0)
-        .says("watching 1 sessions with 4 prefixes");
+        .says("watching 1 sessions with 4 prefixes, and 1 tunnels");
     built.is_adopted();
     assert_eq!(
         (built.state(), built.routes()),
@@ -134,13 +135,16 @@ fn wiki_router_is_adopted_and_undone() {
     is_adopted_and_undone(&WIKI);
 }
 
+/// With the time of production: the watch lasts 60 s.
 #[test]
 fn withdrawn_half_of_the_prefixes_undoes_everything() {
     let built = Built::new(&WIKI);
     let (before, state) = (built.whole(), built.state());
     std::thread::scope(|scope| {
-        let adopting = scope.spawn(|| built.apply(&["--watch", "60s"]));
+        let adopting = scope.spawn(|| built.apply(&[]));
         built.wait_adopted();
+        std::thread::sleep(Duration::from_secs(30));
+        built.is_adopted();
         built.neighbour.ask_bird("disable says1");
         let answer = adopting.join().unwrap().ended(1);
         answer.says("session peer1 imports 2 prefixes instead of 4");
@@ -148,6 +152,32 @@ fn withdrawn_half_of_the_prefixes_undoes_everything() {
     });
     same(&before, &built.whole());
     assert_eq!(built.state(), state);
+}
+
+/// The session would end only after its hold time of 240 s.
+#[test]
+fn silent_tunnel_undoes_everything() {
+    let built = Built::new(&WIKI);
+    let (before, state) = (built.whole(), built.state());
+    let drop = "nft add table inet silence; nft add chain inet silence in '{ type filter hook input priority 0; }'; \
+        nft add rule inet silence in iifname wg0 drop";
+    for (silence, end) in [
+        ("ip link set u0 down", "ip link set u0 up"),
+        // Keepalives of WireGuard pass.
+        (drop, "nft delete table inet silence"),
+    ] {
+        std::thread::scope(|scope| {
+            let adopting = scope.spawn(|| built.apply(&[]));
+            built.wait_adopted();
+            built.neighbour.inside.shell(silence);
+            let answer = adopting.join().unwrap().ended(1);
+            answer.says(&format!("nothing came through the tunnel {DEVICE}"));
+            answer.says("everything is as before");
+        });
+        built.neighbour.inside.shell(end);
+        same(&before, &built.whole());
+        assert_eq!(built.state(), state);
+    }
 }
 
 #[test]
@@ -189,12 +219,12 @@ fn bird_that_ends_undoes_everything() {
 }
 
 impl Built {
-    /// Kills an adoption while it watches.
+    /// Kills an adoption in the tenth second of its watch.
     fn kill_in_the_middle(&self) {
         let program = agent_program().display().to_string();
         let config = self.router.path("config.yaml").display().to_string();
         let mut arguments = vec![program, "--config".to_owned(), config];
-        arguments.extend(self.arguments(&["--watch", "60s"]));
+        arguments.extend(self.arguments(&[]));
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let log = self.router.path("agent.adopt");
         let mut adopting = self.router.inside.spawn(&log, "env".as_ref(), &arguments);
@@ -205,6 +235,7 @@ impl Built {
                 "watching 1 sessions",
             )
         });
+        std::thread::sleep(Duration::from_secs(10));
         adopting.end("-KILL");
     }
 }

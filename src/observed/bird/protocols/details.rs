@@ -1,5 +1,5 @@
 use super::row::bgp_state;
-use super::{Bgp, Channel, Limit, Protocol, Routes, Rpki};
+use super::{Bgp, Channel, HoldTimer, Limit, Protocol, Routes, Rpki};
 
 /// Parses the lines below a row. The line before an `Action:` decides which limit it belongs to.
 #[derive(Default)]
@@ -53,6 +53,12 @@ impl Reader {
             "State" => channel.up = value == "UP",
             "Table" => set(&mut channel.table, value),
             "Routes" => channel.routes = Some(routes(value)),
+            "Import updates" => {
+                channel.updates = value
+                    .split_whitespace()
+                    .next()
+                    .and_then(|count| count.parse().ok())
+            }
             "Import limit" => self.start_limit(channel, Which::Import, value),
             "Receive limit" => self.start_limit(channel, Which::Receive, value),
             "Export limit" => self.start_limit(channel, Which::Export, value),
@@ -107,8 +113,17 @@ fn bgp_line(bgp: &mut Bgp, key: &str, value: &str) {
         "Neighbor ID" => set(&mut bgp.neighbor_id, value),
         "Source address" => set(&mut bgp.source_address, value),
         "Last error" => set(&mut bgp.last_error, value),
+        "Hold timer" => bgp.hold = bgp.hold.or(hold_timer(value)),
         _ => {}
     }
+}
+
+/// Parses `229.098/240`.
+fn hold_timer(value: &str) -> Option<HoldTimer> {
+    let (remaining, total) = value.split_once('/')?;
+    let remaining = remaining.split('.').next()?.parse().ok()?;
+    let total = total.parse().ok()?;
+    Some(HoldTimer { remaining, total })
 }
 
 fn rpki_line(rpki: &mut Rpki, key: &str, value: &str) {

@@ -1,11 +1,13 @@
-use super::{Bgp, BgpState, Protocol, ProtocolState, Rpki};
+use super::{Bgp, BgpState, Entered, Protocol, ProtocolState, Rpki};
 
 /// Parses one row: name, type, table, state, since (one to three words), and the rest.
 pub(super) fn parse(text: &str) -> Option<Protocol> {
     let mut rest = text;
     let (name, proto) = (word(&mut rest)?, word(&mut rest)?);
     let (table, state) = (word(&mut rest)?, word(&mut rest)?);
+    let before = rest;
     let since = take_since(&mut rest);
+    let entered = before.strip_suffix(rest).and_then(Entered::parse);
     let info = rest.trim().to_owned();
     let state = protocol_state(state);
     Some(Protocol {
@@ -14,6 +16,7 @@ pub(super) fn parse(text: &str) -> Option<Protocol> {
         table: (table != "---").then(|| table.to_owned()),
         bgp: (proto == "BGP").then(|| Bgp {
             state: state_in_row(&state, &info),
+            entered,
             ..Bgp::default()
         }),
         rpki: (proto == "RPKI").then(Rpki::default),

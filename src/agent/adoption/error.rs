@@ -60,6 +60,8 @@ pub(crate) enum AdoptionError {
         interface: InterfaceName,
         why: String,
     },
+    #[error("a step of the pass failed: {object}: {why}")]
+    Step { object: String, why: String },
     #[error(transparent)]
     Loss(#[from] Loss),
     #[error("the sessions cannot be watched")]

@@ -45,6 +45,9 @@ pub(crate) use error::AdoptionError;
 use files::Tree;
 use watch::Watch;
 
+/// Why a link is not taken over that no step failed for.
+const NOT_MARKED: &str = "the pass did not mark it";
+
 /// The specifications of documents, by their places.
 pub(crate) type Documents = BTreeMap<String, Value>;
 
@@ -314,25 +317,44 @@ async fn pass(parts: &Arc<Parts>, takeover: &Takeover) -> Result<(), AdoptionErr
         return Err(AdoptionError::Changed);
     }
     run_pass(parts).await.map_err(Box::new)?;
+    verify(parts, takeover).await
+}
+
+/// Checks by reading back that the pass took every link over, and that none of its steps failed: a later start of the agent
+/// would try the step again, outside the watch.
+async fn verify(parts: &Arc<Parts>, takeover: &Takeover) -> Result<(), AdoptionError> {
+    let context = &parts.shared.context;
     let view = context.kernel.observe().await?;
+    let statuses: BTreeMap<_, _> = context.statuses.all().into_iter().collect();
     for document in &takeover.documents {
         let (Some(interface), name) = (document.interface(), document.name()) else {
             continue;
         };
+        let status = statuses.get(&ObjectKey::Named(Kind::BgpSession, name));
         let link = view.links.get(interface);
-        if link.is_some_and(|link| link.mark.is_ours()) {
-            continue;
+        let is_marked = link.is_some_and(|link| link.mark.is_ours());
+        let why = status.and_then(|status| status.last_error.clone());
+        if let Some(why) = why.or_else(|| (!is_marked).then(|| NOT_MARKED.to_owned())) {
+            return Err(AdoptionError::NotTaken {
+                interface: interface.clone(),
+                why,
+            });
         }
-        let key = ObjectKey::Named(Kind::BgpSession, name);
-        let statuses = context.statuses.all().into_iter();
-        let mut statuses = statuses.filter(|(of, _)| *of == key);
-        let why = statuses.find_map(|(_, status)| status.last_error);
-        return Err(AdoptionError::NotTaken {
-            interface: interface.clone(),
-            why: why.unwrap_or_else(|| "the pass did not mark it".to_owned()),
-        });
     }
-    Ok(())
+    // The operator's main file does not load the agent's files yet.
+    let bird = context.observer.bird(Instant::now()).await;
+    let blocked = bird.blocked().map(|problem| problem.to_string());
+    let failed = statuses.into_iter().find_map(|(object, status)| {
+        let why = status.last_error?;
+        (Some(&why) != blocked.as_ref()).then_some((object, why))
+    });
+    match failed {
+        Some((object, why)) => Err(AdoptionError::Step {
+            object: object.to_string(),
+            why,
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Returns every document of a state directory; an invalid one counts as null.

@@ -504,24 +504,45 @@ fn accepted_interruption_is_undone_exactly() {
     assert_eq!(built.state(), state);
 }
 
+impl Built {
+    /// Runs `adopt` with a program of this name before all others.
+    fn with_program(&self, name: &str, text: &str, more: &[&str]) -> Answer {
+        let folder = self.router.path("programs");
+        std::fs::create_dir_all(&folder).unwrap();
+        let program = folder.join(name);
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = self.router.inside.command(agent_program());
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        command.arg("--config").arg(self.router.path("config.yaml"));
+        answer(command.args(self.arguments(more)).env("PATH", path))
+    }
+}
+
+/// The links are marked by then.
+#[test]
+fn failed_step_of_the_pass_undoes_everything() {
+    let built = Built::new(&WIKI);
+    let nft = "#!/bin/sh\ncase \"$*\" in *list*) exec /usr/sbin/nft \"$@\";; esac\necho no space >&2; exit 1\n";
+    built.with_program("nft", nft, &["--plan"]).ended(0);
+    let before = built.whole();
+    let refused = built.with_program("nft", nft, &["--watch", "1s"]).ended(1);
+    refused.says("a step of the pass failed: firewall: ");
+    refused.says("no space");
+    refused.says("everything is as before");
+    same(&before, &built.whole());
+}
+
 #[test]
 fn unit_is_disabled_only_with_consent_and_enabled_again() {
     let built = Built::new(&GO_AGENT);
-    let folder = built.router.path("programs");
-    std::fs::create_dir(&folder).unwrap();
-    let (program, calls) = (folder.join("systemctl"), built.router.path("agent.calls"));
+    let calls = built.router.path("agent.calls");
     let text = format!("#!/bin/sh\necho \"$@\" >>{}\n", calls.display());
-    std::fs::write(&program, text).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // The program is there before and after.
+    built.with_program("systemctl", &text, &["--plan"]).ended(0);
+    std::fs::write(&calls, "").unwrap();
     let before = built.whole();
-    let run = |more: &[&str]| {
-        let mut command = built.router.inside.command(agent_program());
-        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
-        command
-            .arg("--config")
-            .arg(built.router.path("config.yaml"));
-        answer(command.args(built.arguments(more)).env("PATH", path))
-    };
+    let run = |more: &[&str]| built.with_program("systemctl", &text, more);
     let unit = format!("wg-quick@{DEVICE}.service");
     let asked = format!("is-enabled --quiet {unit}\n");
     run(&["--watch", "1s"])

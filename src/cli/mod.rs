@@ -43,6 +43,7 @@ mod set_override;
 mod status;
 mod steps;
 mod sync;
+mod terminal;
 mod validate;
 mod version;
 mod wait;

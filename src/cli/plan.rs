@@ -9,6 +9,7 @@ use clap_complete::ArgValueCompleter;
 use super::offline::Offline;
 use super::steps::Tense;
 use super::{Arguments, Outcome, block_on, complete, objects, output, steps};
+use crate::config::Config;
 use crate::document::Kind;
 use crate::model::ObjectKey;
 
@@ -25,32 +26,12 @@ pub struct Plan {
 
 impl Plan {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
-        let config = arguments.load()?;
-        let key_path = config.wireguard.private_key_path.clone();
-        let (planned, key, created, bird, unknown) = block_on(async {
-            let offline = Offline::before_start(config).await?;
-            let bird = offline
-                .desired
-                .bird
-                .and_then(crate::observed::bird::Version::warning);
-            let problem =
-                crate::controller::planning::bird_problem(&offline.desired, &offline.bird);
-            let bird = bird.or(problem.map(|problem| problem.to_string()));
-            Ok((
-                steps::planned(&offline, self.diff),
-                offline.desired.key.clone(),
-                offline.parts.shared.sources.key.is_to_be_created(),
-                bird,
-                offline.unknown(),
-            ))
-        })?;
-        let mut objects = named(planned, &self.names)?;
-        if let Some(stand_in) = key.public().filter(|_| created) {
-            let stand_in = stand_in.to_string();
-            for step in objects.iter_mut().flat_map(|object| &mut object.steps) {
-                step.replace(&stand_in, "a new key");
-            }
-        }
+        let Planned {
+            objects,
+            unknown,
+            notes,
+        } = planned(arguments.load()?, self.diff)?;
+        let objects = named(objects, &self.names)?;
         if !output::value(arguments.output, &objects)? {
             let tense = match unknown {
                 None => Tense::Planned,
@@ -58,18 +39,7 @@ impl Plan {
             };
             steps::print(objects.iter(), tense);
         }
-        if let Some(warning) = bird {
-            output::note(&warning);
-        }
-        if let Some(why) = key.missing() {
-            output::note(why);
-        }
-        if created {
-            let place = key_path.display();
-            output::note(&format!(
-                "no WireGuard key at {place}; one will be generated on first start"
-            ));
-        }
+        notes.iter().for_each(|note| output::note(note));
         let pending = objects.iter().any(steps::ObjectSteps::is_pending);
         let failing = objects.iter().any(|object| object.error.is_some());
         if let Some(unknown) = unknown {
@@ -82,6 +52,48 @@ impl Plan {
             (false, false) => ExitCode::SUCCESS,
         })
     }
+}
+
+/// The steps of all objects.
+pub(super) struct Planned {
+    pub(super) objects: BTreeMap<ObjectKey, steps::ObjectSteps>,
+    /// Why it is unknown which configuration BIRD runs.
+    unknown: Option<String>,
+    notes: Vec<String>,
+}
+
+/// Plans, before a first start too.
+///
+/// # Errors
+/// When the state cannot be read or observed.
+pub(super) fn planned(config: Config, diff: bool) -> anyhow::Result<Planned> {
+    let key_path = config.wireguard.private_key_path.clone();
+    block_on(async {
+        let offline = Offline::before_start(config).await?;
+        let bird = offline
+            .desired
+            .bird
+            .and_then(crate::observed::bird::Version::warning);
+        let problem = crate::controller::planning::bird_problem(&offline.desired, &offline.bird);
+        let bird = bird.or(problem.map(|problem| problem.to_string()));
+        let (key, mut objects) = (&offline.desired.key, steps::planned(&offline, diff));
+        let created = offline.parts.shared.sources.key.is_to_be_created();
+        if let Some(stand_in) = key.public().filter(|_| created) {
+            let stand_in = stand_in.to_string();
+            for step in objects.values_mut().flat_map(|object| &mut object.steps) {
+                step.replace(&stand_in, "a new key");
+            }
+        }
+        let place = key_path.display();
+        let created = created
+            .then(|| format!("no WireGuard key at {place}; one will be generated on first start"));
+        let missing = key.missing().map(str::to_owned);
+        Ok(Planned {
+            objects,
+            unknown: offline.unknown(),
+            notes: bird.into_iter().chain(missing).chain(created).collect(),
+        })
+    })
 }
 
 /// Returns the objects with these names; without names, all.

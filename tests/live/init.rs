@@ -118,8 +118,9 @@ fn earlier_configuration_is_taken_over() {
     let from = router.path("earlier.json");
     std::fs::write(&from, EARLIER).unwrap();
     let from = from.display().to_string();
+    // Its Control Plane does not answer.
     let answer = init(&router, &["--from", &from, "-o", "json"])
-        .ended(0)
+        .ended(1)
         .json();
     let keys = answer["keys"].as_array().unwrap();
     assert_eq!(keys.len(), 30);
@@ -138,6 +139,68 @@ fn earlier_configuration_is_taken_over() {
     spoken.says("taken over   wireguard.dn42Ipv4: node.loopbackIpv4");
     spoken.says("unsupported  autoUpdate.enabled (the package manager updates the agent)");
     assert!(!spoken.out.contains("example-token") && !spoken.err.contains("example-token"));
+}
+
+#[test]
+fn answer_for_programs_has_checks_and_plan() {
+    let mut router = router();
+    let arguments = [&ALONE[..], &["-o", "json"]].concat();
+    let answer = init(&router, &arguments).ended(0).json();
+    let checks = answer["checks"].as_array().unwrap();
+    assert!(
+        checks.iter().any(|it| it["check"] == "bird program"),
+        "{checks:#?}"
+    );
+    assert!(!answer["plan"].as_array().unwrap().is_empty());
+    router.bird.kill();
+    let arguments = [&arguments[..], &["--force"]].concat();
+    let answer = init(&router, &arguments).ended(1).json();
+    let failed = answer["checks"].as_array().unwrap().iter();
+    assert!(
+        failed.clone().any(|it| it["status"] == "failed"),
+        "{answer:#}"
+    );
+}
+
+#[test]
+fn link_in_place_of_the_configuration_is_not_replaced() {
+    let router = router();
+    let (target, link) = (router.path("kept.yaml"), router.path("config.yaml"));
+    std::fs::write(&target, "of the operator\n").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let arguments = [&ALONE[..], &["--force"]].concat();
+    init(&router, &arguments)
+        .ended(1)
+        .says("is a symbolic link to");
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(
+        std::fs::read_to_string(&target).unwrap(),
+        "of the operator\n"
+    );
+}
+
+#[test]
+fn terminal_is_restored_after_an_interrupted_token() {
+    let router = router();
+    let config = router.path("config.yaml").display().to_string();
+    let program = agent_program().display().to_string();
+    let inner = format!("{program} --config {config} init; echo ended $?; stty -a");
+    let line = format!(
+        "(printf 'jp1\\nhttps://cp.example\\n\\n'; sleep 3; printf 'zqx\\003'; sleep 3) | \
+         script -qec '{inner}' /dev/null || true"
+    );
+    let shown = router.inside.shell(&line);
+    assert!(shown.contains("Token (not shown)"), "{shown}");
+    assert!(
+        shown.contains("interrupted") && shown.contains("ended 1"),
+        "{shown}"
+    );
+    let modes = shown.split_whitespace();
+    for mode in ["echo", "icanon", "isig"] {
+        assert!(modes.clone().any(|it| it == mode), "{mode}: {shown}");
+    }
+    assert!(!shown.contains("zqx"), "{shown}");
+    assert!(!router.path("config.yaml").exists());
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Verdict {
 /// One check. The names of its fields are part of the interface for programs.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Line {
+pub(super) struct Line {
     check: String,
     status: Verdict,
     message: String,
@@ -99,9 +99,18 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 
 /// Prints the checks that can succeed before the first start: host, BIRD and Control Plane. Returns whether none failed.
 pub(super) fn before_start(arguments: &Arguments) -> anyhow::Result<bool> {
+    shown(arguments, &checks_before_start(arguments)?)
+}
+
+/// Returns the checks that can succeed before the first start.
+pub(super) fn checks_before_start(arguments: &Arguments) -> anyhow::Result<Vec<Line>> {
     let config = arguments.load()?;
-    let lines = block_on(async { Ok(of_surroundings(&config).await.0) })?;
-    shown(arguments, &lines)
+    block_on(async { Ok(of_surroundings(&config).await.0) })
+}
+
+/// Returns whether no check failed.
+pub(super) fn is_fit(lines: &[Line]) -> bool {
+    lines.iter().all(|line| line.status != Verdict::Failed)
 }
 
 /// Prints checks. Returns whether none failed.
@@ -109,7 +118,7 @@ fn shown(arguments: &Arguments, lines: &[Line]) -> anyhow::Result<bool> {
     if !output::value(arguments.output, &lines)? {
         print(lines);
     }
-    Ok(lines.iter().all(|line| line.status != Verdict::Failed))
+    Ok(is_fit(lines))
 }
 
 /// Returns the problems of a configuration that nothing else can be checked with.

@@ -1,19 +1,10 @@
-//! Questions on a terminal.
+//! What `init` asks on a terminal.
 
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
-
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use std::io;
 
 use super::values::Values;
+use crate::cli::terminal::{answer, secret, write};
 use crate::util::fs;
-
-/// Limit of an answer, in bytes.
-const LONGEST: u64 = 4096;
-
-/// Returns whether a person can answer.
-pub(super) fn is_possible() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
-}
 
 /// Asks for what a router needs and has no value yet.
 ///
@@ -65,56 +56,11 @@ fn token(values: &mut Values) -> io::Result<()> {
         values.set("controlPlane.tokenFile", file);
         return Ok(());
     }
-    let hidden = Hidden::begin();
-    let token = answer("Token (not shown)");
-    drop(hidden);
-    write("\n")?;
-    values.set("controlPlane.token", some(token?));
+    let token = secret("Token (not shown)")?;
+    values.set("controlPlane.token", some(token));
     Ok(())
 }
 
 fn some(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
-}
-
-fn write(text: &str) -> io::Result<()> {
-    let mut terminal = io::stderr();
-    terminal.write_all(text.as_bytes())?;
-    terminal.flush()
-}
-
-fn answer(question: &str) -> io::Result<String> {
-    write(&format!("{question}: "))?;
-    let mut line = Vec::new();
-    // Byte by byte: what is behind the line belongs to the next question.
-    for byte in io::stdin().lock().take(LONGEST).bytes() {
-        match byte? {
-            b'\n' => return Ok(String::from_utf8_lossy(&line).trim().to_owned()),
-            byte => line.push(byte),
-        }
-    }
-    Err(io::ErrorKind::UnexpectedEof.into())
-}
-
-/// A terminal that does not show what is typed, until this is dropped.
-struct Hidden(Option<Termios>);
-
-impl Hidden {
-    fn begin() -> Self {
-        let Ok(before) = tcgetattr(io::stdin()) else {
-            return Self(None);
-        };
-        let mut hidden = before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        let set = tcsetattr(io::stdin(), OptionalActions::Now, &hidden);
-        Self(set.is_ok().then_some(before))
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
-        }
-    }
 }

@@ -12,7 +12,9 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Arguments, Outcome, Verb, commented, doctor, output, plan};
+use super::doctor::{self, Line};
+use super::steps::ObjectSteps;
+use super::{Arguments, Outcome, Verb, commented, output, plan, terminal};
 use crate::config::{self, Environment};
 use crate::util::file::{self, Writer};
 use crate::util::fs;
@@ -80,11 +82,18 @@ struct Answer<'a> {
     copy: Option<&'a Path>,
     /// The keys of the earlier configuration.
     keys: &'a [Taken],
+    checks: Vec<Line>,
+    /// The first plan.
+    plan: Vec<ObjectSteps>,
+    /// Why there is no plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 impl Init {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let path = arguments.config.clone().unwrap_or_else(|| PLACE.into());
+        refuse_link(&path)?;
         anyhow::ensure!(
             self.force || fs::symlink_metadata(&path).is_err(),
             "{} exists already, and was not changed; add --force to replace it, of which a copy is kept",
@@ -92,7 +101,7 @@ impl Init {
         );
         let (mut values, keys) = self.earlier()?;
         self.given(&mut values);
-        if ask::is_possible() {
+        if terminal::is_possible() {
             ask::for_missing(&mut values).context("read an answer")?;
         }
         let missing = values.missing();
@@ -118,12 +127,20 @@ impl Init {
             file: &path,
             copy: copy.as_deref(),
             keys: &keys,
+            checks: Vec::new(),
+            plan: Vec::new(),
+            error: None,
         };
-        if output::value(arguments.output, &answer)? {
-            return Ok(ExitCode::SUCCESS);
+        let checked = Arguments {
+            config: Some(path.clone()),
+            output: arguments.output,
+            verb: Verb::Doctor,
+        };
+        if !arguments.output.is_for_people() {
+            return answer.checked(&checked);
         }
         answer.print();
-        check(path, arguments)
+        check(&checked)
     }
 
     /// Returns the values of the earlier configuration, and what each of its keys became.
@@ -160,6 +177,21 @@ impl Init {
 }
 
 impl Answer<'_> {
+    /// Prints the answer for programs, with the checks of the host and the first plan.
+    fn checked(mut self, arguments: &Arguments) -> Outcome {
+        self.checks = doctor::checks_before_start(arguments)?;
+        match plan::planned(arguments.load()?, false) {
+            Ok(planned) => self.plan = planned.objects.into_values().collect(),
+            Err(error) => self.error = Some(format!("{error:#}")),
+        }
+        output::value(arguments.output, &self)?;
+        let is_fit = self.error.is_none() && doctor::is_fit(&self.checks);
+        Ok(match is_fit {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        })
+    }
+
     fn print(&self) {
         for taken in self.keys {
             let note = taken
@@ -180,9 +212,22 @@ impl Answer<'_> {
     }
 }
 
+/// Refuses a symbolic link: to replace it would leave the file that it names, and the tools that keep it, behind.
+fn refuse_link(path: &Path) -> anyhow::Result<()> {
+    let Ok(target) = fs::read_link(path) else {
+        return Ok(());
+    };
+    anyhow::bail!(
+        "nothing was written: {} is a symbolic link to {}; give the file itself with --config, or remove the link",
+        path.display(),
+        target.display()
+    )
+}
+
 /// Writes the file. Returns the copy of the file that it replaced.
 fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<Option<PathBuf>> {
     let what = || format!("write {}", path.display());
+    refuse_link(path)?;
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
     if let Some(folder) = folder {
         fs::create_dirs(folder, 0o755).with_context(what)?;
@@ -224,16 +269,11 @@ fn copy(path: &Path, content: &[u8]) -> anyhow::Result<PathBuf> {
 }
 
 /// Prints the checks of the host and the first plan.
-fn check(path: PathBuf, arguments: &Arguments) -> Outcome {
-    let arguments = Arguments {
-        config: Some(path),
-        output: arguments.output,
-        verb: Verb::Doctor,
-    };
+fn check(arguments: &Arguments) -> Outcome {
     output::line("\nChecks");
-    let is_fit = doctor::before_start(&arguments)?;
+    let is_fit = doctor::before_start(arguments)?;
     output::line("\nFirst plan");
-    let planned = plan::Plan::default().run(&arguments);
+    let planned = plan::Plan::default().run(arguments);
     let Err(error) = planned else {
         return Ok(match is_fit {
             true => ExitCode::SUCCESS,
@@ -263,6 +303,25 @@ mod tests {
             assert_eq!(std::fs::read_to_string(copy).unwrap(), before);
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn symbolic_link_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (
+            folder.path().join("kept.yaml"),
+            folder.path().join("config.yaml"),
+        );
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        for force in [false, true] {
+            write(&link, "new", force).unwrap_err();
+            assert!(!target.exists());
+        }
+        std::fs::write(&target, "one").unwrap();
+        let error = write(&link, "new", true).unwrap_err().to_string();
+        assert!(error.contains("kept.yaml"), "{error}");
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "one");
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     }
 
     #[test]

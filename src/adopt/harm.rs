@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::reverse::Restoration;
 use crate::observed::bird::Protocol;
-use crate::observed::kernel::{KernelView, Sysctl, WireGuard};
+use crate::observed::kernel::{KernelView, Link, Sysctl, WireGuard};
 use crate::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
 use crate::plan::{Plan, Step};
 
@@ -107,8 +108,28 @@ fn of_action(action: &KernelAction, running: Before<'_>) -> Option<(bool, Vec<St
             let address = address.local.addr();
             Some((false, from(address, interface.as_str(), running.protocols)))
         }
+        KernelAction::SetDown { .. } => Some((false, Vec::new())),
         _ => None,
     }
+}
+
+/// Returns the changes of an undo that interrupt a tunnel or reset a session.
+pub fn of_undo(all: &[Restoration], running: Before<'_>) -> Vec<String> {
+    let actions = all.iter().flat_map(|it| it.settings.iter().chain(&it.last));
+    let harmful = actions.filter_map(|action| {
+        let (_, sessions) = of_action(action, running)?;
+        let link = running.kernel.links.get(action.interface()?);
+        let is_harmless = match action {
+            KernelAction::RemoveAddress { .. } => sessions.is_empty(),
+            KernelAction::DeleteLink { .. } => !link.is_some_and(Link::is_wireguard),
+            _ => false,
+        };
+        (!is_harmless).then(|| match sessions.is_empty() {
+            true => action.to_string(),
+            false => format!("{action}, which resets {}", sessions.join(", ")),
+        })
+    });
+    harmful.collect()
 }
 
 /// Returns whether a peer loses a source or destination address that it has.

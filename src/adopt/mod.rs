@@ -26,10 +26,11 @@ mod synced;
 pub mod tunnel_file;
 pub mod watch;
 
-pub use harm::{Before, Harm, irreversible};
+pub use harm::{Before, Harm, irreversible, of_undo};
 pub use map::{Adopted, Adoption, Running};
-pub use record::{LinkBefore, Phase, Record};
+pub use record::{LinkSettings, Phase, Record, Written};
 pub use report::{Finding, Outcome, Place};
-pub use reverse::{Restoration, Scope, reverse, reverse_host};
+pub use reverse::{Now, Restoration, Scope, reverse, reverse_host};
+pub use synced::{Changed, without};
 pub use tunnel_file::TunnelFile;
 pub use watch::{Baseline, Loss, Seen};

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::model::{Address, InterfaceName, ObjectName, Port, PublicKey};
-use crate::observed::kernel::{Link, Sysctl, WireGuard, WireGuardPeer};
+use crate::observed::kernel::{Link, SavedRoute, Sysctl, WireGuard, WireGuardPeer};
 
 /// Everything that an adoption changes, as it was before the first change. It holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,16 +20,24 @@ pub struct Record {
     /// The end of the watch. An adoption that is not kept by then was interrupted.
     pub deadline: Timestamp,
     pub phase: Phase,
+    /// The hashed id of the machine; `None`: it has none, or an earlier build wrote the record.
+    #[serde(default)]
+    pub machine: Option<String>,
     /// The sessions whose documents were written.
     pub documents: BTreeSet<ObjectName>,
     /// The sessions of the Control Plane for which overrides were written.
     #[serde(default)]
     pub overrides: BTreeSet<ObjectName>,
+    #[serde(default)]
+    pub written: Written,
     /// Whether the state directory existed.
     pub state_existed: bool,
     /// The links that the documents take over.
-    pub links: BTreeMap<InterfaceName, LinkBefore>,
-    /// Addresses that the plan adds to links without a mark.
+    pub links: BTreeMap<InterfaceName, LinkSettings>,
+    /// The same links as the pass left them.
+    #[serde(default)]
+    pub left: BTreeMap<InterfaceName, LinkSettings>,
+    /// Addresses that the plan adds and that were not there.
     pub added: BTreeSet<Placed>,
     /// The sysctls of all links together, by their names.
     pub all: BTreeMap<String, i64>,
@@ -36,8 +45,21 @@ pub struct Record {
     pub units: BTreeSet<String>,
     /// The files that existed, with their copies.
     pub files: Vec<FileBefore>,
+    /// The hashes of the same files as the adoption left them.
+    #[serde(default)]
+    pub files_left: BTreeMap<PathBuf, String>,
     /// The folders that existed.
     pub folders: BTreeSet<PathBuf>,
+}
+
+/// What an adoption wrote into the state directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Written {
+    /// The specifications of documents.
+    pub documents: BTreeMap<ObjectName, Value>,
+    /// The fields of overrides.
+    pub overrides: BTreeMap<ObjectName, Map<String, Value>>,
 }
 
 /// How far an adoption is.
@@ -50,25 +72,31 @@ pub enum Phase {
     Kept,
 }
 
-/// A link without a mark.
+/// The settings of a link that an adoption may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LinkBefore {
+pub struct LinkSettings {
     pub mtu: u32,
+    /// `None`: an earlier build wrote the record.
+    #[serde(default)]
+    pub up: Option<bool>,
     /// Whether the kernel's link-local addresses were turned off.
     pub addrgen_none: bool,
-    pub addresses: BTreeSet<AddressBefore>,
+    pub addresses: BTreeSet<LinkAddress>,
     /// `None`: WireGuard listened on a port that the kernel chose.
     pub listen_port: Option<Port>,
-    pub peers: BTreeMap<PublicKey, PeerBefore>,
+    pub peers: BTreeMap<PublicKey, PeerSettings>,
     /// Its sysctls, by their names.
     pub sysctls: BTreeMap<String, i64>,
+    /// The routes of the operator through it, which the kernel removes with an address.
+    #[serde(default)]
+    pub routes: BTreeSet<SavedRoute>,
 }
 
 /// A WireGuard peer, without its preshared key, which adoption never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PeerBefore {
+pub struct PeerSettings {
     pub endpoint: Option<SocketAddr>,
     pub keepalive: Option<u16>,
     pub allowed_ips: BTreeSet<IpNet>,
@@ -77,7 +105,7 @@ pub struct PeerBefore {
 /// An address of a link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AddressBefore {
+pub struct LinkAddress {
     pub local: IpNet,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<IpAddr>,
@@ -88,7 +116,7 @@ pub struct AddressBefore {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Placed {
     pub interface: InterfaceName,
-    pub address: AddressBefore,
+    pub address: LinkAddress,
 }
 
 /// A file with its copy.
@@ -99,21 +127,26 @@ pub struct FileBefore {
     /// The name of the copy beside the record.
     pub copy: String,
     pub mode: u32,
+    /// `None`: an earlier build wrote the record.
+    #[serde(default)]
+    pub owner: Option<u32>,
     pub group: u32,
 }
 
-impl LinkBefore {
+impl LinkSettings {
     /// Returns a link as it is now.
-    pub fn of(link: &Link, sysctls: &BTreeMap<Sysctl, i64>) -> Self {
+    pub fn of(link: &Link, sysctls: &BTreeMap<Sysctl, i64>, routes: BTreeSet<SavedRoute>) -> Self {
         let wireguard = link.wireguard.as_ref();
         let peers = wireguard.into_iter().flat_map(|it| &it.peers);
         Self {
             mtu: link.mtu,
+            up: Some(link.up),
             addrgen_none: link.addrgen_none,
-            addresses: link.addresses.iter().map(AddressBefore::from).collect(),
+            addresses: link.addresses.iter().map(LinkAddress::from).collect(),
             listen_port: wireguard.and_then(|it: &WireGuard| it.listen_port),
             peers: peers.map(|(key, peer)| (*key, peer.into())).collect(),
             sysctls: named(sysctls),
+            routes,
         }
     }
 }
@@ -124,7 +157,7 @@ pub fn named(sysctls: &BTreeMap<Sysctl, i64>) -> BTreeMap<String, i64> {
     named.collect()
 }
 
-impl From<&WireGuardPeer> for PeerBefore {
+impl From<&WireGuardPeer> for PeerSettings {
     fn from(peer: &WireGuardPeer) -> Self {
         Self {
             endpoint: peer.endpoint,
@@ -134,7 +167,7 @@ impl From<&WireGuardPeer> for PeerBefore {
     }
 }
 
-impl From<&Address> for AddressBefore {
+impl From<&Address> for LinkAddress {
     fn from(address: &Address) -> Self {
         Self {
             local: address.local,
@@ -143,8 +176,8 @@ impl From<&Address> for AddressBefore {
     }
 }
 
-impl From<&AddressBefore> for Address {
-    fn from(before: &AddressBefore) -> Self {
+impl From<&LinkAddress> for Address {
+    fn from(before: &LinkAddress) -> Self {
         Self::new(before.local, before.peer)
     }
 }

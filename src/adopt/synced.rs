@@ -99,6 +99,49 @@ fn over(document: &Document<BgpSessionSpec>, adopted: &Adopted) -> Document<Over
     Document::new(document.metadata.name.clone(), None, 0, spec)
 }
 
+/// Fields of a patch that were removed, and those that were not, because they have another value.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    pub removed: Vec<String>,
+    pub kept: Vec<String>,
+}
+
+/// Removes the fields of a patch that still have the value that was written.
+pub fn without(set: &mut Map<String, Value>, written: &Map<String, Value>) -> Changed {
+    let mut changed = Changed::default();
+    remove(set, written, "", &mut changed);
+    changed
+}
+
+fn remove(
+    set: &mut Map<String, Value>,
+    written: &Map<String, Value>,
+    parent: &str,
+    changed: &mut Changed,
+) {
+    for (key, value) in written {
+        let path = format!("{parent}{key}");
+        let is_empty = match (set.get_mut(key), value) {
+            (None, _) => continue,
+            (Some(Value::Object(part)), Value::Object(written)) => {
+                remove(part, written, &format!("{path}."), changed);
+                part.is_empty()
+            }
+            (Some(now), written) if now == written => {
+                changed.removed.push(path);
+                true
+            }
+            (Some(_), _) => {
+                changed.kept.push(path);
+                false
+            }
+        };
+        if is_empty {
+            set.remove(key);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +184,25 @@ mod tests {
         let want = json!({"tunnel": {"adopt": true, "mtu": 1420}});
         assert_eq!(Value::Object(over.spec.set.clone()), want);
         assert_eq!(adoption.documents[0].name().as_str(), "peer");
+    }
+
+    #[test]
+    fn only_the_written_fields_are_removed() {
+        let object = |value: Value| value.as_object().unwrap().clone();
+        let written = object(json!({"tunnel": {"adopt": true, "mtu": 1420, "listenPort": 1}}));
+        let mut set = object(json!({
+            "tunnel": {"adopt": true, "mtu": 1380, "persistentKeepalive": 5},
+            "description": "mine",
+        }));
+        let changed = without(&mut set, &written);
+        assert_eq!(changed.removed, ["tunnel.adopt"]);
+        assert_eq!(changed.kept, ["tunnel.mtu"]);
+        let left =
+            json!({"tunnel": {"mtu": 1380, "persistentKeepalive": 5}, "description": "mine"});
+        assert_eq!(Value::Object(set), left);
+        let mut own = written.clone();
+        without(&mut own, &written);
+        assert!(own.is_empty());
     }
 
     #[test]

@@ -197,7 +197,7 @@ impl Session {
         is_lost.then_some(Lost::Prefixes(self.imported, now.imported))
     }
 
-    /// The counter of updates begins anew with a session, also where the time format is unknown.
+    /// The counter of updates begins again with a session, also where the time format is unknown.
     fn was_reset(&self, now: &Self) -> bool {
         let entered = self.entered.zip(now.entered);
         entered.is_some_and(|(before, now)| before.differs(now)) || now.updates < self.updates

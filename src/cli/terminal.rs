@@ -98,6 +98,15 @@ impl Drop for Raw {
     }
 }
 
+/// Asks for consent; everything but `y` and `yes` refuses.
+///
+/// # Errors
+/// When the terminal cannot be read.
+pub(super) fn agrees(question: &str) -> io::Result<bool> {
+    let answer = answer(&format!("{question} [y/N]"))?;
+    Ok(matches!(answer.to_lowercase().as_str(), "y" | "yes"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use super::joint::{joint, setting_of};
 use super::{Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi};
 use crate::model::{Address, Identity, InterfaceName, Uid};
 use crate::observed::Mark;
-use crate::observed::kernel::{Link, LinkKind, Sysctl};
+use crate::observed::kernel::{Link, LinkKind, SavedRoute, Sysctl};
 use crate::observed::mark::Alias;
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
 use crate::ports::KernelError;
@@ -47,6 +47,31 @@ impl LinuxKernel {
             rest = later;
         }
         results
+    }
+
+    /// Creates a saved route again through a link that carries one of the agent's marks.
+    pub(super) async fn put_back(
+        &self,
+        interface: &InterfaceName,
+        route: &SavedRoute,
+    ) -> Result<(), Fault> {
+        let mut batch = Batch {
+            kernel: self,
+            links: BTreeMap::new(),
+        };
+        let link = batch.ours(interface).await?;
+        let message = route_message::saved(route, link.index)
+            .ok_or_else(|| Fault::said("the record has no such route through this link"))?;
+        count(&self.counters.route_writes);
+        let message = RouteNetlinkMessage::NewRoute(message);
+        match self
+            .netlink
+            .change(message, NLM_F_CREATE | NLM_F_APPEND)
+            .await
+        {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => Ok(done?),
+        }
     }
 
     /// Reads the current state of the link.
@@ -125,6 +150,7 @@ impl Batch<'_> {
                 Ok(link) => self.add_route(link.index, *destination, *source).await,
                 Err(fault) => Err(fault),
             },
+            KernelAction::SetDown { interface } => self.set_down(interface).await,
             KernelAction::ClearMark { interface, uid } => self.clear_mark(interface, uid).await,
             KernelAction::DeleteLink { interface, uid } => self.delete(interface, uid).await,
         };
@@ -246,6 +272,15 @@ impl Batch<'_> {
         }
         let message = link_message::joined(messages);
         self.kernel.change_link(message).await?;
+        self.links.insert(interface.clone(), link);
+        Ok(())
+    }
+
+    async fn set_down(&mut self, interface: &InterfaceName) -> Result<(), Fault> {
+        let mut link = self.ours(interface).await?;
+        let message = link_message::down(link.index);
+        self.kernel.change_link(message).await?;
+        link.up = false;
         self.links.insert(interface.clone(), link);
         Ok(())
     }

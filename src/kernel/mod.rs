@@ -45,7 +45,7 @@ pub(crate) use source::source_towards;
 use crate::model::InterfaceName;
 use crate::observed::Mark;
 use crate::observed::SharedOwnership;
-use crate::observed::kernel::{KernelView, Link, Sysctl};
+use crate::observed::kernel::{KernelView, Link, SavedRoute, Sysctl};
 use crate::plan::action::KernelAction;
 use crate::ports::{Kernel, KernelError};
 use crate::util::task::blocking;
@@ -121,6 +121,38 @@ impl LinuxKernel {
     pub(crate) async fn sysctls(&self, interface: &InterfaceName) -> BTreeMap<Sysctl, i64> {
         let interface = interface.clone();
         blocking(move || sysctl::read(interface.as_str())).await
+    }
+
+    /// Returns the routes that an operator made through a link, in all tables.
+    ///
+    /// # Errors
+    /// When the routes cannot be read.
+    pub(crate) async fn operators_routes(
+        &self,
+        interface: &InterfaceName,
+    ) -> Result<BTreeSet<SavedRoute>, KernelError> {
+        let read = async {
+            match self.fresh(interface).await? {
+                Some(link) => self.netlink.operators_routes(link.index).await,
+                None => Ok(BTreeSet::new()),
+            }
+        };
+        let what = || format!("read the routes through {interface}");
+        read.await.map_err(|error| Fault::Io(error).at(what()))
+    }
+
+    /// Creates a saved route again. The link must carry the agent's mark.
+    ///
+    /// # Errors
+    /// When it does not, or the kernel refuses the route.
+    pub(crate) async fn restore_route(
+        &self,
+        interface: &InterfaceName,
+        route: &SavedRoute,
+    ) -> Result<(), KernelError> {
+        let what = || format!("restore a route through {interface}");
+        let done = self.put_back(interface, route).await;
+        done.map_err(|fault| fault.at(what()))
     }
 
     /// Returns the gateways of the routes that no routing daemon created, each with the link that leads to it.

@@ -23,6 +23,7 @@ use super::connection::{Connection, Reply, collect, dump, ended};
 use super::error::ENODEV;
 use super::route_message;
 use crate::model::InterfaceName;
+use crate::observed::kernel::SavedRoute;
 
 type Handle = ConnectionHandle<Brief>;
 
@@ -176,6 +177,23 @@ impl Netlink {
             for route in routes {
                 if let RouteNetlinkMessage::NewRoute(route) = route {
                     found.extend(route_message::gateways(&route));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the routes that an operator made through a link.
+    pub(super) async fn operators_routes(&self, index: u32) -> io::Result<BTreeSet<SavedRoute>> {
+        let _turn = self.dumping.lock().await;
+        let mut found = BTreeSet::new();
+        for request in route_message::operators_requests(index) {
+            let routes = self
+                .dump_all(RouteNetlinkMessage::GetRoute(request))
+                .await?;
+            for route in routes {
+                if let RouteNetlinkMessage::NewRoute(route) = route {
+                    found.extend(route_message::save(route, index));
                 }
             }
         }

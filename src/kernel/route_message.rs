@@ -3,11 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use rtnetlink::packet_core::{Emitable as _, Parseable as _};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType, RouteVia,
 };
+
+use crate::observed::kernel::SavedRoute;
 
 /// `IP6_RT_PRIO_ADDRCONF` (net/ip6_route.h): the metric of the routes that the kernel creates for an IPv6 address. For
 /// IPv4 it is 0.
@@ -50,6 +53,53 @@ pub(super) fn host_requests() -> impl Iterator<Item = RouteMessage> {
             message
         })
     })
+}
+
+/// The protocols of routes that `ip route add` and systemd-networkd create.
+const OF_THE_OPERATOR: [RouteProtocol; 2] = [RouteProtocol::Boot, RouteProtocol::Static];
+
+/// Returns the requests for the routes of the operator through a link, in any table: one per family and protocol.
+pub(super) fn operators_requests(index: u32) -> impl Iterator<Item = RouteMessage> {
+    requests(index).into_iter().flat_map(|request| {
+        OF_THE_OPERATOR.into_iter().map(move |protocol| {
+            let mut request = request.clone();
+            request.header.protocol = protocol;
+            request.header.kind = RouteType::Unspec;
+            request
+        })
+    })
+}
+
+/// Returns a route of the operator through this link alone, to be created again; `None` for any other.
+pub(super) fn save(mut route: RouteMessage, index: u32) -> Option<SavedRoute> {
+    let is_operators = OF_THE_OPERATOR.contains(&route.header.protocol);
+    if !is_operators || !leads_through(&route, index) {
+        return None;
+    }
+    // What the kernel reports about the route, and does not take.
+    route.header.flags = RouteFlags::empty();
+    let is_setting = |it: &RouteAttribute| !matches!(it, RouteAttribute::CacheInfo(_));
+    route.attributes.retain(is_setting);
+    let mut bytes = vec![0; route.buffer_len()];
+    route.emit(&mut bytes);
+    let text = bytes.iter().map(|byte| format!("{byte:02x}"));
+    Some(SavedRoute(text.collect()))
+}
+
+/// Returns the message that creates a saved route; `None` if the text describes
+/// something else.
+pub(super) fn saved(route: &SavedRoute, index: u32) -> Option<RouteMessage> {
+    let digits = route.0.as_bytes().chunks(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = digits.map(byte).collect();
+    let message = RouteMessage::parse(bytes?.as_slice()).ok()?;
+    let is_operators = OF_THE_OPERATOR.contains(&message.header.protocol);
+    (is_operators && leads_through(&message, index)).then_some(message)
+}
+
+fn leads_through(route: &RouteMessage, index: u32) -> bool {
+    let mut attributes = route.attributes.iter();
+    attributes.any(|attribute| *attribute == RouteAttribute::Oif(index))
 }
 
 /// Returns the gateways of a route of the host, each with the index of the link that leads to it.
@@ -170,6 +220,21 @@ mod tests {
         assert_eq!(gateways(&route), [(4, v6.into())]);
         route.header.protocol = RouteProtocol::Bird;
         assert_eq!(gateways(&route), []);
+    }
+
+    #[test]
+    fn only_the_operators_routes_through_the_link_are_saved() {
+        let mut route = message(3, "172.20.0.0/24".parse().unwrap(), None);
+        route.attributes.push(RouteAttribute::Table(4242));
+        assert_eq!(save(route.clone(), 3), None, "the kernel's own");
+        route.header.protocol = RouteProtocol::Static;
+        assert_eq!(save(route.clone(), 4), None);
+        let text = save(route.clone(), 3).unwrap();
+        assert_eq!(saved(&text, 3), Some(route));
+        assert_eq!(saved(&text, 4), None);
+        for other in ["", "zz", "0", "ff"] {
+            assert_eq!(saved(&SavedRoute(other.into()), 3), None, "{other}");
+        }
     }
 
     #[test]

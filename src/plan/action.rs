@@ -95,6 +95,10 @@ pub enum KernelAction {
     SetUp {
         interface: InterfaceName,
     },
+    /// Brings the link down, as it was before an adoption.
+    SetDown {
+        interface: InterfaceName,
+    },
     /// Deletes the link, if it still carries this mark at the moment of deletion.
     DeleteLink {
         interface: InterfaceName,
@@ -162,6 +166,7 @@ impl KernelAction {
             | Self::AddRoute { interface, .. }
             | Self::SetMtu { interface, .. }
             | Self::SetUp { interface }
+            | Self::SetDown { interface }
             | Self::DeleteLink { interface, .. } => Some(interface),
             Self::SetSysctl { interface, .. } => interface.as_ref(),
         }
@@ -221,6 +226,7 @@ impl fmt::Display for KernelAction {
                 write!(f, "set sysctl {key} of {interface} to {value}")
             }
             Self::SetUp { interface } => write!(f, "bring {interface} up"),
+            Self::SetDown { interface } => write!(f, "bring {interface} down"),
             Self::DeleteLink { interface, .. } => write!(f, "delete link {interface}"),
         }
     }

@@ -71,6 +71,47 @@ const WIKI: Style = Style {
     ),
 };
 
+/// As a beginner has it from the DN42 wiki: one file for everything, and `wg-quick`.
+const ONE_FILE: Style = Style {
+    main: "log stderr all;\ndefine OWNAS = 4242420998;\ndefine OWNIP = 172.23.105.177;\n\
+        define OWNIPv6 = fd48:4242:420::1;\ndefine OWNNET = 172.23.105.176/28;\ndefine OWNNETv6 = fd48:4242:420::/48;\n\
+        define OWNNETSET = [172.23.105.176/28+];\ndefine OWNNETSETv6 = [fd48:4242:420::/48+];\n\
+        router id OWNIP;\nprotocol device { scan time 10; }\n\
+        function is_self_net() -> bool { return net ~ OWNNETSET; }\n\
+        function is_self_net_v6() -> bool { return net ~ OWNNETSETv6; }\n\
+        function is_valid_network() -> bool { return net ~ [172.20.0.0/14{21,29}, 172.31.0.0/16+, 10.0.0.0/8{15,24}]; }\n\
+        function is_valid_network_v6() -> bool { return net ~ [fd00::/8{44,64}]; }\n\
+        protocol kernel { scan time 20; ipv6 { import none; export filter { if source = RTS_STATIC then reject; accept; }; }; }\n\
+        protocol kernel { scan time 20; ipv4 { import none; export filter { if source = RTS_STATIC then reject; accept; }; }; }\n\
+        protocol static { route OWNNET reject; ipv4 { import all; export none; }; }\n\
+        protocol static { route OWNNETv6 reject; ipv6 { import all; export none; }; }\n\
+        template bgp dnpeers {\n  local as OWNAS;\n  path metric 1;\n  connect retry time 2;\n  \
+        ipv4 { extended next hop on; import filter { if is_valid_network() && !is_self_net() then accept; reject; };\n    \
+        export filter { if is_valid_network() && source ~ [RTS_STATIC, RTS_BGP] then accept; reject; };\n    \
+        import limit 9000 action block; };\n  \
+        ipv6 { import filter { if is_valid_network_v6() && !is_self_net_v6() then accept; reject; };\n    \
+        export filter { if is_valid_network_v6() && source ~ [RTS_STATIC, RTS_BGP] then accept; reject; };\n    \
+        import limit 9000 action block; };\n}\n\
+        protocol bgp first_peer from dnpeers {\n  neighbor fe80::1:1 % 'dn42_4242421001' as 4242421001;\n}\n",
+    peer: "",
+    file: (
+        "wireguard",
+        "dn42_4242421001.conf",
+        "[Interface]\nListenPort = 21001\nTable = off\nPostUp = logger up\n",
+    ),
+};
+
+/// The configuration of a router without a Control Plane.
+fn configuration(router: &Router) -> Value {
+    let mut config = router.config("http://192.0.2.1", 60);
+    config.as_object_mut().unwrap().remove("controlPlane");
+    config["node"] = json!({
+        "name": "jp1", "id": 1, "asn": router::ASN, "region": "ap-northeast",
+        "loopbackIpv4": "172.23.105.177", "loopbackIpv6": "fd48:4242:420::1"
+    });
+    config
+}
+
 impl Built {
     fn new(style: &Style) -> Self {
         let mut router = Router::new(&bird::version());
@@ -111,13 +152,7 @@ impl Built {
         for prefix in [router::PREFIX4, router::PREFIX6] {
             neighbour.wait_route(prefix, "", 60);
         }
-        let mut config = router.config("http://192.0.2.1", 60);
-        config.as_object_mut().unwrap().remove("controlPlane");
-        config["node"] = json!({
-            "name": "jp1", "id": 1, "asn": router::ASN, "region": "ap-northeast",
-            "loopbackIpv4": "172.23.105.177", "loopbackIpv6": "fd48:4242:420::1"
-        });
-        router.write_config(&config);
+        router.write_config(&configuration(&router));
         Self { router, neighbour }
     }
 
@@ -245,6 +280,17 @@ fn router_of_the_wiki_is_adopted_without_a_reset() {
     finds(&answer, "left", "protocol bgp peer1", "peers/peer.conf:1");
     finds(&answer, "unsupported", DEVICE, "peer.network:4");
     assert_eq!(answer["documents"][0]["spec"]["bgp"]["importLimit"], 9000);
+    built.keeps(&answer);
+}
+
+#[test]
+fn router_with_one_file_is_adopted_without_a_reset() {
+    let mut built = Built::new(&ONE_FILE);
+    let answer = built.promised();
+    finds(&answer, "left", "protocol bgp first_peer", "bird.conf:30");
+    finds(&answer, "unsupported", DEVICE, "dn42_4242421001.conf:3");
+    let spec = &answer["documents"][0]["spec"];
+    assert_eq!(spec["address"]["peerLinkLocal"], "fe80::1:1");
     built.keeps(&answer);
 }
 

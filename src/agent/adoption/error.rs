@@ -41,6 +41,12 @@ pub(crate) enum AdoptionError {
         path.display()
     )]
     Recorded { path: PathBuf },
+    #[error(
+        "{} has the record of another machine's adoption, as this state directory was copied, or the machine's id has \
+         changed; nothing was undone. Remove that directory, if this router is to use the copy",
+        path.display()
+    )]
+    OtherMachine { path: PathBuf },
     #[error("no adoption is recorded in {}, so there is nothing to undo", path.display())]
     NoRecord { path: PathBuf },
     #[error(

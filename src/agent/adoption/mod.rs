@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `record` | the record on disk |
 //! | `files` | copies of files, and their restoration |
+//! | `undone` | the report of an undo |
+//! | `machine` | the identity of this machine |
 //! | `watch` | looks at sessions and tunnels meanwhile |
 //! | `units` | systemd units that configure the same interfaces |
 //! | `undo` | the way back, the same one for a loss, a kill and `adopt --undo` |
@@ -12,8 +14,10 @@
 
 mod error;
 mod files;
+mod machine;
 mod record;
 mod undo;
+mod undone;
 pub(crate) mod units;
 mod watch;
 
@@ -29,20 +33,22 @@ use tracing::warn;
 
 use super::{Parts, Signals, build, fetch_once, run_pass};
 use crate::adopt::record::{Placed, named};
-use crate::adopt::{Adopted, Baseline, LinkBefore, Phase, Record};
+use crate::adopt::{Adopted, Baseline, LinkSettings, Phase, Record, Written};
 use crate::config::Config;
 use crate::controller::Missing;
 use crate::document::Kind;
 use crate::intervals::ADOPT_LOOK;
 use crate::kernel::LinuxKernel;
-use crate::model::{InterfaceName, ObjectKey, ObjectName};
+use crate::model::{Address, InterfaceName, ObjectKey, ObjectName};
+use crate::observed::kernel::{KernelView, Link};
 use crate::ports::Kernel as _;
-use crate::store::{Store, StoreError};
+use crate::store::{Area, Place, Store, StoreError};
 use crate::util::fs;
 use crate::util::task::blocking;
 
 pub(crate) use error::AdoptionError;
 use files::Tree;
+pub(crate) use undone::Undone;
 use watch::Watch;
 
 /// Why a link is not taken over that no step failed for.
@@ -57,7 +63,7 @@ pub(crate) struct Takeover {
     pub(crate) documents: Vec<Adopted>,
     /// All documents of the plan, those of the Control Plane too.
     pub(crate) planned: Documents,
-    /// Addresses that the plan adds to links without a mark.
+    /// Addresses that the plan adds.
     pub(crate) added: BTreeSet<Placed>,
     /// Units to disable.
     pub(crate) units: BTreeSet<String>,
@@ -91,21 +97,26 @@ impl Adoption {
         let (store, tree, existed) = blocking(move || open(&opened, &bird)).await?;
         let ownership = build::ownership(&store).await;
         let kernel = LinuxKernel::new(build::kernel_options(&config, ownership));
-        let (links, all) = links(&kernel, &takeover).await?;
+        let view = kernel.observe().await?;
+        let links = links(&kernel, &view, &takeover).await?;
         let watch = Watch::begin(&config, kernel, &takeover).await?;
         let begun = Timestamp::now();
         let mut record = Record {
             begun,
             deadline: begun + jiff::SignedDuration::try_from(takeover.watch).unwrap_or_default(),
             phase: Phase::Applying,
+            machine: blocking(machine::identity).await,
             documents: names(&takeover, false),
             overrides: names(&takeover, true),
+            written: written(&takeover),
             state_existed: existed,
             links,
-            added: takeover.added.clone(),
-            all,
+            left: BTreeMap::new(),
+            added: missing(&takeover.added, &view),
+            all: named(&view.all),
             units: BTreeSet::new(),
             files: Vec::new(),
+            files_left: BTreeMap::new(),
             folders: tree.folders.clone(),
         };
         let directory = store.dir().to_owned();
@@ -158,8 +169,24 @@ impl Adoption {
                 looked = look, if seen.is_ok() => seen = looked,
             }
         };
+        drop(pass);
         self.applied = Some(Instant::now());
-        done.and(seen)
+        done?;
+        self.record_left().await?;
+        seen
+    }
+
+    /// Records the links as the pass left them: an undo restores what still is so.
+    async fn record_left(&mut self) -> Result<(), AdoptionError> {
+        let kernel = self.watch.kernel();
+        let view = kernel.observe().await?;
+        for interface in self.record.links.keys() {
+            if let Some(link) = view.links.get(interface) {
+                let settings = settings(kernel, interface, link).await?;
+                self.record.left.insert(interface.clone(), settings);
+            }
+        }
+        self.save().await
     }
 
     /// Disables the units that configure the same interfaces, and returns the commands.
@@ -204,6 +231,8 @@ impl Adoption {
     /// When the record cannot be written.
     pub(crate) async fn keep(&mut self) -> Result<(), AdoptionError> {
         self.record.phase = Phase::Kept;
+        let record = self.record.clone();
+        self.record.files_left = blocking(move || files::hashes(&record)).await;
         self.save().await
     }
 
@@ -211,7 +240,7 @@ impl Adoption {
     ///
     /// # Errors
     /// What could not be undone; the record stays, and the next start tries again.
-    pub(crate) async fn undo(self) -> Result<(), AdoptionError> {
+    pub(crate) async fn undo(self) -> Result<Undone, AdoptionError> {
         let store = Arc::clone(&self.parts.shared.context.store);
         undo::undo(&self.parts.config, &store).await
     }
@@ -228,12 +257,18 @@ impl Adoption {
 /// # Errors
 /// When it cannot be undone; nothing may start then.
 pub(crate) async fn undo_interrupted(config: &Config) -> Result<bool, AdoptionError> {
-    let Some(record) = recorded(config).await? else {
+    let directory = config.state.directory.clone();
+    let record = blocking(move || {
+        // Only the operator undoes a kept adoption, so its machine does not matter here.
+        let record = record::read(&directory)?.filter(|it| it.phase == Phase::Applying);
+        let checked = record
+            .as_ref()
+            .map(|it| record::check_machine(&directory, it));
+        checked.transpose().map(|_| record)
+    });
+    let Some(record) = record.await? else {
         return Ok(false);
     };
-    if record.phase == Phase::Kept {
-        return Ok(false);
-    }
     warn!(begun = %record.begun, deadline = %record.deadline, "undoing an interrupted adoption");
     let directory = config.state.directory.clone();
     let store = Arc::new(blocking(move || Store::open(&directory)).await?);
@@ -243,14 +278,28 @@ pub(crate) async fn undo_interrupted(config: &Config) -> Result<bool, AdoptionEr
     if record.is_none_or(|record| record.phase == Phase::Kept) {
         return Ok(false);
     }
-    undo::undo(config, &store).await.map(|()| true)
+    let undone = undo::undo(config, &store).await?;
+    for kept in undone.kept {
+        warn!(kept, "left alone");
+    }
+    Ok(true)
+}
+
+/// Returns the changes of the undo of the recorded adoption that interrupt a tunnel or reset a session.
+///
+/// # Errors
+/// When the record, the state directory or the kernel cannot be read.
+pub(crate) async fn interruptions_of_undo(config: &Config) -> Result<Vec<String>, AdoptionError> {
+    let directory = config.state.directory.clone();
+    let store = blocking(move || Store::open_read_only(&directory)).await?;
+    undo::interruptions(config, &Arc::new(store)).await
 }
 
 /// Undoes the recorded adoption.
 ///
 /// # Errors
 /// When none is recorded, another process uses the state directory, or something cannot be undone.
-pub(crate) async fn undo_recorded(config: &Config) -> Result<(), AdoptionError> {
+pub(crate) async fn undo_recorded(config: &Config) -> Result<Undone, AdoptionError> {
     let directory = config.state.directory.clone();
     if recorded(config).await?.is_none() {
         return Err(AdoptionError::NoRecord { path: directory });
@@ -262,10 +311,17 @@ pub(crate) async fn undo_recorded(config: &Config) -> Result<(), AdoptionError> 
 /// Returns the record of an adoption, if there is one.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read, or is another machine's.
 pub(crate) async fn recorded(config: &Config) -> Result<Option<Record>, AdoptionError> {
     let directory = config.state.directory.clone();
-    blocking(move || record::read(&directory)).await
+    blocking(move || {
+        let record = record::read(&directory)?;
+        let checked = record
+            .as_ref()
+            .map(|it| record::check_machine(&directory, it));
+        checked.transpose().map(|_| record)
+    })
+    .await
 }
 
 /// Writes adopted documents with their secrets.
@@ -403,11 +459,12 @@ fn bird_roots(directory: &Path) -> [PathBuf; 2] {
     ["bird.conf", "moenet"].map(|name| directory.join(name))
 }
 
-type Links = (BTreeMap<InterfaceName, LinkBefore>, BTreeMap<String, i64>);
-
 /// Reads the links that are taken over.
-async fn links(kernel: &LinuxKernel, takeover: &Takeover) -> Result<Links, AdoptionError> {
-    let view = kernel.observe().await?;
+async fn links(
+    kernel: &LinuxKernel,
+    view: &KernelView,
+    takeover: &Takeover,
+) -> Result<BTreeMap<InterfaceName, LinkSettings>, AdoptionError> {
     // An undo removes the links with the mark that were not there: none may be there before.
     if let Some((interface, _)) = view.links.iter().find(|(_, link)| link.mark.is_ours()) {
         return Err(AdoptionError::Marked {
@@ -416,15 +473,53 @@ async fn links(kernel: &LinuxKernel, takeover: &Takeover) -> Result<Links, Adopt
     }
     let mut links = BTreeMap::new();
     for interface in takeover.documents.iter().filter_map(Adopted::interface) {
-        let link = view
-            .links
-            .get(interface)
-            .filter(|link| !link.mark.is_ours());
+        let link = view.links.get(interface);
         let link = link.ok_or_else(|| AdoptionError::Gone {
             interface: interface.clone(),
         })?;
-        let sysctls = kernel.sysctls(interface).await;
-        links.insert(interface.clone(), LinkBefore::of(link, &sysctls));
+        let settings = settings(kernel, interface, link).await?;
+        links.insert(interface.clone(), settings);
     }
-    Ok((links, named(&view.all)))
+    Ok(links)
+}
+
+/// Returns the settings of a link with its sysctls and the routes through it.
+async fn settings(
+    kernel: &LinuxKernel,
+    interface: &InterfaceName,
+    link: &Link,
+) -> Result<LinkSettings, AdoptionError> {
+    let sysctls = kernel.sysctls(interface).await;
+    let routes = kernel.operators_routes(interface).await?;
+    Ok(LinkSettings::of(link, &sysctls, routes))
+}
+
+/// Returns the addresses that the plan adds and that are not there by now.
+fn missing(added: &BTreeSet<Placed>, view: &KernelView) -> BTreeSet<Placed> {
+    let is_there = |placed: &Placed| {
+        let link = view.links.get(&placed.interface);
+        link.is_some_and(|link| link.addresses.contains(&Address::from(&placed.address)))
+    };
+    let missing = added.iter().filter(|placed| !is_there(placed));
+    missing.cloned().collect()
+}
+
+/// Returns the content of the documents and overrides that the adoption writes.
+fn written(takeover: &Takeover) -> Written {
+    let mut written = Written::default();
+    for adopted in &takeover.documents {
+        match &adopted.over {
+            Some(over) => {
+                let set = over.spec.set.clone();
+                written.overrides.insert(adopted.name(), set);
+            }
+            None => {
+                let place = Place::new(Area::Documents, Kind::BgpSession, &adopted.name());
+                let spec = takeover.planned.get(&place.to_string());
+                let spec = spec.cloned().unwrap_or_default();
+                written.documents.insert(adopted.name(), spec);
+            }
+        }
+    }
+    written
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::AdoptionError;
+use super::{AdoptionError, machine};
 use crate::adopt::Record;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
@@ -36,6 +36,17 @@ pub(super) fn read(state: &Path) -> Result<Option<Record>, AdoptionError> {
     record
         .map(Some)
         .map_err(|source| AdoptionError::Record { path, source })
+}
+
+/// Refuses the record of another machine: its adoption is not this router's to undo.
+pub(super) fn check_machine(state: &Path, record: &Record) -> Result<(), AdoptionError> {
+    let here = machine::identity();
+    match record.machine.is_none() || record.machine == here {
+        true => Ok(()),
+        false => Err(AdoptionError::OtherMachine {
+            path: folder(state),
+        }),
+    }
 }
 
 /// Writes the record durably.

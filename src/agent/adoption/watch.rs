@@ -76,6 +76,10 @@ impl Watch {
         Ok(watch)
     }
 
+    pub(super) fn kernel(&self) -> &LinuxKernel {
+        &self.kernel
+    }
+
     /// Returns what worked before the first change.
     pub(super) fn baseline(&self) -> &Baseline {
         &self.baseline

@@ -37,7 +37,7 @@ pub(super) struct Answer {
     /// All documents of the plan.
     #[serde(skip)]
     pub(super) planned: Documents,
-    /// Addresses that the plan adds to links without a mark.
+    /// Addresses that the plan adds.
     #[serde(skip)]
     pub(super) added: BTreeSet<Placed>,
 }
@@ -53,11 +53,7 @@ impl Answer {
         let interruptions = plans.iter().flat_map(|plan| Harm::of(plan, before));
         let actions = plans.iter().flat_map(|plan| &plan.steps);
         let actions = actions.filter_map(|step| step.action.kernel());
-        let is_adopted = |name: &InterfaceName| {
-            let mut documents = adoption.documents.iter();
-            documents.any(|it| it.interface() == Some(name))
-        };
-        let added = Record::added_by(actions, is_adopted);
+        let added = Record::added_by(actions);
         let documents = adoption.documents.iter().filter(|it| it.over.is_none());
         let documents = documents.map(|it| it.document.clone());
         let overrides = adoption.documents.iter().filter_map(|it| it.over.clone());

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 use super::Answer;
 use crate::adopt::Phase;
 use crate::agent::adoption::{self, Adoption, AdoptionError, Takeover, units};
 use crate::cli::offline::Wanted;
-use crate::cli::{Outcome, output};
+use crate::cli::output::Format;
+use crate::cli::{Outcome, output, terminal};
 use crate::config::Config;
 use crate::telemetry::chain;
 
@@ -60,7 +63,13 @@ pub(super) async fn take_over(config: Config, answer: Answer, accepted: Accepted
     let why = chain(&why);
     output::note(&format!("{why}; undoing everything"));
     match adoption.undo().await {
-        Ok(()) => anyhow::bail!("not adopted, and everything is as before: {why}"),
+        Ok(undone) if undone.kept.is_empty() => {
+            anyhow::bail!("not adopted, and everything is as before: {why}")
+        }
+        Ok(undone) => anyhow::bail!(
+            "not adopted: {why}. Everything is as before, except: {}",
+            undone.kept.join("; ")
+        ),
         Err(error) => anyhow::bail!(
             "not adopted ({why}), and not everything is undone: {}. The next start of moenet-agent tries again, or run \
              `moenet-agent adopt --undo`",
@@ -99,15 +108,42 @@ async fn enabled_units(answer: &Answer) -> BTreeSet<String> {
     enabled
 }
 
-/// Undoes the recorded adoption.
-pub(super) async fn undo(config: Config) -> Outcome {
+/// Undoes the recorded adoption. A kept one only with consent, if a tunnel is interrupted.
+pub(super) async fn undo(config: Config, format: Format, yes: bool) -> Outcome {
     let recorded = adoption::recorded(&config).await?;
     if recorded.is_some_and(|record| record.phase == Phase::Kept) {
         refuse_handed_over(&config).await?;
+        let harm = adoption::interruptions_of_undo(&config).await?;
+        if !yes && !harm.is_empty() {
+            consent(&harm)?;
+        }
     }
-    adoption::undo_recorded(&config).await?;
-    output::line("Undone: the router is as it was before the adoption.");
+    let undone = adoption::undo_recorded(&config).await?;
+    if output::value(format, &undone)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    undone.done.iter().for_each(output::line);
+    let kept = undone.kept.iter();
+    kept.for_each(|it| output::line(format_args!("left alone: {it}")));
+    output::line(match undone.kept.len() {
+        0 => "Undone: the router is as it was before the adoption.".to_owned(),
+        count => format!("Undone, except for {count} things that were left alone."),
+    });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks whether to interrupt.
+fn consent(harm: &[String]) -> anyhow::Result<()> {
+    let harm = harm.join("; ");
+    if !terminal::is_possible() {
+        anyhow::bail!(
+            "nothing was undone: this interrupts tunnels: {harm}; add --yes to accept it"
+        );
+    }
+    output::note(&format!("this interrupts tunnels: {harm}"));
+    let agrees = terminal::agrees("Undo the adoption?").context("read an answer")?;
+    anyhow::ensure!(agrees, "nothing was undone");
+    Ok(())
 }
 
 /// Refuses to remove files that BIRD loads: sessions that were handed over would end with them.

@@ -28,7 +28,7 @@ pub struct Adopt {
     #[arg(long, conflicts_with_all = ["undo", "yes"])]
     plan: bool,
     /// Undo the adoption, also an interrupted one
-    #[arg(long, conflicts_with = "yes")]
+    #[arg(long)]
     undo: bool,
     /// Write the sessions as files of the embedded Control Plane, below DIR, and change nothing on this router
     #[arg(long, value_name = "DIR", conflicts_with_all = ["plan", "undo", "yes"])]
@@ -54,7 +54,7 @@ impl Adopt {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         if self.undo {
-            return block_on(apply::undo(config));
+            return block_on(apply::undo(config, arguments.output, self.yes));
         }
         if self.plan {
             return self.show(arguments, config);

@@ -133,7 +133,7 @@ pub struct Bgp {
     pub hold: Option<HoldTimer>,
 }
 
-/// The hold timer of a BGP session. Each message of the neighbour starts it anew.
+/// The hold timer of a BGP session. Each message of the neighbour starts it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldTimer {
     /// Whole seconds until the session ends.

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 pub use links::Links;
 
@@ -150,6 +151,12 @@ pub enum LinkKind {
     /// Any other kind, by the kernel's name (`veth`, `bridge`; empty for hardware).
     Other(String),
 }
+
+/// A route through a link that an operator made, as the kernel's message in hexadecimal: a program of the kernel's routes
+/// saves and restores it without understanding each attribute, as `ip route save` does.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SavedRoute(pub String);
 
 /// The outer addresses of a GRE tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

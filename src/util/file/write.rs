@@ -32,6 +32,7 @@ fn sync(file: &File) -> io::Result<()> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Writer {
     mode: u32,
+    owner: Option<u32>,
     group: Option<u32>,
     is_durable: bool,
     is_sole: bool,
@@ -42,6 +43,7 @@ impl Writer {
     pub(crate) const fn new(mode: u32) -> Self {
         Self {
             mode,
+            owner: None,
             group: None,
             is_durable: true,
             is_sole: false,
@@ -51,6 +53,11 @@ impl Writer {
     /// Sets the group. A process that is not root may not; its files keep its own group.
     pub(crate) const fn group(self, group: Option<u32>) -> Self {
         Self { group, ..self }
+    }
+
+    /// Sets the owner. A process that is not root may not; its files are its own.
+    pub(crate) const fn owner(self, owner: Option<u32>) -> Self {
+        Self { owner, ..self }
     }
 
     /// Omits fsync: for content that is observed or written again after a power failure, and for files that [`flush`]
@@ -110,8 +117,8 @@ impl Writer {
             fs::temporary_file(builder.prefix(TEMPORARY), folder(path))
         }
         .map_err(bare)?;
-        if self.group.is_some() {
-            give(file.as_file(), self.group)?;
+        if self.owner.is_some() || self.group.is_some() {
+            give(file.as_file(), self.owner, self.group)?;
         }
         if self.mode != 0o600 {
             let permissions = Permissions::from_mode(self.mode);
@@ -256,8 +263,8 @@ pub(super) fn folder(path: &Path) -> &Path {
     }
 }
 
-fn give(file: &File, group: Option<u32>) -> io::Result<()> {
-    match fchown(file, None, group) {
+fn give(file: &File, owner: Option<u32>, group: Option<u32>) -> io::Result<()> {
+    match fchown(file, owner, group) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         given => given,
     }

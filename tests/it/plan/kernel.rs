@@ -114,6 +114,7 @@ impl ModelKernel {
                 set_sysctl(self.ours(interface)?, *key, *value)
             }
             KernelAction::SetUp { interface } => set_up(self.shared(interface)?),
+            KernelAction::SetDown { .. } => panic!("no plan brings a link down"),
             KernelAction::DeleteLink { interface, uid } => {
                 assert_eq!(
                     Some(uid),

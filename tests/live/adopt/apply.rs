@@ -1,11 +1,12 @@
 //! Applying an adoption: the watch, its undo, and what a kill leaves.
 
+mod undo;
+
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use super::{Built, DEVICE, GO_AGENT, Style, WIKI};
+use super::{Built, DEVICE, GO_AGENT, ONE_FILE, Style, WIKI, configuration};
 use crate::lab::cli::{Answer, agent, answer};
-use crate::lab::control_plane::ControlPlane;
 use crate::lab::router::{self, agent_program};
 use crate::lab::wireguard::KeyPair;
 use crate::lab::{contains, wait_until};
@@ -39,7 +40,7 @@ impl Built {
                 "cd {folder} && find . -type f -not -name '*.log' -not -name 'agent.*' -not -path './state.undone-*' | sort | xargs sha256sum"
             ),
             format!(
-                "cd {folder} && find . -not -name '*.log' -not -name 'agent.*' -not -path './state.undone-*' -printf '%p %m\\n' | sort"
+                "cd {folder} && find . -not -name '*.log' -not -name 'agent.*' -not -path './state.undone-*' -printf '%p %m %U %G\\n' | sort"
             ),
             "ip -d addr show".to_owned(),
             format!("cat /sys/class/net/{DEVICE}/ifalias"),
@@ -133,6 +134,11 @@ fn go_agents_router_is_adopted_and_undone() {
 #[test]
 fn wiki_router_is_adopted_and_undone() {
     is_adopted_and_undone(&WIKI);
+}
+
+#[test]
+fn router_with_one_file_is_adopted_and_undone() {
+    is_adopted_and_undone(&ONE_FILE);
 }
 
 /// With the time of production: the watch lasts 60 s.
@@ -297,95 +303,6 @@ fn signal_during_the_watch_undoes_everything() {
 }
 
 #[test]
-fn control_planes_documents_survive_a_later_undo() {
-    let built = Built::new(&WIKI);
-    let control_plane = ControlPlane::new(&built.router.inside);
-    let config = built.router.config(&control_plane.url, 60);
-    built.router.write_config(&config);
-    let before = built.whole();
-    std::thread::scope(|scope| {
-        let adopting = scope.spawn(|| built.apply(&["--watch", "60s"]));
-        built.wait_adopted();
-        assert!(built.router.path("state/node.yaml").exists());
-        built.neighbour.ask_bird("disable says1");
-        adopting.join().unwrap().ended(1);
-    });
-    same(&before, &built.whole());
-    built.apply(&["--watch", "1s"]).ended(0);
-    built.apply(&["--undo"]).ended(0);
-    let alias = format!("cat /sys/class/net/{DEVICE}/ifalias");
-    assert_eq!(built.router.inside.shell(&alias).trim(), "");
-    assert!(
-        !built
-            .router
-            .path(&format!("state/sessions/{DEVICE}.yaml"))
-            .exists()
-    );
-    assert!(built.router.path("state/node.yaml").exists());
-}
-
-#[test]
-fn session_that_the_control_plane_lists_gets_an_override() {
-    let mut built = Built::new(&GO_AGENT);
-    let control_plane = ControlPlane::new(&built.router.inside);
-    control_plane.sessions(&[json!({
-        "uuid": "7d9f6a3e-0b1c-4c55-9a53-1f2f3a1c0001", "asn": 4_242_421_001_u32, "status": 4, "interface": DEVICE,
-        "ipv6LinkLocal": "fe80::1:1", "mtu": 1400, "endpoint": "192.0.2.10:51820", "listenPort": 21_001,
-        "credential": {"publicKey": built.neighbour.keys.public}
-    })]);
-    let config = built.router.config(&control_plane.url, 60);
-    built.router.write_config(&config);
-    let (before, state) = (built.whole(), built.state());
-    let answer = built.apply(&["--watch", "1s"]).ended(0);
-    answer.says("Adopt: 0 documents, 1 overrides, 0 link re-creations, 0 other interruptions, 0 BGP resets.");
-    built.is_adopted();
-    let path = built
-        .router
-        .path(&format!("state/overrides/sessions/{DEVICE}.yaml"));
-    let text = std::fs::read_to_string(&path).unwrap();
-    assert!(
-        text.contains("adopt: true") && text.contains("mtu: 1420"),
-        "{text}"
-    );
-    built.router.start_agent();
-    let name = format!("sessions/{DEVICE}");
-    wait_until("the agent has nothing to do for the tunnel", 30, || {
-        let plan = agent(&built.router, &["plan", &name]).out;
-        match plan.contains("set WireGuard") || plan.contains("MTU") || plan.contains("mark ") {
-            true => Err(plan),
-            false => Ok(()),
-        }
-    });
-    assert_eq!(built.state(), state);
-    built.router.stop_agent();
-    built.apply(&["--undo"]).ended(0);
-    assert!(
-        !path.exists()
-            && built
-                .router
-                .path(&format!("state/sessions/{DEVICE}.yaml"))
-                .exists()
-    );
-    let kernel = |text: &str| {
-        text.split("────")
-            .skip(3)
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    let addresses = |text: &str| {
-        text.split("────")
-            .nth(2)
-            .unwrap()
-            .matches("scope link")
-            .count()
-    };
-    let after = built.whole();
-    assert_eq!(addresses(&before), addresses(&after));
-    assert_eq!(kernel(&before)[..4], kernel(&after)[..4]);
-    assert_eq!(built.state(), state);
-}
-
-#[test]
 fn fleet_files_serve_what_runs_and_are_adopted() {
     let built = Built::new(&WIKI);
     let fleet = built.router.path("agent.fleet").display().to_string();
@@ -432,23 +349,6 @@ fn fleet_files_serve_what_runs_and_are_adopted() {
     serving.end("-TERM");
 }
 
-#[test]
-fn undo_after_a_handover_is_refused() {
-    let built = Built::new(&WIKI);
-    built.apply(&["--watch", "1s"]).ended(0);
-    let main = built.router.bird.folder.join("bird.conf");
-    let before = std::fs::read_to_string(&main).unwrap();
-    std::fs::write(&main, format!("{before}include \"moenet/main.conf\";\n")).unwrap();
-    let whole = built.whole();
-    built
-        .apply(&["--undo"])
-        .ended(1)
-        .says("take the include out");
-    same(&whole, &built.whole());
-    std::fs::write(&main, before).unwrap();
-    built.apply(&["--undo"]).ended(0);
-}
-
 /// A router that must be refused: one interface for two peers, and nothing else that could be taken over.
 #[test]
 fn interface_with_two_peers_is_refused() {
@@ -480,30 +380,6 @@ fn irreversible_change_is_refused_even_with_consent() {
     same(&before, &built.whole());
 }
 
-#[test]
-fn accepted_interruption_is_undone_exactly() {
-    let built = Built::new(&WIKI);
-    let bird = built.router.bird.folder.join("moenet");
-    for folder in [&bird, &built.router.path("state")] {
-        std::fs::create_dir(folder).unwrap();
-        std::fs::write(folder.join("notes.txt"), "of the operator\n").unwrap();
-    }
-    built.router.inside.shell(&format!(
-        "ip addr add 172.20.98.1/24 dev {DEVICE}; ip addr add fd00:98::1/64 nodad dev {DEVICE}; \
-         wg set {DEVICE} peer {} allowed-ips 172.16.0.0/12,fe80::/10",
-        built.neighbour.keys.public
-    ));
-    let (before, state) = (built.whole(), built.state());
-    built.apply(&["--watch", "1s"]).ended(1).says("add --yes");
-    same(&before, &built.whole());
-    built.apply(&["--watch", "1s", "--yes"]).ended(0);
-    built.is_adopted();
-    assert_ne!(before, built.whole());
-    built.apply(&["--undo"]).ended(0);
-    same(&before, &built.whole());
-    assert_eq!(built.state(), state);
-}
-
 impl Built {
     /// Runs `adopt` with a program of this name before all others.
     fn with_program(&self, name: &str, text: &str, more: &[&str]) -> Answer {
@@ -524,6 +400,9 @@ impl Built {
 fn failed_step_of_the_pass_undoes_everything() {
     let built = Built::new(&WIKI);
     let nft = "#!/bin/sh\ncase \"$*\" in *list*) exec /usr/sbin/nft \"$@\";; esac\necho no space >&2; exit 1\n";
+    let mut config = configuration(&built.router);
+    config["firewall"] = json!({"enabled": true});
+    built.router.write_config(&config);
     built.with_program("nft", nft, &["--plan"]).ended(0);
     let before = built.whole();
     let refused = built.with_program("nft", nft, &["--watch", "1s"]).ended(1);

@@ -1,4 +1,4 @@
-/// When a protocol entered its state, as far as the operator's time format says it. BIRD computes the time anew for each
+/// When a protocol entered its state, as far as the operator's time format says it. BIRD computes the time for each
 /// reply from two clocks, so one moment differs by a few milliseconds, and by more while the clock is adjusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entered {

@@ -1,5 +1,5 @@
 #!/bin/bash
-# guest.sh: runs in a guest with systemd, kernel WireGuard and Debian's BIRD: install, start, Established, reload,
+# guest.sh: runs in a guest with systemd, kernel WireGuard and Debian's BIRD: install, adopt, start, Established, reload,
 # a hang, upgrade, removal. Link and BGP session must be the same all the time.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
@@ -34,6 +34,9 @@ dpkg -i /lab/one.deb
 cat > /etc/moenet-agent/config.yaml <<END
 node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv4: 172.23.105.177, loopbackIpv6: 'fd48:4242:420::1'}
 END
+step "adopt names the unit of wg-quick, and disables it only with consent"
+bash /lab/adopt.sh
+
 state=/var/lib/moenet-agent/state
 install -d -m 700 $state $state/sessions
 cat > $state/sessions/wg_4242421080.yaml <<END

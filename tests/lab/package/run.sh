@@ -76,6 +76,7 @@ guest() {
     rc=0
     tests/lab/vm/vmrun --systemd --mem 1536 --timeout 900 --boot-timeout 120 --append clocksource=hpet \
       --copy "$work/plain.deb:/lab/one.deb" --copy "$work/two.deb:/lab/two.deb" --copy "$here/guest.sh:/lab/guest.sh" \
+      --copy "$here/adopt.sh:/lab/adopt.sh" \
       --copy examples/demo/neighbour.conf:/lab/neighbour.conf -- 'bash /lab/guest.sh' || rc=$?
     [ "$rc" = 125 ] || break
     echo "the guest did not come up (attempt $attempt of 3)" >&2

@@ -1,7 +1,7 @@
 #!/bin/bash
 # run.sh: builds the packages from a program and looks at them where they will be: the lists of both, the .deb in a
-# clean Debian 12 (no systemd runs there), and in the guest with systemd and kernel WireGuard. What a machine cannot do
-# is printed, and is no failure.
+# clean Debian 12 (no systemd runs there), in a container of the OCI image, and in the guest with systemd and kernel
+# WireGuard. What a machine cannot do is printed, and is no failure.
 #
 #   tests/lab/package/run.sh AGENT
 set -euo pipefail
@@ -84,6 +84,15 @@ guest() {
   [ "$rc" = 0 ] || fail "in the guest, code $rc"
 }
 
+# The container shares a network namespace of its own with nothing.
+image() {
+  local buildah=(buildah --storage-driver vfs --root "$work/storage" --runroot "$work/runroot") container
+  packaging/build oci
+  container=$("${buildah[@]}" from "oci-archive:$PWD/target/package/moenet-agent.oci.tar")
+  unshare --net "${buildah[@]}" run --isolation chroot --cap-add CAP_NET_ADMIN --cap-add CAP_NET_RAW --volume "$here/image.sh:/lab/image.sh:ro" "$container" -- bash /lab/image.sh
+  "${buildah[@]}" rm "$container" >/dev/null
+}
+
 step "the tools"
 packaging/build tools || { unchecked "packages: cargo-deb and cargo-generate-rpm cannot be built here"; exit 0; }
 step "build: two .deb, the second with another default configuration, and an .rpm"
@@ -92,6 +101,8 @@ step "the .rpm has the same files, and keeps the configuration (it is not instal
 if has rpm; then rpm_files; else unchecked "the .rpm: there is no rpm"; fi
 step "a clean Debian 12"
 if have_root; then clean_root; else unchecked "the .deb in a clean Debian 12: mmdebstrap cannot make it here"; fi
+step "the OCI image: built without a registry, and run"
+if has buildah && has mmdebstrap; then image; else unchecked "the OCI image: there is no buildah or no mmdebstrap"; fi
 step "the guest: systemd and kernel WireGuard"
 if has qemu-system-x86_64; then guest; else unchecked "the .deb in the guest: there is no QEMU"; fi
 step "done"

@@ -324,6 +324,8 @@ pub(crate) const HTTP_CONNECTION: Duration = Duration::from_secs(60);
 pub(crate) const HTTP_LAST_CALL: Duration = Duration::from_secs(90);
 /// Time limit for calls in progress after the shutdown.
 pub(crate) const HTTP_SHUTDOWN: Duration = Duration::from_secs(5);
+/// Time limit for the rest of an answer that has begun, after the shutdown.
+pub(crate) const HTTP_STREAM_END: Duration = Duration::from_millis(500);
 /// Interval at which a full server looks for a connection that it may close.
 pub(crate) const HTTP_FULL_POLL: Duration = Duration::from_millis(100);
 /// Time limit for a client to send its body.

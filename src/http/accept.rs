@@ -21,7 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::intervals::{HTTP_CONNECTION, HTTP_FULL_POLL, HTTP_HEAD, HTTP_LAST_CALL, HTTP_SHUTDOWN};
+use crate::intervals::{
+    HTTP_CONNECTION, HTTP_FULL_POLL, HTTP_HEAD, HTTP_LAST_CALL, HTTP_SHUTDOWN, HTTP_STREAM_END,
+};
 
 /// Maximum number of connections served at once; the next one waits. Each may take `HEAD_MAX` of
 /// memory and a file descriptor, which the kernel's and BIRD's sockets need too.
@@ -196,7 +198,7 @@ where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let seat = taken.seat.clone();
-    let close = seat.close.clone();
+    let (close, is_busy) = (seat.close.clone(), Arc::clone(&seat.busy));
     let inner = TowerToHyperService::new(app);
     let service = service_fn(move |request| {
         let seat = seat.clone();
@@ -221,7 +223,12 @@ where
         () = sleep(HTTP_CONNECTION) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(HTTP_LAST_CALL, connection).await;
+    // Streams of events have no end of their own.
+    let limit = match stop.is_cancelled() && !is_busy.load(Ordering::Relaxed) {
+        true => HTTP_STREAM_END,
+        false => HTTP_LAST_CALL,
+    };
+    let _ = timeout(limit, connection).await;
 }
 
 #[cfg(test)]

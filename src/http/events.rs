@@ -24,7 +24,7 @@ impl Streams {
         Self(Arc::new(Semaphore::new(STREAMS)))
     }
 
-    /// Begins a stream: the event `ready`, then an event `object` for each change.
+    /// Begins a stream: the event `ready` with every phase, then an event `object` for each change.
     pub(super) fn open(&self, agent: Arc<dyn AgentApi>) -> Result<Response, ApiError> {
         let seat = Arc::clone(&self.0).try_acquire_owned();
         let seat = seat.map_err(|_| ApiError::rate_limited(EVENTS_ALIVE))?;
@@ -35,7 +35,9 @@ impl Streams {
             waiting: Vec::new(),
             _seat: seat,
         };
-        let ready = stream::once(async { Ok(Event::default().event("ready").data("{}")) });
+        let ready = Event::default().event("ready").json_data(&follower.known);
+        let ready = ready.map_err(|error| ApiError::internal(error.to_string()))?;
+        let ready = stream::once(async { Ok(ready) });
         let events = stream::StreamExt::chain(ready, follower.events());
         let alive = KeepAlive::new().interval(EVENTS_ALIVE);
         Ok(Sse::new(events).keep_alive(alive).into_response())
@@ -62,7 +64,7 @@ impl Follower {
         })
     }
 
-    /// Waits for the next change; `None` once the agent ends.
+    /// Waits for the next change.
     async fn next(&mut self) -> Option<PhaseChange> {
         while self.waiting.is_empty() {
             self.changes.changed().await.ok()?;

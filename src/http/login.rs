@@ -9,24 +9,25 @@ use subtle::ConstantTimeEq as _;
 
 use crate::model::Secret;
 
-const NAME: &str = "moenet-agent";
-
 /// What the cookies of this process are made with.
 pub(super) struct Logins {
+    /// The name of the cookie. Cookies ignore ports, and other agents may be forwarded to the same host.
+    name: String,
     key: Secret<[u8; 32]>,
 }
 
 impl Logins {
     pub(super) fn new() -> Self {
         Self {
+            name: format!("moenet-agent-{:08x}", rand::random::<u32>()),
             key: Secret::new(rand::random()),
         }
     }
 
     /// Returns the cookie of someone who knows the token.
     pub(super) fn cookie(&self, token: &Secret<String>) -> Option<HeaderValue> {
-        let value = self.value(token);
-        let cookie = format!("{NAME}={value}; HttpOnly; SameSite=Strict; Path=/");
+        let (name, value) = (&self.name, self.value(token));
+        let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/");
         let mut cookie = HeaderValue::from_str(&cookie).ok()?;
         cookie.set_sensitive(true);
         Some(cookie)
@@ -40,7 +41,7 @@ impl Logins {
         let cookies = cookies.flat_map(|line| line.split(';'));
         let values = cookies.filter_map(|cookie| cookie.trim().split_once('='));
         values
-            .filter(|(name, _)| *name == NAME)
+            .filter(|(name, _)| *name == self.name)
             .any(|(_, value)| value.as_bytes().ct_eq(wanted.as_bytes()).into())
     }
 
@@ -81,7 +82,8 @@ mod tests {
         assert!(logins.is_known(&sent, &token));
         assert!(!logins.is_known(&sent, &Secret::new("other".to_owned())));
         assert!(!others.is_known(&sent, &token));
-        for wrong in ["", "moenet-agent=", &cookie[..cookie.len() - 1]] {
+        let name = format!("{}=", logins.name);
+        for wrong in ["", &name, &cookie[..cookie.len() - 1]] {
             assert!(!logins.is_known(&headers(wrong), &token), "{wrong}");
         }
     }

@@ -11,6 +11,7 @@ use axum::{Json, Router};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::api::{METRICS, MaintenanceDone, Ready, RestartBody, RestartDone, SyncTriggered};
@@ -29,8 +30,8 @@ const BODY_MAX: usize = 64 * 1024;
 
 /// Limits of `/sync`, of `/restart` and of the web page: calls per second, and calls at once.
 const RATE: (f64, u32) = (10.0, 20);
-/// The same for logins.
-const LOGINS: (f64, u32) = (0.5, 10);
+/// Maximum number of reads of the history at once.
+const HISTORIES: usize = 2;
 
 /// Options of the local API.
 #[derive(Clone)]
@@ -49,9 +50,9 @@ struct Api {
     started: Instant,
     syncs: Mutex<TokenBucket>,
     restarts: Mutex<TokenBucket>,
-    /// The page of an object reads the history with a program.
     pages: Mutex<TokenBucket>,
-    tries: Mutex<TokenBucket>,
+    /// The page of an object reads the history with a program; a few at once.
+    histories: Semaphore,
     logins: Logins,
     streams: Streams,
 }
@@ -67,7 +68,7 @@ pub fn app(options: &HttpOptions) -> Router {
         syncs: bucket(),
         restarts: bucket(),
         pages: bucket(),
-        tries: Mutex::new(TokenBucket::new(LOGINS.0, LOGINS.1)),
+        histories: Semaphore::new(HISTORIES),
         logins: Logins::new(),
         streams: Streams::new(),
     };
@@ -211,7 +212,7 @@ impl Api {
                 page::overview(&self.agent.overview().await)
             }
             Call::ObjectPage => self.object_page(parts.uri.path()).await,
-            Call::Login => self.login(body),
+            Call::Login => self.login(&parts.headers, body),
             Call::Style => Ok(page::style()),
             Call::Script => Ok(page::script()),
             Call::Events => self.streams.open(Arc::clone(&self.agent)),
@@ -227,13 +228,14 @@ impl Api {
     async fn object_page(&self, path: &str) -> Result<Response, ApiError> {
         self.take(&self.pages)?;
         let (kind, name) = object_of(path, page::OBJECT).ok_or_else(unknown_object)?;
+        let _turn = self.histories.acquire().await;
         let found = self.agent.object_view(kind, &name).await;
         page::object(&found.ok_or_else(unknown_object)?)
     }
 
     /// Answers the form that takes the token.
-    fn login(&self, body: &Bytes) -> Result<Response, ApiError> {
-        self.take(&self.tries)?;
+    fn login(&self, headers: &HeaderMap, body: &Bytes) -> Result<Response, ApiError> {
+        refuse_other_pages(headers)?;
         let Ok(Some(token)) = self.token.current() else {
             return Ok(Redirect::to("/").into_response());
         };
@@ -380,17 +382,30 @@ fn is_length_limit(error: &axum::Error) -> bool {
 fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
     let host = headers.get(HOST).map(text);
-    let foreign_host = host.as_deref().is_some_and(|host| !is_local_host(host));
+    if host.is_some_and(|host| !is_local_host(&host)) {
+        return Err(other_page());
+    }
+    refuse_other_pages(headers)
+}
+
+/// Refuses requests that a browser sends on behalf of a page that this server did not send.
+fn refuse_other_pages(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
+    let host = headers.get(HOST).map(text);
     let origin = headers.get(ORIGIN).map(text);
     let foreign_origin = origin.is_some_and(|origin| !is_own_origin(&origin, host.as_deref()));
     let site = headers.get("sec-fetch-site").map(text);
     let foreign_page = site.is_some_and(|site| !matches!(site.as_str(), "none" | "same-origin"));
-    if foreign_host || foreign_origin || foreign_page {
-        return Err(ApiError::bad_request(
-            "without server.token this API answers programs on this machine only, not pages of other origins",
-        ));
+    match foreign_origin || foreign_page {
+        true => Err(other_page()),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+fn other_page() -> ApiError {
+    ApiError::bad_request(
+        "pages of other origins cannot use this API, and without server.token only programs on this machine can",
+    )
 }
 
 /// Returns whether a page of this origin was served by this server. HTTP's port 80 may be omitted.

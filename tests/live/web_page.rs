@@ -72,7 +72,7 @@ fn page_of_an_object_shows_override_plan_and_history() {
             "<td>1380</td><td>override</td><td>1420</td>",
             "Override: path MTU",
             "control plane",
-            "Nothing to do: kernel and BIRD are as wanted.",
+            "Nothing to do: when last observed, kernel and BIRD were as wanted.",
             "BgpEstablished",
             "Edit overrides/sessions/",
         ];

@@ -13,7 +13,7 @@ use crate::model::ObjectName;
 
 const ABOUT: &str = "Health of the agent, and operations. \
     Without `server.token` it answers programs of this machine only, and no web pages of other origins. With it, every \
-    call but `/healthz` and `/readyz` needs `Authorization: Bearer`. Every error has a code. A method that a path does \
+    call but `/healthz` and `/readyz` needs `Authorization: Bearer`, and `/events` takes the cookie of the web page too. Every error has a code. A method that a path does \
     not have is 405 `METHOD_NOT_ALLOWED`, with `Allow`; other paths are 404 `NOT_FOUND`.";
 
 /// The kinds of objects that have a status.

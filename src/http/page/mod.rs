@@ -102,7 +102,7 @@ fn protect(headers: &mut HeaderMap) {
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // With `no-referrer` the login form would be sent without its origin, and be refused.
+        // With `no-referrer` the login form would be sent with the origin `null`, and be refused.
         (REFERRER_POLICY, "same-origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

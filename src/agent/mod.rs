@@ -12,6 +12,7 @@
 pub(crate) mod adoption;
 mod build;
 mod lost;
+mod read_socket;
 mod reload;
 mod service_manager;
 mod signals;
@@ -25,6 +26,7 @@ use tracing::{info, warn};
 
 pub use build::{BuildError, Parts};
 pub(crate) use build::{control_plane_client, start_problems};
+pub(crate) use read_socket::{ReadPart, ReadRequest};
 pub use signals::Signals;
 
 use service_manager::ServiceManager;
@@ -127,6 +129,10 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
 fn serve(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToken) {
     let api = http::listen(Arc::clone(&parts.shared.context), parts.api(), stop.clone());
     tasks.spawn("local-api", after_first_build(parts, api));
+    tasks.spawn(
+        "read-socket",
+        read_socket::serve(parts.config.clone(), stop.clone()),
+    );
     let files = reload::files(Arc::clone(parts), stop.clone());
     tasks.spawn("token-files", files);
     if let Some(sync) = parts.shared.sync.clone() {

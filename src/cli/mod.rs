@@ -4,6 +4,7 @@
 //! pending and an object in error has failed.
 
 mod adopt;
+mod answer;
 mod api;
 mod apply;
 mod approve;
@@ -33,6 +34,7 @@ mod overrides;
 mod package_files;
 mod plan;
 mod printable;
+mod reader;
 mod reference;
 mod render;
 mod restart;
@@ -61,6 +63,7 @@ use clap::{Parser, Subcommand};
 
 pub use complete::complete;
 pub(crate) use output::Format;
+use reader::Through;
 pub use reference::reference;
 pub use schema::schemas;
 
@@ -347,6 +350,9 @@ Examples:
     /// Print version, commit, target and the supported BIRD versions
     #[command(after_help = "Example: moenet-agent version -o json")]
     Version,
+    /// Answer a verb of another user
+    #[command(hide = true)]
+    Answer(answer::Answer),
     /// Write the generated files of a package
     #[command(hide = true)]
     PackageFiles(package_files::PackageFiles),
@@ -357,52 +363,66 @@ pub(crate) type Outcome = anyhow::Result<ExitCode>;
 
 /// Runs a verb.
 pub fn run(arguments: Arguments) -> ExitCode {
-    output::choose(arguments.output);
-    let outcome = match &arguments.verb {
-        Verb::Run => run::run(&arguments),
-        Verb::Init(init) => init.run(&arguments),
-        Verb::Plan(plan) => plan.run(&arguments),
-        Verb::Adopt(adopt) => adopt.run(&arguments),
-        Verb::Apply(apply) => apply.run(&arguments),
-        Verb::Edit(edit) => edit.run(&arguments),
-        Verb::Override(set) => set.run(&arguments),
-        Verb::Pause(pause) => pause.run(&arguments),
-        Verb::Resume(resume) => resume.run(&arguments),
-        Verb::Get(get) => get.run(&arguments),
-        Verb::Describe(describe) => describe.run(&arguments),
-        Verb::Wait(wait) => wait.run(&arguments),
-        Verb::Diff(diff) => diff.run(&arguments),
-        Verb::Render(render) => render.run(&arguments),
-        Verb::Validate(validate) => validate.run(&arguments),
-        Verb::Schema(schema) => schema.run(&arguments),
-        Verb::Explain(explain) => explain.run(&arguments),
-        Verb::Approve(approve) => approve.run(&arguments),
-        Verb::History(log) => log.run(&arguments),
-        Verb::Events(events) => events.run(&arguments),
-        Verb::Rollback(rollback) => rollback.run(&arguments),
-        Verb::Doctor => doctor::run(&arguments),
-        Verb::Status => status::run(&arguments),
-        Verb::Sync => sync::run(&arguments),
-        Verb::Restart(restart) => restart.run(&arguments),
-        Verb::Maintenance(maintenance) => maintenance.run(&arguments),
-        Verb::ControlPlane(control_plane) => control_plane.run(&arguments),
-        Verb::Fleet(fleet) => fleet.run(&arguments),
-        Verb::Completions(completions) => completions.run(),
-        Verb::Man(page) => page.run(),
-        Verb::Version => version::run(&arguments),
-        Verb::PackageFiles(files) => files.run(),
+    let arguments = match &arguments.verb {
+        Verb::Answer(answer) => match answer.arguments(&arguments) {
+            Ok(answered) => answered,
+            Err(code) => return code,
+        },
+        _ => arguments,
     };
+    output::choose(arguments.output);
+    if let Through::Ran(code) = reader::through_agent(&arguments) {
+        return code;
+    }
+    let outcome = outcome(&arguments);
     crate::telemetry::flush();
     let outcome = outcome.and_then(|code| output::finish().map(|()| code));
     outcome.unwrap_or_else(|error| {
         let denied = is_denied(&error) && !is_root();
-        output::error(&error, denied.then_some(DENIED));
+        let note = denied.then(|| reader::denied(&arguments));
+        output::error(&error, note.as_deref());
         ExitCode::FAILURE
     })
 }
 
-/// The note of an error that means that this user lacks permission.
-const DENIED: &str = "only root, or the agent's user, may read everything: try again with sudo";
+fn outcome(arguments: &Arguments) -> Outcome {
+    match &arguments.verb {
+        Verb::Run => run::run(arguments),
+        Verb::Init(init) => init.run(arguments),
+        Verb::Plan(plan) => plan.run(arguments),
+        Verb::Adopt(adopt) => adopt.run(arguments),
+        Verb::Apply(apply) => apply.run(arguments),
+        Verb::Edit(edit) => edit.run(arguments),
+        Verb::Override(set) => set.run(arguments),
+        Verb::Pause(pause) => pause.run(arguments),
+        Verb::Resume(resume) => resume.run(arguments),
+        Verb::Get(get) => get.run(arguments),
+        Verb::Describe(describe) => describe.run(arguments),
+        Verb::Wait(wait) => wait.run(arguments),
+        Verb::Diff(diff) => diff.run(arguments),
+        Verb::Render(render) => render.run(arguments),
+        Verb::Validate(validate) => validate.run(arguments),
+        Verb::Schema(schema) => schema.run(arguments),
+        Verb::Explain(explain) => explain.run(arguments),
+        Verb::Approve(approve) => approve.run(arguments),
+        Verb::History(log) => log.run(arguments),
+        Verb::Events(events) => events.run(arguments),
+        Verb::Rollback(rollback) => rollback.run(arguments),
+        Verb::Doctor => doctor::run(arguments),
+        Verb::Status => status::run(arguments),
+        Verb::Sync => sync::run(arguments),
+        Verb::Restart(restart) => restart.run(arguments),
+        Verb::Maintenance(maintenance) => maintenance.run(arguments),
+        Verb::ControlPlane(control_plane) => control_plane.run(arguments),
+        Verb::Fleet(fleet) => fleet.run(arguments),
+        Verb::Completions(completions) => completions.run(),
+        Verb::Man(page) => page.run(),
+        Verb::Version => version::run(arguments),
+        Verb::PackageFiles(files) => files.run(),
+        // Its words are those of another verb, which is never this one.
+        Verb::Answer(_) => Ok(ExitCode::FAILURE),
+    }
+}
 
 /// Returns whether an error means that this user lacks permission.
 fn is_denied(error: &anyhow::Error) -> bool {

@@ -65,6 +65,16 @@ pub(crate) fn unredacted(text: impl std::fmt::Display) {
     keep(writeln!(anstream::stdout(), "{}", printable::styled(&text)));
 }
 
+/// Prints a line of a verb that another process ran with the same precautions.
+pub(crate) fn passed_on(text: &str) {
+    keep(writeln!(anstream::stdout(), "{text}"));
+}
+
+/// Prints a line of its standard error.
+pub(crate) fn passed_on_error(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
 fn keep(written: io::Result<()>) {
     if let Err(error) = written {
         let _ = UNWRITTEN.set(error);

@@ -201,7 +201,7 @@ fn thousand() -> u64 {
 }
 
 /// The local API.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Server {
     /// `127.0.0.1:24368`, `:24368` for every address, or `unix:/path`.
@@ -213,6 +213,31 @@ pub struct Server {
     /// A file that holds the token, in place of `token`; read again when it changes.
     #[schemars(example = "/run/credentials/moenet-agent.service/api-token")]
     pub token_file: Option<PathBuf>,
+    /// The unix socket for read verbs of members of `readGroup`.
+    #[schemars(extend("default" = READ_SOCKET))]
+    pub read_socket: PathBuf,
+    /// The group that may use `get`, `describe`, `status`, `plan`, `events`, `history`, `explain` and `wait` without root.
+    /// Default: `moenet-agent`, which the packages create.
+    #[schemars(example = "moenet-agent")]
+    pub read_group: Option<String>,
+}
+
+/// The socket for read verbs.
+pub(crate) const READ_SOCKET: &str = "/run/moenet-agent/read.sock";
+
+/// The group that may use it.
+pub(crate) const READ_GROUP: &str = "moenet-agent";
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: Listen::default(),
+            token: None,
+            token_file: None,
+            read_socket: READ_SOCKET.into(),
+            read_group: None,
+        }
+    }
 }
 
 impl Server {

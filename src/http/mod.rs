@@ -29,6 +29,7 @@ pub(crate) use listen::listen;
 pub use openapi::openapi;
 pub(crate) use openapi::{Answer, Description, Endpoint, OPENAPI, OpenApi};
 pub use routes::{HttpOptions, app};
+pub(crate) use server::bind_unix;
 pub use server::{ServeError, Server};
 
 pub(crate) use accept::run;

@@ -79,7 +79,7 @@ impl Server {
                         source,
                     })?
             }
-            Listen::Unix(path) => Socket::Unix(bind_unix(path).await?),
+            Listen::Unix(path) => Socket::Unix(bind_unix(path, None).await?),
         };
         Ok(Self {
             listen,
@@ -112,8 +112,8 @@ impl Server {
     }
 }
 
-/// Binds to a temporary path and renames the socket, so that no client can connect before the mode is set.
-async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
+/// Binds to a temporary path and renames the socket, so that no client can connect before group and mode are set.
+pub(crate) async fn bind_unix(path: &Path, group: Option<u32>) -> Result<UnixListener, ServeError> {
     make_way(path).await?;
     let listen = Listen::Unix(path.to_owned());
     let failed = |source| ServeError::Bind {
@@ -121,15 +121,20 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
         source,
     };
     let path = path.to_owned();
-    blocking(move || bind_beside(&path)).await.map_err(failed)
+    blocking(move || bind_beside(&path, group))
+        .await
+        .map_err(failed)
 }
 
-fn bind_beside(path: &Path) -> io::Result<UnixListener> {
+fn bind_beside(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
     let _ = fs::remove_file(&beside);
     let listener = UnixListener::bind(&beside)?;
+    if group.is_some() {
+        fs::set_group(&beside, group)?;
+    }
     fs::set_permissions(&beside, Permissions::from_mode(0o660))?;
     fs::rename(&beside, path)?;
     Ok(listener)

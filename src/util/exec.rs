@@ -155,6 +155,16 @@ async fn end_of(
         .map_err(ExecError::Output)
 }
 
+impl Run {
+    /// Starts the program, whose output the caller reads as it comes. It is killed when the child is dropped.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn stream(mut self) -> Result<Child, ExecError> {
+        spawn(&mut self.command)
+    }
+}
+
 /// A running program that answers each input with one line. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Dialogue {

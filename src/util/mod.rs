@@ -8,6 +8,7 @@
 //! | `file/stamp` | tells whether a file changed |
 //! | `fs` | the functions of `std::fs`, which no other file calls |
 //! | `exec` | runs a program with a closed environment, a deadline and bounded output |
+//! | `group` | groups of the system |
 //! | `backoff` | waits that grow after failures |
 //! | `notices` | problems that are logged once while they last |
 //! | `task` | runs blocking work on a thread for it |
@@ -18,6 +19,7 @@ pub(crate) mod backoff;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod fs;
+pub(crate) mod group;
 pub(crate) mod notices;
 pub(crate) mod task;
 pub(crate) mod text;

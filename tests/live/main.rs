@@ -59,6 +59,7 @@ mod plans;
 mod policy;
 mod private_key;
 mod probing;
+mod readers;
 mod removal;
 mod repair;
 mod repository;

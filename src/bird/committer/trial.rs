@@ -19,6 +19,7 @@ use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 use crate::observed::{Ownership, SharedOwnership};
 use crate::ports::CommitError;
 use crate::util::file::Stamp;
+use crate::util::group::group_id;
 use crate::util::task::blocking;
 
 /// How often a tree is retried while commits change the files that it is checked with.
@@ -70,7 +71,7 @@ impl Trials {
     pub(super) fn new(config: &CommitterConfig, client: Client, checker: Checker) -> Self {
         let directory =
             std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
-        let group = config.file_group.as_deref().and_then(disk::group_id);
+        let group = config.file_group.as_deref().and_then(group_id);
         let stage = Stage::new(
             directory.clone(),
             stage::OF_TRIALS,

@@ -32,6 +32,7 @@ use crate::intervals::{COMMIT_GATHER_MAX, LOAD_REMEMBERED};
 use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
+use crate::util::group::group_id;
 use crate::util::task::blocking;
 
 /// Known rejections, by the generation of the tree, name and text.
@@ -65,7 +66,7 @@ impl Worker {
         // BIRD reports file names as given; blame needs absolute ones.
         let directory =
             std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
-        let group = config.file_group.as_deref().and_then(disk::group_id);
+        let group = config.file_group.as_deref().and_then(group_id);
         let stage = Stage::new(
             directory.clone(),
             stage::OF_COMMITS,

@@ -12,6 +12,16 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// Returns the word for labels of metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Transient => "transient",
+            Self::Conflict => "conflict",
+            Self::Bug => "bug",
+        }
+    }
+
     /// Returns whether all further work on the same resource would fail too, so that it ends here.
     pub fn stops_others(self) -> bool {
         self == Self::Transient

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::field::MakeExt as _;
@@ -127,9 +128,24 @@ macro_rules! at_level {
     };
 }
 
+/// Failures since the start, by class in the order of [`ErrorClass`].
+static FAILURES: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+fn count(class: ErrorClass) {
+    FAILURES[class as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Returns the failures of work on objects since the start, by class.
+pub(crate) fn failures() -> impl Iterator<Item = (ErrorClass, u64)> {
+    use ErrorClass::{Bug, Conflict, Invalid, Transient};
+    let classes = [Invalid, Transient, Conflict, Bug].into_iter();
+    classes.map(|class| (class, FAILURES[class as usize].load(Ordering::Relaxed)))
+}
+
 /// Logs the failure of work on an object. The class decides the level: a transient failure has an edge of its own, which
 /// is logged once.
 pub fn failed(class: ErrorClass, object: &dyn std::fmt::Display, error: &dyn Error, what: &str) {
+    count(class);
     let error = chain(error);
     at_level!(level(class, false), %object, error, "{what}");
 }
@@ -141,6 +157,7 @@ pub fn step_failed(
     step: &dyn std::fmt::Display,
     error: &dyn Error,
 ) {
+    count(class);
     let error = chain(error);
     at_level!(level(class, true), %object, %step, error, "step failed");
 }

@@ -35,6 +35,11 @@ fn promtool_accepts_every_metric_but_the_references() {
     );
     for line in scrape.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().unwrap();
+        // A histogram has three series of each name.
+        let mut suffixes = ["_bucket", "_sum", "_count"].iter();
+        let histogram = suffixes.find_map(|suffix| name.strip_suffix(suffix));
+        let is_histogram = |name: &&str| scrape.contains(&format!("# TYPE {name} histogram"));
+        let name = histogram.filter(is_histogram).unwrap_or(name);
         for head in ["HELP", "TYPE"] {
             let head = format!("# {head} {name} ");
             assert!(scrape.contains(&head), "no {head:?} for {line}");
@@ -99,6 +104,14 @@ fn metrics_follow_a_session_and_its_repair() {
             false => Err("no repair".to_owned()),
         }
     });
+    let reconciles = world.metric("moenet_agent_reconcile_duration_seconds_count");
+    let plans = world.metric("moenet_agent_plans_total");
+    assert!(
+        reconciles > 0 && reconciles <= plans,
+        "{reconciles} of {plans}"
+    );
+    let faults = world.metric("moenet_agent_errors_total{class=\"bug\"}");
+    assert_eq!(faults, 0);
     let memory = world.metric("process_resident_memory_bytes");
     assert!(memory > 1 << 20, "{memory}");
 }

@@ -1,6 +1,6 @@
 //! The agent itself: its health, its state, and counters of its work since its start.
 
-use prometheus::Registry;
+use prometheus::{IntCounterVec, Opts, Registry};
 
 use super::super::LocalApi;
 use super::super::status::{self, Statuses};
@@ -96,6 +96,15 @@ pub(super) fn requests(registry: &Registry) -> prometheus::Result<()> {
 pub(super) fn work(api: &LocalApi, registry: &Registry) -> prometheus::Result<()> {
     let pulse = &api.context.pulse;
     let (passes, plans) = pulse.counts();
+    if let Some(durations) = pulse.durations() {
+        registry.register(Box::new(durations.clone()))?;
+    }
+    let help = "Failures of work on objects, by class: invalid and conflict need an operator, transient ends by itself, bug is a fault of the agent";
+    let errors = IntCounterVec::new(Opts::new("moenet_agent_errors_total", help), &["class"])?;
+    registry.register(Box::new(errors.clone()))?;
+    for (class, count) in crate::telemetry::failures() {
+        errors.with_label_values(&[class.word()]).inc_by(count);
+    }
     counter(
         registry,
         "moenet_agent_desired_builds_total",

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use super::{Arguments, block_on, is_denied, is_root, output};
 use crate::agent::{ReadPart, ReadRequest};
-use crate::config::{READ_GROUP, READ_SOCKET};
+use crate::config::{ConfigError, READ_GROUP, READ_SOCKET};
 use crate::util::fs;
 
 /// Names the socket where the configuration cannot be read.
@@ -55,8 +55,13 @@ fn socket(arguments: &Arguments) -> Option<PathBuf> {
                 .is_err_and(denied)
                 .then_some(config.server.read_socket)
         }
-        Err(error) => is_denied(&error).then(named),
+        // A folder that this user may not enter hides the file.
+        Err(error) => (is_denied(&error) || is_missing(&error)).then(named),
     }
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ConfigError::NotFound))
 }
 
 async fn converse(mut stream: UnixStream) -> anyhow::Result<ExitCode> {

@@ -179,10 +179,10 @@ pub enum Backend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// On a terminal for people, under systemd as fields of the journal, else logfmt.
     #[default]
     Text,
-    /// For programs.
+    /// Flat JSON objects.
     Json,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Logging has the lowest priority: a sink that is full, slow or gone loses lines, but blocks no task.
 
-mod fields;
+mod event;
+mod form;
 mod sink;
 
 use std::error::Error;
@@ -12,15 +13,15 @@ use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tracing_subscriber::Layer as _;
-use tracing_subscriber::field::MakeExt as _;
-use tracing_subscriber::fmt::format::debug_fn;
+use rustix::fs::fstat;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Log, LogFormat};
 use crate::model::ErrorClass;
+pub(crate) use event::set_asns;
+use form::Form;
 use sink::Sink;
 pub use sink::{loses_lines, lost_lines};
 
@@ -32,31 +33,37 @@ struct Running {
 
 static RUNNING: OnceLock<Running> = OnceLock::new();
 
-/// Starts logging to standard error: text for people, JSON for programs. `RUST_LOG` overrides the level. Panics
+/// Returns the form of lines: text is for people on a terminal, the journal's own form under systemd, else logfmt.
+fn form(format: LogFormat) -> Form {
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match format {
+        LogFormat::Json => Form::Json,
+        LogFormat::Text if std::io::stderr().is_terminal() => Form::People { colour: !no_colour },
+        LogFormat::Text if is_journal() => Form::Journal,
+        LogFormat::Text => Form::Logfmt,
+    }
+}
+
+/// Returns whether standard error is the stream that systemd has connected to the journal (systemd.exec(5)).
+fn is_journal() -> bool {
+    let (Some(stream), Ok(stderr)) = (std::env::var_os("JOURNAL_STREAM"), fstat(std::io::stderr()))
+    else {
+        return false;
+    };
+    stream == *format!("{}:{}", stderr.st_dev, stderr.st_ino)
+}
+
+/// Starts logging to standard error, or to the journal: text for people, JSON for programs. `RUST_LOG` overrides the level. Panics
 /// become log lines too.
 pub fn start(log: &Log) {
-    let sink = Sink::start(log.format);
+    let sink = Sink::start(form(log.format));
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| of_level(&log.level))
         .unwrap_or_else(|_| EnvFilter::new("info"));
-    // Colours are for terminals: not for a file, a pipe or the journal.
-    let colour = std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer()
-        .with_writer(sink.clone())
-        .log_internal_errors(false)
-        .with_target(false)
-        .with_ansi(colour);
-    let lines = match log.format {
-        LogFormat::Text => lines
-            .fmt_fields(debug_fn(fields::write).delimited(" "))
-            .boxed(),
-        LogFormat::Json => lines.json().boxed(),
-    };
     let started = tracing_subscriber::registry()
         .with(filter)
-        .with(lines)
+        .with(sink.clone())
         .try_init();
     // A second start, as in tests, changes nothing.
     if started.is_ok() && RUNNING.set(Running { sink, handle }).is_ok() {

@@ -1,17 +1,15 @@
-use std::borrow::Cow;
 use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use jiff::Timestamp;
-use serde_json::Value;
-use tracing::Metadata;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
 
-use super::fields::MESSAGE;
-use crate::config::LogFormat;
+use super::event::Line;
+use super::form::Form;
 use crate::intervals::LOG_FLUSH;
-use crate::redact::{redact, redact_value};
 
 /// Number of lines that may wait for a slow sink; more are dropped.
 const WAITING: usize = 4096;
@@ -41,30 +39,28 @@ fn count_lost() {
     LAST_LOST.store(Timestamp::now().as_second(), Ordering::Relaxed);
 }
 
-/// The log sink: a thread writes the lines to standard error. The logging code never waits, and never sees
-/// an error: a line that cannot be written is dropped and counted.
+/// The log sink: a thread writes the lines. The logging code never waits, and never sees an error: a line that cannot
+/// be written is dropped and counted.
 #[derive(Debug, Clone)]
 pub(super) struct Sink {
     lines: SyncSender<Message>,
-    /// Whether the next line is an event of the agent, and not of a library.
-    own: bool,
 }
 
 #[derive(Debug)]
 enum Message {
-    /// A line, and whether it is an event of the agent.
-    Line(Vec<u8>, bool),
+    Line(Box<Line>),
     Flush(SyncSender<()>),
 }
 
 impl Sink {
-    pub(super) fn start(format: LogFormat) -> Self {
+    pub(super) fn start(form: Form) -> Self {
         let (lines, received) = sync_channel(WAITING);
-        let mut writer = LineWriter::new(io::stderr(), format);
+        let (to, form) = destination(form);
+        let mut writer = LineWriter::new(to, form);
         let thread = std::thread::Builder::new().name("log".to_owned());
         // Without the thread the channel is closed, and every line counts as dropped.
         let _ = thread.spawn(move || writer.run(&received));
-        Self { lines, own: false }
+        Self { lines }
     }
 
     pub(super) fn flush(&self) {
@@ -75,16 +71,46 @@ impl Sink {
     }
 }
 
-impl Write for Sink {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self
-            .lines
-            .try_send(Message::Line(line.to_vec(), self.own))
-            .is_err()
-        {
+impl<S: Subscriber> Layer<S> for Sink {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let line = Message::Line(Box::new(Line::of(event)));
+        if self.lines.try_send(line).is_err() {
             count_lost();
         }
-        Ok(line.len())
+    }
+}
+
+/// Returns where lines go: to the journal's socket in its form, else to standard error.
+fn destination(form: Form) -> (Box<dyn Write + Send>, Form) {
+    match form {
+        Form::Journal => match Journal::connect() {
+            Ok(journal) => (Box::new(journal), form),
+            // The journal reads standard error too.
+            Err(_) => (Box::new(io::stderr()), Form::Logfmt),
+        },
+        _ => (Box::new(io::stderr()), form),
+    }
+}
+
+/// The socket of the journal: each write is one entry.
+struct Journal(UnixDatagram);
+
+impl Journal {
+    fn connect() -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect("/run/systemd/journal/socket")?;
+        Ok(Self(socket))
+    }
+}
+
+impl Write for Journal {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        // After a restart of the journal the old connection is refused.
+        if self.0.send(entry).is_err() {
+            *self = Self::connect()?;
+            self.0.send(entry)?;
+        }
+        Ok(entry.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -92,25 +118,10 @@ impl Write for Sink {
     }
 }
 
-impl<'a> MakeWriter<'a> for Sink {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-
-    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self {
-        Self {
-            own: event.target().starts_with(env!("CARGO_CRATE_NAME")),
-            ..self.clone()
-        }
-    }
-}
-
 /// Writes lines, and reports missing ones.
 struct LineWriter<W> {
     to: W,
-    format: LogFormat,
+    form: Form,
     /// The number of lost lines at the last report.
     told: u64,
     /// Whether the last line may be incomplete.
@@ -118,10 +129,10 @@ struct LineWriter<W> {
 }
 
 impl<W: Write> LineWriter<W> {
-    fn new(to: W, format: LogFormat) -> Self {
+    fn new(to: W, form: Form) -> Self {
         Self {
             to,
-            format,
+            form,
             told: lost_lines(),
             torn: false,
         }
@@ -130,82 +141,40 @@ impl<W: Write> LineWriter<W> {
     fn run(&mut self, messages: &Receiver<Message>) {
         for message in messages {
             match message {
-                Message::Line(line, own) => self.line(&line, own),
+                Message::Line(line) => self.line(&line),
                 Message::Flush(done) => drop(done.try_send(())),
             }
         }
     }
 
-    fn line(&mut self, line: &[u8], own: bool) {
+    fn line(&mut self, line: &Line) {
         let lost = lost_lines();
-        let mut text = Vec::with_capacity(line.len());
-        if self.torn {
-            text.push(b'\n');
-        }
-        if lost > self.told {
-            text.extend(self.notice(lost - self.told).into_bytes());
-        }
-        let line = String::from_utf8_lossy(line);
-        text.extend(without_secrets(&line, self.format, own).as_bytes());
-        let written = self.to.write_all(&text).and_then(|()| self.to.flush());
-        self.torn = written.is_err();
-        match written {
+        let missing = (lost > self.told).then(|| {
+            let text = "log lines dropped, the log could not be written";
+            let lines = (lost - self.told).into();
+            Line::new(Level::WARN, text, vec![("lines", lines)])
+        });
+        let mut lines = missing.iter().chain([line]);
+        match lines.try_for_each(|line| self.write(line)) {
             Ok(()) => self.told = lost,
             Err(_) => count_lost(),
         }
     }
 
-    /// Returns the line that reports how many lines are missing before it.
-    fn notice(&self, lost: u64) -> String {
-        let now = Timestamp::now();
-        let text = "log lines dropped, the log could not be written";
-        match self.format {
-            LogFormat::Text => format!("{now}  WARN {text} lines={lost}\n"),
-            LogFormat::Json => {
-                let fields = serde_json::json!({"message": text, "lines": lost});
-                let line = serde_json::json!({"timestamp": now, "level": "WARN", "fields": fields});
-                format!("{line}\n")
-            }
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        let mut bytes = self.form.encode(line);
+        if self.torn && self.form != Form::Journal {
+            bytes.insert(0, b'\n');
         }
+        let written = self.to.write_all(&bytes).and_then(|()| self.to.flush());
+        self.torn = written.is_err();
+        written
     }
-}
-
-/// Returns a line without secrets. The message of the agent's own events is constant, and has none.
-fn without_secrets(line: &str, format: LogFormat, own: bool) -> Cow<'_, str> {
-    let shown = match (format, own) {
-        // The values lost theirs when they were written; see `fields`.
-        (LogFormat::Text, true) => return Cow::Borrowed(line),
-        _ => redact(line),
-    };
-    match (format, &shown) {
-        (LogFormat::Json, Cow::Owned(_)) => match serde_json::from_str(line) {
-            Ok(event) => Cow::Owned(format!("{}\n", event_without_secrets(event, own))),
-            Err(_) => shown,
-        },
-        _ => shown,
-    }
-}
-
-/// Redacts the values of an event, so that it stays valid JSON.
-fn event_without_secrets(mut event: Value, own: bool) -> Value {
-    let Some(fields) = event.get_mut("fields") else {
-        redact_value(&mut event);
-        return event;
-    };
-    let message = fields.get(MESSAGE).filter(|_| own).cloned();
-    redact_value(fields);
-    if let Some(message) = message {
-        fields[MESSAGE] = message;
-    }
-    event
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::redact::{forget, remember};
 
     /// A disk with limited space.
     struct Disk {
@@ -229,68 +198,42 @@ mod tests {
         }
     }
 
+    fn line(text: &str) -> Line {
+        Line::new(Level::INFO, text, Vec::new())
+    }
+
     #[test]
     fn log_resumes_after_full_disk_and_counts_lost_lines() {
-        let (room, holds) = (9, Vec::new());
-        let mut writer = LineWriter::new(Disk { room, holds }, LogFormat::Text);
-        for line in ["first\n", "second\n", "third\n"] {
-            writer.line(line.as_bytes(), true);
+        let (room, holds) = (80, Vec::new());
+        let mut writer = LineWriter::new(Disk { room, holds }, Form::Logfmt);
+        for text in ["first", "second", "third"] {
+            writer.line(&line(text));
         }
         writer.to.room = 1000;
-        writer.line(b"fourth\n", true);
-        writer.line(b"fifth\n", true);
+        writer.line(&line("fourth"));
+        writer.line(&line("fifth"));
         let text = String::from_utf8(writer.to.holds).unwrap();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[..2], ["first", "sec"]);
+        assert!(lines[0].ends_with("msg=\"first\""), "{text}");
+        assert!(!lines[1].ends_with("second\""), "{text}");
         assert!(
             lines[2].contains("dropped") && lines[2].contains("lines="),
             "{text}"
         );
-        assert_eq!(lines[3..], ["fourth", "fifth"]);
-    }
-
-    #[test]
-    fn secret_leaves_json_valid_and_constant_parts_readable() {
-        // A word of the log itself, JSON's own syntax, and text that JSON escapes.
-        for secret in [
-            "a-word-of-the-log",
-            "\",\"level\":\"",
-            "fields\":{",
-            "pass\"word\\x",
-        ] {
-            remember("sink", secret);
-            let line = json!({
-                "level": "WARN",
-                "fields": {
-                    "message": "this is a-word-of-the-log",
-                    "a-word-of-the-log": format!("it is {secret} or"),
-                    "level_fields": 5
-                },
-                "target": "a-word-of-the-log"
-            });
-            let shown = without_secrets(&format!("{line}\n"), LogFormat::Json, true).into_owned();
-            let shown: Value = serde_json::from_str(&shown).unwrap();
-            let mut expected = line;
-            expected["fields"]["a-word-of-the-log"] = "it is (secret) or".into();
-            assert_eq!(shown, expected, "{secret}");
-        }
-        remember("sink", "of-a-library");
-        for format in [LogFormat::Text, LogFormat::Json] {
-            let line = "{\"fields\":{\"message\":\"of-a-library\"}}\n";
-            let shown = without_secrets(line, format, false).into_owned();
-            assert_eq!(shown, line.replace("of-a-library", "(secret)"));
-        }
-        forget("sink");
+        assert!(
+            lines[3].ends_with("fourth\"") && lines[4].ends_with("fifth\""),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_sink_that_takes_nothing_holds_up_no_caller() {
         let (lines, _received) = sync_channel(1);
-        let mut sink = Sink { lines, own: true };
+        let sink = Sink { lines };
         let before = lost_lines();
-        for _ in 0..10 {
-            assert_eq!(sink.write(b"line\n").unwrap(), 5);
-        }
+        let log =
+            tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), sink);
+        tracing::subscriber::with_default(log, || (0..10).for_each(|_| tracing::info!("line")));
         assert!(lost_lines() >= before + 9 && loses_lines());
     }
 }

@@ -44,6 +44,7 @@ mod ibgp;
 mod identity;
 mod init;
 mod isolation;
+mod journal;
 mod kinds;
 mod limits;
 mod local_api;

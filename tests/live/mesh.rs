@@ -484,7 +484,7 @@ fn error_of_a_listed_peer_is_logged_once() {
         let log = world.router.log();
         let told = log
             .lines()
-            .filter(|line| line.contains(" ERROR ") || line.contains(" WARN "))
+            .filter(|line| line.contains(" level=ERROR ") || line.contains(" level=WARN "))
             .filter(|line| line.contains(&format!("object=\"{object}\"")))
             .filter(|line| line.contains("configuration rejected"));
         assert_eq!(told.count(), 1, "{object}:\n{log}");

@@ -141,7 +141,9 @@ fn each_edge_is_logged_once_with_its_cause() {
         ("INFO drain ended", "traffic"),
     ];
     for (edge, cause) in lines {
-        let found: Vec<_> = log.lines().filter(|line| line.contains(edge)).collect();
+        let (level, text) = edge.split_once(' ').unwrap();
+        let shown = format!(" level={level} msg=\"{text}");
+        let found: Vec<_> = log.lines().filter(|line| line.contains(&shown)).collect();
         // BIRD's end takes the session down a second time.
         let times = if edge.contains("BGP") { 1..=2 } else { 1..=1 };
         assert!(

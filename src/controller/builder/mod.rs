@@ -12,7 +12,7 @@ mod drain;
 mod maker;
 mod trial;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) use trial::test_templates;
 
 use crate::bird::Committer;
 use crate::config::LiveConfig;
-use crate::controller::desired::{Changed, endpoints};
+use crate::controller::desired::{Changed, Object, endpoints};
 use crate::controller::{Context, Convenience, Desired, Edits, Hint, target};
 use crate::document::{ConditionType, Kind};
 use crate::history::Feed;
@@ -38,6 +38,7 @@ use crate::intervals::{
 use crate::model::{Endpoint, Host, ObjectKey};
 use crate::sources::Sources;
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
+use crate::telemetry;
 use crate::util::fs;
 use crate::util::task::blocking;
 
@@ -340,6 +341,12 @@ impl Listed {
     }
 }
 
+/// Returns the AS number of each session's peer, by object.
+fn asns(desired: &Desired) -> BTreeMap<String, u32> {
+    let asn = |object: &Object| Some((object.key().to_string(), object.asn()?));
+    desired.of_kind(Kind::BgpSession).filter_map(asn).collect()
+}
+
 /// Lists, imports manual edits as overrides, and publishes the desired state.
 pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
     let mut snapshot = listing(builder).await?;
@@ -359,6 +366,7 @@ pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
     approval::spend_node(builder, &desired).await;
     drain::write_down(builder, &snapshot, &desired).await;
     watch_peers(builder, &snapshot, &desired);
+    telemetry::set_asns(asns(&desired));
     let (policy, rejects) = (
         &desired.router_documents.policy.spec,
         desired.origins.rejects_unknown,

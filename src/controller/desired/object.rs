@@ -203,6 +203,12 @@ impl Wanted {
 }
 
 impl Object {
+    /// Returns the neighbour's AS number in the document.
+    pub fn asn(&self) -> Option<u32> {
+        let asn = self.spec.as_ref()?.get("asn")?.as_u64()?;
+        u32::try_from(asn).ok()
+    }
+
     /// Returns `sessions/wg_1`; for node and policy, the word alone.
     pub fn path(&self) -> String {
         self.kind.path(&self.name)

@@ -37,12 +37,6 @@ pub fn peer(object: &Object, applied: Option<&AppliedDocument>) -> Option<Public
     key?.as_str()?.parse().ok()
 }
 
-/// Returns the neighbour's AS number in the document.
-pub(super) fn asn(object: &Object) -> Option<u32> {
-    let asn = object.spec.as_ref()?.get("asn")?.as_u64()?;
-    u32::try_from(asn).ok()
-}
-
 /// Returns whether an object is meant to carry traffic. `drained`: whether BIRD has loaded a drain.
 pub(super) fn service(
     desired: &Desired,

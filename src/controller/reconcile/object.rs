@@ -331,7 +331,7 @@ fn bird<'a>(desired: &Desired, object: &Object, result: &'a ReconcileResult) -> 
         protocols: &[],
         expected: &[],
         our_asn,
-        their_asn: facts::asn(object).or(our_asn),
+        their_asn: object.asn().or(our_asn),
     }
 }
 

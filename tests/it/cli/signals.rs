@@ -38,7 +38,8 @@ fn hangup_does_not_end_the_embedded_control_plane() {
     };
     let listens = line("listens");
     let address = listens.split("listen=").nth(1).unwrap();
-    let address = address.split_whitespace().next().unwrap().to_owned();
+    let address = address.split_whitespace().next().unwrap();
+    let address = address.trim_matches('"').to_owned();
     server.signal("HUP");
     line("SIGHUP");
     let mut connection = TcpStream::connect(address).unwrap();

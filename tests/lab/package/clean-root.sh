@@ -18,6 +18,8 @@ mode "644 root:root" /usr/share/bash-completion/completions/moenet-agent
 moenet-agent version | grep '^BIRD ' >/dev/null || fail "the program does not run"
 bash -n /usr/share/bash-completion/completions/moenet-agent
 
+getent group moenet-agent >/dev/null || fail "no group moenet-agent, whose members may read without root"
+
 # As installed the file sets nothing, and the program says what to do.
 said=$(moenet-agent validate $config 2>&1) && fail "an empty configuration is valid"
 grep -q node <<<"$said" || fail "the error does not name node: $said"

@@ -63,6 +63,12 @@ systemctl daemon-reload
 systemctl enable --now --quiet moenet-agent
 [ "$(unit ActiveState)" = active ] || fail "not active"
 moenet-agent status >/dev/null || fail "the local API does not answer after the start"
+# Users without root: in the group, and out of it.
+reader() { setpriv --reuid=65534 --regid=65534 "$@" 2>&1; }
+said=$(reader --groups="$(getent group moenet-agent | cut -d: -f3)" moenet-agent get) || fail "a member of the group cannot read: $said"
+said=$(reader --clear-groups moenet-agent get) && fail "a user out of the group reads: $said"
+# Fields of the journal, in lines about an object.
+journalctl -u moenet-agent -o json OBJECT=node --no-pager | grep -q '"PRIORITY":"6"' || fail "no fields in the journal"
 wait_for 120 established
 wait_for 60 sh -c 'systemctl show -P StatusText moenet-agent | grep "1 of 1 sessions Established"'
 wait_for 60 sh -c 'birdc -s /lab/peer.ctl show protocols jp1 | grep Established'

@@ -1,5 +1,9 @@
 //! The reference pages of the book, from the schemas. A test writes them, and fails while they are out of date.
 
+mod alerts;
+mod conditions;
+mod metrics;
+
 use serde_json::Value;
 
 use super::fields::{Field, Schema};
@@ -7,11 +11,17 @@ use crate::config;
 use crate::document::{self, Kind};
 
 /// Returns the reference pages, each with its name.
-pub fn reference() -> Vec<(String, String)> {
-    vec![
+///
+/// # Errors
+/// The agent that lists its metrics could not be built.
+pub fn reference() -> anyhow::Result<Vec<(String, String)>> {
+    Ok(vec![
         ("configuration.md".to_owned(), configuration()),
         ("documents.md".to_owned(), documents()),
-    ]
+        ("conditions.md".to_owned(), conditions::page()),
+        ("metrics.md".to_owned(), metrics::page()?),
+        ("alerts.md".to_owned(), alerts::page()?),
+    ])
 }
 
 fn configuration() -> String {
@@ -107,6 +117,11 @@ fn row(name: &str, field: &Field<'_>, note: Option<String>) -> String {
         default,
         format!("{}{note}", schema.description()),
     ];
-    let cells = cells.map(|cell| cell.replace('|', "\\|"));
+    self::cells(&cells)
+}
+
+/// Returns a row of a table.
+fn cells(cells: &[String]) -> String {
+    let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
     format!("| {} |\n", cells.join(" | "))
 }

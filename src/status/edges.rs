@@ -405,6 +405,40 @@ fn rule(topic: &Topic) -> Rule {
     }
 }
 
+/// Returns the log events of both edges of a condition; `None`: it has none of its own.
+pub fn condition_events(about: ConditionType) -> Option<[(Severity, &'static str); 2]> {
+    let topic = Topic::Condition(String::new(), about);
+    let rule = rule(&topic);
+    let events = [(rule.severity, rule.bad), (Severity::Info, rule.good)];
+    (!rule.bad.is_empty()).then_some(events)
+}
+
+/// Returns the log events of both edges of what has no condition.
+pub fn other_events() -> Vec<[(Severity, &'static str); 2]> {
+    let none = String::new;
+    let topics = [
+        Topic::Bird,
+        Topic::BirdFiles,
+        Topic::Kernel,
+        Topic::StateDirectory,
+        Topic::ControlPlane,
+        Topic::Call(none()),
+        Topic::Breaker(none()),
+        Topic::RpkiServers,
+        Topic::RpkiName(none()),
+        Topic::Maintenance,
+        Topic::Override(none()),
+        Topic::Pause(none()),
+        Topic::Held(none()),
+        Topic::Settling,
+    ];
+    let events = topics.map(|topic| {
+        let rule = rule(&topic);
+        [(rule.severity, rule.bad), (Severity::Info, rule.good)]
+    });
+    events.into()
+}
+
 /// Messages of both edges.
 fn texts(topic: &Topic) -> (&'static str, &'static str) {
     match topic {

@@ -25,6 +25,7 @@ pub(crate) use causes::{FailedProbe, causes, is_up};
 pub(crate) use changed::changed;
 pub(crate) use conditions::Conditions;
 pub(crate) use edges::{Edges, Event, Fact, FactSet, Severity, State, Topic};
+pub(crate) use edges::{condition_events, other_events};
 pub(crate) use health::{Health, HealthFacts, is_bad};
 pub use origins::RoaFacts;
 pub(crate) use origins::{Origins, Roas, RpkiName, Verdict};

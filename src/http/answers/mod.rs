@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub(crate) use metrics::Metric;
 use metrics::Process;
 
 use super::api::{
@@ -67,6 +68,11 @@ pub struct LocalApi {
 }
 
 impl LocalApi {
+    /// Returns every metric that `/metrics` can have. Blocks.
+    pub(crate) fn all_metrics(&self) -> Vec<Metric> {
+        metrics::all(self, Process::read().as_ref())
+    }
+
     fn desired(&self) -> Arc<Desired> {
         self.context.desired()
     }

@@ -1,6 +1,7 @@
 //! The book in `docs/`: it has every page, its reference is current, and its commands print what it shows.
 
 mod blocks;
+mod log_events;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -58,7 +59,8 @@ fn the_summary_names_every_page_once() {
 
 #[test]
 fn reference_pages_are_what_the_schemas_say() {
-    for (name, text) in reference() {
+    let log = ("log-events.md".to_owned(), log_events::page());
+    for (name, text) in reference().unwrap().into_iter().chain([log]) {
         let path = root().join("docs/reference").join(&name);
         if std::env::var_os("UPDATE_BOOK").is_some() {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -70,6 +72,27 @@ fn reference_pages_are_what_the_schemas_say() {
             "docs/reference/{name} is out of date; UPDATE_BOOK=1 writes it"
         );
     }
+}
+
+#[test]
+fn troubleshooting_names_every_condition() {
+    let page = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let (_, schema) = moenet_agent::cli::schemas()
+        .into_iter()
+        .find(|(name, _)| name == "Status")
+        .unwrap();
+    let conditions = schema["$defs"]["ConditionType"]["oneOf"]
+        .as_array()
+        .unwrap();
+    assert!(conditions.len() > 20);
+    let names = conditions
+        .iter()
+        .map(|variant| variant["const"].as_str().unwrap());
+    let missing: Vec<_> = names.filter(|name| !page.contains(name)).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/troubleshooting.md does not name {missing:?}"
+    );
 }
 
 /// A folder with a router's configuration and the sample state directory.

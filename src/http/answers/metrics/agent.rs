@@ -1,6 +1,8 @@
 //! The agent itself: its health, its state, and counters of its work since its start.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts};
+
+use super::Registry;
 
 use super::super::LocalApi;
 use super::super::status::{self, Statuses};

@@ -1,6 +1,6 @@
 //! BIRD, and how far the origins of routes can be validated.
 
-use prometheus::Registry;
+use super::Registry;
 
 use super::super::LocalApi;
 use super::{gauge, gauges, signed};

@@ -1,6 +1,8 @@
 //! Calls to the Control Plane.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts};
+
+use super::Registry;
 
 use super::super::LocalApi;
 use super::{gauge, gauges, signed};

@@ -8,14 +8,76 @@ mod objects;
 mod overrides;
 mod process;
 
-use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use std::cell::RefCell;
+
+use prometheus::core::Collector;
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, TextEncoder};
 
 use super::{LocalApi, counts};
 use crate::controller::overrides::of as overrides_of;
 
 pub(super) use process::Process;
 
+/// A metric, and what it means.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Metric {
+    pub(crate) name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub(crate) kind: &'static str,
+    pub(crate) labels: Vec<String>,
+    pub(crate) help: String,
+}
+
+/// The metrics of one scrape.
+#[derive(Default)]
+pub(super) struct Registry {
+    series: prometheus::Registry,
+    /// All of them, also those that have no series now.
+    metrics: RefCell<Vec<Metric>>,
+}
+
+impl Registry {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn register(&self, collector: Box<dyn Collector>) -> prometheus::Result<()> {
+        let families = collector.collect();
+        let kind = match families.first().map(MetricFamily::get_field_type) {
+            Some(MetricType::COUNTER) => "counter",
+            Some(MetricType::HISTOGRAM) => "histogram",
+            _ => "gauge",
+        };
+        let metrics = collector.desc().into_iter().map(|about| Metric {
+            name: about.fq_name.clone(),
+            kind,
+            labels: about.variable_labels.clone(),
+            help: about.help.clone(),
+        });
+        self.metrics.borrow_mut().extend(metrics);
+        self.series.register(collector)
+    }
+
+    pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.series.gather()
+    }
+}
+
 pub(super) fn text(api: &LocalApi, process: Option<&Process>) -> String {
+    TextEncoder::new()
+        .encode_to_string(&filled(api, process).gather())
+        .unwrap_or_default()
+}
+
+/// Returns every metric, by name.
+pub(super) fn all(api: &LocalApi, process: Option<&Process>) -> Vec<Metric> {
+    let mut all = filled(api, process).metrics.into_inner();
+    all.sort();
+    all
+}
+
+fn filled(api: &LocalApi, process: Option<&Process>) -> Registry {
     let registry = Registry::new();
     let (desired, statuses) = (api.context.desired(), api.context.statuses.all());
     let counts = counts(&desired, |key| Some(statuses.get(key)?.phase));
@@ -33,9 +95,7 @@ pub(super) fn text(api: &LocalApi, process: Option<&Process>) -> String {
     let _ = bird::bird(api, &registry);
     let _ = control_plane::control_plane(api, &registry);
     let _ = process::process(process, &registry);
-    TextEncoder::new()
-        .encode_to_string(&registry.gather())
-        .unwrap_or_default()
+    registry
 }
 
 fn gauges(

@@ -1,6 +1,8 @@
 //! The objects, in one pass over their statuses.
 
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
+
+use super::Registry;
 
 use super::super::status::{Statuses, is_counted};
 use super::{gauges, overrides::text_label, real, signed};

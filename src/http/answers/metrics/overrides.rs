@@ -1,6 +1,6 @@
 //! Overridden fields, with both values.
 
-use prometheus::Registry;
+use super::Registry;
 use serde_json::Value;
 
 use super::{gauges, real, signed};

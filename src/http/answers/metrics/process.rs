@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use prometheus::{Counter, Gauge, Registry};
+use prometheus::{Counter, Gauge};
+
+use super::Registry;
 use rustix::param::{clock_ticks_per_second, page_size};
 
 use super::{gauge, signed};

@@ -16,9 +16,9 @@ pub(crate) const COMMIT_WAIT_ATTENDED: Duration = Duration::from_secs(50);
 /// Time between the kernel's steps of an object and the observation that reads them back: steps that end meanwhile
 /// share it.
 pub(crate) const PASS_GATHER: Duration = Duration::from_millis(50);
-/// The next pass, and the commits of a pass to BIRD, wait for its other runs while one ends within this time.
+/// The next pass waits for the runs of the last one while one of them ends within this time.
 pub(crate) const BATCH_QUIET: Duration = Duration::from_millis(500);
-/// Longest time that they wait.
+/// Longest time that it waits.
 pub(crate) const BATCH_MAX: Duration = Duration::from_secs(5);
 /// Time to gather links that the kernel announces as changed: those of about the same time are read together.
 pub(crate) const GLANCE_GATHER: Duration = Duration::from_millis(20);

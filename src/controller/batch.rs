@@ -1,5 +1,5 @@
-//! The runs of the last pass. Their read-back and their commits to BIRD wait until all of them have ended, so that one
-//! observation and one load are for all. A run that hangs delays the others only for a moment.
+//! The runs of the last pass. The next pass waits until all of them have ended, so that one observation reads back all.
+//! A run that hangs delays the others only for a moment.
 
 use std::collections::BTreeSet;
 

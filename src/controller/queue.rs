@@ -181,9 +181,9 @@ impl<K: Ord + Clone> Queue<K> {
             Outcome::Settled(wait) => {
                 self.failures.remove(key);
                 // Objects that were configured together are looked at together.
-                let at = match wait > self.backoff.beat {
-                    true => spread(wait),
-                    false => self.on_nearest(now + wait, MOVING_OBJECT),
+                let at = match wait {
+                    wait if wait == MOVING_OBJECT => self.on_nearest(now + wait, MOVING_OBJECT),
+                    wait => spread(wait),
                 };
                 self.schedule(key.clone(), at);
             }

@@ -10,10 +10,10 @@ use super::glances::Glances;
 use super::hint::Hint;
 use super::pass::Observation;
 use super::queue::{Backoff, Outcome, Queue};
-use super::reconcile::{BirdSteps, Commit, Committed, Next, Progress, reconcile};
+use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
 use super::sweep::Sweep;
-use crate::intervals::{BATCH_MAX, COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
+use crate::intervals::{COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
 use crate::model::{ErrorClass, InterfaceName, ObjectKey};
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
@@ -36,8 +36,6 @@ pub struct Runner {
     batch: Batch,
     /// Whether a key that has not begun may have changed: its pass waits for no batch.
     is_hinted: bool,
-    /// Steps for BIRD that wait until these have ended.
-    ready: Vec<(ObjectKey, BirdSteps)>,
     /// Keys whose steps run in BIRD. Such a key takes part in passes meanwhile.
     committing: Runs<ObjectKey, Committed>,
     /// Their commits, and those whose results no run has taken yet.
@@ -75,7 +73,6 @@ impl Runner {
             running: Runs::new(),
             batch: Batch::new(),
             is_hinted: false,
-            ready: Vec::new(),
             committing: Runs::new(),
             commits: BTreeMap::new(),
             progress: BTreeMap::new(),
@@ -184,17 +181,15 @@ impl Runner {
         self.observing.is_empty()
             && self.glancing.is_empty()
             && self.running.is_empty()
-            && self.ready.is_empty()
             && self.committing.is_empty()
     }
 
     /// Begins a pass if keys are due, waits for the next event, and handles it. Returns a key whose run ended.
     /// Cancel-safe.
     async fn turn(&mut self) -> Option<(ObjectKey, Outcome)> {
-        self.begin_commits();
         self.begin_glance();
         self.begin_pass();
-        let due = self.next_time();
+        let due = self.next_observation();
         tokio::select! {
             Some((keys, seen)) = self.observing.ended() => self.begin_runs_of_pass(keys, seen),
             Some((keys, seen)) = self.glancing.ended() => self.begin_runs(keys, seen),
@@ -206,31 +201,18 @@ impl Runner {
         None
     }
 
-    /// Returns the time at which the next observation, or the commits that wait, may begin.
-    fn next_time(&self) -> Option<Instant> {
+    /// Returns the time at which the next observation may begin.
+    fn next_observation(&self) -> Option<Instant> {
         let glance = self.glanced().filter_map(|key| self.queue.due(key)).min();
         let rest = self.awaited().map_or(self.rest, |it| it.max(self.rest));
         let all = self.queue.next_due().map(|due| due.max(rest));
         let all = all.filter(|_| self.observing.is_empty());
-        let commits = self.batch.until().filter(|_| !self.ready.is_empty());
-        glance.into_iter().chain(all).chain(commits).min()
+        glance.into_iter().chain(all).min()
     }
 
     /// Returns the time until which the next pass waits for the runs of the last one.
     fn awaited(&self) -> Option<Instant> {
         self.batch.until().filter(|_| !self.is_hinted)
-    }
-
-    /// Hands steps to BIRD once those of the whole pass are known, so that it loads them together.
-    fn begin_commits(&mut self) {
-        if self.batch.until().is_some() {
-            return;
-        }
-        for (key, steps) in std::mem::take(&mut self.ready) {
-            steps.commit.start();
-            self.committing.start(key.clone(), steps.run());
-            self.queue.add(key, Instant::now() + COMMIT_WAIT);
-        }
     }
 
     /// Returns the keys for which an observation of their changed links is enough.
@@ -325,15 +307,11 @@ impl Runner {
         if self
             .commits
             .get(&key)
-            .is_some_and(|commit| !commit.is_open())
+            .is_some_and(|commit| commit.open().is_none())
         {
             self.commits.remove(&key);
         }
-        let is_read_back = match &next {
-            Some(Next::Observe(_)) => true,
-            Some(Next::Commit(progress, _)) => progress.is_unread(),
-            _ => false,
-        };
+        let is_read_back = matches!(next, Some(Next::Observe(_)));
         if self.glances.end(&key, is_read_back) {
             self.queue.add(key.clone(), Instant::now() + GLANCE_GATHER);
         }
@@ -343,8 +321,8 @@ impl Runner {
             Next::Wait(progress, wait) => (progress, wait),
             Next::Commit(progress, steps) => {
                 self.commits.insert(key.clone(), steps.commit.clone());
-                self.ready.push((key.clone(), steps));
-                (progress, BATCH_MAX + COMMIT_WAIT)
+                self.committing.start(key.clone(), steps.run());
+                (progress, COMMIT_WAIT)
             }
         };
         self.progress.insert(key.clone(), progress);
@@ -385,11 +363,12 @@ impl Runner {
         }
         let now = Instant::now();
         let has_commit = self.commits.contains_key(&key);
-        let progress = self.progress.get(&key);
-        let is_read_back = progress.is_some_and(|it| !has_commit || it.is_unread());
+        let is_read_back = self.progress.contains_key(&key) && !has_commit;
         let is_due = is_read_back || self.queue.is_due(&key, now);
         self.glances.add(&key, link, is_due);
         if !is_read_back {
+            // Only an observation of everything is for a key with a commit.
+            self.is_hinted |= has_commit;
             self.queue.add(key, now + GLANCE_GATHER);
         }
     }

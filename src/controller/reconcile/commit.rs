@@ -1,7 +1,6 @@
 //! BIRD's part of a reconcile. It runs in its own task, beside the passes: a tunnel is repaired while BIRD hangs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -22,13 +21,16 @@ use crate::telemetry::step_failed;
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     actions: Arc<[Action]>,
+    /// The time at which BIRD began to work on them.
+    pub(super) since: Instant,
 }
 
 impl Work {
-    /// Returns these steps.
+    /// Returns these steps, as begun now.
     pub(super) fn of<'a>(steps: impl Iterator<Item = &'a Step>) -> Self {
         Self {
             actions: steps.map(|step| step.action.clone()).collect(),
+            since: Instant::now(),
         }
     }
 
@@ -44,10 +46,8 @@ pub(crate) struct Commit(Option<Arc<(Work, Mutex<State>)>>);
 
 #[derive(Debug)]
 enum State {
-    /// It waits for other keys, to be loaded together with theirs.
-    Ready,
-    /// BIRD has worked on it since this time.
-    Running(Instant),
+    /// BIRD works on it.
+    Running,
     /// It ended at this time, and no run has taken its result yet.
     Ended(Committed, Instant),
     Over,
@@ -55,23 +55,7 @@ enum State {
 
 impl Commit {
     pub(super) fn begin(work: Work) -> Self {
-        Self(Some(Arc::new((work, Mutex::new(State::Ready)))))
-    }
-
-    /// Records that BIRD begins to work on it.
-    pub(crate) fn start(&self) {
-        if let Some(commit) = &self.0 {
-            *commit.1.lock() = State::Running(Instant::now());
-        }
-    }
-
-    /// Returns for how long BIRD has worked on it, unless the result was taken.
-    pub(super) fn age(&self) -> Option<Duration> {
-        match *self.0.as_ref()?.1.lock() {
-            State::Running(since) | State::Ended(_, since) => Some(since.elapsed()),
-            State::Ready => Some(Duration::ZERO),
-            State::Over => None,
-        }
+        Self(Some(Arc::new((work, Mutex::new(State::Running)))))
     }
 
     /// Keeps the result for the next run of the key, which reads it back. `None`: the task panicked.
@@ -82,9 +66,10 @@ impl Commit {
         }
     }
 
-    /// Returns whether BIRD works on it, or no run has taken its result yet.
-    pub(crate) fn is_open(&self) -> bool {
-        self.age().is_some()
+    /// Returns the work if BIRD works on it, or no run has taken its result yet.
+    pub(crate) fn open(&self) -> Option<&Work> {
+        let (work, state) = &**self.0.as_ref()?;
+        (!matches!(*state.lock(), State::Over)).then_some(work)
     }
 
     /// Takes the result of a commit that had ended when the observation began, which so reads it back.

@@ -33,8 +33,8 @@ use crate::observed::kernel::KernelView;
 use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal};
 use crate::store::AppliedOverride;
 
-use commit::Work;
-pub(super) use commit::{BirdSteps, Commit, Committed};
+use commit::{BirdSteps, Work};
+pub(super) use commit::{Commit, Committed};
 pub use facts::{expected, peer};
 pub use object::target;
 pub use observed::observed;
@@ -210,7 +210,6 @@ async fn advance(
         .look(desired, seen, subject.key, subject.endpoint)
         .map_err(|error| progress.failed(error))?;
     progress.begun.get_or_insert_with(Instant::now);
-    progress.observed();
     if restart(ctx, subject, &look, &plan, &mut progress).await? {
         return Ok(Advance::Next(Box::new(Next::Observe(progress))));
     }
@@ -227,7 +226,7 @@ async fn advance(
     }
     // What BIRD still works on may come or go with its end. A tunnel is repaired meanwhile, and removed only after it.
     let waits = part != Some(Part::Kernel) || subject.claims.is_none();
-    if progress.commit.is_open() && waits {
+    if progress.commit.open().is_some() && waits {
         if let Some(wait) = progress.wait(ctx.observer.is_patient()) {
             return Ok(Advance::Next(Box::new(Next::Wait(progress, wait))));
         }
@@ -237,15 +236,18 @@ async fn advance(
     match part {
         None => {}
         Some(Part::Kernel) => {
-            let next = run_kernel(ctx, subject, desired, &planned, &look, progress).await?;
-            return Ok(Advance::Next(Box::new(next)));
+            let recorded = record::finalizer(ctx, subject, &planned, &look).await;
+            recorded.map_err(|error| progress.failed(error))?;
+            let (steps, trouble) = apply::kernel(ctx, subject, &planned).await;
+            progress.steps.extend(steps);
+            progress.trouble = trouble;
+            progress.ran_kernel(&planned);
+            return Ok(Advance::Next(Box::new(Next::Observe(progress))));
         }
         Some(Part::Bird) => match &look.bird.silent {
             Some(why) => progress.trouble = Some(Trouble::Silent(why.clone())),
             None => {
-                let recorded = record::finalizer(ctx, subject, &planned, &look).await;
-                recorded.map_err(|error| progress.failed(error))?;
-                let next = begin_commit(ctx, subject, desired, &planned, &look, progress);
+                let next = begin_commit(ctx, subject, desired, &planned, &look, progress).await?;
                 return Ok(Advance::Next(Box::new(next)));
             }
         },
@@ -253,8 +255,8 @@ async fn advance(
     Ok(Advance::end(ctx, subject, progress, look, Ok(planned)))
 }
 
-/// Runs the kernel's part of a plan. BIRD's part follows it, and the next observation reads back both.
-async fn run_kernel(
+/// Hands a plan's steps for BIRD to a task of their own.
+async fn begin_commit(
     ctx: &Arc<Context>,
     subject: &ReconciledObject<'_>,
     desired: &Arc<Desired>,
@@ -264,34 +266,6 @@ async fn run_kernel(
 ) -> Result<Next, ReconcileError> {
     let recorded = record::finalizer(ctx, subject, planned, look).await;
     recorded.map_err(|error| progress.failed(error))?;
-    let (steps, trouble) = apply::kernel(ctx, subject, planned).await;
-    progress.steps.extend(steps);
-    progress.trouble = trouble;
-    progress.ran_kernel(planned);
-    let is_node = subject.kind == Kind::Node;
-    Ok(match may_commit(&progress, planned, look, is_node) {
-        true => begin_commit(ctx, subject, desired, planned, look, progress),
-        false => Next::Observe(progress),
-    })
-}
-
-/// Returns whether BIRD's part of a plan may follow the kernel's, which has just run, without an observation.
-fn may_commit(progress: &Progress, planned: &Plan, look: &KeyObservation, is_node: bool) -> bool {
-    progress.trouble.is_none()
-        && !progress.commit.is_open()
-        && look.bird.silent.is_none()
-        && progress.next(planned, is_node) == Some(Part::Bird)
-}
-
-/// Hands a plan's steps for BIRD to a task of their own, once the claims are recorded.
-fn begin_commit(
-    ctx: &Arc<Context>,
-    subject: &ReconciledObject<'_>,
-    desired: &Arc<Desired>,
-    planned: &Plan,
-    look: &KeyObservation,
-    mut progress: Progress,
-) -> Next {
     progress.begin_commit();
     let steps = BirdSteps {
         ctx: Arc::clone(ctx),
@@ -304,7 +278,7 @@ fn begin_commit(
         before: Box::new(progress.before()),
         bird: Arc::clone(&look.bird),
     };
-    Next::Commit(progress, steps)
+    Ok(Next::Commit(progress, steps))
 }
 
 /// Result of [`advance`].

@@ -55,8 +55,6 @@ pub(crate) struct Progress {
     pub(super) waiting: Vec<Waiter>,
     /// BIRD's part of the key; an earlier reconcile may have begun it.
     pub(crate) commit: Commit,
-    /// Whether the kernel's part ran after the last observation.
-    is_unread: bool,
     /// The kernel's part that ran last, and the number of such parts since BIRD's last one.
     kernel: (Option<Work>, u8),
     /// BIRD's part that ran last, and the number of such parts.
@@ -108,19 +106,13 @@ impl Progress {
         is_other(&self.bird, bird_steps(planned), COMMITS)
     }
 
-    /// Returns whether the kernel's part ran after the last observation.
-    pub(crate) fn is_unread(&self) -> bool {
-        self.is_unread
-    }
-
-    /// Records an observation.
-    pub(super) fn observed(&mut self) {
-        self.is_unread = false;
+    /// Returns whether a step failed because the kernel lacks something.
+    pub(super) fn is_unsupported(&self) -> bool {
+        self.trouble.as_ref().is_some_and(Trouble::is_unsupported)
     }
 
     /// Records that the kernel's part of a plan ran.
     pub(super) fn ran_kernel(&mut self, planned: &Plan) {
-        self.is_unread = true;
         self.kernel = (Some(Work::of(kernel_steps(planned))), self.kernel.1 + 1);
     }
 
@@ -158,14 +150,16 @@ impl Progress {
     /// Returns how much longer the reconcile waits for a running commit; none once it has waited long enough. With
     /// `patient` it waits until the end.
     pub(super) fn wait(&self, patient: bool) -> Option<Duration> {
-        let age = self.commit.age()?;
+        let work = self.commit.open()?;
         let limit = match self.waiting.is_empty() {
             true => COMMIT_WAIT,
             false => COMMIT_WAIT_ATTENDED,
         };
         match patient {
             true => Some(COMMIT_WAIT),
-            false => limit.checked_sub(age).filter(|left| !left.is_zero()),
+            false => limit
+                .checked_sub(work.since.elapsed())
+                .filter(|left| !left.is_zero()),
         }
     }
 }

@@ -72,12 +72,13 @@ pub(super) async fn finalizer(
 }
 
 /// Claims another interface than the one of the subject, which could not be created. The rest of the record stays.
+/// Returns whether the record was written.
 pub(super) async fn claim_instead(
     ctx: &Context,
     subject: &ReconciledObject<'_>,
     interface: InterfaceName,
     before: Option<&AppliedDocument>,
-) {
+) -> bool {
     let new = || AppliedDocument::new(subject.kind, metadata(subject), AppliedBody::default());
     let mut document = before.cloned().unwrap_or_else(new);
     let claimed = subject
@@ -87,7 +88,9 @@ pub(super) async fn claim_instead(
     document.applied.claim_instead(claimed, interface);
     let text = to_yaml(&document).ok();
     let written = ctx.write_applied(document).await;
+    let is_written = written.is_ok();
     recorded(ctx, subject, written, text);
+    is_written
 }
 
 /// The applied state: a settled object's whole specification.

@@ -52,7 +52,19 @@ pub(super) async fn reconcile(
     // An interface that is refused for the node's own addresses keeps no session from BIRD.
     let plan = |look: &KeyObservation| Ok(possible(desired, look));
     match advance(ctx, &subject, desired, seen, plan, progress).await {
-        Ok(Advance::Next(next)) => *next,
+        Ok(Advance::Next(next)) => match *next {
+            // The next desired state follows without an observation; a single pass has none.
+            Next::Observe(progress) if progress.is_unsupported() && !ctx.observer.is_patient() => {
+                let applied =
+                    ctx.disk(|store| Ok(store.read_applied(Kind::Node, &single(Kind::Node))));
+                let applied = applied.await.ok().flatten();
+                match use_lo(ctx, &subject, applied.as_ref()).await {
+                    true => Next::Done(Outcome::Settled(SETTLED_OBJECT)),
+                    false => Next::Observe(progress),
+                }
+            }
+            next => next,
+        },
         Ok(Advance::Ended(result)) => {
             Next::Done(end(ctx, &subject, desired, &before, *result).await)
         }
@@ -70,7 +82,8 @@ async fn end(
     before: &StatusBody,
     mut result: ReconcileResult,
 ) -> Outcome {
-    if needs_dummy(&result) && use_lo(ctx, subject, &result.look).await {
+    let applied = result.look.applied.as_ref();
+    if needs_dummy(&result) && use_lo(ctx, subject, applied).await {
         // For the desired state that reads it.
         return Outcome::Waiting;
     }
@@ -125,7 +138,11 @@ fn needs_dummy(result: &ReconcileResult) -> bool {
 }
 
 /// Records that the node's addresses go on `lo`, which the next desired state reads. Returns whether this desired state does not yet.
-async fn use_lo(ctx: &Context, subject: &ReconciledObject<'_>, look: &KeyObservation) -> bool {
+async fn use_lo(
+    ctx: &Context,
+    subject: &ReconciledObject<'_>,
+    applied: Option<&AppliedDocument>,
+) -> bool {
     let Ok(lo) = "lo".parse() else { return false };
     let claimed = subject
         .claims
@@ -135,12 +152,12 @@ async fn use_lo(ctx: &Context, subject: &ReconciledObject<'_>, look: &KeyObserva
         return false;
     }
     let recorded = |applied: &AppliedDocument| applied.applied.interfaces.contains(&lo);
-    if !look.applied.as_ref().is_some_and(recorded) {
+    if !applied.is_some_and(recorded) {
         info!(object = %subject.key, "kernel has no dummy devices; using lo for the node's addresses");
     }
-    record::claim_instead(ctx, subject, lo, look.applied.as_ref()).await;
+    let is_recorded = record::claim_instead(ctx, subject, lo, applied).await;
     ctx.reports.reload();
-    true
+    is_recorded
 }
 
 /// Returns the plan of the node; without its own addresses if their interface is refused.
@@ -206,9 +223,13 @@ async fn conclude(
     let settled = is_shared_settled && error.is_none();
     let waits = result.waits_for_bird().filter(|_| error.is_none());
     let filter = ctx.firewall.state();
-    if settled && desired.router.is_ok() {
-        record_applied(ctx, subject, desired, &result, &filter).await;
-    }
+    let node = async {
+        if settled && desired.router.is_ok() {
+            record_applied(ctx, subject, desired, &result, &filter).await;
+        }
+    };
+    // Together, so that their records are flushed together.
+    tokio::join!(node, policy_in_effect(ctx, desired, is_shared_settled));
     let status = status(
         desired,
         before,
@@ -218,7 +239,6 @@ async fn conclude(
         &conveniences(ctx, desired, &result),
     );
     record::status(ctx, subject, before, status).await;
-    policy_in_effect(ctx, desired, is_shared_settled).await;
     if is_shared_settled {
         maintenance_in_effect(ctx, desired).await;
     }

@@ -176,7 +176,10 @@ async fn converge(parts: &Arc<Parts>, tasks: &mut Tasks, stop: &CancellationToke
     let announcer = announce(Arc::clone(&parts.shared.context), facts, stop.clone());
     tasks.spawn("announcer", announcer);
     let runner = Runner::new(Arc::clone(&parts.shared.context)).run(hinted);
-    let runner = after_first_lists(parts, runner);
+    let store = Arc::clone(&parts.shared.context.store);
+    let is_new = move || !store.has_documents() && !store.has_applied();
+    let is_new = blocking(is_new).await;
+    let runner = after_first_lists(parts, is_new, stop.clone(), runner);
     tasks.spawn("controller", after_first_build(parts, runner));
 }
 
@@ -230,13 +233,18 @@ fn after_first_build<F: Future<Output = ()>>(
 /// Delays the first pass of a router without documents until the first lists of the Control Plane have come, or failed.
 fn after_first_lists<F: Future<Output = ()>>(
     parts: &Arc<Parts>,
+    is_new: bool,
+    stop: CancellationToken,
     work: F,
 ) -> impl Future<Output = ()> + use<F> {
-    let sync = parts.shared.sync.clone();
+    let sync = parts.shared.sync.clone().filter(|_| is_new);
     async move {
         if let Some(sync) = sync {
             let lists = sync.context.first_lists.wait();
-            let _ = tokio::time::timeout(START_FIRST_LISTS, lists).await;
+            tokio::select! {
+                _ = tokio::time::timeout(START_FIRST_LISTS, lists) => {}
+                () = stop.cancelled() => {}
+            }
         }
         work.await;
     }

@@ -24,7 +24,7 @@ impl FirstLists {
         self.is_fetched.load(Ordering::Relaxed)
     }
 
-    /// Records that the desired state is complete, or that the state directory had documents before.
+    /// Records that the desired state has them.
     pub(super) fn built(&self) {
         self.is_built
             .send_if_modified(|built| !std::mem::replace(built, true));

@@ -173,6 +173,7 @@ pub(super) fn migrate(dir: &Path, known: &StateIdentity) -> Result<(), StoreErro
         return Ok(());
     }
     write_doubt(dir, doubt(dir))?;
+    // Makes the doubt durable too.
     known.write(dir)?;
     atomic::remove(&old).map(drop)
 }
@@ -180,7 +181,11 @@ pub(super) fn migrate(dir: &Path, known: &StateIdentity) -> Result<(), StoreErro
 fn write_doubt(dir: &Path, doubt: Doubt) -> Result<(), StoreError> {
     let path = dir.join(DOUBT);
     let missing = match doubt {
-        Doubt::None => return atomic::remove(&path).map(drop),
+        // A removal that a power failure undoes only asks for the list again.
+        Doubt::None => {
+            let removed = file::remove_file(&path).map_err(StoreError::io("remove", &path));
+            return removed.map(drop);
+        }
         Doubt::Operators => "operators",
         Doubt::All => "all",
     };
@@ -188,7 +193,8 @@ fn write_doubt(dir: &Path, doubt: Doubt) -> Result<(), StoreError> {
         "# Documents may be missing here. A complete list of the Control Plane settles its own; `moenet-agent approve` \
          settles the operator's.\nmissing: {missing}\n"
     );
-    atomic::write(&path, text.as_bytes(), 0o644)
+    // A file without its content says `all`.
+    atomic::write_lightly(&path, text.as_bytes(), 0o644)
 }
 
 /// The opened directory, and the lock on it.
@@ -256,6 +262,15 @@ impl Held {
         Ok(())
     }
 
+    /// Writes the identity of a directory without one, after the doubt: one flush is for both.
+    pub(super) fn begin(&mut self, dir: &Path, wanted: Doubt) -> Result<(), StoreError> {
+        self.doubt = wanted;
+        if doubt(dir) != wanted {
+            write_doubt(dir, wanted)?;
+        }
+        self.known.write(dir)
+    }
+
     /// Records which absence proves nothing, if that changed.
     pub(super) fn set_doubt(&mut self, dir: &Path, wanted: Doubt) -> Result<(), StoreError> {
         if self.doubt == wanted && doubt(dir) == wanted {
@@ -266,6 +281,9 @@ impl Held {
             self.doubt = wanted;
         }
         write_doubt(dir, wanted)?;
+        if wanted == Doubt::All {
+            file::sync_folders([dir]).map_err(StoreError::io("flush", dir))?;
+        }
         self.doubt = wanted;
         Ok(())
     }

@@ -1,4 +1,5 @@
 use std::io;
+use std::path::Path;
 
 use super::write::Written;
 use super::{Store, StoreError, atomic};
@@ -17,6 +18,16 @@ impl Store {
         self.keep_as(file, text, 0o644)
     }
 
+    /// As [`Self::keep`], for a file that a power failure may undo: another write in the directory makes it durable.
+    ///
+    /// # Errors
+    /// As [`Self::keep`].
+    pub fn keep_lightly(&self, file: &str, text: &str) -> Result<Written, StoreError> {
+        self.keep_with(file, text, |path, text| {
+            atomic::write_content(path, text, 0o644)
+        })
+    }
+
     /// As [`Self::keep`], with a file that other users cannot read.
     ///
     /// # Errors
@@ -26,6 +37,15 @@ impl Store {
     }
 
     fn keep_as(&self, file: &str, text: &str, mode: u32) -> Result<Written, StoreError> {
+        self.keep_with(file, text, |path, text| atomic::write(path, text, mode))
+    }
+
+    fn keep_with(
+        &self,
+        file: &str,
+        text: &str,
+        write: impl Fn(&Path, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<Written, StoreError> {
         let _one_at_a_time = self.caches.lock();
         let _held = self.writable()?;
         let path = self.dir.join(file);
@@ -35,7 +55,7 @@ impl Store {
         {
             return Ok(Written::Unchanged);
         }
-        atomic::write(&path, text.as_bytes(), mode)?;
+        write(&path, text.as_bytes())?;
         self.writes
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Written::Changed)

@@ -145,12 +145,11 @@ impl Store {
             .unwrap_or_else(|| StateIdentity::new(Succession::default()));
         let mut held = Held::take(&dir, known)?;
         if there.is_none() {
-            held.known.write(&dir)?;
             let doubt = match has_documents(&dir) {
                 true => Doubt::None,
                 false => Doubt::All,
             };
-            held.set_doubt(&dir, doubt)?;
+            held.begin(&dir, doubt)?;
         } else {
             // On a read-only disk the older file stays in use.
             let _ = identity::migrate(&dir, &held.known);
@@ -279,6 +278,11 @@ impl Store {
             return BTreeSet::new();
         }
         approvals(&self.dir).unwrap_or_default()
+    }
+
+    /// Returns whether any document is on disk.
+    pub(crate) fn has_documents(&self) -> bool {
+        has_documents(&self.dir)
     }
 
     /// Returns whether any applied record is on disk.

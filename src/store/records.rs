@@ -43,6 +43,8 @@ impl Store {
         self.flush(staged)?;
         // Git may have moved the tree meanwhile.
         let is_moved = self.moved_at_rest(super::HEAD_FOLLOWS).is_some();
+        // A listing parallel to the renames would restore the records, as if another program had removed them.
+        let no_listing = (!is_moved).then(|| self.caches.lock());
         let mut paths = Vec::new();
         let mut results = Vec::new();
         for (record, (place, text, state)) in records.iter().zip(drafts) {
@@ -59,6 +61,7 @@ impl Store {
                 }
             });
         }
+        drop(no_listing);
         sync_folders(&paths)?;
         let stamped = paths
             .into_iter()

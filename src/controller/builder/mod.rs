@@ -73,10 +73,9 @@ pub(crate) async fn run(
         let are_fetched = first_lists.are_fetched();
         builds.make().await;
         builds.tell().await;
-        if are_fetched || !builds.listed.is_empty() && builds.is_first {
+        if are_fetched {
             first_lists.built();
         }
-        builds.is_first = false;
         if builds.wait(&stop).await.is_break() {
             break;
         }
@@ -89,8 +88,6 @@ struct Builds {
     builder: Arc<Builder>,
     hints: mpsc::UnboundedSender<Hint>,
     watched: mpsc::Receiver<store::Hint>,
-    /// No desired state was made before.
-    is_first: bool,
     /// No file was being written at the last listing.
     settled: bool,
     /// The last listing failed.
@@ -119,7 +116,6 @@ impl Builds {
             builder,
             hints,
             watched,
-            is_first: true,
             settled: true,
             failing: false,
             changed,

@@ -218,7 +218,8 @@ impl KeyFile {
         if state.copied.is_some() {
             return;
         }
-        if let Err(error) = self.store.keep(FILE, &format!("{public}\n")) {
+        // Without the record, the next start makes it again from the key.
+        if let Err(error) = self.store.keep_lightly(FILE, &format!("{public}\n")) {
             failed(error.class(), &FILE, &error, "public key not recorded");
         }
     }

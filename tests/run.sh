@@ -21,7 +21,10 @@ unit()   { cargo test --quiet --lib --bins --examples && steady it && cargo test
 schemas() { tests/check-schemas.sh; }
 apis()   { cargo build --quiet && tests/check-apis.sh "${MOENET_AGENT:-target/debug/moenet-agent}"; }
 # Counts what a start with fifty sessions takes; it measures no time.
-scale()  { cargo build --quiet && tests/lab/bench/scale.sh --counts target/debug/moenet-agent 50; }
+scale()  {
+  cargo build --quiet && tests/lab/bench/scale.sh --counts target/debug/moenet-agent 50 &&
+    tests/lab/bench/run --host target/debug/moenet-agent 50 --broken
+}
 # Packages of the program that the other stages have built, so they are not those that are published.
 package() { cargo build --quiet && tests/lab/package/run.sh "${MOENET_AGENT:-$PWD/target/debug/moenet-agent}"; }
 # The program that the other stages have built; the demo by itself makes a release build.

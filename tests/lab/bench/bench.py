@@ -214,6 +214,33 @@ def ours(n, bird, options):
     bird.clean()
 
 
+# How much more a cold start may count because every tenth session is broken.
+MORE = {"observations": 6, "bird_reloads": 1, "bird_checks": 2, "fsyncs": 10}
+
+
+def broken(n, bird, options):
+    """A cold start with every tenth session broken, in ten ways: the others are configured as without them."""
+    found = {}
+    for what, sound, how in (("sound", n - n // 10, ()), ("broken", n - n // 10, ("broken",))):
+        plane, agent = ControlPlane(n if how else sound, *how), Agent(options.agent)
+        agent.start()
+        wait(f"all {what} reported", options.timeout, lambda: plane.stats()["active"] >= sound, 0.1)
+        reported, seconds = plane.stats()["active"], plane.stats()["last_active"] - agent.begun
+        found[what] = changes(agent, {})
+        record(what, n, sound=sound, reported=reported, seconds=seconds, cpu=agent.cpu(), counters=found[what])
+        if reported < sound:
+            raise SystemExit(f"only {reported} of {sound} sound sessions were configured")
+        agent.end()
+        plane.end()
+        shutil.copy(agent.LOG, f"{OUT}/agent-{what}-{n}.log")
+        os.unlink(agent.LOG)
+        bird.clean()
+    for name, more in MORE.items():
+        with_them, without = found["broken"].get(name, 0), found["sound"].get(name, 0)
+        if with_them > without + more:
+            raise SystemExit(f"{name}: {with_them} with broken sessions, {without} without; at most {more} more")
+
+
 def traced(n, bird, options):
     """A cold start under strace, whose times say nothing: system calls of the agent and of its children."""
     plane, agent = ControlPlane(n), Agent(options.agent)
@@ -242,6 +269,7 @@ def main():
     arguments.add_argument("--n", default="10,100", help="numbers of sessions")
     arguments.add_argument("--rounds", type=int, default=5, help="rounds of the limits")
     arguments.add_argument("--no-limits", action="store_true", help="a kernel without WireGuard: the agent alone")
+    arguments.add_argument("--broken", action="store_true", help="only: cold starts with and without broken sessions")
     arguments.add_argument("--brief", action="store_true", help="the cold start alone")
     arguments.add_argument("--minutes", type=float, default=0, help="of changes, for the growth of memory")
     arguments.add_argument("--trace", action="store_true", help="one more cold start under strace")
@@ -253,6 +281,9 @@ def main():
     if not options.no_limits:
         far_ends(max(numbers))
     for n in numbers:
+        if options.broken:
+            broken(n, bird, options)
+            continue
         ours(n, bird, options)
         if options.trace and shutil.which("strace"):
             traced(n, bird, options)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""control_plane.py SESSIONS.json COUNT: a Control Plane for the benchmark, on 127.0.0.1:18080 (Bearer token "t").
+"""control_plane.py SESSIONS.json COUNT [broken]: a Control Plane for the benchmark, on 127.0.0.1:18080 (Bearer token
+"t"). `broken`: every tenth session cannot be applied, in ten ways that take turns.
 
 Agent side:  GET /agent/NAME/sessions | mesh | config | bird-config, POST .../modify | heartbeat | report
 Test side:   GET /admin/stats   calls, reported sessions, and times (time.monotonic of this machine)
@@ -15,6 +16,15 @@ from http.server import BaseHTTPRequestHandler
 
 with open(sys.argv[1]) as source:
     SESSIONS = json.load(source)[:int(sys.argv[2])]
+# What breaks a session: fields that the agent refuses, that other objects or programs have, or that nothing answers.
+WAYS = ({"credential": {"publicKey": "not a key"}}, {"endpoint": "nowhere.invalid:51820"}, {"asn": 0},
+        {"asn": 4242420998}, {"interface": "bad/name"}, {"mtu": 70000}, {"ipv6LinkLocal": "not an address"},
+        {"interface": "lo"}, {"listenPort": 0}, {"status": 99})
+BROKEN = set()
+if sys.argv[3:] == ["broken"]:
+    for place, broken in enumerate(SESSIONS[9::10]):
+        broken.update(WAYS[place % len(WAYS)])
+        BROKEN.add(broken["uuid"])
 # A search for each of a thousand reports would hold up the agent.
 PLACE = {session["uuid"]: session for session in SESSIONS}
 LOCK = threading.Lock()
@@ -84,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
             session = PLACE.get(body.get("uuid")) if what == "modify" else None
             if session is not None:
                 session["status"] = body["status"]
-                if body["status"] == 1:
+                if body["status"] == 1 and body["uuid"] not in BROKEN:
                     ACTIVE.setdefault(body["uuid"], time.monotonic())
                 if body.get("error"):
                     ERRORS.append(body["error"])

@@ -184,8 +184,9 @@ include "{peers}/*.conf";
 
 # ---- control plane and agent
 class ControlPlane:
-    def __init__(self, count):
-        self.process = subprocess.Popen([sys.executable, f"{HERE}/control_plane.py", f"{DATA}/sessions.json", str(count)])
+    def __init__(self, count, *options):
+        program = [sys.executable, f"{HERE}/control_plane.py", f"{DATA}/sessions.json", str(count), *options]
+        self.process = subprocess.Popen(program)
         wait("the control plane answers", 20, self.answers)
 
     def answers(self):

@@ -330,6 +330,8 @@ pub(crate) const HTTP_STREAM_END: Duration = Duration::from_millis(500);
 pub(crate) const HTTP_FULL_POLL: Duration = Duration::from_millis(100);
 /// Time limit for a client to send its body.
 pub(crate) const HTTP_BODY: Duration = Duration::from_secs(10);
+/// Time limit for a verb that runs for a member of the read group.
+pub(crate) const READ_ANSWER: Duration = Duration::from_secs(600);
 /// Interval of the comments that keep an idle stream of events open.
 pub(crate) const EVENTS_ALIVE: Duration = Duration::from_secs(15);
 /// The shortest time between two comparisons for one stream of events.

@@ -2,9 +2,11 @@
 //! itself, as its own user and with its own configuration, so that both answers come from the same code. Which verbs
 //! are allowed is known to `cli::answer`, which that process begins with.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
@@ -12,23 +14,27 @@ use tokio::io::{
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::Child;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::config::{Config, READ_GROUP};
 use crate::http::bind_unix;
-use crate::intervals::{HTTP_HEAD, LISTEN_RETRY};
+use crate::intervals::{HTTP_BODY, HTTP_HEAD, LISTEN_RETRY, READ_ANSWER};
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
 use crate::util::exec::{ExecError, Run};
 use crate::util::group::group_id;
 use crate::util::task::blocking;
 
-/// Verbs that run at once; one more is refused.
+/// Verbs that run at once, and those of one user; one more is refused.
 const READERS: usize = 8;
+const READERS_OF_USER: usize = 3;
+
+/// Variables that the configuration of a verb follows, as that of the agent does.
+const ENVIRONMENT: [&str; 3] = ["MOENET_NODE_NAME", "MOENET_CP_URL", "MOENET_CP_TOKEN"];
 
 /// Size limit of a request, in bytes.
 const REQUEST_MAX: u64 = 64 * 1024;
@@ -62,7 +68,7 @@ pub(super) async fn serve(config: Config, stop: CancellationToken) {
     let Some(listener) = stop.run_until_cancelled(listener(&config)).await.flatten() else {
         return stop.cancelled().await;
     };
-    let seats = Arc::new(Semaphore::new(READERS));
+    let seats = Arc::new(Seats::new());
     let config = Arc::new(config);
     let mut clients = JoinSet::new();
     loop {
@@ -122,27 +128,51 @@ async fn listener(config: &Config) -> Option<UnixListener> {
     }
 }
 
+/// The verbs in progress.
+struct Seats {
+    all: Arc<Semaphore>,
+    of_user: Mutex<BTreeMap<u32, Arc<Semaphore>>>,
+}
+
+impl Seats {
+    fn new() -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(READERS)),
+            of_user: Mutex::default(),
+        }
+    }
+
+    /// Takes a seat of a user, so that no user takes those of all others.
+    fn take(&self, user: u32) -> Option<[OwnedSemaphorePermit; 2]> {
+        let own = || Arc::new(Semaphore::new(READERS_OF_USER));
+        let own = Arc::clone(self.of_user.lock().entry(user).or_insert_with(own));
+        let own = own.try_acquire_owned().ok()?;
+        let seat = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some([own, seat])
+    }
+}
+
 /// Answers one client. Its failure concerns only the client, and the verb ends with its connection.
-async fn converse(stream: UnixStream, config: Arc<Config>, seats: Arc<Semaphore>) {
-    let user = stream.peer_cred().map(|user| user.uid());
+async fn converse(stream: UnixStream, config: Arc<Config>, seats: Arc<Seats>) {
+    let Ok(user) = stream.peer_cred().map(|user| user.uid()) else {
+        return;
+    };
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
-    let Ok(_seat) = seats.try_acquire() else {
-        return refuse(
-            &mut write,
-            "the agent answers many readers already; try again",
-        )
-        .await;
-    };
     let request = match timeout(HTTP_HEAD, request(&mut read)).await {
         Ok(Some(request)) => request,
         _ => return refuse(&mut write, "the request is not one line of JSON").await,
     };
-    debug!(user = ?user.ok(), arguments = ?request.arguments, "read verb");
+    let Some(_seat) = seats.take(user) else {
+        let why = "the agent runs many verbs of readers already; try again";
+        return refuse(&mut write, why).await;
+    };
+    debug!(user, arguments = ?request.arguments, "read verb");
     match start(&config, &request) {
         Ok(child) => tokio::select! {
             () = answer(child, &mut write) => {}
             () = hangs_up(&mut read) => {}
+            () = sleep(READ_ANSWER) => refuse(&mut write, "the verb took too long").await,
         },
         Err(error) => refuse(&mut write, &chain(&error)).await,
     }
@@ -167,6 +197,9 @@ fn start(config: &Config, request: &ReadRequest) -> Result<Child, ExecError> {
     ]);
     // The agent's own environment may set it.
     let run = run.env("MOENET_STATE_DIR", &config.state.directory);
+    let set = |name| Some((name, std::env::var_os(name)?));
+    let set = ENVIRONMENT.into_iter().filter_map(set);
+    let run = set.fold(run, |run, (name, value)| run.env(name, value));
     run.args(&request.arguments).stream()
 }
 
@@ -211,11 +244,11 @@ async fn copy(
     }
 }
 
-/// Sends a part as one line. `None`: the client is gone.
+/// Sends a part as one line. `None`: the client is gone, or does not read.
 async fn send(write: &mut OwnedWriteHalf, part: &ReadPart) -> Option<()> {
     let mut line = serde_json::to_vec(part).ok()?;
     line.push(b'\n');
-    write.write_all(&line).await.ok()
+    timeout(HTTP_BODY, write.write_all(&line)).await.ok()?.ok()
 }
 
 async fn refuse(write: &mut OwnedWriteHalf, why: &str) {

@@ -7,6 +7,9 @@ use clap::{Args, Parser as _};
 
 use super::{Arguments, Verb, output, usage};
 
+/// How much later than others such a process runs.
+const NICE: i32 = 10;
+
 /// A verb of another user.
 #[derive(Debug, Args)]
 pub struct Answer {
@@ -24,6 +27,7 @@ impl Answer {
     pub(super) fn arguments(&self, own: &Arguments) -> Result<Arguments, ExitCode> {
         let words = std::iter::once("moenet-agent").chain(self.words.iter().map(String::as_str));
         let parsed = Arguments::try_parse_from(words).map_err(|error| usage(&error))?;
+        give_way();
         if !parsed.verb.reads() {
             output::choose(parsed.output);
             output::error(&ReadOnly.into(), None);
@@ -34,6 +38,12 @@ impl Answer {
             ..parsed
         })
     }
+}
+
+/// Lets the router's own work come first, and the kernel end this process before BIRD when memory is short. Best effort.
+fn give_way() {
+    let _ = rustix::process::setpriority_process(None, NICE);
+    let _ = crate::util::fs::write("/proc/self/oom_score_adj", "500");
 }
 
 impl Verb {

@@ -34,8 +34,8 @@ pub(super) fn through_agent(arguments: &Arguments) -> Through {
     let ran = block_on(async move {
         // The verb's own error says more, with the note on the group.
         match UnixStream::connect(&path).await {
-            Ok(stream) => Ok(Through::Ran(converse(stream).await?)),
-            Err(_) => Ok(Through::Own),
+            Ok(stream) if is_agent(&stream) => Ok(Through::Ran(converse(stream).await?)),
+            _ => Ok(Through::Own),
         }
     });
     ran.unwrap_or_else(|error| {
@@ -58,6 +58,11 @@ fn socket(arguments: &Arguments) -> Option<PathBuf> {
         // A folder that this user may not enter hides the file.
         Err(error) => (is_denied(&error) || is_missing(&error)).then(named),
     }
+}
+
+/// Returns whether root listens: a file in the current folder may name any socket.
+fn is_agent(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0)
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {

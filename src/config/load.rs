@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Config, Source};
-use crate::document::{self, DocumentError, parse_value};
+use crate::document::{self, DocumentError, Scalars, parse_value};
 use crate::model::Secret;
 use crate::util::file;
 use crate::util::fs;
@@ -112,7 +112,8 @@ pub(crate) fn problems(path: &Path, environment: Environment) -> Vec<String> {
         }
         Err(first) => {
             let value = parse_value(keys(&text));
-            let faults = value.map(|value| document::faults::<Config>(value, &sample()));
+            let faults =
+                value.map(|value| document::faults::<Config>(value, &sample(), Scalars::AsWritten));
             document::placed(&text, first, faults.unwrap_or_default())
         }
     };

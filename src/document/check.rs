@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use serde_path_to_error::Segment;
 
-use super::words::plain;
-use super::{ApiVersion, Kind, Spec, with_nearest, with_spec};
+use super::reason::{Found, Reason, Wanted};
+use super::value::{Parsed, Scalars};
+use super::{ApiVersion, Kind, Spec, with_spec};
 use crate::model::without_keys;
 
 /// Largest number of problems that are listed for one value.
@@ -22,12 +23,7 @@ pub(crate) struct Fault {
     pub(crate) path: Vec<String>,
     /// The same path as text, such as `tunnel.mtu`; empty for the value as a whole.
     name: String,
-    /// The reason, without the field.
-    pub(crate) reason: String,
-    /// The required key that the field lacks.
-    missing: Option<String>,
-    /// Whether a number or boolean is in place of a text: YAML writes both alike.
-    is_bare_text: bool,
+    pub(crate) reason: Reason,
 }
 
 impl Fault {
@@ -42,7 +38,11 @@ impl Fault {
 
     /// Returns the path of the value whose replacement removes the fault.
     fn repaired_path(&self) -> Vec<String> {
-        self.path.iter().chain(&self.missing).cloned().collect()
+        let missing = match self.reason {
+            Reason::Missing(field) => Some(field.to_owned()),
+            _ => None,
+        };
+        self.path.iter().cloned().chain(missing).collect()
     }
 }
 
@@ -50,7 +50,12 @@ impl std::error::Error for Fault {}
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field("spec"), without_keys(&self.reason))
+        write!(
+            f,
+            "{}: {}",
+            self.field("spec"),
+            without_keys(&self.reason.to_string())
+        )
     }
 }
 
@@ -58,31 +63,22 @@ impl fmt::Display for Fault {
 ///
 /// # Errors
 /// The first field that the type does not accept.
-pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Fault> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+pub(crate) fn read<T: DeserializeOwned>(value: &Value, scalars: Scalars) -> Result<T, Fault> {
+    serde_path_to_error::deserialize(Parsed { value, scalars }).map_err(|error| {
         let path: Vec<String> = error.path().iter().filter_map(key).collect();
-        let text = error.inner().to_string();
-        let missing = text
-            .strip_prefix("missing field `")
-            .and_then(|rest| rest.split_once('`'))
-            .map(|(missing, _)| missing.to_owned());
-        let is_bare = ["integer", "floating point", "boolean"]
-            .iter()
-            .any(|kind| text.starts_with(&format!("invalid type: {kind} ")));
         let name = match path.is_empty() {
             true => String::new(),
             false => error.path().to_string(),
         };
-        Fault {
-            reason: with_nearest(&plain(&text, &name, None)),
-            name,
-            is_bare_text: is_bare
-                && [", expected a string", ", expected path string"]
-                    .iter()
-                    .any(|wanted| text.ends_with(wanted)),
-            path,
-            missing,
-        }
+        let reason = match error.into_inner() {
+            // A comment in place of a reason is a frequent mistake.
+            Reason::Type {
+                wanted: Wanted::Text,
+                found: Found::Nothing,
+            } if path.last().is_some_and(|field| field == "reason") => Reason::Missing("reason"),
+            reason => reason,
+        };
+        Fault { path, name, reason }
     })
 }
 
@@ -96,33 +92,24 @@ fn key(segment: &Segment) -> Option<String> {
 
 /// Returns every field of a value that a type does not accept. It reads the type repeatedly, each time with the
 /// last wrong field removed, or replaced by the field of `sample`, which has the required fields.
-pub(crate) fn faults<T: DeserializeOwned>(mut value: Value, sample: &Value) -> Vec<Fault> {
+pub(crate) fn faults<T: DeserializeOwned>(
+    mut value: Value,
+    sample: &Value,
+    scalars: Scalars,
+) -> Vec<Fault> {
     let (mut found, mut repaired) = (Vec::new(), BTreeSet::new());
     while found.len() < MANY {
-        let Err(fault) = read::<T>(&value) else { break };
-        let path = fault.repaired_path();
-        let is_repaired = match fault.is_bare_text {
-            true => quote(&mut value, &path),
-            false => repair(&mut value, &path, sample),
+        let Err(fault) = read::<T>(&value, scalars) else {
+            break;
         };
-        let is_news = repaired.insert((path, fault.is_bare_text));
-        if !fault.is_bare_text {
-            found.push(fault);
-        }
-        if !is_repaired || !is_news {
+        let path = fault.repaired_path();
+        let is_repaired = repair(&mut value, &path, sample);
+        found.push(fault);
+        if !is_repaired || !repaired.insert(path) {
             break;
         }
     }
     found
-}
-
-/// Turns a number or boolean into its text.
-fn quote(value: &mut Value, path: &[String]) -> bool {
-    let Some(bare) = value.pointer_mut(&pointer(path)) else {
-        return false;
-    };
-    *bare = Value::String(bare.to_string());
-    true
 }
 
 /// Sets the sample's value at a path, or removes the value at the path. `false`: neither is possible.
@@ -161,7 +148,7 @@ fn pointer(path: &[String]) -> String {
 /// # Errors
 /// The field and its error, without values that may be secret.
 pub(crate) fn check_spec(kind: Kind, spec: &Value) -> Result<(), Fault> {
-    with_spec!(kind, S => read::<S>(spec).map(drop))
+    with_spec!(kind, S => read::<S>(spec, Scalars::Typed).map(drop))
 }
 
 /// Returns the shortest valid specification of a kind.
@@ -199,7 +186,7 @@ mod tests {
             "asn": 0, "description": 7, "colour": "red", "tunnel": {"mtu": 1, "endpoint": "a b", "interface": "wg_1"},
             "bgp": {"extensions": ["mp-bgp", "x"], "policy": 5}
         });
-        let faults = faults::<BgpSessionSpec>(spec, &minimal(Kind::BgpSession));
+        let faults = faults::<BgpSessionSpec>(spec, &minimal(Kind::BgpSession), Scalars::AsWritten);
         let fields: BTreeSet<String> = faults.iter().map(|fault| fault.field("spec")).collect();
         let wanted = [
             "spec.asn",
@@ -214,7 +201,8 @@ mod tests {
 
     #[test]
     fn missing_fields_are_listed_one_by_one() {
-        let faults = faults::<MeshPeerSpec>(json!({"mtu": 1}), &minimal(Kind::MeshPeer));
+        let faults =
+            faults::<MeshPeerSpec>(json!({"mtu": 1}), &minimal(Kind::MeshPeer), Scalars::Typed);
         let texts: BTreeSet<String> = faults.iter().map(Fault::to_string).collect();
         let wanted = [
             "spec.mtu: invalid MTU 1: use 1280..9000",

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_yaml::granit_parser::ErrorKind;
+use serde_yaml::{DefaultMessageFormatter, MessageFormatter as _};
 
-use super::check::{Fault, faults, sample};
+use super::check::{Fault, faults, read, sample};
+use super::value::Scalars;
 use super::{ApiVersion, Document, Kind, Spec, with_spec};
 
 /// Size limit of a document that is read, in bytes. Real documents are below 4 KiB.
@@ -47,6 +50,18 @@ impl DocumentError {
             field: String::new(),
             message: message.into(),
             is_denied: false,
+        }
+    }
+
+    fn at_field(field: String, reason: &str) -> Self {
+        let message = match field.char_indices().nth(LONGEST_FIELD) {
+            None if field.is_empty() => reason.to_owned(),
+            None => format!("{field}: {reason}"),
+            Some((end, _)) => format!("{}…: {reason}", field.get(..end).unwrap_or_default()),
+        };
+        Self {
+            field,
+            ..Self::whole(message)
         }
     }
 
@@ -158,7 +173,8 @@ pub(crate) fn problems<S: Spec>(text: &str) -> Vec<DocumentError> {
     let Err(first) = parse::<S>(text) else {
         return Vec::new();
     };
-    let faults = value(text).map(|value| faults::<Document<S>>(value, &sample(S::KIND)));
+    let faults =
+        value(text).map(|value| faults::<Document<S>>(value, &sample(S::KIND), Scalars::AsWritten));
     placed(text, first, faults.unwrap_or_default())
 }
 
@@ -186,17 +202,9 @@ fn error_at(text: &str, fault: &Fault) -> DocumentError {
     let location = (1..=path.len())
         .rev()
         .find_map(|end| locate(text, path.get(..end)?));
-    let field = fault.field("");
-    let message = match field.is_empty() {
-        true => fault.reason.clone(),
-        false => format!("{field}: {}", fault.reason),
-    };
     DocumentError {
-        file: None,
         location,
-        field,
-        message,
-        is_denied: false,
+        ..DocumentError::at_field(fault.field(""), &fault.reason.to_string())
     }
 }
 
@@ -292,14 +300,67 @@ fn parse_within<T: DeserializeOwned>(
         ));
     }
     let text = without_closing(text);
+    read_yaml(text, options.clone()).map_err(|unread| unread.explained::<T>(text, options))
+}
+
+/// A text that the library does not read as a type.
+struct Unread {
+    error: Box<serde_yaml::Error>,
+    /// The field that it was reading.
+    field: String,
+}
+
+fn read_yaml<T: DeserializeOwned>(text: &str, options: serde_yaml::Options) -> Result<T, Unread> {
     let mut field = String::new();
-    let parsed = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
+    let read = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
         serde_path_to_error::deserialize(de).map_err(|error| {
             field = error.path().to_string();
             error.into_inner()
         })
     });
-    parsed.map_err(|error: serde_yaml::Error| located(&error, field, text))
+    read.map_err(|error| Unread {
+        error: Box::new(error),
+        // The library shows a question mark for a part that it had not read yet.
+        field: match field.as_str() {
+            "." | "?" => String::new(),
+            field => field.trim_end_matches(".?").to_owned(),
+        },
+    })
+}
+
+impl Unread {
+    /// Returns the error of a text. One that is YAML is read again as a value, whose reader has typed errors.
+    fn explained<T: DeserializeOwned>(
+        self,
+        text: &str,
+        options: serde_yaml::Options,
+    ) -> DocumentError {
+        let value: serde_json::Value = match read_yaml(text, options) {
+            Ok(value) => value,
+            Err(no_yaml) => return no_yaml.error(),
+        };
+        let Err(fault) = read::<T>(&value, Scalars::AsWritten) else {
+            return self.error();
+        };
+        let location = self.location().filter(|_| fault.field("") == self.field);
+        let found = error_at(text, &fault);
+        DocumentError {
+            location: location.or(found.location),
+            ..found
+        }
+    }
+
+    fn location(&self) -> Option<(u64, u64)> {
+        let location = self.error.location();
+        location.map(|at| (at.line(), at.column()))
+    }
+
+    fn error(&self) -> DocumentError {
+        DocumentError {
+            location: self.location(),
+            ..DocumentError::at_field(self.field.clone(), &words(&self.error))
+        }
+    }
 }
 
 /// Returns the text without a final `---` that begins no second document.
@@ -314,68 +375,32 @@ fn without_closing(text: &str) -> &str {
     }
 }
 
-fn located(error: &serde_yaml::Error, field: String, source: &str) -> DocumentError {
-    let location = error.location().map(|at| (at.line(), at.column()));
-    // The library shows a question mark for a part that it had not read yet.
-    let field = if matches!(field.as_str(), "." | "?") {
-        String::new()
-    } else {
-        field.trim_end_matches(".?").to_owned()
-    };
-    // The location is removed first: it follows the last of the known fields.
-    let bare = plain(strip_place(&error.without_snippet().to_string()));
-    let raw = location.and_then(|at| scalar_at(source, at));
-    let text = super::schema::with_nearest(&super::words::plain(&bare, &field, raw));
-    let message = match field.char_indices().nth(LONGEST_FIELD) {
-        None if field.is_empty() => text,
-        None => format!("{field}: {text}"),
-        Some((end, _)) => format!("{}…: {text}", field.get(..end).unwrap_or_default()),
-    };
-    DocumentError {
-        file: None,
-        location,
-        field,
-        message,
-        is_denied: false,
-    }
-}
-
-/// Returns the scalar at a line and column, as written.
-fn scalar_at(source: &str, (line, column): (u64, u64)) -> Option<&str> {
-    let line = source
-        .lines()
-        .nth(usize::try_from(line.checked_sub(1)?).ok()?)?;
-    let (start, _) = line
-        .char_indices()
-        .nth(usize::try_from(column.checked_sub(1)?).ok()?)?;
-    line.get(start..)?.split([',', '}', ']', '#']).next()
-}
-
 /// Largest number of characters of a field's path that are shown; no real path is as long.
 const LONGEST_FIELD: usize = 120;
 
-/// Replaces the library's messages about its own options with the project's.
-fn plain(text: &str) -> String {
-    if text.starts_with("budget breached: Depth") || text == "recursion limit exceeded" {
-        return "nested too deeply for a document".to_owned();
-    }
-    if text.starts_with("budget breached") || text.starts_with("alias replay limit exceeded") {
-        return "too many values for a document, its aliases expanded".to_owned();
-    }
-    match text.split_once(", set DuplicateKeyPolicy") {
-        Some((text, _)) => text.replacen("duplicate mapping key: ", "duplicate key: ", 1),
-        None => text.to_owned(),
-    }
-}
+const TOO_DEEP: &str = "nested too deeply for a document";
 
-/// Removes the location from the library's text; the agent's own prefix already has it.
-fn strip_place(text: &str) -> &str {
-    let end = text.find(" at line ").unwrap_or(text.len());
-    let start = match text.strip_prefix("line ") {
-        Some(rest) => rest.find(": ").map_or(0, |colon| "line ".len() + colon + 2),
-        None => 0,
-    };
-    text.get(start..end).unwrap_or(text)
+/// Returns the reason why a text is no YAML. The library's own words are used where they are not about its options.
+fn words(error: &serde_yaml::Error) -> String {
+    use serde_yaml::{Error, ExternalMessageSource, budget::BudgetBreach};
+    match error.without_snippet() {
+        Error::AliasError { error, .. } => words(error),
+        Error::MultipleDocuments { .. } => {
+            "one document a file: a second one begins after `---`".to_owned()
+        }
+        Error::Budget {
+            breach: BudgetBreach::Depth { .. },
+            ..
+        } => TOO_DEEP.to_owned(),
+        Error::ExternalMessage { source, .. } if matches!(&**source, ExternalMessageSource::Parser(error) if *error.kind() == ErrorKind::RecursionLimitExceeded) => {
+            TOO_DEEP.to_owned()
+        }
+        Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
+            "too many values for a document, its aliases expanded".to_owned()
+        }
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("duplicate key: {key}"),
+        other => DefaultMessageFormatter.format_message(other).into_owned(),
+    }
 }
 
 /// Returns the location of a field: line and column of its value, counted from 1. An item of a list is named by its

@@ -7,9 +7,10 @@
 mod check;
 mod codec;
 mod envelope;
+mod reason;
 mod schema;
 pub(crate) mod v1;
-pub(crate) mod words;
+mod value;
 
 pub use check::minimal;
 pub(crate) use check::{Fault, check_patch, check_spec, faults, read};
@@ -21,10 +22,12 @@ pub use codec::{
 pub(crate) use codec::{locate, placed, problems, value};
 pub(crate) use envelope::ApiVersion;
 pub use envelope::{Document, Metadata, Spec};
+pub(crate) use reason::unknown_field;
+pub(crate) use schema::root as root_schema;
 pub use schema::schema;
 pub(crate) use schema::{override_schema, polish, status_schema};
-pub(crate) use schema::{root as root_schema, with_nearest};
 pub(crate) use v1::with_spec;
 pub use v1::*;
+pub(crate) use value::Scalars;
 
 pub use crate::model::Kind;

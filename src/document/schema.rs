@@ -1,4 +1,4 @@
-//! Generates JSON Schema (draft 2020-12) for the documents, and finds the nearest known field for a mistyped one.
+//! Generates JSON Schema (draft 2020-12) for the documents.
 
 use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
@@ -149,30 +149,4 @@ fn show_default(name: &str, required: &Value, property: &mut Value) {
     if let Some(property) = property.as_object_mut().filter(|_| !is_required) {
         property.entry("default").or_insert(default);
     }
-}
-
-/// Adds "did you mean …?" to "unknown field `x`, expected one of a, b", the wording of serde and the YAML crate.
-pub(crate) fn with_nearest(message: &str) -> String {
-    nearest(message).unwrap_or_else(|| message.to_owned())
-}
-
-fn nearest(message: &str) -> Option<String> {
-    let (_, rest) = message.split_once("unknown field `")?;
-    let (unknown, known) = rest.split_once("`, expected ")?;
-    let known = known
-        .trim_start_matches("one of ")
-        .split(", ")
-        .map(|word| word.trim_matches('`'));
-    let (_, nearest) = known
-        .map(|known| {
-            (
-                strsim::damerau_levenshtein(&unknown.to_lowercase(), &known.to_lowercase()),
-                known,
-            )
-        })
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 3)
-        .min()?;
-    Some(format!(
-        "unknown field `{unknown}`, did you mean `{nearest}`?"
-    ))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::FieldError;
-use crate::document::{self, Fault, Spec};
+use crate::document::{self, Fault, Scalars, Spec};
 
 /// The source of a field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -47,7 +47,7 @@ pub struct Merged<S> {
 /// When the result is no valid specification; the error names the field.
 pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>, FieldError> {
     let (before, after, patch) = patched(spec, patch)?;
-    let merged = document::read(&after).map_err(|fault| field_error(&fault))?;
+    let merged = document::read(&after, Scalars::Typed).map_err(|fault| field_error(&fault))?;
     let overridden = leaves(&patch).into_keys().map(|path| {
         let was = before
             .pointer(&format!("/{}", path.replace('.', "/")))
@@ -64,10 +64,12 @@ pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>,
 /// Returns every field for which [`merge`] refuses a patch, the field of its error first.
 pub(crate) fn merge_problems<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Vec<FieldError> {
     match patched(spec, patch) {
-        Ok((_, after, _)) => document::faults::<S>(after, &document::minimal(S::KIND))
-            .iter()
-            .map(field_error)
-            .collect(),
+        Ok((_, after, _)) => {
+            document::faults::<S>(after, &document::minimal(S::KIND), Scalars::Typed)
+                .iter()
+                .map(field_error)
+                .collect()
+        }
         Err(error) => vec![error],
     }
 }
@@ -86,7 +88,7 @@ fn patched<S: Spec>(
 }
 
 fn field_error(fault: &Fault) -> FieldError {
-    FieldError::new(&fault.field("spec"), fault.reason.clone())
+    FieldError::new(&fault.field("spec"), fault.reason.to_string())
 }
 
 /// Returns the merge patch that turns one specification into another. Applied to the first, it gives the second.

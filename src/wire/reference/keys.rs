@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::FieldError;
 use super::shapes;
-use crate::document::with_nearest;
+use crate::document::unknown_field;
 use crate::wire::Call;
 
 /// An object of a body: its known keys, each with the object inside it or inside its list.
@@ -88,14 +88,9 @@ pub fn top_keys(call: Call) -> &'static [&'static str] {
 }
 
 pub fn unknown_key(path: String, key: &str, known: &[&str]) -> FieldError {
-    let known: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
-    let text = format!(
-        "unknown field `{key}`, expected one of {}",
-        known.join(", ")
-    );
     FieldError {
         field: path,
-        message: with_nearest(&text),
+        message: unknown_field(key, known),
     }
 }
 

@@ -49,7 +49,7 @@ impl Edits {
         if edits.is_empty() && !settled {
             return;
         }
-        let failed = self.absorb(edits).await;
+        let failed = self.import_all(edits).await;
         *self.failed.lock() = failed;
     }
 
@@ -107,7 +107,7 @@ impl Edits {
     }
 
     /// Imports edits as overrides. Returns the failed ones, with the reasons.
-    async fn absorb(&self, edits: Vec<Edit>) -> BTreeMap<Place, String> {
+    async fn import_all(&self, edits: Vec<Edit>) -> BTreeMap<Place, String> {
         let mut failed = BTreeMap::new();
         for edit in edits {
             let place = edit.place.clone();
@@ -117,7 +117,7 @@ impl Edits {
                 .context
                 .write(move |store| match restored {
                     true => store.put_back(&edit),
-                    false => store.absorb(&edit, Timestamp::now()),
+                    false => store.import_edit(&edit, Timestamp::now()),
                 })
                 .await;
             match done {

@@ -46,7 +46,7 @@ impl Store {
     /// # Errors
     /// The tree cannot be written, or the files cannot be flushed; the next sync writes them again. The results hold
     /// [`StoreError::OperatorOwned`]: the file is an operator's own; [`StoreError::EditedInPlace`]: it was edited
-    /// manually (see [`Store::absorb`]); [`StoreError::Document`]: the existing file is invalid, so that its owner is
+    /// manually (see [`Store::import_edit`]); [`StoreError::Document`]: the existing file is invalid, so that its owner is
     /// unknown.
     pub fn write_documents<S: Spec>(
         &self,

@@ -27,7 +27,7 @@ impl Store {
     ///
     /// # Errors
     /// The existing override is invalid, or a file cannot be written; the edit stays.
-    pub fn absorb(&self, edit: &Edit, now: Timestamp) -> Result<ImportedEdit, StoreError> {
+    pub fn import_edit(&self, edit: &Edit, now: Timestamp) -> Result<ImportedEdit, StoreError> {
         let _one_at_a_time = self.tree_turn()?;
         match edit.change {
             Change::TakenOver => {
@@ -42,7 +42,7 @@ impl Store {
             }
             Change::Deleted | Change::Edited { .. } => {}
         }
-        let mut absorbed = ImportedEdit::Restored;
+        let mut imported = ImportedEdit::Restored;
         if let Change::Edited {
             last, now: edited, ..
         } = &edit.change
@@ -52,11 +52,11 @@ impl Store {
             if let Some(spec) = edited_in_place(last, edited, existing.as_ref()) {
                 let document = Document::new(place.name.clone(), None, 0, spec);
                 self.write_override_locked(&place, &document)?;
-                absorbed = ImportedEdit::Overridden(Box::new(document.spec));
+                imported = ImportedEdit::Overridden(Box::new(document.spec));
             }
         }
         self.restore(edit)?;
-        Ok(absorbed)
+        Ok(imported)
     }
 
     /// Restores a document to the version of the sync and drops its current content: Git restored an older version.

@@ -40,7 +40,7 @@ impl Snapshot {
 }
 
 impl Store {
-    /// Returns the result of [`Store::load`] after [`Store::absorb`] of every edit that can be imported.
+    /// Returns the result of [`Store::load`] after [`Store::import_edit`] of every edit that can be imported.
     ///
     /// # Errors
     /// As [`Store::load`].

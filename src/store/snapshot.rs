@@ -38,7 +38,7 @@ pub struct Snapshot {
     /// The operator's overrides, by target.
     pub overrides: BTreeMap<(Kind, ObjectName), Slot<OverrideSpec>>,
     pub applied: BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>,
-    /// Synced documents that were edited or deleted manually; see [`super::Store::absorb`].
+    /// Synced documents that were edited or deleted manually; see [`super::Store::import_edit`].
     pub edits: Vec<Edit>,
     /// The last versions of the sync's documents that are invalid now; their errors are in the maps too.
     pub broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,

@@ -16,7 +16,7 @@ const READ: [&str; 6] = [
 ];
 
 /// Phrases, as words. `*` at the end of a word means any ending. A single word counts inside an identifier too.
-const RULED_OUT: [&str; 19] = [
+const RULED_OUT: [&str; 20] = [
     "is none",
     "nobody",
     "somebody",
@@ -29,6 +29,7 @@ const RULED_OUT: [&str; 19] = [
     "in force",
     "in_force",
     "anew",
+    "absorb*",
     "mend*",
     "for ever",
     "let pass",

@@ -28,7 +28,7 @@ fn manual_edit_becomes_an_override_across_a_restart() {
     );
     let now = "2026-11-23T00:00:00Z".parse().unwrap();
     assert!(matches!(
-        store.absorb(&edits[0], now).unwrap(),
+        store.import_edit(&edits[0], now).unwrap(),
         ImportedEdit::Overridden(_)
     ));
     assert_eq!(state.text("mesh/a.yaml"), synced);
@@ -63,7 +63,7 @@ fn comments_of_an_override_survive_a_manual_edit() {
     );
     let edits = store.load().unwrap().edits;
     store
-        .absorb(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
+        .import_edit(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
         .unwrap();
     let text = state.text("overrides/mesh/a.yaml");
     assert!(
@@ -85,7 +85,7 @@ fn a_deleted_synced_document_is_put_back() {
     assert_eq!(edits[0].change, Change::Deleted);
     let now = "2026-11-23T00:00:00Z".parse().unwrap();
     assert_eq!(
-        store.absorb(&edits[0], now).unwrap(),
+        store.import_edit(&edits[0], now).unwrap(),
         ImportedEdit::Restored
     );
     assert_eq!(state.text("mesh/a.yaml"), synced);
@@ -132,20 +132,20 @@ fn comments_are_no_edit_and_lost_uid_changes_the_owner() {
     state.put("mesh/a.yaml", format!("# looks good\n{synced}"));
     assert!(store.load().unwrap().edits.is_empty());
     state.put("mesh/a.yaml", synced.replace("  uid: uid-1\n", ""));
-    absorb_all(&store);
+    import_all(&store);
     assert!(matches!(
         store.write_document(&peer("a", 1410)),
         Err(StoreError::OperatorOwned { .. })
     ));
 }
 
-/// Absorbs what there is to absorb, and returns the changes.
-fn absorb_all(store: &Store) -> Vec<Change> {
+/// Imports every manual edit, and returns the changes.
+fn import_all(store: &Store) -> Vec<Change> {
     let edits = store.load().unwrap().edits;
     let now = "2026-11-23T00:00:00Z".parse().unwrap();
     edits
         .iter()
-        .for_each(|edit| drop(store.absorb(edit, now).unwrap()));
+        .for_each(|edit| drop(store.import_edit(edit, now).unwrap()));
     edits.into_iter().map(|edit| edit.change).collect()
 }
 
@@ -157,9 +157,9 @@ fn operator_owned_document_stays_owned_when_it_breaks() {
     let synced = state.text("mesh/a.yaml");
     let own = synced.replace("  uid: uid-1\n", "");
     state.put("mesh/a.yaml", &own);
-    assert_eq!(absorb_all(&store), [Change::TakenOver]);
+    assert_eq!(import_all(&store), [Change::TakenOver]);
     assert_eq!(
-        (absorb_all(&store), state.text("mesh/a.yaml")),
+        (import_all(&store), state.text("mesh/a.yaml")),
         (Vec::new(), own)
     );
     state.put("mesh/a.yaml", "spec: {");
@@ -173,11 +173,11 @@ fn operator_owned_document_stays_owned_when_it_breaks() {
     assert_eq!(state.text("mesh/a.yaml"), "spec: {");
     // Deleted, it is the sync's again, and so it is with its uid back.
     fs::remove_file(state.root().join("mesh/a.yaml")).unwrap();
-    assert_eq!(absorb_all(&store), [Change::Deleted]);
+    assert_eq!(import_all(&store), [Change::Deleted]);
     assert_eq!(state.text("mesh/a.yaml"), synced);
-    assert_eq!(absorb_all(&store), [Change::GivenBack]);
+    assert_eq!(import_all(&store), [Change::GivenBack]);
     assert_eq!(
-        (absorb_all(&store), state.text(".synced/mesh/a.yaml")),
+        (import_all(&store), state.text(".synced/mesh/a.yaml")),
         (Vec::new(), synced)
     );
 }
@@ -256,7 +256,7 @@ fn an_invalid_override_keeps_the_edit_where_it_is() {
     state.put("mesh/a.yaml", &edited);
     let edits = store.load().unwrap().edits;
     let error = store
-        .absorb(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
+        .import_edit(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
         .unwrap_err();
     assert!(matches!(error, StoreError::Document(_)), "{error}");
     assert_eq!(
@@ -278,7 +278,7 @@ fn an_edit_that_goes_on_is_not_put_back_over() {
     let edits = store.load().unwrap().edits;
     state.put("mesh/a.yaml", synced.replace("1400", "1390"));
     store
-        .absorb(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
+        .import_edit(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
         .unwrap();
     assert!(
         state.text("mesh/a.yaml").contains("1390"),
@@ -330,7 +330,7 @@ fn restored_document_never_overwrites_a_faster_editor() {
     let edits = store.load().unwrap().edits;
     state.put("mesh/a.yaml", synced.replace("1400", "1380"));
     store
-        .absorb(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
+        .import_edit(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
         .unwrap();
     assert!(state.text("mesh/a.yaml").contains("1380"));
 }

@@ -138,6 +138,7 @@ pub fn leaves(value: &Value) -> BTreeMap<String, &Value> {
 mod tests {
     use super::*;
     use crate::document::MeshPeerSpec;
+    use crate::effective::testing::object;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -175,25 +176,6 @@ mod tests {
         assert_eq!(error.to_string(), "spec.mtu: invalid MTU 1: use 1280..9000");
         let error = merge(&peer(), &patch(json!({"mtuu": 1400}))).unwrap_err();
         assert!(error.reason.contains("did you mean `mtu`?"), "{error}");
-    }
-
-    /// Returns JSON in the form of specifications: no nulls inside, and objects nested a few levels deep.
-    fn tree() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            any::<bool>().prop_map(Value::from),
-            any::<u8>().prop_map(Value::from),
-            "[a-c]{0,3}".prop_map(Value::from),
-            prop::collection::vec(any::<u8>(), 0..3).prop_map(Value::from)
-        ];
-        leaf.prop_recursive(4, 24, 4, |inner| {
-            prop::collection::btree_map("[a-d]", inner, 0..4)
-                .prop_map(|map| Value::Object(map.into_iter().collect()))
-        })
-    }
-
-    fn object() -> impl Strategy<Value = Value> {
-        prop::collection::btree_map("[a-d]", tree(), 0..4)
-            .prop_map(|map| Value::Object(map.into_iter().collect()))
     }
 
     proptest! {

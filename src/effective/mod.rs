@@ -9,6 +9,8 @@ mod layers;
 mod mesh;
 mod router;
 mod session;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use conflicts::{Claim, Claimant, Clash, conflicts};
 pub(crate) use layers::merge_problems;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
 
 use super::counters::count;
@@ -203,18 +204,22 @@ impl Batch<'_> {
         }
     }
 
-    /// Returns the link, if it is the agent's or `lo`, which may carry the agent's loopback addresses.
-    async fn addressable(
+    /// Begins the change of an address: returns its link, which is the agent's, or `lo`, which may carry the agent's loopback
+    /// addresses, and the message.
+    async fn address_change(
         &mut self,
         interface: &InterfaceName,
         address: &Address,
-    ) -> Result<Link, Fault> {
+    ) -> Result<(Link, AddressMessage), Fault> {
         let link = self.existing(interface).await?;
         match (&link.kind, &link.mark) {
-            (_, mark) if mark.is_ours() => Ok(link),
-            (LinkKind::Loopback, _) if !address.local.addr().is_loopback() => Ok(link),
-            (_, mark) => Err(Fault::not_ours(interface, mark)),
+            (_, mark) if mark.is_ours() => {}
+            (LinkKind::Loopback, _) if !address.local.addr().is_loopback() => {}
+            (_, mark) => return Err(Fault::not_ours(interface, mark)),
         }
+        count(&self.kernel.counters.address_writes);
+        let message = address_message::message(link.index, address);
+        Ok((link, message))
     }
 
     /// Makes settings of one link with one message. If the kernel refuses it, they are made one by one, so that each
@@ -460,9 +465,7 @@ impl Batch<'_> {
         interface: &InterfaceName,
         address: &Address,
     ) -> Result<(), Fault> {
-        let link = self.addressable(interface, address).await?;
-        count(&self.kernel.counters.address_writes);
-        let message = address_message::message(link.index, address);
+        let (link, message) = self.address_change(interface, address).await?;
         let message = RouteNetlinkMessage::NewAddress(message);
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         self.kernel.netlink.change(message, flags).await?;
@@ -481,9 +484,7 @@ impl Batch<'_> {
         interface: &InterfaceName,
         address: &Address,
     ) -> Result<(), Fault> {
-        let link = self.addressable(interface, address).await?;
-        count(&self.kernel.counters.address_writes);
-        let message = address_message::message(link.index, address);
+        let (_, message) = self.address_change(interface, address).await?;
         let message = RouteNetlinkMessage::DelAddress(message);
         match self.kernel.netlink.change(message, 0).await {
             // Already gone, which is the wanted state.

@@ -141,6 +141,7 @@ fn add(below: &mut Map<String, Value>, above: Map<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::effective::testing::object;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -193,22 +194,6 @@ mod tests {
         );
         assert_eq!(kept.reason, "PPPoE; edited in place");
         assert!(kept.paused);
-    }
-
-    fn tree() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            any::<bool>().prop_map(Value::from),
-            any::<u8>().prop_map(Value::from)
-        ];
-        leaf.prop_recursive(3, 16, 4, |inner| {
-            prop::collection::btree_map("[a-d]", inner, 0..4)
-                .prop_map(|map| Value::Object(map.into_iter().collect()))
-        })
-    }
-
-    fn object() -> impl Strategy<Value = Value> {
-        prop::collection::btree_map("[a-d]", tree(), 0..4)
-            .prop_map(|map| Value::Object(map.into_iter().collect()))
     }
 
     proptest! {

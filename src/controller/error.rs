@@ -80,6 +80,8 @@ impl Trouble {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NoResult(_) => ErrorClass::Bug,
+            // Another load may have removed the protocols again.
+            Self::Fragment(FragmentError::Unverified { .. }) => ErrorClass::Transient,
             Self::Fragment(_) | Self::Name(_) => ErrorClass::Invalid,
             Self::Commit(error) | Self::Base(BaseError::Commit(error)) => match &**error {
                 CommitError::Foreign(_) | CommitError::OtherAgent(..) => ErrorClass::Conflict,

@@ -17,7 +17,8 @@ pub struct Queue<K> {
     order: BTreeSet<(Instant, K)>,
     /// The running keys, each with the time since which one more run is requested.
     running: BTreeMap<K, Option<Instant>>,
-    failures: BTreeMap<K, u32>,
+    /// The class of the last failures in a row, and their number.
+    failures: BTreeMap<K, (ErrorClass, u32)>,
     backoff: Backoff,
     /// Time of the first beat.
     origin: Instant,
@@ -205,7 +206,10 @@ impl<K: Ord + Clone> Queue<K> {
     }
 
     fn fail(&mut self, key: &K, class: ErrorClass) -> Duration {
-        let failures = self.failures.entry(key.clone()).or_insert(0);
+        let (last, failures) = self.failures.entry(key.clone()).or_insert((class, 0));
+        if *last != class {
+            (*last, *failures) = (class, 0);
+        }
         let wait = self.backoff.waits(class).wait(*failures);
         *failures = failures.saturating_add(1);
         wait
@@ -292,6 +296,21 @@ mod tests {
                 now = due;
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failure_of_another_class_begins_at_the_first_wait() {
+        let (mut queue, now) = queue();
+        let mut due = now;
+        for class in [ErrorClass::Conflict; 20] {
+            queue.add("a", due);
+            queue.next(due);
+            queue.finish(&"a", Outcome::Failed(class), due, 1.0);
+            due = queue.next_due().unwrap();
+        }
+        queue.next(due);
+        queue.finish(&"a", Outcome::Failed(ErrorClass::Transient), due, 1.0);
+        assert_eq!(queue.next_due(), Some(due + Duration::from_secs(1)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,6 +42,8 @@ impl Fault {
             Reason::Missing(field) => Some(field.to_owned()),
             _ => None,
         };
+        // An empty `reason:` counts as missing, and its path has it already.
+        let missing = missing.filter(|field| self.path.last() != Some(field));
         self.path.iter().cloned().chain(missing).collect()
     }
 }
@@ -178,7 +180,7 @@ pub(crate) fn check_patch(kind: Kind, patch: &Map<String, Value>) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::{BgpSessionSpec, MeshPeerSpec};
+    use crate::document::{BgpSessionSpec, MeshPeerSpec, OverrideSpec};
 
     #[test]
     fn every_wrong_field_is_listed() {
@@ -196,6 +198,15 @@ mod tests {
             "spec.tunnel.endpoint",
             "spec.tunnel.mtu",
         ];
+        assert_eq!(fields.into_iter().collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn fields_after_an_empty_reason_are_listed() {
+        let spec = json!({"reason": null, "expiresAt": "tomorrow", "sett": {}});
+        let faults = faults::<OverrideSpec>(spec, &json!({"reason": "sample"}), Scalars::AsWritten);
+        let fields: BTreeSet<String> = faults.iter().map(|fault| fault.field("spec")).collect();
+        let wanted = ["spec.expiresAt", "spec.reason", "spec.sett"];
         assert_eq!(fields.into_iter().collect::<Vec<_>>(), wanted);
     }
 

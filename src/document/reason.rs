@@ -105,9 +105,10 @@ impl fmt::Display for Found {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // A text in place of a mapping may be a secret, so it is not shown.
             Self::Type {
                 wanted: wanted @ Wanted::Mapping,
-                found: Found::Nothing,
+                ..
             } => write!(f, "expected {wanted}, its fields indented below it"),
             Self::Type { wanted, found } => write!(f, "expected {wanted}, found {found}"),
             Self::Missing("reason") => f.write_str("a reason is needed (a # begins a comment)"),
@@ -186,6 +187,10 @@ mod tests {
             ),
             (
                 found(Wanted::Mapping, json!(null)),
+                "expected a mapping, its fields indented below it",
+            ),
+            (
+                found(Wanted::Mapping, json!("hunter2")),
                 "expected a mapping, its fields indented below it",
             ),
             (

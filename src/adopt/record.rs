@@ -76,6 +76,9 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LinkSettings {
+    /// The kernel's index, which stays when a link is renamed. `None`: an earlier build wrote the record.
+    #[serde(default)]
+    pub index: Option<u32>,
     pub mtu: u32,
     /// `None`: an earlier build wrote the record.
     #[serde(default)]
@@ -139,6 +142,7 @@ impl LinkSettings {
         let wireguard = link.wireguard.as_ref();
         let peers = wireguard.into_iter().flat_map(|it| &it.peers);
         Self {
+            index: Some(link.index),
             mtu: link.mtu,
             up: Some(link.up),
             addrgen_none: link.addrgen_none,

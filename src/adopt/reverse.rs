@@ -66,6 +66,19 @@ pub fn reverse(record: &Record, now: Now<'_>, scope: Scope) -> Vec<Restoration> 
                     }),
                 })
             }
+            // Never deleted: the adoption did not make it.
+            None if was_adopted(record, link) => Some(Restoration {
+                interface: interface.clone(),
+                settings: Vec::new(),
+                routes: BTreeSet::new(),
+                kept: vec![format!(
+                    "the settings of {interface}, an adopted interface that was renamed since"
+                )],
+                last: Some(KernelAction::ClearMark {
+                    interface: interface.clone(),
+                    uid: uid.clone(),
+                }),
+            }),
             None if scope == Scope::Everything => Some(Restoration {
                 interface: interface.clone(),
                 settings: Vec::new(),
@@ -84,6 +97,12 @@ pub fn reverse(record: &Record, now: Now<'_>, scope: Scope) -> Vec<Restoration> 
         all.extend(added(record, now.kernel));
     }
     all
+}
+
+/// Returns whether the adoption took a link over, under any name.
+fn was_adopted(record: &Record, link: &Link) -> bool {
+    let mut links = record.links.values();
+    links.any(|before| before.index == Some(link.index))
 }
 
 /// Returns the changes of the sysctls of all links together that the adoption made: `rp_filter` was set to 0.

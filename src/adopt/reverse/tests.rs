@@ -158,10 +158,35 @@ fn later_undo_keeps_the_endpoint() {
     assert_ne!(undo(&record(), moved, Scope::Adopted), found);
 }
 
+fn other_link() -> Link {
+    Link {
+        index: 9,
+        ..link(ours())
+    }
+}
+
+#[test]
+fn renamed_link_is_never_deleted() {
+    let links = [("renamed".parse().unwrap(), link(ours()))];
+    let kernel = KernelView {
+        links: links.into_iter().collect(),
+        ..KernelView::default()
+    };
+    for scope in [Scope::Everything, Scope::Adopted] {
+        let (kernel, routes) = (&kernel, &BTreeMap::new());
+        let found = reverse(&record(), Now { kernel, routes }, scope);
+        assert!(matches!(
+            found[0].last,
+            Some(KernelAction::ClearMark { .. })
+        ));
+        assert!(found[0].kept[0].contains("renamed since"), "{found:#?}");
+    }
+}
+
 #[test]
 fn created_link_goes_only_with_everything() {
     let other = KernelView {
-        links: [("dummy0".parse().unwrap(), link(ours()))]
+        links: [("dummy0".parse().unwrap(), other_link())]
             .into_iter()
             .collect(),
         ..KernelView::default()

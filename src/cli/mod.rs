@@ -363,6 +363,7 @@ pub(crate) type Outcome = anyhow::Result<ExitCode>;
 
 /// Runs a verb.
 pub fn run(arguments: Arguments) -> ExitCode {
+    crate::util::task::is_program();
     let arguments = match &arguments.verb {
         Verb::Answer(answer) => match answer.arguments(&arguments) {
             Ok(answered) => answered,
@@ -468,7 +469,6 @@ impl Arguments {
 
 /// Runs a future to its end.
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    crate::util::task::is_program();
     // Tasks only wait and compare. Blocking work is limited elsewhere (`controller::Turns`); its threads would keep the
     // memory that they freed.
     let runtime = tokio::runtime::Builder::new_multi_thread()

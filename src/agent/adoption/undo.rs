@@ -27,6 +27,7 @@ use crate::plan::action::KernelAction;
 use crate::plan::firewall::FirewallView;
 use crate::ports::{Kernel as _, KernelError};
 use crate::store::{Area, Place, SECRETS, Snapshot, Store};
+use crate::telemetry::chain;
 use crate::util::task::blocking;
 use crate::util::{file, fs};
 
@@ -80,7 +81,15 @@ pub(super) async fn interruptions(
     let (view, routes) = now(&kernel, &record).await?;
     // Without BIRD no session can be reset.
     let client = BirdClient::new(&config.bird.control_socket);
-    let protocols = client.protocols().await.unwrap_or_default();
+    let (protocols, unknown) = match client.protocols().await {
+        Ok(protocols) => (protocols, None),
+        Err(error) if error.is_not_running() => (Arc::default(), None),
+        Err(error) => {
+            let why = chain(&error);
+            let unknown = format!("it is unknown which BGP sessions reset: {why}");
+            (Arc::default(), Some(unknown))
+        }
+    };
     let seen = Now {
         kernel: &view,
         routes: &routes,
@@ -89,7 +98,8 @@ pub(super) async fn interruptions(
         kernel: &view,
         protocols: &protocols,
     };
-    Ok(of_undo(&reverse(&record, seen, scope), before))
+    let harm = of_undo(&reverse(&record, seen, scope), before);
+    Ok(harm.into_iter().chain(unknown).collect())
 }
 
 /// Returns the record, and whether the adoption made all that the state directory has.
@@ -141,6 +151,7 @@ async fn kernel_part(
     links
         .iter()
         .for_each(|link| undone.kept.extend(link.kept.iter().cloned()));
+    // A route may need another one to its gateway, which comes later: the second round tries it again.
     settings(kernel, &links, undone).await?;
     // The second round sees what the first one caused: the kernel removes addresses that depend on another, and routes.
     let again = forgetting(record, seen);
@@ -149,7 +160,8 @@ async fn kernel_part(
         kernel: &view,
         routes: &routes,
     };
-    settings(kernel, &reverse(&again, seen, scope), undone).await?;
+    let lost = settings(kernel, &reverse(&again, seen, scope), undone).await?;
+    undone.kept.extend(lost);
     let (view, routes) = now(kernel, record).await?;
     if scope == Scope::Everything
         && let Some(action) = reverse_host(record, &view)
@@ -172,26 +184,26 @@ async fn kernel_part(
     Ok(())
 }
 
+/// Returns the routes that the kernel refuses: one that cannot be restored must not keep all others as they are.
 async fn settings(
     kernel: &LinuxKernel,
     links: &[Restoration],
     undone: &mut Undone,
-) -> Result<(), AdoptionError> {
+) -> Result<Vec<String>, AdoptionError> {
+    let mut lost = Vec::new();
     for link in links {
         let interface = &link.interface;
         apply(kernel, interface.as_str(), &link.settings, undone).await?;
         for route in &link.routes {
-            let restored = kernel.restore_route(interface, route).await;
-            restored.map_err(|source| AdoptionError::Restore {
-                interface: interface.to_string(),
-                source,
-            })?;
-            undone
-                .done
-                .push(format!("restore a route through {interface}"));
+            match kernel.restore_route(interface, route).await {
+                Ok(()) => undone
+                    .done
+                    .push(format!("restore a route through {interface}")),
+                Err(error) => lost.push(format!("not done: {}", chain(&error))),
+            }
         }
     }
-    Ok(())
+    Ok(lost)
 }
 
 /// Returns the record for a second round: what was there before the first one, and is missing now, went because of it.

@@ -103,9 +103,10 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
-    /// Schedules every failing key: a fact that they share changed, so none waits out its backoff.
-    pub fn retry_failed(&mut self, now: Instant) {
-        let failed: Vec<K> = self.failures.keys().cloned().collect();
+    /// Schedules the failing keys but these: a fact that they share changed, so none waits out its backoff.
+    pub fn retry_failed(&mut self, now: Instant, except: &BTreeSet<&K>) {
+        let failed = self.failures.keys().filter(|key| !except.contains(key));
+        let failed: Vec<K> = failed.cloned().collect();
         failed.into_iter().for_each(|key| self.add(key, now));
     }
 
@@ -324,7 +325,9 @@ mod tests {
             queue.next(now);
             queue.finish(&key, outcome, now, 1.0);
         }
-        queue.retry_failed(now);
+        queue.retry_failed(now, &BTreeSet::from([&"failed"]));
+        assert!(!queue.is_due(&"failed", now), "its pass sees the new fact");
+        queue.retry_failed(now, &BTreeSet::new());
         assert_eq!(queue.next(now), Some(("failed", now)));
         assert_eq!(queue.next(now), None);
     }

@@ -272,7 +272,9 @@ impl Runner {
                 self.refresh(changed, Instant::now());
             }
             if self.sweep.is_shared_text_new(&seen.bird) {
-                self.queue.retry_failed(Instant::now());
+                // Those of this pass see the new fact.
+                let seeing: BTreeSet<_> = keys.0.iter().collect();
+                self.queue.retry_failed(Instant::now(), &seeing);
             }
         }
         self.batch.begin(keys.0.iter().cloned());

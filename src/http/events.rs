@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream};
+use schemars::JsonSchema;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::view::PhaseChange;
@@ -15,6 +16,16 @@ use crate::intervals::{EVENTS_ALIVE, EVENTS_APART};
 
 /// Maximum number of streams at once: each holds a connection.
 const STREAMS: usize = 16;
+
+/// One event, as a client reads it.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes what the framework writes")]
+pub(super) struct StreamEvent {
+    /// `ready` or `object`.
+    event: String,
+    /// JSON: of `ready` the phase of each object, of `object` the object and its phase.
+    data: String,
+}
 
 /// The streams in progress.
 pub(super) struct Streams(Arc<Semaphore>);

@@ -9,6 +9,7 @@ use crate::http::api::{
     METRICS, MaintenanceDone, MaintenanceView, Ready, RestartBody, RestartDone, StatusView,
     SyncTriggered,
 };
+use crate::http::events::StreamEvent;
 use crate::model::ObjectName;
 
 const ABOUT: &str = "Health of the agent, and operations. \
@@ -55,7 +56,7 @@ pub fn description() -> Value {
     add(&mut api, Get, "/metrics", "Metrics", metrics, &[]);
     let summary = "Changes of objects' phases";
     let told = "Server-sent events: `ready`, then `object` with the object and its new phase; no phase when it is gone.";
-    let events = text("text/event-stream", told);
+    let events = api.events::<StreamEvent>(told);
     add(&mut api, Get, "/events", summary, events, &[STREAMS]);
     probes(&mut api);
     let itself = api.json::<super::OpenApi>(200, "This document.");

@@ -111,6 +111,18 @@ impl Description {
         answer::<T>(status, about)
     }
 
+    /// Returns an answer of server-sent events, each of this form.
+    pub(crate) fn events<T: JsonSchema>(&mut self, about: &str) -> Answer {
+        self.written.subschema_for::<T>();
+        let response = ResponseBuilder::new().description(about);
+        Answer {
+            status: 200,
+            response: response
+                .content("text/event-stream", content::<T>())
+                .build(),
+        }
+    }
+
     /// Returns the answers of errors: each status with its codes.
     pub(crate) fn errors<'a>(
         &mut self,

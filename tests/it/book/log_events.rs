@@ -32,7 +32,7 @@ pub(super) fn page() -> String {
     )
 }
 
-/// Returns the arguments of a macro up to its end; `None`: it is none.
+/// Returns the arguments of a macro up to its end; `None` without such a macro.
 fn arguments(text: &str) -> Option<Vec<String>> {
     let (mut arguments, mut depth, mut is_text, mut is_escaped) =
         (vec![String::new()], 0, false, false);
@@ -67,7 +67,7 @@ fn row(level: &str, arguments: &[String]) -> Option<(String, String)> {
     if text.starts_with('{') {
         return None;
     }
-    // A line break in a source text is none in the log.
+    // A line break in a source text becomes a blank in the log.
     let text: Vec<_> = text.split("\\\n").map(str::trim_start).collect();
     let text = text.concat().replace("\\\"", "\"").replace('|', "\\|");
     let fields = words.filter_map(|word| {

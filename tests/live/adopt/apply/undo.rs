@@ -55,7 +55,7 @@ fn record_of_another_machine_is_refused() {
     built.is_adopted();
 }
 
-/// The kernel makes its addresses anew when the link comes up.
+/// The kernel makes its addresses again when the link comes up.
 #[test]
 fn link_that_was_down_is_down_after_the_undo() {
     let built = Built::new(&GO_AGENT);

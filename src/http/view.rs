@@ -13,8 +13,6 @@ use crate::status::Cause;
 pub struct ObjectRow {
     /// As `sessions/wg_4242421080`.
     pub object: String,
-    pub name: String,
-    pub kind: String,
     pub asn: Option<String>,
     pub description: String,
     pub phase: String,

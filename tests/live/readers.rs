@@ -86,9 +86,9 @@ fn members_of_the_group_read_and_change_nothing() {
         .inside
         .shell(&world.router.command(&format!("get {name} -o yaml")));
     assert_eq!(read(&format!("get {name} -o yaml")).0.trim(), own.trim());
-    let (text, code) = read("describe nobody");
+    let (text, code) = read("describe wg_unknown");
     assert!(
-        code == 1 && text.contains("no object named nobody"),
+        code == 1 && text.contains("no object named wg_unknown"),
         "{text}"
     );
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::lab::router::Router;
-use crate::lab::wait_until;
 use crate::lab::world::{World, interface};
+use crate::lab::{contains, wait_until};
 
 /// What Chromium makes of a page, with options of its own.
 fn browse(router: &Router, options: &str, path: &str) -> String {
@@ -24,6 +24,11 @@ fn browse(router: &Router, options: &str, path: &str) -> String {
 /// The page as a tree, after all scripts have run.
 fn dom(router: &Router, path: &str) -> String {
     browse(router, "--dump-dom", path)
+}
+
+/// Whether a page has all of these texts.
+fn has(page: &str, wanted: &[&str]) -> Result<(), String> {
+    wanted.iter().try_for_each(|text| contains(page, text))
 }
 
 fn screenshot(router: &Router, options: &str, name: &str) -> Vec<u8> {
@@ -76,14 +81,7 @@ fn page_of_an_object_shows_override_plan_and_history() {
             "BgpEstablished",
             "Edit overrides/sessions/",
         ];
-        let missing: Vec<_> = wanted
-            .iter()
-            .filter(|text| !page.contains(**text))
-            .collect();
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(format!("{missing:?} in {page}")),
-        }
+        has(&page, &wanted)
     });
 }
 
@@ -97,14 +95,7 @@ fn maintenance_and_a_dead_neighbour_show_on_the_page() {
     wait_until("banner, reason and next action", 60, || {
         let page = dom(router, "/");
         let wanted = ["This router is drained", "class=\"bad\"", "→ "];
-        let missing: Vec<_> = wanted
-            .iter()
-            .filter(|text| !page.contains(**text))
-            .collect();
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(format!("{missing:?} in {page}")),
-        }
+        has(&page, &wanted)
     });
 }
 
@@ -126,5 +117,5 @@ fn events_tell_of_a_session_that_goes_down() {
     world.neighbours[0].inside.shell("ip link set u0 down");
     router.bird.ask(&router.inside, "restart all");
     let object = format!(r#"{{"object":"sessions/{}","phase":"#, interface(1));
-    wait_until("the session's phase is told", 60, || told(&object));
+    wait_until("the session's new phase arrives", 60, || told(&object));
 }

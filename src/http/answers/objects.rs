@@ -84,8 +84,6 @@ fn row(key: &ObjectKey, object: Option<&Object>, status: &StatusBody) -> ObjectR
     let is_down = matches!(status.phase, Phase::Configured) && bgp.is_some() && !is_up(status);
     ObjectRow {
         object: named.map_or_else(|| key.to_string(), |(kind, name)| kind.path(name)),
-        name: named.map_or_else(String::new, |(_, name)| name.to_string()),
-        kind: named.map_or_else(String::new, |(kind, _)| kind.to_string()),
         asn: session.map(|session| session.asn.get().to_string()),
         description: session.map_or_else(String::new, |session| session.description.clone()),
         phase: status.phase.to_string(),

@@ -15,8 +15,6 @@ fn now() -> Timestamp {
 fn row(name: &str) -> ObjectRow {
     ObjectRow {
         object: format!("sessions/{name}"),
-        name: name.to_owned(),
-        kind: "BgpSession".to_owned(),
         asn: Some("4242421080".to_owned()),
         description: "<b>\"peer\"</b>".to_owned(),
         phase: "Established".to_owned(),

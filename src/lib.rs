@@ -3,7 +3,7 @@
 //! ```text
 //! Control Plane JSON ──control_plane──▶ wire ──▶ documents ──store──▶ state/*.yaml
 //!                                                                       │ (a change is a hint)
-//! overrides, node defaults ────────────▶ effective ◀────────────────────┘
+//! overrides, node defaults ────────────▶ desired ◀──────────────────────┘
 //!                                            ├──▶ render ──▶ BIRD text
 //!        kernel, bird ──▶ Observed ──▶ plan ◀┘
 //!                                       └─▶ steps ──▶ kernel, bird ──▶ observed again ──▶ status
@@ -28,7 +28,8 @@
 //! | [`store`] | the state directory: list, write, lock, watch | no |
 //! | [`history`] | the Git side of the state directory: causes, commits, queries | no |
 //! | [`control_plane`] | the client, its breaker, the outbox | no |
-//! | [`controller`] | the builder of `Desired`, the queue, one reconcile a key | no |
+//! | [`desired`] | everything wanted as one value, from one listing; the guard | yes, of listings |
+//! | [`controller`] | the builder of `Desired`, the queue, one reconcile for each key | no |
 //! | [`sync`] | the Control Plane's lists as documents; reports to it | no |
 //! | [`http`] | the local API and its answers, metrics | no |
 //! | [`agent`] | construction, run and drain of the process | no |
@@ -52,6 +53,7 @@ pub mod cli;
 pub mod config;
 pub mod control_plane;
 pub mod controller;
+pub mod desired;
 pub mod document;
 pub mod effective;
 pub mod firewall;

@@ -11,10 +11,11 @@ use crate::bird::{Checker, Client as BirdClient, Committer, CommitterConfig};
 use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
-    AppliedChange, Builder, Context, Conveniences, Desired, DesiredMaker, Edits, FirewallKeeper,
-    Missing, Observer, Records, RefusedItems, Reports, StatusCache, StepLog, Sysctls, known_agents,
+    AppliedChange, Builder, Context, Conveniences, DesiredMaker, Edits, FirewallKeeper, Missing,
+    Observer, Records, RefusedItems, Reports, StatusCache, StepLog, Sysctls, known_agents,
     put_back,
 };
+use crate::desired::Desired;
 use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
 use crate::http::{HttpOptions, LocalApi, ServeError, Server};

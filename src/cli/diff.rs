@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, complete, objects, output};
-use crate::controller::desired::Object;
+use crate::desired::Object;
 
 /// Show the fields that an override changes.
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::diff::{shown, value_at};
 use super::output::Format;
 use super::{Arguments, Outcome, change, complete, documents, objects, offline, output, overrides};
-use crate::controller::desired::maintenance_in_effect;
+use crate::desired::maintenance_in_effect;
 use crate::document::{
     self, BgpStatus, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, Phase,
     StatusBody,

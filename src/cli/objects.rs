@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use super::documents;
-use crate::controller::Desired;
-use crate::controller::desired::Object;
+use crate::desired::{Desired, Object};
 use crate::document::Kind;
 use crate::model::ObjectName;
 use crate::store::{Area, Place, Snapshot};

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, complete, objects, output};
-use crate::controller::desired::Object;
+use crate::desired::Object;
 use crate::status::Acceptance;
 
 /// Replacement for a password; `wg show` prints the same for a key.

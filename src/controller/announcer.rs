@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::context::Context;
-use super::desired::{Desired, Maintenance};
 use super::overrides;
+use crate::desired::{Desired, Maintenance};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
 use crate::intervals::{EDGES_HELD, EDGES_POLL, START_FIRST_BUILD};
 use crate::model::ObjectKey;

@@ -8,7 +8,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::conveniences::Conveniences;
-use super::desired::{Desired, HeldChange};
 use super::enabled::Enabled;
 use super::error::{ReconcileError, RestartError};
 use super::firewall::FirewallKeeper;
@@ -23,6 +22,7 @@ use super::records::{Group, Records};
 use super::reports::Reports;
 use super::step_log::{LoggedStep, StepLog};
 use super::sysctls::Sysctls;
+use crate::desired::{Desired, HeldChange};
 use crate::document::{Condition, ConditionType, Phase, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::guard::{Input, Ledger};
+use crate::desired::guard::{Input, Ledger};
 use crate::document::{DocumentError, parse_list, to_yaml};
 use crate::store::{HELD, Store, StoreError};
 use crate::telemetry::chain;

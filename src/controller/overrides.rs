@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::desired::{Desired, Object};
+use crate::desired::{Desired, Object};
 use crate::redact::redact_value;
 
 /// An override in effect.

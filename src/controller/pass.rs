@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::desired::single;
+use crate::desired::single;
 use crate::document::Kind;
 use crate::intervals::PASS_REST_MAX;
 use crate::model::{ObjectKey, ObjectName};

@@ -15,8 +15,8 @@ mod order;
 pub use confirm::{Unavailable, not_run_yet};
 use order::Turn;
 
-use super::desired::{Desired, Intent, Object, Wanted, node_uid};
-use super::guard::{self, Unrecorded};
+use crate::desired::guard::{self, Unrecorded};
+use crate::desired::{Desired, Intent, Object, Wanted, node_uid};
 use crate::document::Kind;
 use crate::effective::{MeshTunnel, Session};
 use crate::model::{Endpoint, Host, Uid};

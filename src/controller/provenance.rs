@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::desired::Object;
+use crate::desired::Object;
 use crate::document::Kind;
 use crate::effective::{Origin, leaves};
 

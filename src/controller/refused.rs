@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use super::desired::Refused;
+use crate::desired::Refused;
 
 /// The items that do not decode now.
 #[derive(Debug, Default)]

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::desired::Desired;
 use super::pass::Observation;
+use crate::desired::Desired;
 use crate::model::{InterfaceName, ObjectKey};
 use crate::observed::bird::{BirdState, LiveTree, Protocol, ProtocolState};
 use crate::observed::kernel::{KernelView, Link};

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::view::{ObjectRow, ObjectView};
-use crate::controller::desired::HeldChange;
 pub(crate) use crate::controller::{OverriddenField, OverrideView};
+use crate::desired::HeldChange;
 use crate::document::{Kind, StatusBody};
 use crate::model::{InterfaceName, ObjectName};
 pub use crate::sync::SyncView;

@@ -14,7 +14,7 @@ use super::requests::Synced;
 use super::{SyncError, Syncer};
 use crate::config::ControlPlane;
 use crate::control_plane::{CallError, Failure};
-use crate::controller::desired::Refused;
+use crate::desired::Refused;
 use crate::document::{BgpSessionSpec, Document, IbgpPeerSpec, RoutingPolicySpec, Spec};
 use crate::history::Author;
 use crate::model::{Asn, ObjectName, Secret, Uid};

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::reach::{self, Answer};
 use crate::cli::offline::Offline;
-use crate::controller::desired::Object;
 use crate::controller::{expected, peer};
+use crate::desired::Object;
 use crate::document::{ConditionType, Kind, StatusBody};
 use crate::kernel::source_towards;
 use crate::model::{Host, InterfaceName};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::cli::fields::Schema;
 use crate::config::{self, Environment};
-use crate::controller::desired::{LayerInputs, merge_layers};
+use crate::desired::{LayerInputs, merge_layers};
 use crate::document::{
     self, Document, DocumentError, Kind, OverrideSpec, Spec, StatusDocument, with_spec,
 };

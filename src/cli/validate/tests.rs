@@ -4,9 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{file, router};
-use crate::controller::Desired;
-use crate::controller::desired::testing::desired;
-use crate::controller::desired::{Object, Refused};
+use crate::desired::{Desired, Object, Refused, testing::desired};
 use crate::status::Acceptance;
 use crate::store::{Snapshot, Store};
 

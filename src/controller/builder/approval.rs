@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::Builder;
-use crate::controller::Desired;
-use crate::controller::guard::NODE;
+use crate::desired::Desired;
+use crate::desired::guard::NODE;
 use crate::document::Kind;
 use crate::history::Author;
 use crate::model::{ObjectKey, without_keys};

@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use super::Builder;
-use crate::controller::Desired;
-use crate::controller::desired::{recorded_maintenance, single};
+use crate::desired::{Desired, recorded_maintenance, single};
 use crate::document::{Kind, Metadata};
 use crate::model::Uid;
 use crate::store::{AppliedBody, AppliedDocument, Snapshot};

@@ -10,8 +10,8 @@ use tracing::{debug, warn};
 
 use crate::bird::Checker;
 use crate::config::LiveConfig;
-use crate::controller::desired::{FeaturesError, Inputs, Material, Object, Reach, Same, TextCache};
-use crate::controller::{Desired, GuardMemory, RefusedItems};
+use crate::controller::{GuardMemory, RefusedItems};
+use crate::desired::{Desired, FeaturesError, Inputs, Material, Object, Reach, Same, TextCache};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
 use crate::model::ObjectKey;

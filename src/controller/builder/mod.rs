@@ -27,8 +27,8 @@ pub(crate) use trial::test_templates;
 
 use crate::bird::Committer;
 use crate::config::LiveConfig;
-use crate::controller::desired::{Changed, Object, endpoints};
-use crate::controller::{Context, Convenience, Desired, Edits, Hint, target};
+use crate::controller::{Context, Convenience, Edits, Hint, target};
+use crate::desired::{Changed, Desired, Object, endpoints};
 use crate::document::{ConditionType, Kind};
 use crate::history::Feed;
 use crate::intervals::{

@@ -1,7 +1,7 @@
 //! Checks whether BIRD runs the router drained, or undrained.
 
 use super::router_error;
-use crate::controller::desired::{Desired, Intent, TextError};
+use crate::desired::{Desired, Intent, TextError};
 use crate::document::Kind;
 use crate::observed::bird::{BirdProblem, BirdState, Silence};
 use crate::plan::{Action, Step, plan_base};

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Desired;
-use crate::controller::desired::{Intent, WantedLink};
+use crate::desired::Desired;
+use crate::desired::{Intent, WantedLink};
 use crate::model::{InterfaceName, Port, Uid};
 use crate::observed::kernel::{KernelView, Link};
 

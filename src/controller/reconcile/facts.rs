@@ -3,7 +3,7 @@
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::controller::desired::{Desired, Object};
+use crate::desired::{Desired, Object};
 use crate::document::Kind;
 use crate::model::{AdminState, PublicKey};
 use crate::status::{Expected, Service};

@@ -19,11 +19,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::context::{Context, Waiter};
-use super::desired::Desired;
 use super::error::{FailedPart, Obstacle, ReconcileError, RestartError, Trouble};
 use super::pass::Observation;
 use super::planning::{KeyObservation, KeyPlan};
 use super::queue::Outcome;
+use crate::desired::Desired;
 use crate::document::Kind;
 use crate::effective::Claim;
 use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};

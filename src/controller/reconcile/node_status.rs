@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ReconcileResult, record};
-use crate::controller::desired::Desired;
 use crate::controller::{Convenience, FirewallState, planning};
+use crate::desired::Desired;
 use crate::document::{ConditionType as About, Phase, StatusBody};
 use crate::observed::bird::Support;
 use crate::plan::forwarding_blocked;

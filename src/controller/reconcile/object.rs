@@ -7,11 +7,11 @@ use super::{
     Advance, Next, Progress, ReconcileResult, ReconciledObject, advance, chase, claims, facts,
 };
 use crate::controller::context::Context;
-use crate::controller::desired::{Desired, Intent, Object, Wanted};
 use crate::controller::error::FailedPart;
 use crate::controller::pass::Observation;
 use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
+use crate::desired::{Desired, Intent, Object, Wanted};
 use crate::document::{Kind, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{AdminState, Endpoint, ErrorClass, ObjectKey, ObjectName, Uid};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{ReconcileResult, node_status, object, router};
 use crate::controller::FirewallState;
-use crate::controller::desired::Desired;
 use crate::controller::error::{FailedPart, Trouble};
 use crate::controller::planning::{self, KeyObservation, KeyPlan};
+use crate::desired::Desired;
 use crate::document::{ConditionStatus, ConditionType, StatusBody};
 use crate::model::ObjectKey;
 use crate::plan::Plan;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{Advance, Next, Progress, ReconciledObject, advance};
 use crate::controller::context::Context;
-use crate::controller::desired::Desired;
 use crate::controller::pass::Observation;
 use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
+use crate::desired::Desired;
 use crate::document::Kind;
 use crate::model::{ErrorClass, ObjectKey, ObjectName, Uid};
 use crate::telemetry::failed;

@@ -9,9 +9,9 @@ use super::commit::{Before, BirdSteps, Commit, Work};
 use super::is_bird;
 use super::summary::Beginning;
 use crate::controller::context::Waiter;
-use crate::controller::desired::Desired;
 use crate::controller::error::{ReconcileError, Trouble};
 use crate::controller::queue::Outcome;
+use crate::desired::Desired;
 use crate::intervals::{COMMIT_WAIT, COMMIT_WAIT_ATTENDED};
 use crate::plan::{Action, Plan, Step};
 

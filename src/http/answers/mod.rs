@@ -24,8 +24,8 @@ use super::api::{
 use super::view::ObjectView;
 use crate::bird::Committer;
 use crate::config::TokenSource;
-use crate::controller::desired::{Desired, HeldChange, maintenance_in_effect};
 use crate::controller::{Context, overrides};
+use crate::desired::{Desired, HeldChange, maintenance_in_effect};
 use crate::document::{
     Condition, ConditionStatus, ConditionType, Document, Kind, MaintenanceSpec, Phase, StatusBody,
 };

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::super::api::{BirdView, HeldView, ListView, WaitView};
 use super::LocalApi;
-use crate::controller::desired::HeldChange;
-use crate::controller::{Desired, settling};
+use crate::controller::settling;
+use crate::desired::{Desired, HeldChange};
 use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
 use crate::intervals::PASS_MAX;
 use crate::model::ObjectKey;

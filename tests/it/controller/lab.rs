@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moenet_agent::config::{self, Config};
-use moenet_agent::controller::desired::{Inputs, Material, Refused, Same, TextCache};
 use moenet_agent::controller::{
-    AppliedChange, Context, Desired, Enabled, FirewallKeeper, GuardMemory, Hint, Observer, Permits,
-    Records, Reports, Restarts, Runner, StatusCache, StepLog, guard,
+    AppliedChange, Context, Enabled, FirewallKeeper, GuardMemory, Hint, Observer, Permits, Records,
+    Reports, Restarts, Runner, StatusCache, StepLog,
 };
+use moenet_agent::desired::{Desired, Inputs, Material, Refused, Same, TextCache, guard};
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::effective::Secrets;
 use moenet_agent::model::{InterfaceName, ObjectKey, ObjectName};
@@ -228,7 +228,7 @@ impl Maker {
             main: moenet_agent::observed::bird::MainFile::default(),
             approved: self.store.approved(),
             refused: Refused::default(),
-            reach: moenet_agent::controller::desired::Reach::default(),
+            reach: moenet_agent::desired::Reach::default(),
         };
         Desired::build(&Inputs {
             snapshot: &snapshot,

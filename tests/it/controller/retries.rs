@@ -107,7 +107,7 @@ async fn changed_document_ends_the_wait_of_invalid_text() {
     agent.relist();
     // As the builder does it.
     let changed = agent.context.desired().changed_since(&before);
-    let moenet_agent::controller::desired::Changed::Keys(keys) = changed else {
+    let moenet_agent::desired::Changed::Keys(keys) = changed else {
         panic!("{changed:?}");
     };
     assert!(keys.contains(&session_key(1)), "{keys:?}");

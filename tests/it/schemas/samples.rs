@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use moenet_agent::controller::desired::node_uid;
+use moenet_agent::desired::node_uid;
 use moenet_agent::document::{
     BgpSessionSpec, Condition, Document, IbgpPeerSpec, Kind, MeshPeerSpec, Metadata, NodeSpec,
     OverrideSpec, RoutingPolicySpec, Spec, StatusBody, StatusDocument, check_document, parse,

@@ -7,7 +7,7 @@ use super::Registry;
 use super::super::LocalApi;
 use super::super::status::{self, Statuses};
 use super::{counter, gauge, gauges, signed};
-use crate::controller::Desired;
+use crate::desired::Desired;
 use crate::model::ObjectKey;
 use crate::status::Health;
 use crate::util::version::{COMMIT, VERSION};

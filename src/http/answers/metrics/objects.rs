@@ -6,8 +6,7 @@ use super::Registry;
 
 use super::super::status::{Statuses, is_counted};
 use super::{gauges, overrides::text_label, real, signed};
-use crate::controller::Desired;
-use crate::controller::desired::Wanted;
+use crate::desired::{Desired, Wanted};
 use crate::document::{BgpStatus, ConditionStatus, Kind, StatusBody, TunnelStatus};
 use crate::http::SessionCounts;
 use crate::model::ObjectKey;

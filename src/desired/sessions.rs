@@ -7,7 +7,7 @@ use super::{
     Intent, MergedLayers, Object, Objects, Parts, RouterError, TextError, Wanted, is_operators,
     layer_inputs, merge_layers, rules,
 };
-use crate::controller::guard::{Fate, Ledger, Member};
+use crate::desired::guard::{Fate, Ledger, Member};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::{Claim, Claimant, Defaults, FieldError, Router, Session, conflicts};
 use crate::model::{AdminState, ObjectName, Uid};

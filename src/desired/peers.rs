@@ -7,7 +7,7 @@ use super::{
     Inputs, Intent, MergedLayers, Object, Objects, Reach, Wanted, is_operators, layer_inputs,
     merge_layers, rules,
 };
-use crate::controller::guard::{Fate, Ledger, Member};
+use crate::desired::guard::{Fate, Ledger, Member};
 use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, PeerSpec, Spec};
 use crate::effective::{
     Claim, Claimant, Clash, FieldError, InternalNeighbour, MeshDefaults, MeshTunnel, Router,
@@ -419,8 +419,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::controller::desired::Refused;
-    use crate::controller::desired::testing::desired;
+    use crate::desired::Refused;
+    use crate::desired::testing::desired;
     use crate::document::{Document, Metadata};
     use crate::store::{AppliedBody, Store};
 

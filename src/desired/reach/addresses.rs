@@ -70,7 +70,7 @@ impl Reach {
         self.names.insert(endpoint.clone(), addresses);
     }
 
-    pub(in crate::controller::desired) fn names(&self) -> &BTreeMap<Endpoint, BTreeSet<IpAddr>> {
+    pub(in crate::desired) fn names(&self) -> &BTreeMap<Endpoint, BTreeSet<IpAddr>> {
         &self.names
     }
 

@@ -11,7 +11,7 @@ use super::{
     SingleDocument, merge_layers, node_uid,
 };
 use crate::config::Node;
-use crate::controller::guard::{self, IdentityChange, Ledger};
+use crate::desired::guard::{self, IdentityChange, Ledger};
 use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, RpkiServer, Spec};
 use crate::effective::Router;
 use crate::model::{Address, AddressRange, Host, InterfaceName, ObjectName};

@@ -19,6 +19,7 @@
 
 mod changed;
 mod error;
+pub mod guard;
 mod inputs;
 mod layers;
 mod object;
@@ -37,7 +38,6 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::guard;
 use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
 use crate::effective::{MeshTunnel, Router};
 use crate::model::{

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::FeaturesError;
 use crate::config::Config;
-use crate::controller::guard;
+use crate::desired::guard;
 use crate::effective::Secrets;
 use crate::model::{Endpoint, ObjectName, RoaTable, RouterKey};
 use crate::observed::bird::{MainFile, Version};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Desired, Inputs, Material, Reach, Refused, Same};
-use crate::controller::guard::Ledger;
+use crate::desired::guard::Ledger;
 use crate::model::{PrivateKey, RouterKey};
 use crate::status::RoaFacts;
 use crate::store::Store;
@@ -43,7 +43,7 @@ pub(crate) fn desired_beside(store: &Store, refused: &Refused, reach: &Reach) ->
         texts: &super::TextCache::default(),
         snapshot: &store.load().unwrap(),
         material: &material,
-        guard: crate::controller::guard::Input {
+        guard: crate::desired::guard::Input {
             ledger: &Ledger::default(),
             now: jiff::Timestamp::UNIX_EPOCH,
             writable: true,

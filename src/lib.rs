@@ -33,6 +33,7 @@
 //! | [`sync`] | the Control Plane's lists as documents; reports to it | no |
 //! | [`http`] | the local API and its answers, metrics | no |
 //! | [`agent`] | construction, run and drain of the process | no |
+//! | `adoption` | adopts a running router under a watch, and undoes an adoption | no |
 //! | [`cli`] | the command line, a file a verb | no |
 //! | [`fleet`] | the embedded Control Plane | no |
 //! | `intervals` | every interval, gather window and deadline | yes |
@@ -47,6 +48,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests block"))]
 
 pub mod adopt;
+pub(crate) mod adoption;
 pub(crate) mod agent;
 pub mod bird;
 pub mod cli;

@@ -331,7 +331,7 @@ impl Workers {
 }
 
 /// Opens the state directory, and notes it for other agents.
-pub(super) fn open(directory: &Path, schemas: PathBuf) -> Result<Store, StoreError> {
+pub(crate) fn open(directory: &Path, schemas: PathBuf) -> Result<Store, StoreError> {
     let store = Store::open(directory)?.with_patience(FILES_QUIET);
     if let Some(known) = store.identity() {
         known_agents::note(&known.identity, store.dir());
@@ -381,7 +381,7 @@ async fn open_key(
 
 /// Returns the marks that belong to this agent. Applied records that cannot be read now are read
 /// with the first listing.
-pub(super) async fn ownership(store: &Arc<Store>) -> SharedOwnership {
+pub(crate) async fn ownership(store: &Arc<Store>) -> SharedOwnership {
     let known = store.identity();
     let ownership =
         SharedOwnership::new(known.map_or_else(Ownership::default, |known| Ownership {
@@ -399,7 +399,7 @@ pub(super) async fn ownership(store: &Arc<Store>) -> SharedOwnership {
     ownership
 }
 
-pub(super) fn kernel_options(config: &Config, ownership: SharedOwnership) -> KernelOptions {
+pub(crate) fn kernel_options(config: &Config, ownership: SharedOwnership) -> KernelOptions {
     KernelOptions {
         backend: config.wireguard.backend,
         ownership,
@@ -428,7 +428,7 @@ fn probe_settings(config: &Config) -> ProbeSettings {
 }
 
 /// Refuses a start before anything is written.
-pub(super) fn check(config: &Config) -> Result<(), BuildError> {
+pub(crate) fn check(config: &Config) -> Result<(), BuildError> {
     match refusals(config).into_iter().next() {
         Some(refusal) => Err(refusal),
         None => Ok(()),

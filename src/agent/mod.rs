@@ -2,15 +2,13 @@
 //!
 //! | file | task |
 //! |---|---|
-//! | `adoption` | adopts a running router under a watch, and undoes an adoption |
 //! | `build` | makes the parts from the configuration |
 //! | `tasks` | starts and watches the long-lived tasks |
 //! | `signals`, `reload` | SIGTERM and SIGHUP; reloads of the configuration and its files |
 //! | `lost` | waits for the state directory |
 //! | `service_manager` | readiness, counts and the watchdog, for systemd |
 
-pub(crate) mod adoption;
-mod build;
+pub(crate) mod build;
 mod lost;
 mod read_socket;
 mod reload;
@@ -331,7 +329,7 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, 
 }
 
 /// Runs one pass over every object.
-async fn run_pass(parts: &Arc<Parts>) -> Result<(), BuildError> {
+pub(crate) async fn run_pass(parts: &Arc<Parts>) -> Result<(), BuildError> {
     parts.shared.context.step_log.keep();
     publish_settled(parts).await?;
     builder::resolved(&parts.builder).await?;

@@ -38,7 +38,7 @@ impl Signals {
     }
 
     /// Waits for any signal: a command that is no daemon ends with its terminal too.
-    pub(super) async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         self.next().await;
     }
 

@@ -11,10 +11,10 @@ use clap::Args;
 use super::change::{self, Because, Draft};
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, output, steps};
-use crate::agent;
 use crate::config::Config;
 use crate::telemetry;
 use crate::util::file;
+use crate::{adoption, agent};
 
 /// Size limit of standard input, in bytes: a hundred documents of the largest size.
 const STREAM: u64 = 100 * file::DOCUMENT;
@@ -79,7 +79,7 @@ fn read(path: &Path) -> anyhow::Result<(PathBuf, String)> {
 fn once(arguments: &Arguments, config: Config) -> Outcome {
     telemetry::start(&config.log);
     block_on(async {
-        agent::adoption::undo_interrupted(&config).await?;
+        adoption::undo_interrupted(&config).await?;
         let parts = Arc::new(agent::Parts::build(config).await?);
         let failed = agent::apply_once(&parts).await?;
         let taken = parts.shared.context.step_log.all();

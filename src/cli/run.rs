@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use super::{Arguments, Outcome, block_on};
-use crate::agent::{self, BuildError, Signals, adoption};
+use crate::adoption;
+use crate::agent::{self, BuildError, Signals};
 use crate::telemetry;
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {

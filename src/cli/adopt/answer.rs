@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::adopt::record::Placed;
 use crate::adopt::{Adopted, Adoption, Before, Finding, Harm, Record, irreversible};
-use crate::agent::adoption::Documents;
+use crate::adoption::Documents;
 use crate::cli::offline::Offline;
 use crate::cli::output;
 use crate::cli::steps::{self, ObjectSteps, Tense};

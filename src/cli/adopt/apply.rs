@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::Answer;
 use crate::adopt::Phase;
-use crate::agent::adoption::{self, Adoption, AdoptionError, Takeover, units};
+use crate::adoption::{self, Adoption, AdoptionError, Takeover, units};
 use crate::cli::offline::Wanted;
 use crate::cli::output::Format;
 use crate::cli::{Outcome, output, terminal};

@@ -14,7 +14,7 @@ use clap::Args;
 use super::offline::Rehearsal;
 use super::wait::interval;
 use super::{Arguments, Outcome, block_on, output};
-use crate::agent::adoption::{self, specifications, write_documents};
+use crate::adoption::{self, specifications, write_documents};
 use crate::config::{Config, Interval};
 use crate::intervals::ADOPT_WATCH;
 use crate::util::task::blocking;

@@ -31,9 +31,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Parts, Signals, build, fetch_once, run_pass};
 use crate::adopt::record::{Placed, named};
 use crate::adopt::{Adopted, Baseline, LinkSettings, Phase, Record, Written};
+use crate::agent::{Parts, Signals, build, fetch_once, run_pass};
 use crate::config::Config;
 use crate::controller::Missing;
 use crate::document::Kind;

@@ -2,103 +2,89 @@
 //! file never changes a router.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::check::{self, Problem, Unit};
-use super::reported::{GOOD, Reported};
+use crate::model::ObjectName;
 use crate::util::notices::{News, Notices};
 use crate::wire::Call;
-use crate::wire::reference::endpoint;
+
+/// What the operator wrote for an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Written {
+    pub(super) answer: Arc<Map<String, Value>>,
+    /// The router's own `node`, if its file can be read.
+    pub(super) node: Option<Value>,
+}
 
 /// The valid units of an answer by their identity.
-type Good = BTreeMap<String, Value>;
+pub(super) type Good = BTreeMap<String, Value>;
 
 /// The served answers and their problems, by router and call.
 #[derive(Debug, Default)]
-pub(super) struct LastGood(Mutex<HashMap<(String, Call), Entry>>);
+pub(super) struct LastGood(Mutex<HashMap<(ObjectName, Call), Entry>>);
 
 #[derive(Debug, Default)]
 struct Entry {
-    served: Option<Served>,
+    served: Option<(Written, Arc<Map<String, Value>>)>,
     problems: Notices<Problem>,
 }
 
-/// A served answer, and its inputs.
-#[derive(Debug, Clone)]
-struct Served {
-    written: Arc<Map<String, Value>>,
-    node: Option<Value>,
-    served: Arc<Map<String, Value>>,
-}
-
-/// The answer, and the changes of its problems.
-pub(super) struct Outcome {
+/// The answer to serve for what an operator wrote.
+pub(super) struct Judged {
     pub(super) served: Arc<Map<String, Value>>,
-    /// The difference between its problems and those of the previous answer.
-    pub(super) news: News<Problem>,
+    /// The last valid version of each unit, if it changed.
+    pub(super) good: Option<Good>,
+    problems: Vec<Problem>,
 }
 
 impl LastGood {
-    /// Returns the answer to serve: as written, with each invalid unit replaced by its last valid
-    /// version. An invalid unit that never was valid is served as written, because leaving it out
-    /// would mean its removal; the agent rejects it.
-    pub(super) fn serve(
+    /// Returns the answer that was served for the same text.
+    pub(super) fn known(
         &self,
-        router: &str,
+        router: &ObjectName,
         call: Call,
-        written: Arc<Map<String, Value>>,
-        node: Option<Value>,
-        reported: &Reported,
-    ) -> io::Result<Outcome> {
-        let key = (router.to_owned(), call);
-        let known = self
-            .0
-            .lock()
-            .get(&key)
-            .and_then(|entry| entry.served.clone());
-        if let Some(known) = &known
-            && known.written == written
-            && known.node == node
-        {
-            return Ok(Outcome {
-                served: Arc::clone(&known.served),
-                news: News::default(),
-            });
-        }
-        let units = check::units(call, &written, node.as_ref());
-        let file = Path::new(GOOD).join(format!("{}.json", endpoint(call)));
-        let served = Arc::new(replaced(&written, &units, reported, &file)?);
-        let mut problems = check::stray_keys(call, &written);
-        problems.extend(units.into_iter().flat_map(|unit| unit.problems));
+        written: &Written,
+    ) -> Option<Arc<Map<String, Value>>> {
+        let all = self.0.lock();
+        let (known, served) = all.get(&(router.clone(), call))?.served.as_ref()?;
+        (known == written).then(|| Arc::clone(served))
+    }
+
+    /// Remembers an answer, and returns the difference between its problems and those of the
+    /// previous answer.
+    pub(super) fn keep(
+        &self,
+        router: &ObjectName,
+        call: Call,
+        written: Written,
+        judged: Judged,
+    ) -> News<Problem> {
         let mut all = self.0.lock();
-        let entry = all.entry(key).or_default();
-        entry.served = Some(Served {
-            written,
-            node,
-            served: Arc::clone(&served),
-        });
-        let news = entry.problems.news(problems);
-        Ok(Outcome { served, news })
+        let entry = all.entry((router.clone(), call)).or_default();
+        entry.served = Some((written, judged.served));
+        entry.problems.news(judged.problems)
     }
 }
 
-fn replaced(
-    written: &Map<String, Value>,
-    units: &[Unit],
-    reported: &Reported,
-    file: &Path,
-) -> io::Result<Map<String, Value>> {
-    let before: Good = reported.read(file)?.unwrap_or_default();
-    let now = good_units(written, units, &before);
-    if now != before {
-        reported.write(file, &now)?;
+/// Returns the answer to serve: as written, with each invalid unit replaced by its last valid
+/// version. An invalid unit that never was valid is served as written, because leaving it out
+/// would mean its removal; the agent rejects it.
+pub(super) fn judge(call: Call, written: &Written, before: &Good) -> Judged {
+    let units = check::units(call, &written.answer, written.node.as_ref());
+    let now = good_units(&written.answer, &units, before);
+    let served = Arc::new(substituted(&written.answer, &units, &now));
+    let mut problems = check::stray_keys(call, &written.answer);
+    problems.extend(units.into_iter().flat_map(|unit| unit.problems));
+    let good = (now != *before).then_some(now);
+    Judged {
+        served,
+        good,
+        problems,
     }
-    Ok(substituted(written, units, &now))
 }
 
 /// Returns the currently valid units, and the last valid version of the invalid ones. Forgets units

@@ -3,14 +3,15 @@
 //! served at once; a file that does not parse is an error to the router, which keeps its state, and
 //! of an item that an agent would reject the last valid version is served.
 
+mod answers;
 mod check;
 mod finding;
-mod folder;
 mod good;
+mod layout;
 mod openapi;
-mod parsed;
-mod reported;
+mod posts;
 mod service;
+mod store;
 mod validate;
 
 use std::future::Future;
@@ -92,7 +93,7 @@ pub async fn serve(
     if !fs::is_dir(&options.dir) {
         return Err(FleetError::NoDirectory(options.dir));
     }
-    folder::sweep(&options.dir);
+    store::directory::sweep(&options.dir);
     let listen = options.listen;
     let listener = TcpListener::bind(listen)
         .await

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use utoipa::openapi::HttpMethod::{Get, Post};
 
-use super::reported::{PostDone, Posts, REPORTED};
+use super::posts::{PostDone, Posts, REPORTED};
 use crate::http::{Answer, Description, Endpoint, OPENAPI, OpenApi};
 use crate::model::ObjectName;
 use crate::wire::reference::{ROOT, endpoint, shapes};

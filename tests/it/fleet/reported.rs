@@ -127,27 +127,19 @@ async fn status_that_returns_between_two_polls_is_a_new_wish() {
             ("status: 3", &status_text),
         ] {
             fleet.edit("sessions.yaml", from, to);
-            watcher = look(watcher).await;
+            watcher.look().await;
         }
         let served = fleet.served().await;
         assert!(served.contains(&(uuid.to_owned(), status)), "{served:?}");
     }
 }
 
-async fn look(mut watcher: Watcher) -> Watcher {
-    let looked = tokio::task::spawn_blocking(move || {
-        watcher.look();
-        watcher
-    });
-    looked.await.unwrap()
-}
-
 #[tokio::test]
 async fn edit_of_another_session_supersedes_no_status() {
-    let (fleet, watcher) = fleet().watched();
+    let (fleet, mut watcher) = fleet().watched();
     fleet.modify("abc-123", 1, None).await;
     fleet.edit("sessions.yaml", "status: 5", "status: 0");
-    look(watcher).await;
+    watcher.look().await;
     assert_eq!(fleet.served().await[0].1, 1);
 }
 

@@ -12,13 +12,11 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::document::{DocumentError, parse_list};
+use crate::fleet::layout::MAX_BYTES;
 use crate::intervals::{FLEET_FILE_QUIET, FLEET_FILE_WAIT};
 use crate::util::file::{self, Stamp};
 use crate::util::fs;
 use crate::util::task::pause;
-
-/// Size limit of a fleet's file, in bytes; a list of twenty thousand sessions has about eight million.
-pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The content of a file with this stamp.
 type Known = (Stamp, Arc<Map<String, Value>>);

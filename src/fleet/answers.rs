@@ -1,0 +1,237 @@
+//! The answers of the server, and what a post changes, independent of the store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::check::Problem;
+use super::finding::Finding;
+use super::good::{LastGood, judge};
+use super::layout::{file_of, shown};
+use super::posts::{Post, ReportedStatus, applies, overlay, served_status, superseded};
+use super::store::{Change, Store, Version};
+use crate::http::ApiError;
+use crate::model::ObjectName;
+use crate::util::notices::News;
+use crate::wire::reference::{
+    CONFIG_HASH, SESSION_NOT_FOUND, check_heartbeat, check_report, decode_modify, identity,
+    written_status,
+};
+use crate::wire::{Call, Modify, WireError, WireStatus};
+
+/// Maximum number of errors of one file that are logged at once.
+const PROBLEMS_LOGGED: usize = 20;
+
+/// The answers from a store.
+pub(super) struct Answers {
+    pub(super) store: Arc<dyn Store>,
+    good: LastGood,
+    /// Held while a router's posts are read, changed and written.
+    writing: Mutex<HashMap<ObjectName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Answers {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            good: LastGood::default(),
+            writing: Mutex::default(),
+        }
+    }
+
+    /// Returns the answer to a `GET`.
+    pub(super) async fn get(&self, router: &ObjectName, call: Call) -> Result<Value, ApiError> {
+        if call == Call::Sessions {
+            return self.sessions(router).await;
+        }
+        let answer = Map::clone(&*self.served(router, call).await?);
+        Ok(match call {
+            Call::BirdConfig => hashed(answer),
+            _ => Value::Object(answer),
+        })
+    }
+
+    /// Stores a post.
+    pub(super) async fn post(
+        &self,
+        router: &ObjectName,
+        call: Call,
+        body: &[u8],
+    ) -> Result<(), ApiError> {
+        let change = match call {
+            Call::Heartbeat => Change::Heartbeat(post(check_heartbeat(body))?),
+            Call::Report => Change::Report(post(check_report(body))?),
+            _ => {
+                let modify = decode_modify(body).map_err(bad_request)?;
+                return self.modify(router, modify).await;
+            }
+        };
+        let writing = self.writing(router);
+        let _writing = writing.lock().await;
+        self.store.write(router, vec![change]).await
+    }
+
+    /// Returns a number that changes with an answer, and costs much less than it. `None`: the answer may change
+    /// without it.
+    #[expect(dead_code, reason = "for conditional requests and long polls")]
+    pub(super) async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
+        self.store.version(router, call).await
+    }
+
+    /// Returns the lock of a router's posts.
+    fn writing(&self, router: &ObjectName) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.writing.lock().entry(router.clone()).or_default())
+    }
+
+    /// Returns the answer from the files, with each invalid unit replaced by its last valid version.
+    async fn served(
+        &self,
+        router: &ObjectName,
+        call: Call,
+    ) -> Result<Arc<Map<String, Value>>, ApiError> {
+        // May wait for the file's writer, so the lock is taken only after it.
+        let written = self.store.written(router, call).await?;
+        let writing = self.writing(router);
+        let _writing = writing.lock().await;
+        if let Some(known) = self.good.known(router, call, &written) {
+            return Ok(known);
+        }
+        let before = self.store.good(router, call).await?;
+        let judged = judge(call, &written, &before);
+        if let Some(good) = &judged.good {
+            let change = Change::Good(call, good.clone());
+            self.store.write(router, vec![change]).await?;
+        }
+        let served = Arc::clone(&judged.served);
+        let news = self.good.keep(router, call, written, judged);
+        self.log(router, call, &news).await;
+        Ok(served)
+    }
+
+    /// Logs the new problems of a file, and its recovery when all are solved.
+    async fn log(&self, router: &ObjectName, call: Call, news: &News<Problem>) {
+        let file = shown(router.as_str(), file_of(call));
+        if news.is_over {
+            tracing::info!(file = %file.display(), "fleet file is valid again");
+        }
+        if news.new.is_empty() {
+            return;
+        }
+        let text = self.store.text(router, call).await;
+        for problem in news.new.iter().take(PROBLEMS_LOGGED) {
+            let finding = Finding::new(&file, &text, problem);
+            tracing::warn!(error = %finding, "fleet file has an error; serving the last valid version of this item");
+        }
+        if let Some(more @ 1..) = news.new.len().checked_sub(PROBLEMS_LOGGED) {
+            tracing::warn!(file = %file.display(), more, "more errors in this file; `moenet-agent fleet validate` lists all");
+        }
+    }
+
+    /// Returns the sessions with the statuses that their router has posted.
+    pub(super) async fn sessions(&self, router: &ObjectName) -> Result<Value, ApiError> {
+        let mut items = list(&*self.served(router, Call::Sessions).await?).to_vec();
+        let writing = self.writing(router);
+        let _writing = writing.lock().await;
+        let statuses = self.store.statuses(router).await?;
+        let forget: Vec<Change> = statuses
+            .values()
+            .filter(|entry| superseded(entry, &items))
+            .map(|entry| Change::Forget(entry.clone()))
+            .collect();
+        if !forget.is_empty() {
+            self.store.write(router, forget).await?;
+        }
+        overlay(&mut items, &statuses);
+        Ok(json!({ "sessions": items }))
+    }
+
+    /// Processes a session's change of status.
+    async fn modify(&self, router: &ObjectName, modify: Modify) -> Result<(), ApiError> {
+        if !matches!(
+            modify.status,
+            WireStatus::Disabled | WireStatus::Active | WireStatus::Error
+        ) {
+            return Err(ApiError::bad_request("status: an agent reports 0, 1 or 2"));
+        }
+        let answer = self.served(router, Call::Sessions).await?;
+        let writing = self.writing(router);
+        let _writing = writing.lock().await;
+        let items = list(&answer);
+        let mut statuses = self.store.status(router, &modify.uuid).await?;
+        let outdated = statuses.extract_if(.., |_, entry| superseded(entry, items));
+        let mut changes: Vec<Change> = outdated.map(|(_, entry)| Change::Forget(entry)).collect();
+        let item = items
+            .iter()
+            .find(|item| identity(item).as_ref() == Some(&modify.uuid));
+        let served =
+            item.and_then(|item| served_status(item, &statuses).map(|served| (item, served)));
+        let unknown = served.is_none();
+        if let Some((item, served)) = served {
+            changes.extend(answered(item, served, &modify));
+        }
+        if !changes.is_empty() {
+            self.store.write(router, changes).await?;
+        }
+        match unknown {
+            true => Err(session_not_found(&modify)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Returns the changes that a post of a status makes, for a session that is served with a status.
+fn answered(item: &Value, served: Option<WireStatus>, modify: &Modify) -> Vec<Change> {
+    let applied = applies(modify.status, served);
+    let log = Change::Log {
+        modify: modify.clone(),
+        applied,
+    };
+    let status = applied.then(|| {
+        Change::Status(ReportedStatus {
+            uuid: modify.uuid.clone(),
+            status: modify.status,
+            error: modify.error.clone(),
+            file_status: written_status(item),
+            at: Timestamp::now(),
+        })
+    });
+    [log].into_iter().chain(status).collect()
+}
+
+fn session_not_found(modify: &Modify) -> ApiError {
+    let message = format!("no session has the uuid {}", modify.uuid);
+    ApiError::new(StatusCode::NOT_FOUND, SESSION_NOT_FOUND, message)
+}
+
+fn list(answer: &Map<String, Value>) -> &[Value] {
+    answer
+        .get("sessions")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+}
+
+/// Adds the hash of the rest of the answer, so that a router detects a change.
+fn hashed(mut answer: Map<String, Value>) -> Value {
+    answer.remove(CONFIG_HASH);
+    let digest = Sha256::digest(Value::Object(answer.clone()).to_string().as_bytes());
+    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    answer.insert(CONFIG_HASH.to_owned(), Value::from(hash));
+    Value::Object(answer)
+}
+
+fn post(body: Result<Value, WireError>) -> Result<Post, ApiError> {
+    Ok(Post {
+        received_at: Timestamp::now(),
+        body: body.map_err(bad_request)?,
+    })
+}
+
+fn bad_request(error: WireError) -> ApiError {
+    ApiError::bad_request(error.to_string())
+}

@@ -1,0 +1,110 @@
+//! What routers post, and which status of a session is served after a post. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::Uid;
+use crate::wire::WireStatus;
+use crate::wire::reference::{identity, write_status, written_status};
+
+/// The last segment of the path that shows a router's posts.
+pub(super) const REPORTED: &str = "reported";
+
+/// The newest status of each session, by uuid.
+pub(super) type Statuses = BTreeMap<String, ReportedStatus>;
+
+/// The newest status of a session that its router has posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReportedStatus {
+    /// The session's uuid.
+    pub(super) uuid: Uid,
+    /// The posted status.
+    pub(super) status: WireStatus,
+    /// The posted reason.
+    pub(super) error: Option<String>,
+    /// The status in `sessions.yaml` that the post answered. If the operator changes it, the
+    /// operator's status takes precedence.
+    pub(super) file_status: Option<WireStatus>,
+    /// The time of its arrival.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub(super) at: Timestamp,
+}
+
+/// The answer to a post.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub(super) struct PostDone {
+    /// Always `ok`.
+    #[schemars(extend("const" = "ok"))]
+    pub(super) status: &'static str,
+}
+
+/// A post with the time of its arrival.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Post {
+    /// The time of its arrival.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub(super) received_at: Timestamp,
+    /// The post, unknown fields included.
+    pub(super) body: Value,
+}
+
+/// The newest posts of a router.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub(super) struct Posts {
+    /// The newest heartbeat.
+    pub(super) heartbeat: Option<Post>,
+    /// The newest report.
+    pub(super) report: Option<Post>,
+    /// The newest status of each session, by uuid.
+    pub(super) sessions: Statuses,
+}
+
+/// Returns the status to serve for a session: the one its router has posted, as long as the file
+/// has the same status as at the post. `None`: the session is gone, acknowledged.
+pub(super) fn served_status(item: &Value, statuses: &Statuses) -> Option<Option<WireStatus>> {
+    match standing(item, statuses) {
+        Some(entry) if entry.status == WireStatus::Disabled => None,
+        Some(entry) => Some(Some(entry.status)),
+        None => Some(written_status(item)),
+    }
+}
+
+fn standing<'a>(item: &Value, statuses: &'a Statuses) -> Option<&'a ReportedStatus> {
+    let entry = statuses.get(identity(item)?.as_str())?;
+    (entry.file_status == written_status(item)).then_some(entry)
+}
+
+/// Returns whether a post answered another status than the file has now: the operator changed it,
+/// and that post is no longer valid, even if the file returns to the earlier status.
+pub(super) fn superseded(entry: &ReportedStatus, items: &[Value]) -> bool {
+    items
+        .iter()
+        .find(|item| identity(item).as_ref() == Some(&entry.uuid))
+        .is_none_or(|item| entry.file_status != written_status(item))
+}
+
+/// Applies the routers' posts to the sessions of the file.
+pub(super) fn overlay(items: &mut Vec<Value>, statuses: &Statuses) {
+    items.retain(|item| served_status(item, statuses).is_some());
+    for item in items {
+        if let Some(entry) = standing(item, statuses) {
+            write_status(item, entry.status, entry.error.as_deref());
+        }
+    }
+}
+
+/// Returns whether a post is a valid answer to the served status. Otherwise it is from a router
+/// that has not received the operator's current status yet, and must not undo it.
+pub(super) fn applies(posted: WireStatus, served: Option<WireStatus>) -> bool {
+    match posted {
+        WireStatus::Disabled => served == Some(WireStatus::QueuedForDelete),
+        WireStatus::Active | WireStatus::Error => served.is_some_and(WireStatus::takes_error),
+        _ => false,
+    }
+}

@@ -1,0 +1,135 @@
+//! One router's folder, with the files of its operator.
+
+use std::fs::DirEntry;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::parsed::{Parsed, ReadError, is_being_written, read_quiet};
+use crate::fleet::layout::{
+    MAINTENANCE, MAX_BYTES, Tokens, config, file_of, invalid, missing, parse_router, shaped, wrong,
+};
+use crate::http::ApiError;
+use crate::model::{ObjectName, Secret};
+use crate::util::file::{self, Stamp};
+use crate::util::fs;
+use crate::wire::Call;
+
+/// A router's folder. Its name is checked: it is untrusted text, and becomes a path.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    path: PathBuf,
+    router: ObjectName,
+}
+
+impl Folder {
+    pub(super) fn new(fleet: &Path, router: ObjectName) -> Self {
+        let path = fleet.join(router.as_str());
+        Self { path, router }
+    }
+
+    /// Returns whether the fleet has this router.
+    pub(super) fn exists(&self) -> bool {
+        fs::exists(self.path.join("router.yaml"))
+    }
+
+    pub(super) fn all(fleet: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(fleet).into_iter().flatten().flatten();
+        let name = |entry: DirEntry| entry.file_name().into_string().ok();
+        entries
+            .filter_map(name)
+            .filter_map(|name| Some(Self::new(fleet, name.parse().ok()?)))
+            .filter(Self::exists)
+            .collect()
+    }
+
+    /// Returns the stamp that changes with the content of a file of this folder.
+    pub(super) fn stamp(&self, call: Call) -> Option<Stamp> {
+        Stamp::at(&self.path.join(file_of(call)))
+    }
+
+    pub(super) fn router(&self) -> &ObjectName {
+        &self.router
+    }
+
+    /// Returns the directory with the router's posts.
+    pub(super) fn reported(&self) -> PathBuf {
+        self.path.join("reported")
+    }
+
+    /// Returns whether the operator has put a file `maintenance` into the folder.
+    pub(super) fn in_maintenance(&self) -> bool {
+        fs::exists(self.path.join(MAINTENANCE))
+    }
+
+    /// Returns the router's tokens.
+    pub(super) fn tokens(&self) -> Result<Tokens, ApiError> {
+        let router = self.router.as_str();
+        let read = file::read_text(&self.path.join("router.yaml"), file::DOCUMENT);
+        let text = read.map_err(|error| self.unreadable("router.yaml", &error))?;
+        let file = parse_router(router, &text)?;
+        let wrong = |message: String| wrong(router, "router.yaml", message);
+        let token = match (file.token, file.token_file) {
+            (Some(token), _) => token,
+            (None, Some(path)) => file::read_text(&self.path.join(path), file::TOKEN)
+                .map(Secret::new)
+                .map_err(|error| wrong(format!("tokenFile: {error}")))?,
+            (None, None) => return Err(wrong("has neither token nor tokenFile".to_owned())),
+        };
+        Tokens::new(router, &token)
+    }
+
+    /// Returns the answer to a `GET` from the files: an object with the call's key.
+    pub(super) fn answer(
+        &self,
+        call: Call,
+        parsed: &Parsed,
+    ) -> Result<Arc<Map<String, Value>>, ApiError> {
+        let file = file_of(call);
+        let map = match call {
+            Call::Config => {
+                let read = read_quiet(&self.path.join(file));
+                let (text, _) = read.map_err(|error| self.unreadable(file, &error))?;
+                config(self.router.as_str(), &text)?
+            }
+            _ => self.mapping(file, parsed)?,
+        };
+        shaped(self.router.as_str(), call, map)
+    }
+
+    /// Returns the router's `node`, if its file can be read.
+    pub(super) fn node(&self, parsed: &Parsed) -> Option<Value> {
+        let map = parsed
+            .mapping(&self.path.join(file_of(Call::Config)))
+            .ok()?;
+        map.get("node").cloned()
+    }
+
+    /// Returns the text of a file. Empty if it cannot be read.
+    pub(super) fn text(&self, call: Call) -> String {
+        file::read_text(&self.path.join(file_of(call)), MAX_BYTES).unwrap_or_default()
+    }
+
+    /// Returns whether a token may be wrong because its file is incomplete.
+    pub(super) fn token_is_being_written(&self) -> bool {
+        is_being_written(&self.path.join("router.yaml"))
+    }
+
+    fn mapping(&self, file: &str, parsed: &Parsed) -> Result<Arc<Map<String, Value>>, ApiError> {
+        parsed
+            .mapping(&self.path.join(file))
+            .map_err(|error| match error {
+                ReadError::Io(error) => self.unreadable(file, &error),
+                ReadError::Document(error) => invalid(self.router.as_str(), file, error),
+            })
+    }
+
+    fn unreadable(&self, file: &str, error: &io::Error) -> ApiError {
+        match error.kind() {
+            io::ErrorKind::NotFound => missing(self.router.as_str(), file),
+            _ => wrong(self.router.as_str(), file, error),
+        }
+    }
+}

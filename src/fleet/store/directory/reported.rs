@@ -1,0 +1,180 @@
+//! The posts of a router, on disk next to its folder's YAML files: the newest heartbeat, the newest
+//! report, the newest status per session, and a log of status changes. Each session's status has
+//! its own file, so that a router that reports a thousand sessions costs a thousand small writes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::fleet::good::Good;
+use crate::fleet::posts::{Posts, ReportedStatus, Statuses};
+use crate::fleet::store::Change;
+use crate::model::{ObjectName, Uid};
+use crate::util::file::{self, Stamp, Writer};
+use crate::util::fs;
+use crate::wire::reference::endpoint;
+use crate::wire::{Call, Modify};
+
+/// Size from which a new log of status changes is started; one older log is kept.
+const LOG_MAX: u64 = 1024 * 1024;
+
+/// Size limit of the server's own files, in bytes; a report of a thousand sessions has about 300 000.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The folder with one file per session.
+const STATUSES: &str = "sessions";
+
+/// The folder with the last valid version of each item in the fleet's files.
+const GOOD: &str = "good";
+
+const HEARTBEAT: &str = "heartbeat.json";
+const REPORT: &str = "report.json";
+
+/// The directory `reported/` of a router.
+#[derive(Debug)]
+pub(super) struct Reported {
+    directory: PathBuf,
+}
+
+impl Reported {
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Removes incomplete files that a killed server left.
+    pub(super) fn sweep(&self) {
+        for folder in ["", STATUSES, GOOD] {
+            file::sweep(&self.directory.join(folder));
+        }
+    }
+
+    /// Returns the stamp that changes with the posted statuses.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        Stamp::at(&self.directory.join(STATUSES))
+    }
+
+    /// Makes one change.
+    pub(super) fn apply(&self, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Heartbeat(post) => self.write(Path::new(HEARTBEAT), post),
+            Change::Report(post) => self.write(Path::new(REPORT), post),
+            Change::Status(entry) => self.write(&status_file(&entry.uuid), entry),
+            Change::Forget(entry) => {
+                file::remove_file(&self.directory.join(status_file(&entry.uuid))).map(drop)
+            }
+            Change::Log { modify, applied } => self.log(modify, *applied),
+            Change::Good(call, good) => self.write(&good_file(*call), good),
+        }
+    }
+
+    /// Returns the last valid version of each unit of an answer.
+    pub(super) fn good(&self, call: Call) -> io::Result<Good> {
+        Ok(self.read(&good_file(call))?.unwrap_or_default())
+    }
+
+    /// Returns the stored posts, for display.
+    pub(super) fn posts(&self) -> io::Result<Posts> {
+        Ok(Posts {
+            heartbeat: self.read(Path::new(HEARTBEAT))?,
+            report: self.read(Path::new(REPORT))?,
+            sessions: self.statuses()?,
+        })
+    }
+
+    /// Returns the newest posted status of each session.
+    pub(super) fn statuses(&self) -> io::Result<Statuses> {
+        let files = match fs::read_dir(self.directory.join(STATUSES)) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Statuses::new()),
+            Err(error) => return Err(error),
+        };
+        let mut statuses = Statuses::new();
+        for file in files {
+            let file = Path::new(STATUSES).join(file?.file_name());
+            if file.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match self.read::<ReportedStatus>(&file) {
+                Ok(entry) => statuses.extend(entry.map(|entry| (entry.uuid.to_string(), entry))),
+                // An invalid file affects only its own session.
+                Err(error) => {
+                    tracing::warn!(file = %self.directory.join(&file).display(), %error, "status of a session left out");
+                }
+            }
+        }
+        Ok(statuses)
+    }
+
+    /// Returns the posted status of one session: none or one.
+    pub(super) fn status(&self, uuid: &Uid) -> io::Result<Statuses> {
+        let entry = self
+            .read::<ReportedStatus>(&status_file(uuid))?
+            .filter(|entry| entry.uuid == *uuid);
+        Ok(entry
+            .map(|entry| (entry.uuid.to_string(), entry))
+            .into_iter()
+            .collect())
+    }
+
+    /// Adds a line to the log.
+    fn log(&self, modify: &Modify, applied: bool) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let path = self.directory.join("modify.log");
+        if fs::metadata(&path).is_ok_and(|found| found.len() > LOG_MAX) {
+            fs::rename(&path, self.directory.join("modify.log.1"))?;
+        }
+        let mut line =
+            json!({"at": Timestamp::now(), "modify": modify, "applied": applied}).to_string();
+        line.push('\n');
+        fs::open(path, File::options().create(true).append(true))?.write_all(line.as_bytes())
+    }
+
+    /// Reads a file of the server. Quarantines an invalid one: routers post all relevant content again.
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &Path) -> io::Result<Option<T>> {
+        let path = self.directory.join(name);
+        let text = match file::read(&path, MAX_BYTES) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if file::is_unusable(error.kind()) => {
+                return file::quarantine(&path, &error.to_string()).map(|_| None);
+            }
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_slice(&text) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => file::quarantine(&path, &error.to_string()).map(|_| None),
+        }
+    }
+
+    fn write(&self, file: &Path, value: &impl Serialize) -> io::Result<()> {
+        let path = self.directory.join(file);
+        let directory = path.parent().unwrap_or(&self.directory);
+        fs::create_dir_all(directory)?;
+        let mut text = serde_json::to_vec_pretty(value)?;
+        text.push(b'\n');
+        Writer::new(0o600).replace(&path, &text)
+    }
+}
+
+/// Returns a safe file name, which identifies the session to a reader and is unique.
+fn status_file(uuid: &Uid) -> PathBuf {
+    let digest = Sha256::digest(uuid.as_str().as_bytes());
+    let short: String = digest
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Path::new(STATUSES).join(format!(
+        "{}-{short}.json",
+        ObjectName::sanitised(uuid.as_str())
+    ))
+}
+
+fn good_file(call: Call) -> PathBuf {
+    Path::new(GOOD).join(format!("{}.json", endpoint(call)))
+}

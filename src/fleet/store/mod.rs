@@ -1,0 +1,77 @@
+//! Where the fleet's files and the routers' posts are. The server knows a store by one trait.
+
+pub(super) mod directory;
+
+use async_trait::async_trait;
+
+use super::good::{Good, Written};
+use super::layout::Tokens;
+use super::posts::{Post, Posts, ReportedStatus, Statuses};
+use crate::http::ApiError;
+use crate::model::{ObjectName, Uid};
+use crate::wire::{Call, Modify};
+
+/// The files of the operators and the posts of the routers. An error is what the router gets.
+#[async_trait]
+pub(super) trait Store: Send + Sync {
+    /// Returns each router with a number that changes with its list of sessions.
+    async fn lists(&self) -> Vec<(ObjectName, Version)>;
+
+    /// Returns how a router is let in. `None`: the fleet has no such router.
+    async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError>;
+
+    /// Returns what the operator wrote for an answer. May wait until a file is complete.
+    async fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError>;
+
+    /// Returns the text behind an answer, to show where it is invalid. Empty without one.
+    async fn text(&self, router: &ObjectName, call: Call) -> String;
+
+    /// Returns a number that changes with everything an answer depends on. Costs much less than the
+    /// answer. `None`: the answer may change without it.
+    async fn version(&self, router: &ObjectName, call: Call) -> Option<Version>;
+
+    /// Returns the last valid version of each unit of an answer.
+    async fn good(&self, router: &ObjectName, call: Call) -> Result<Good, ApiError>;
+
+    /// Returns the newest posted status of each session.
+    async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError>;
+
+    /// Returns the posted status of one session: none or one.
+    async fn status(&self, router: &ObjectName, uuid: &Uid) -> Result<Statuses, ApiError>;
+
+    /// Returns the newest posts of a router.
+    async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError>;
+
+    /// Stores changes, durably when it returns. The caller makes them one at a time for a router.
+    async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError>;
+}
+
+/// A number that changes with its subject. It means nothing to another process.
+pub(super) type Version = u64;
+
+/// How a router is let in.
+pub(super) struct Door {
+    /// The error, if the files give no token.
+    pub(super) tokens: Result<Tokens, ApiError>,
+    /// Whether the tokens may be wrong because their file is incomplete.
+    pub(super) is_being_written: bool,
+    pub(super) in_maintenance: bool,
+}
+
+/// A change of what the server stores about a router.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Heartbeat(Post),
+    Report(Post),
+    /// A session's status, as its router posted it.
+    Status(ReportedStatus),
+    /// The operator has changed the status that this post answered.
+    Forget(ReportedStatus),
+    /// A line for the log of the posts of statuses.
+    Log {
+        modify: Modify,
+        applied: bool,
+    },
+    /// The last valid version of each unit of an answer.
+    Good(Call, Good),
+}

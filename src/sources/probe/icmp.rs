@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use surge_ping::{Client, Config, ICMP, PingIdentifier, PingSequence};
+use surge_ping::{Client, Config, ICMP, PingIdentifier, PingSequence, SurgeError};
 use tokio::time::sleep;
 
 use super::{Ping, ProbeError, ProbeSettings, Target};
@@ -28,6 +28,42 @@ impl Ping for IcmpPing {
         target: &Target,
         settings: &ProbeSettings,
     ) -> Result<Vec<Option<Duration>>, ProbeError> {
+        let echoes = self.echoes(target, settings).await?;
+        Ok(echoes.into_iter().map(Echo::time).collect())
+    }
+}
+
+/// What became of one echo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Echo {
+    /// The reply came after this time.
+    Answered(Duration),
+    /// It was sent, and no reply came.
+    Lost,
+    /// It could not be sent, such as without a route.
+    Unsent,
+}
+
+impl Echo {
+    /// Returns the time to the reply.
+    pub fn time(self) -> Option<Duration> {
+        match self {
+            Self::Answered(time) => Some(time),
+            Self::Lost | Self::Unsent => None,
+        }
+    }
+}
+
+impl IcmpPing {
+    /// Sends `settings.count` echoes to the target, and returns what became of each.
+    ///
+    /// # Errors
+    /// The target cannot be probed at all.
+    pub async fn echoes(
+        &self,
+        target: &Target,
+        settings: &ProbeSettings,
+    ) -> Result<Vec<Echo>, ProbeError> {
         let client = open(target)?;
         let identifier = PingIdentifier(rand::random());
         let echoes = (0..settings.count)
@@ -65,7 +101,7 @@ async fn echo(
     identifier: PingIdentifier,
     number: u16,
     timeout: Duration,
-) -> Option<Duration> {
+) -> Echo {
     sleep(ECHO_SPACING * u32::from(number)).await;
     let mut pinger = client.pinger(target.address, identifier).await;
     match pinger
@@ -73,11 +109,15 @@ async fn echo(
         .ping(PingSequence(number), &PAYLOAD)
         .await
     {
-        Ok((packet, time)) if is_reply(&packet) => Some(time),
-        Ok(_) => None,
+        Ok((packet, time)) if is_reply(&packet) => Echo::Answered(time),
+        Ok(_) => Echo::Lost,
+        Err(SurgeError::IOError(error)) => {
+            tracing::trace!(%target, number, %error, "echo not sent");
+            Echo::Unsent
+        }
         Err(error) => {
             tracing::trace!(%target, number, %error, "echo lost");
-            None
+            Echo::Lost
         }
     }
 }

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use crate::intervals::{ECHO_TIMEOUT, PROBE_INTERVAL};
 use crate::model::InterfaceName;
 
-pub use icmp::IcmpPing;
+pub use icmp::{Echo, IcmpPing};
 pub use prober::Prober;
 
 /// A probed address.

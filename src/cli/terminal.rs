@@ -1,7 +1,12 @@
 //! Questions on a terminal.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _};
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// Limit of an answer, in bytes.
@@ -39,17 +44,89 @@ pub(super) fn answer(question: &str) -> io::Result<String> {
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Asks for a secret, which is not shown. Ctrl-C ends the question like any other, after the terminal is as before.
+/// Asks for a secret, which is not shown. Ctrl-C and a signal end the question like any other, after the terminal is as before.
 ///
 /// # Errors
 /// When the terminal cannot be read, and after Ctrl-C.
 pub(super) fn secret(question: &str) -> io::Result<String> {
     write(&format!("{question}: "))?;
+    // In this order: the terminal is as before when a signal ends the process.
+    let signals = HeldSignals::begin()?;
     let raw = Raw::begin();
-    let read = typed(io::stdin().lock().take(LONGEST).bytes());
+    let longest = usize::try_from(LONGEST).unwrap_or(usize::MAX);
+    let read = typed(Keys::of(&signals).take(longest));
     drop(raw);
     write("\n")?;
+    drop(signals);
     read
+}
+
+/// Signals that would end the process, until this is dropped. The process has no other thread yet.
+struct HeldSignals {
+    fd: SignalFd,
+    all: SigSet,
+}
+
+impl HeldSignals {
+    fn begin() -> io::Result<Self> {
+        let all: SigSet = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT]
+            .into_iter()
+            .collect();
+        let fd = SignalFd::new(&all)?;
+        all.thread_block()?;
+        Ok(Self { fd, all })
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        let _ = self.all.thread_unblock();
+    }
+}
+
+/// The bytes that a person types; an error once a signal came.
+struct Keys<'a> {
+    signals: &'a HeldSignals,
+    read: VecDeque<u8>,
+}
+
+impl<'a> Keys<'a> {
+    fn of(signals: &'a HeldSignals) -> Self {
+        Self {
+            signals,
+            read: VecDeque::new(),
+        }
+    }
+
+    /// Waits for a key or a signal, and reads what is there.
+    fn wait(&mut self) -> io::Result<()> {
+        let stdin = io::stdin();
+        let mut events = [
+            PollFd::new(&stdin, PollFlags::IN),
+            PollFd::new(&self.signals.fd, PollFlags::IN),
+        ];
+        retry_on_intr(|| poll(&mut events, None))?;
+        if events.iter().skip(1).any(|it| !it.revents().is_empty()) {
+            return Err(io::Error::new(ErrorKind::Interrupted, "interrupted"));
+        }
+        let mut bytes = [0; 256];
+        let count = rustix::io::read(&stdin, &mut bytes)?;
+        self.read.extend(bytes.iter().take(count));
+        Ok(())
+    }
+}
+
+impl Iterator for Keys<'_> {
+    type Item = io::Result<u8>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read.is_empty()
+            && let Err(error) = self.wait()
+        {
+            return Some(Err(error));
+        }
+        self.read.pop_front().map(Ok)
+    }
 }
 
 /// Reads a line as a terminal does that does not handle the keys itself.

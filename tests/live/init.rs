@@ -231,3 +231,32 @@ fn person_on_a_terminal_is_asked() {
         assert!(written.contains(&format!("\n{line}\n")), "{line}: {shown}");
     }
 }
+
+#[test]
+fn ended_token_prompt_leaves_the_terminal_as_it_was() {
+    let router = router();
+    let program = format!(
+        "{} --config {} init --name jp1 --control-plane http://127.0.0.1:1",
+        agent_program().display(),
+        router.path("config.yaml").display()
+    );
+    let script = router.path("asked.sh");
+    // Without job control a program in the background reads /dev/null, unless it is told otherwise.
+    let text = format!(
+        "stty -a\n{program} </dev/tty &\nsleep 1\nkill -TERM $!\nwait $!\necho code $?\necho after\nstty -a\n"
+    );
+    std::fs::write(&script, text).unwrap();
+    let line = format!(
+        "(sleep 0.5; echo; sleep 2) | script -qec 'sh {}' /dev/null || true",
+        script.display()
+    );
+    let shown = router.inside.shell(&line);
+    assert!(shown.contains("Token (not shown)"), "{shown}");
+    assert!(shown.contains("code 143"), "{shown}");
+    let (_, after) = shown.split_once("after").unwrap();
+    assert!(
+        after.contains(" echo ") && after.contains(" icanon "),
+        "{shown}"
+    );
+    assert!(!router.path("config.yaml").exists());
+}

@@ -20,7 +20,8 @@ pub struct Record {
     /// The end of the watch. An adoption that is not kept by then was interrupted.
     pub deadline: Timestamp,
     pub phase: Phase,
-    /// The hashed id of the machine; `None`: it has none, or an earlier build wrote the record.
+    /// The hashed id of the machine; `None`: it has none, or an earlier build wrote the record. Only `adopt --undo` undoes
+    /// such an adoption.
     #[serde(default)]
     pub machine: Option<String>,
     /// The sessions whose documents were written.
@@ -39,8 +40,11 @@ pub struct Record {
     pub left: BTreeMap<InterfaceName, LinkSettings>,
     /// Addresses that the plan adds and that were not there.
     pub added: BTreeSet<Placed>,
-    /// The sysctls of all links together, by their names.
+    /// The sysctls of all links together that the plan sets, by their names.
     pub all: BTreeMap<String, i64>,
+    /// The same sysctls as the pass left them; empty: it did not end.
+    #[serde(default)]
+    pub all_left: BTreeMap<String, i64>,
     /// The systemd units that were disabled.
     pub units: BTreeSet<String>,
     /// The files that existed, with their copies.
@@ -48,6 +52,9 @@ pub struct Record {
     /// The hashes of the same files as the adoption left them.
     #[serde(default)]
     pub files_left: BTreeMap<PathBuf, String>,
+    /// The hashes of the files that the adoption added to the state directory.
+    #[serde(default)]
+    pub made: BTreeMap<PathBuf, String>,
     /// The folders that existed.
     pub folders: BTreeSet<PathBuf>,
 }
@@ -134,6 +141,13 @@ pub struct FileBefore {
     #[serde(default)]
     pub owner: Option<u32>,
     pub group: u32,
+}
+
+impl Record {
+    /// Returns the files that existed.
+    pub fn paths(&self) -> BTreeSet<&PathBuf> {
+        self.files.iter().map(|file| &file.path).collect()
+    }
 }
 
 impl LinkSettings {

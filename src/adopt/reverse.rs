@@ -105,16 +105,54 @@ fn was_adopted(record: &Record, link: &Link) -> bool {
     links.any(|before| before.index == Some(link.index))
 }
 
-/// Returns the changes of the sysctls of all links together that the adoption made: `rp_filter` was set to 0.
+/// Returns the change of the sysctl of all links together that the adoption made: `rp_filter` was set to 0. One that the plan
+/// did not set is not in the record, and one that was changed since stays.
 pub fn reverse_host(record: &Record, now: &KernelView) -> Option<KernelAction> {
     let key = Sysctl::RpFilter;
-    let before = *record.all.get(&key.to_string())?;
-    let is_set = now.all.get(&key) == Some(&0) && before != 0;
+    let name = key.to_string();
+    let before = *record.all.get(&name)?;
+    let left = record.all_left.get(&name).copied().unwrap_or_default();
+    let is_set = left == 0 && now.all.get(&key) == Some(&0) && before != 0;
     is_set.then_some(KernelAction::SetSysctl {
         interface: None,
         key,
         value: before,
     })
+}
+
+/// Returns the record for all rounds of an undo but its first: an address or a route that was there before the first round, and
+/// is missing later, went because of it.
+#[must_use]
+pub fn forgetting(record: &Record, now: Now<'_>) -> Record {
+    let mut record = record.clone();
+    for (interface, left) in &mut record.left {
+        let Some(before) = record.links.get(interface) else {
+            continue;
+        };
+        if let Some(link) = now.kernel.links.get(interface) {
+            let stays = |it: &LinkAddress| {
+                !before.addresses.contains(it) || !link.addresses.contains(&Address::from(it))
+            };
+            left.addresses.retain(stays);
+        }
+        if let Some(routes) = now.routes.get(interface) {
+            let stays = |it: &SavedRoute| !before.routes.contains(it) || !routes.contains(it);
+            left.routes.retain(stays);
+        }
+    }
+    record
+}
+
+/// Returns the recorded links that are gone, under any name. An undo creates none.
+pub fn gone(record: &Record, now: &KernelView) -> Vec<String> {
+    let is_there = |interface: &InterfaceName, before: &LinkSettings| {
+        let is_renamed = |link: &Link| before.index == Some(link.index);
+        now.links.contains_key(interface) || now.links.values().any(is_renamed)
+    };
+    let gone = record.links.iter();
+    let gone = gone.filter(|(interface, before)| !is_there(interface, before));
+    gone.map(|(interface, _)| format!("interface {interface} is gone, and was not created again"))
+        .collect()
 }
 
 /// Returns the removal of addresses that the adoption added to links without a mark.

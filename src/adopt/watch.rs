@@ -181,6 +181,28 @@ impl Baseline {
     }
 }
 
+/// Looks of which one alone proves no loss: BIRD may be busy for a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Doubt {
+    failed: bool,
+}
+
+impl Doubt {
+    /// Returns the failure of a look if the one before it failed too.
+    ///
+    /// # Errors
+    /// The second failure in a row.
+    pub fn judge<E>(&mut self, looked: Result<(), E>) -> Result<(), E> {
+        let is_second = std::mem::replace(&mut self.failed, looked.is_err());
+        looked.or_else(|why| if is_second { Err(why) } else { Ok(()) })
+    }
+
+    /// Returns whether the last look failed.
+    pub fn is_open(&self) -> bool {
+        self.failed
+    }
+}
+
 impl Session {
     fn lost(&self, protocol: &Protocol, percent: u8) -> Option<Lost> {
         let now = session(protocol);
@@ -193,7 +215,9 @@ impl Session {
         }
         let lost = self.imported.saturating_sub(now.imported);
         let most = self.imported.saturating_mul(u64::from(percent));
-        let is_lost = lost.saturating_mul(100) > most;
+        // A neighbour withdraws one prefix every day, which is a large share of few.
+        let is_one_of_few = lost == 1 && self.imported > 1 && percent > 0;
+        let is_lost = lost.saturating_mul(100) > most && !is_one_of_few;
         is_lost.then_some(Lost::Prefixes(self.imported, now.imported))
     }
 
@@ -437,6 +461,32 @@ mod tests {
         };
         assert!(lost(0).is_some());
         assert_eq!(lost(1), None);
+    }
+
+    #[test]
+    fn one_prefix_of_few_is_no_loss() {
+        let lost = |before, now, percent| {
+            let mut after = protocol(BgpState::Established, 5, now);
+            after.channels[0].updates = Some(1000);
+            loss_of(protocol(BgpState::Established, 5, before), after, percent)
+        };
+        for before in 2..=9 {
+            assert_eq!(lost(before, before - 1, 10), None, "{before}");
+            assert!(lost(before, before - 1, 0).is_some(), "{before}");
+        }
+        assert_eq!(lost(4, 2, 10), Some(Lost::Prefixes(4, 2)));
+        assert_eq!(lost(1, 0, 10), Some(Lost::Prefixes(1, 0)), "all of them");
+    }
+
+    #[test]
+    fn only_the_second_failed_look_in_a_row_counts() {
+        let mut doubt = Doubt::default();
+        assert_eq!(doubt.judge(Err(1)), Ok(()));
+        assert!(doubt.is_open());
+        assert_eq!(doubt.judge::<u8>(Ok(())), Ok(()));
+        assert!(!doubt.is_open());
+        assert_eq!(doubt.judge(Err(2)), Ok(()));
+        assert_eq!(doubt.judge(Err(3)), Err(3));
     }
 
     #[test]

@@ -47,6 +47,16 @@ pub(crate) enum AdoptionError {
         path.display()
     )]
     OtherMachine { path: PathBuf },
+    #[error(
+        "{} has the record of an interrupted adoption without the machine that it belongs to; if it is this machine's, \
+         run `moenet-agent adopt --undo`, otherwise remove that directory",
+        path.display()
+    )]
+    UnknownMachine { path: PathBuf },
+    #[error(
+        "nothing was undone: the adoption was kept meanwhile; run `moenet-agent adopt --undo` again"
+    )]
+    KeptMeanwhile,
     #[error("no adoption is recorded in {}, so there is nothing to undo", path.display())]
     NoRecord { path: PathBuf },
     #[error(

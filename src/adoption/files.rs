@@ -1,7 +1,8 @@
 //! Copies of the files that an adoption may change, and their restoration byte for byte.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use super::{AdoptionError, Undone, record};
 use crate::adopt::record::{FileBefore, Record};
 use crate::model::Identity;
 use crate::observed::bird::mark::{self, Mark};
+use crate::store::is_bookkeeping;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 
@@ -90,11 +92,12 @@ impl Tree {
 /// Returns the hashes of the recorded files as they are now.
 pub(super) fn hashes(record: &Record) -> BTreeMap<PathBuf, String> {
     let files = record.files.iter();
-    let hashed = files.filter_map(|before| {
-        let content = file::read_unlinked(&before.path, MOST_BYTES).ok()?;
-        Some((before.path.clone(), hash(&content)))
-    });
+    let hashed = files.filter_map(|before| Some((before.path.clone(), hash_of(&before.path)?)));
     hashed.collect()
+}
+
+fn hash_of(path: &Path) -> Option<String> {
+    Some(hash(&file::read_unlinked(path, MOST_BYTES).ok()?))
 }
 
 fn hash(content: &[u8]) -> String {
@@ -139,6 +142,11 @@ pub(super) fn restore(
                 .push(format!("{} was {what} since", path.display()));
             continue;
         }
+        if !is_real(path) {
+            let kept = format!("{}: a folder of it is a symbolic link now", path.display());
+            undone.kept.push(kept);
+            continue;
+        }
         if let Some(parent) = path.parent() {
             fs::create_dirs(parent, 0o755).map_err(AdoptionError::file("create", parent))?;
         }
@@ -151,25 +159,90 @@ pub(super) fn restore(
     Ok(())
 }
 
-/// Moves the files below a root that did not exist before into another folder, where someone else may have written them.
+/// Returns the hashes of the files that the adoption added to the state directory.
+pub(super) fn made(
+    state: &Path,
+    record: &Record,
+) -> Result<BTreeMap<PathBuf, String>, AdoptionError> {
+    let mut tree = Tree::default();
+    tree.list(state, &[record::folder(state), state.join(".git")])?;
+    let before = record.paths();
+    let new = tree.files.into_iter().filter(|it| !before.contains(it));
+    let hashed = new.filter_map(|path| hash_of(&path).map(|hash| (path, hash)));
+    Ok(hashed.collect())
+}
+
+/// Returns whether the adoption wrote a file of the state directory, and it was not changed since. What the agent alone
+/// writes needs no proof.
+pub(super) fn is_made(state: &Path, record: &Record, path: &Path) -> bool {
+    let made = record.made.get(path);
+    let is_same = made.is_some() && made == hash_of(path).as_ref();
+    is_same || path.strip_prefix(state).is_ok_and(is_bookkeeping)
+}
+
+/// Returns the place in a folder for files that cannot be moved beside it.
+pub(super) fn inside(root: &Path, beside: &Path) -> PathBuf {
+    let end = beside.extension().unwrap_or_default();
+    let mut name = OsString::from(".");
+    name.push(end);
+    root.join(name)
+}
+
+/// Moves the files below a root that did not exist before into another folder, except the adoption's own; where the root is a
+/// mount, into a folder of it. Returns the folder, if any file was moved.
 pub(super) fn move_new(
     root: &Path,
     tree: &Tree,
     record: &Record,
-    target: &Path,
-) -> Result<(), AdoptionError> {
-    let before: BTreeSet<_> = record.files.iter().map(|it| &it.path).collect();
-    for path in tree.files.iter().filter(|it| !before.contains(it)) {
-        let Ok(inside) = path.strip_prefix(root) else {
+    beside: &Path,
+    is_ours: impl Fn(&Path) -> bool,
+) -> Result<Option<PathBuf>, AdoptionError> {
+    let before = record.paths();
+    let new = tree
+        .files
+        .iter()
+        .filter(|it| !before.contains(it) && !is_ours(it));
+    let mut target = None;
+    for path in new {
+        let Ok(relative) = path.strip_prefix(root) else {
             continue;
         };
-        let to = target.join(inside);
-        if let Some(parent) = to.parent() {
-            fs::create_dirs(parent, 0o700).map_err(AdoptionError::file("create", parent))?;
+        let to = target.get_or_insert_with(|| beside.to_owned());
+        match move_into(path, &to.join(relative)) {
+            Err(error) if is_of_mount(&error) && to.as_path() == beside => {
+                discard(&to.join(relative), beside);
+                *to = inside(root, beside);
+                move_into(path, &to.join(relative))
+            }
+            done => done,
         }
-        fs::rename(path, &to).map_err(AdoptionError::file("move away", path))?;
+        .map_err(AdoptionError::file("move away", path))?;
     }
-    Ok(())
+    Ok(target)
+}
+
+fn move_into(path: &Path, to: &Path) -> io::Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dirs(parent, 0o700)?;
+    }
+    fs::rename(path, to)
+}
+
+/// Returns whether a file or folder cannot be moved because it is a mount, or in one.
+pub(super) fn is_of_mount(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::CrossesDevices | ErrorKind::ResourceBusy
+    )
+}
+
+/// Removes the empty folders of a move that failed, up to the first one.
+fn discard(path: &Path, first: &Path) {
+    let folders = path.ancestors().skip(1);
+    for folder in folders.take_while(|folder| folder.starts_with(first)) {
+        // One that holds something else stays.
+        let _ = fs::remove_dir(folder);
+    }
 }
 
 /// Removes the files and empty folders below a root that did not exist before. Returns the number of files.
@@ -178,8 +251,7 @@ pub(super) fn remove_new(
     record: &Record,
     is_ours: impl Fn(&Path) -> bool,
 ) -> Result<u32, AdoptionError> {
-    let (before, mut removed): (BTreeSet<_>, _) =
-        (record.files.iter().map(|it| &it.path).collect(), 0);
+    let (before, mut removed) = (record.paths(), 0);
     for path in tree.files.iter().filter(|it| !before.contains(it)) {
         if is_ours(path) {
             file::remove_file(path).map_err(AdoptionError::file("remove", path))?;
@@ -206,6 +278,13 @@ pub(super) fn remove_new(
     Ok(removed)
 }
 
+/// Returns whether no folder on the way to a file is a symbolic link. Recorded paths had none.
+fn is_real(path: &Path) -> bool {
+    let mut folders = path.ancestors().skip(1);
+    let nearest = folders.find(|folder| fs::symlink_metadata(folder).is_ok());
+    nearest.is_some_and(|folder| fs::canonicalize(folder).is_ok_and(|real| real == folder))
+}
+
 /// Returns whether a file has the mark of this state directory.
 pub(super) fn is_marked(path: &Path, identity: &Identity) -> bool {
     let Ok(bytes) = file::read_unlinked(path, MOST_BYTES) else {
@@ -216,4 +295,86 @@ pub(super) fn is_marked(path: &Path, identity: &Identity) -> bool {
         return false;
     };
     of.as_ref() == Some(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn record() -> Record {
+        let time = "2026-01-01T00:00:00Z";
+        let record = json!({
+            "begun": time, "deadline": time, "phase": "applying", "documents": [], "stateExisted": true,
+            "links": {}, "added": [], "all": {}, "units": [], "files": [], "folders": []
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    fn write(path: &Path, text: &str) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn only_what_the_adoption_made_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, aside) = (folder.path().join("state"), folder.path().join("aside"));
+        let path = |name: &str| state.join(name);
+        for name in ["sessions/made.yaml", "sessions/changed.yaml"] {
+            write(&path(name), "of the adoption");
+        }
+        let mut record = record();
+        record.made = made(&state, &record).unwrap();
+        write(&path("sessions/changed.yaml"), "of the operator");
+        write(&path("overrides/sessions/new.yaml"), "of the operator");
+        write(&path("status/node.yaml"), "of the agent");
+        let mut tree = Tree::default();
+        tree.list(&state, &[]).unwrap();
+        let is_ours = |path: &Path| is_made(&state, &record, path);
+        let moved = move_new(&state, &tree, &record, &aside, is_ours).unwrap();
+        assert_eq!(moved.as_ref(), Some(&aside));
+        assert_eq!(remove_new(&tree, &record, is_ours).unwrap(), 2);
+        let mut kept = Tree::default();
+        kept.list(&aside, &[]).unwrap();
+        let names = ["overrides/sessions/new.yaml", "sessions/changed.yaml"];
+        let names = names.map(|name| aside.join(name));
+        assert_eq!(kept.files.into_iter().collect::<Vec<_>>(), names);
+    }
+
+    #[test]
+    fn nothing_is_moved_without_a_strange_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let aside = folder.path().join("aside");
+        let tree = Tree::default();
+        let moved = move_new(folder.path(), &tree, &record(), &aside, |_| false).unwrap();
+        assert_eq!((moved, aside.exists()), (None, false));
+    }
+
+    #[test]
+    fn restoration_follows_no_symbolic_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (state, bird, other) = (root.join("state"), root.join("bird"), root.join("other"));
+        std::fs::create_dir_all(&other).unwrap();
+        write(&bird.join("moenet/a.conf"), "before");
+        let mut record = record();
+        let mut tree = Tree::default();
+        tree.list(&bird, &[]).unwrap();
+        std::fs::create_dir_all(super::record::folder(&state)).unwrap();
+        record.files = tree.copy(&state).unwrap();
+        std::fs::remove_dir_all(bird.join("moenet")).unwrap();
+        symlink(&other, bird.join("moenet")).unwrap();
+        let mut undone = Undone::default();
+        restore(&state, &record, |_| true, &mut undone).unwrap();
+        assert!(undone.kept[0].contains("symbolic link"), "{undone:?}");
+        assert!(!other.join("a.conf").exists());
+        std::fs::remove_file(bird.join("moenet")).unwrap();
+        restore(&state, &record, |_| true, &mut undone).unwrap();
+        let text = std::fs::read_to_string(bird.join("moenet/a.conf")).unwrap();
+        assert_eq!(text, "before");
+    }
 }

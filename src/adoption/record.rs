@@ -2,11 +2,14 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{AdoptionError, machine};
 use crate::adopt::Record;
+use crate::store::Store;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
+use crate::util::task::blocking;
 
 /// The folder of the record and of the copies.
 pub(super) const FOLDER: &str = ".adoption";
@@ -47,6 +50,12 @@ pub(super) fn check_machine(state: &Path, record: &Record) -> Result<(), Adoptio
             path: folder(state),
         }),
     }
+}
+
+/// Writes the record of a store durably.
+pub(super) async fn save(store: &Arc<Store>, record: &Record) -> Result<(), AdoptionError> {
+    let (directory, record) = (store.dir().to_owned(), record.clone());
+    blocking(move || write(&directory, &record)).await
 }
 
 /// Writes the record durably.

@@ -1,5 +1,6 @@
 //! systemd units that configure an adopted interface too.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::AdoptionError;
@@ -11,22 +12,44 @@ const PROGRAM: &str = "systemctl";
 /// Limit of its output, in bytes; more is dropped.
 const OUTPUT: u64 = 64 << 10;
 
+/// The unit of the agent.
+const AGENT: &str = "moenet-agent.service";
+
 /// Returns whether a unit is enabled. Without systemd none is.
 pub(crate) async fn is_enabled(unit: &str) -> bool {
-    call(["is-enabled", "--quiet", unit]).await.is_ok()
+    call(&["is-enabled", "--quiet", unit]).await.is_ok()
 }
 
-/// Disables a unit, or enables it again. It keeps running: to stop it would delete the interface.
-pub(super) async fn switch(unit: &str, enable: bool) -> Result<String, AdoptionError> {
-    let verb = if enable { "enable" } else { "disable" };
-    let command = format!("{PROGRAM} {verb} {unit}");
-    match call([verb, "--quiet", unit]).await {
+/// Returns whether systemd starts the agent after a boot.
+pub(crate) async fn is_agent_enabled() -> bool {
+    is_enabled(AGENT).await
+}
+
+/// Returns the command that disables units, or enables them again. They keep running: to stop one would delete its interface.
+pub(crate) fn command(units: &BTreeSet<String>, enable: bool) -> String {
+    let units: Vec<_> = units.iter().map(String::as_str).collect();
+    format!("{PROGRAM} {} {}", verb(enable), units.join(" "))
+}
+
+/// Disables units with one command, or enables them again.
+pub(super) async fn switch(
+    units: &BTreeSet<String>,
+    enable: bool,
+) -> Result<String, AdoptionError> {
+    let command = command(units, enable);
+    let mut arguments = vec![verb(enable), "--quiet"];
+    arguments.extend(units.iter().map(String::as_str));
+    match call(&arguments).await {
         Ok(()) => Ok(command),
         Err(source) => Err(AdoptionError::Unit { command, source }),
     }
 }
 
-async fn call(arguments: [&str; 3]) -> Result<(), UnitError> {
+fn verb(enable: bool) -> &'static str {
+    if enable { "enable" } else { "disable" }
+}
+
+async fn call(arguments: &[&str]) -> Result<(), UnitError> {
     let run = Run::new(Path::new(PROGRAM), SYSTEMCTL_CALL, OUTPUT).cut();
     let output = run.args(arguments).output().await?;
     if output.status.success() {

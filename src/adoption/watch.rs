@@ -10,7 +10,7 @@ use futures::stream;
 use tokio::time::Instant;
 
 use super::{AdoptionError, Takeover};
-use crate::adopt::{Adopted, Baseline, Seen};
+use crate::adopt::{Adopted, Baseline, Doubt, Seen};
 use crate::bird::Client as BirdClient;
 use crate::config::Config;
 use crate::intervals::ADOPT_LOOK;
@@ -19,7 +19,7 @@ use crate::model::InterfaceName;
 use crate::observed::bird::Protocol;
 use crate::observed::kernel::KernelView;
 use crate::ports::Kernel as _;
-use crate::sources::probe::{IcmpPing, Ping as _, ProbeSettings, Target};
+use crate::sources::probe::{Echo, IcmpPing, ProbeSettings, Target};
 
 /// The most neighbours that are asked at the same time; each needs a socket.
 const AT_ONCE: usize = 128;
@@ -34,6 +34,7 @@ pub(super) struct Watch {
     max_loss: u8,
     begun: Instant,
     baseline: Baseline,
+    doubt: Doubt,
 }
 
 /// The answers of the neighbours to one echo each.
@@ -61,6 +62,7 @@ impl Watch {
             max_loss: takeover.max_loss,
             begun: Instant::now(),
             baseline: Baseline::default(),
+            doubt: Doubt::default(),
         };
         let echoes = watch.echoes(FIRST_ECHOES).await;
         let interfaces = takeover.documents.iter().filter_map(Adopted::interface);
@@ -91,11 +93,21 @@ impl Watch {
         self.baseline.is_heard_since(time)
     }
 
+    /// Returns whether the last look failed, so that only the next one can tell.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.doubt.is_open()
+    }
+
     /// Looks once. Takes up to the timeout of an echo. Safe to cancel.
     ///
     /// # Errors
-    /// A loss, or a BIRD or kernel that cannot be read.
+    /// A loss, or a BIRD or kernel that cannot be read, if the look before this one failed too.
     pub(super) async fn look(&mut self) -> Result<(), AdoptionError> {
+        let looked = self.look_once().await;
+        self.doubt.judge(looked)
+    }
+
+    async fn look_once(&mut self) -> Result<(), AdoptionError> {
         let echoes = self.echoes(1).await;
         let (protocols, kernel) = self.read().await?;
         let seen = Seen {
@@ -126,18 +138,20 @@ impl Watch {
         };
         let ask = |(interface, target): &(InterfaceName, Target)| {
             let (interface, target) = (interface.clone(), target.clone());
-            async move { (interface, IcmpPing.ping(&target, settings).await) }
+            async move { (interface, IcmpPing.echoes(&target, settings).await) }
         };
         let asked = stream::iter(self.targets.iter().map(ask));
         let mut asked = asked.buffer_unordered(AT_ONCE);
         let mut echoes = Echoes::default();
         while let Some((interface, answers)) = asked.next().await {
-            // Without a socket for echoes, silence says nothing.
+            // Without a socket, or a way to send, silence says nothing.
             let Ok(answers) = answers else { continue };
-            if answers.iter().any(Option::is_some) {
+            if answers.iter().any(|echo| matches!(echo, Echo::Answered(_))) {
                 echoes.answered.insert(interface.clone());
             }
-            echoes.asked.insert(interface);
+            if answers.iter().any(|echo| *echo != Echo::Unsent) {
+                echoes.asked.insert(interface);
+            }
         }
         echoes
     }

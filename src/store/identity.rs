@@ -22,7 +22,7 @@ const COPY: &str = ".git/moenet-identity";
 /// File in which earlier builds kept a longer identity, and the doubt.
 const OLD_MARKER: &str = ".moenet-state";
 /// The file that says which documents may be missing.
-const DOUBT: &str = ".unproven";
+pub(super) const DOUBT: &str = ".unproven";
 /// The file with the advisory lock.
 pub(super) const LOCK: &str = ".lock";
 

@@ -109,6 +109,24 @@ pub const HELD: &str = "held.yaml";
 /// may have been: the directory is new, or lost a folder.
 pub const COMPLETE: &str = "nothing-is-missing";
 
+/// Returns whether a file below the state directory is one that the agent alone writes.
+pub(crate) fn is_bookkeeping(relative: &Path) -> bool {
+    const OWN: [&str; 10] = [
+        "applied",
+        "status",
+        OUTBOX,
+        HELD,
+        SYNCED,
+        APPROVALS_LOCK,
+        identity::IDENTITY,
+        identity::LOCK,
+        identity::DOUBT,
+        moved::PENDING,
+    ];
+    let first = relative.iter().next();
+    first.is_some_and(|first| OWN.iter().any(|own| first == *own))
+}
+
 /// The state directory of one router.
 #[derive(Debug)]
 pub struct Store {

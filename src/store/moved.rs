@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The folder of files that wait for the tree; hidden, so that Git ignores it.
-const PENDING: &str = ".pending";
+pub(super) const PENDING: &str = ".pending";
 /// The content of a waiting record that marks the record as removed.
 const REMOVED: &str = "# removed\n";
 

@@ -55,9 +55,11 @@ fn record() -> Record {
         left: [].into(),
         added: [placed("fe80::1/128")].into(),
         all: [].into(),
+        all_left: [].into(),
         units: [].into(),
         files: Vec::new(),
         files_left: [].into(),
+        made: [].into(),
         folders: [].into(),
     }
 }
@@ -297,11 +299,77 @@ fn only_routes_that_went_with_the_adoption_come_back() {
     assert_eq!(of([route("a")].into()), [].into());
 }
 
+/// What an undo does after one that changed this much and then failed.
+fn repeated(record: &Record, before: Link, now: Link) -> Restoration {
+    let (kernel, routes) = (&view(before), &BTreeMap::new());
+    let again = forgetting(record, Now { kernel, routes });
+    undo(&again, now, Scope::Adopted).remove(0)
+}
+
+#[test]
+fn repeated_undo_restores_what_the_first_took_away() {
+    let mut bare = link(ours());
+    bare.addresses.clear();
+    let found = repeated(&with_left(&link(ours())), link(ours()), bare);
+    assert!(found.kept.is_empty(), "{found:#?}");
+    let adds = |it: &KernelAction| matches!(it, KernelAction::AddAddress { .. });
+    assert!(found.settings.iter().any(adds), "{found:#?}");
+}
+
+#[test]
+fn repeated_undo_removes_what_the_adoption_added() {
+    let mut left = link(ours());
+    let added = Address::from(&placed("fe80::1/128").address);
+    left.addresses.insert(added);
+    let found = repeated(&with_left(&left), left.clone(), left);
+    assert!(found.kept.is_empty(), "{found:#?}");
+    let removes = |it: &KernelAction| matches!(it, KernelAction::RemoveAddress { .. });
+    assert!(found.settings.iter().any(removes), "{found:#?}");
+}
+
+#[test]
+fn sysctl_of_all_links_returns_only_if_still_as_left() {
+    let name = Sysctl::RpFilter.to_string();
+    let value = |before: Option<i64>, left: Option<i64>, now: i64| {
+        let named = |value: Option<i64>| value.map(|value| (name.clone(), value));
+        let record = Record {
+            all: named(before).into_iter().collect(),
+            all_left: named(left).into_iter().collect(),
+            ..record()
+        };
+        let kernel = KernelView {
+            all: [(Sysctl::RpFilter, now)].into(),
+            ..KernelView::default()
+        };
+        reverse_host(&record, &kernel).map(|action| action.to_string())
+    };
+    let back = Some("set sysctl ipv4.rp_filter of all to 2".to_owned());
+    assert_eq!(value(Some(2), Some(0), 0), back);
+    assert_eq!(value(Some(2), None, 0), back, "the pass did not end");
+    assert_eq!(value(None, None, 0), None, "the plan did not set it");
+    assert_eq!(value(Some(2), Some(2), 0), None, "an operator set it since");
+    assert_eq!(value(Some(2), Some(0), 1), None, "an operator set it since");
+    assert_eq!(value(Some(0), Some(0), 0), None);
+}
+
+#[test]
+fn interface_that_is_gone_is_named() {
+    assert_eq!(gone(&record(), &KernelView::default()).len(), 1);
+    assert_eq!(gone(&record(), &view(link(Mark::None))), [""; 0]);
+    let renamed = KernelView {
+        links: [("renamed".parse().unwrap(), link(ours()))]
+            .into_iter()
+            .collect(),
+        ..KernelView::default()
+    };
+    assert_eq!(gone(&record(), &renamed), [""; 0]);
+}
+
 #[test]
 fn record_of_an_earlier_build_is_read() {
     let mut value = serde_json::to_value(record()).unwrap();
     let all = value.as_object_mut().unwrap();
-    for key in ["machine", "written", "left", "filesLeft"] {
+    for key in ["machine", "written", "left", "filesLeft", "allLeft", "made"] {
         assert!(all.remove(key).is_some(), "{key}");
     }
     let link = all["links"][NAME].as_object_mut().unwrap();

@@ -12,7 +12,7 @@ use crate::cli::output;
 use crate::cli::steps::{self, ObjectSteps, Tense};
 use crate::document::{BgpSessionSpec, Document, OverrideSpec};
 use crate::model::{InterfaceName, ObjectKey};
-use crate::plan::Plan;
+use crate::plan::{Plan, Refusal};
 
 /// The answer. The names of its fields are part of the interface for programs.
 #[derive(Default, Serialize)]
@@ -40,6 +40,9 @@ pub(super) struct Answer {
     /// Addresses that the plan adds.
     #[serde(skip)]
     pub(super) added: BTreeSet<Placed>,
+    /// The names of the sysctls of all links together that the plan sets.
+    #[serde(skip)]
+    pub(super) sysctls: BTreeSet<String>,
 }
 
 impl Answer {
@@ -48,12 +51,20 @@ impl Answer {
             kernel: &offline.kernel,
             protocols: &offline.bird.protocols,
         };
-        let plans = offline.plans().into_iter();
-        let plans: Vec<Plan> = plans.filter_map(|(_, plan)| plan.ok()).collect();
+        let (mut plans, mut refused) = (Vec::new(), None);
+        for (key, plan) in offline.plans() {
+            match plan {
+                Ok(plan) => plans.push(plan),
+                Err(refusal) if key == ObjectKey::Router => refused = Some(refusal),
+                Err(_) => {}
+            }
+        }
         let interruptions = plans.iter().flat_map(|plan| Harm::of(plan, before));
         let actions = plans.iter().flat_map(|plan| &plan.steps);
         let actions = actions.filter_map(|step| step.action.kernel());
         let added = Record::added_by(actions);
+        let sysctls = plans.iter().flat_map(Plan::host_sysctls);
+        let sysctls = sysctls.map(|key| key.to_string()).collect();
         let documents = adoption.documents.iter().filter(|it| it.over.is_none());
         let documents = documents.map(|it| it.document.clone());
         let overrides = adoption.documents.iter().filter_map(|it| it.over.clone());
@@ -65,11 +76,12 @@ impl Answer {
             conflicts: adoption.conflicts,
             documents: documents.collect(),
             overrides: overrides.collect(),
-            failed: failed(&plan, offline),
+            failed: failed(&plan, offline, refused.as_ref()),
             plan: plan.into_values().collect(),
             adopted: adoption.documents,
             planned,
             added,
+            sysctls,
         }
     }
 
@@ -141,24 +153,25 @@ impl Answer {
 }
 
 /// Returns the objects without a whole plan. That the operator's main file does not load the agent's files is how adoption
-/// begins, and no failure.
-fn failed(plan: &BTreeMap<ObjectKey, ObjectSteps>, offline: &Offline) -> Vec<String> {
-    const BEGINNING: [&str; 2] = ["ForeignMainConfig", "MainConfigNotIncluded"];
-    let blocked = offline.bird.blocked();
-    let blocked = blocked.filter(|problem| BEGINNING.contains(&problem.reason));
-    let expected = blocked.map(|problem| problem.to_string());
-    let node = expected.as_ref().and_then(|_| offline.node_failure());
-    let node = node.map(|why| format!("{}: {why}", ObjectKey::Router));
-    let errors = plan.values().filter_map(|object| {
-        unexpected(object.error.as_ref()?, expected.as_ref())
-            .map(|why| format!("{}: {why}", object.object))
+/// begins, and no failure: then the node fails only if its addresses are `refused`, or if its files could not be used anyway.
+fn failed(
+    plan: &BTreeMap<ObjectKey, ObjectSteps>,
+    offline: &Offline,
+    refused: Option<&Refusal>,
+) -> Vec<String> {
+    let begins = offline.bird.waits_for_include();
+    let node = || {
+        let refused = refused.map(ToString::to_string);
+        refused.or_else(|| offline.node_failure())
+    };
+    let errors = plan.iter().filter_map(|(key, object)| {
+        let error = match key {
+            ObjectKey::Router if begins => node(),
+            _ => object.error.clone(),
+        };
+        error.map(|why| format!("{}: {why}", object.object))
     });
-    errors.chain(node).collect()
-}
-
-/// Returns an error that is not the expected one.
-fn unexpected<'a>(error: &'a String, expected: Option<&String>) -> Option<&'a String> {
-    (Some(error) != expected).then_some(error)
+    errors.collect()
 }
 
 #[cfg(test)]
@@ -174,10 +187,5 @@ mod tests {
         };
         assert!(!failed.is_harmless());
         assert!(failed.refusals().contains(&"node: broken".to_owned()));
-        let blocked = "not included".to_owned();
-        assert_eq!(unexpected(&blocked, Some(&blocked)), None);
-        let more = "refused; not included".to_owned();
-        assert_eq!(unexpected(&more, Some(&blocked)), Some(&more));
-        assert_eq!(unexpected(&more, None), Some(&more));
     }
 }

@@ -35,42 +35,43 @@ pub(super) async fn take_over(config: Config, answer: Answer, accepted: Accepted
         "nothing was changed: the interruptions above need your consent; add --yes"
     );
     let enabled = enabled_units(&answer).await;
-    if !accepted.yes {
-        for unit in &enabled {
-            output::note(&format!(
-                "{unit} configures the same interface; `systemctl disable {unit}` ends that, as does --yes"
-            ));
-        }
-    }
+    // Until systemd starts the agent, these units build the tunnels after a boot.
+    let disables = accepted.yes && units::is_agent_enabled().await;
     let takeover = Takeover {
         documents: answer.adopted,
         planned: answer.planned,
         added: answer.added,
-        units: match accepted.yes {
-            true => enabled,
+        sysctls: answer.sysctls,
+        units: match disables {
+            true => enabled.clone(),
             false => BTreeSet::new(),
         },
         watch: accepted.watch,
         max_loss: accepted.max_loss,
     };
     let mut adoption = Adoption::begin(config, takeover).await?;
-    let done = run(&mut adoption, accepted.watch).await;
-    let Err(why) = done else {
-        output::note("adopted; start the agent with `systemctl enable --now moenet-agent`");
-        output::note("`moenet-agent adopt --undo` is the way back");
-        return Ok(ExitCode::SUCCESS);
-    };
-    let why = chain(&why);
+    if let Err(why) = run(&mut adoption, accepted.watch).await {
+        return Err(undo_after(adoption, &why).await);
+    }
+    output::note("adopted; start the agent with `systemctl enable --now moenet-agent`");
+    disable(&mut adoption, &enabled, disables).await;
+    output::note("`moenet-agent adopt --undo` is the way back");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Undoes everything, and returns why.
+async fn undo_after(adoption: Adoption, why: &AdoptionError) -> anyhow::Error {
+    let why = chain(why);
     output::note(&format!("{why}; undoing everything"));
     match adoption.undo().await {
         Ok(undone) if undone.kept.is_empty() => {
-            anyhow::bail!("not adopted, and everything is as before: {why}")
+            anyhow::anyhow!("not adopted, and every change is undone: {why}")
         }
-        Ok(undone) => anyhow::bail!(
-            "not adopted: {why}. Everything is as before, except: {}",
+        Ok(undone) => anyhow::anyhow!(
+            "not adopted: {why}. Every change is undone, except: {}",
             undone.kept.join("; ")
         ),
-        Err(error) => anyhow::bail!(
+        Err(error) => anyhow::anyhow!(
             "not adopted ({why}), and not everything is undone: {}. The next start of moenet-agent tries again, or run \
              `moenet-agent adopt --undo`",
             chain(&error)
@@ -89,11 +90,28 @@ async fn run(adoption: &mut Adoption, watch: Duration) -> Result<(), AdoptionErr
         watch.as_secs()
     ));
     adoption.watch().await?;
-    // Last: after a power cut meanwhile, they must build the tunnels again.
-    for command in adoption.disable_units().await? {
-        output::note(&format!("ran `{command}`"));
-    }
     adoption.keep().await
+}
+
+/// Disables the units of a kept adoption, or says how to. A failure undoes nothing: the agent and these units agree until the
+/// next boot.
+async fn disable(adoption: &mut Adoption, enabled: &BTreeSet<String>, disables: bool) {
+    if enabled.is_empty() {
+        return;
+    }
+    let command = units::command(enabled, false);
+    if !disables {
+        output::note(&format!(
+            "then run `{command}`: after a boot both would configure the same interfaces"
+        ));
+        return;
+    }
+    match adoption.disable_units().await {
+        Ok(done) => done
+            .iter()
+            .for_each(|command| output::note(&format!("ran `{command}`"))),
+        Err(error) => output::note(&format!("{}; run `{command}` yourself", chain(&error))),
+    }
 }
 
 /// Returns the enabled units of `wg-quick` for the adopted interfaces.
@@ -111,14 +129,17 @@ async fn enabled_units(answer: &Answer) -> BTreeSet<String> {
 /// Undoes the recorded adoption. A kept one only with consent, if a tunnel is interrupted.
 pub(super) async fn undo(config: Config, format: Format, yes: bool) -> Outcome {
     let recorded = adoption::recorded(&config).await?;
-    if recorded.is_some_and(|record| record.phase == Phase::Kept) {
+    let recorded = recorded.ok_or_else(|| AdoptionError::NoRecord {
+        path: config.state.directory.clone(),
+    })?;
+    if recorded.phase == Phase::Kept {
         refuse_handed_over(&config).await?;
         let harm = adoption::interruptions_of_undo(&config).await?;
         if !yes && !harm.is_empty() {
             consent(&harm)?;
         }
     }
-    let undone = adoption::undo_recorded(&config).await?;
+    let undone = adoption::undo_recorded(&config, recorded.phase).await?;
     if output::value(format, &undone)? {
         return Ok(ExitCode::SUCCESS);
     }
@@ -126,7 +147,7 @@ pub(super) async fn undo(config: Config, format: Format, yes: bool) -> Outcome {
     let kept = undone.kept.iter();
     kept.for_each(|it| output::line(format_args!("left alone: {it}")));
     output::line(match undone.kept.len() {
-        0 => "Undone: the router is as it was before the adoption.".to_owned(),
+        0 => "Undone: every change of the adoption is taken back.".to_owned(),
         count => format!("Undone, except for {count} things that were left alone."),
     });
     Ok(ExitCode::SUCCESS)

@@ -137,10 +137,15 @@ impl MainFile {
             .filter(|protocol| !SHARED.contains(&protocol.class.as_str()))
     }
 
+    /// Returns whether the file is the operator's and does not load the agent's files.
+    pub fn is_separate(&self) -> bool {
+        !self.is_agents() && !self.included
+    }
+
     /// Returns why the agent's tree cannot be loaded through this main file. `running` are further protocols that the
     /// daemon runs from it.
     pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<BirdProblem> {
-        if self.is_agents() || self.included {
+        if !self.is_separate() {
             return None;
         }
         let path = self.path.display();

@@ -78,6 +78,11 @@ impl BirdState {
             .blocked(running.map(|protocol| protocol.name.as_str()))
     }
 
+    /// Returns whether nothing but the operator's main file keeps the agent's files from being loaded.
+    pub fn waits_for_include(&self) -> bool {
+        self.live.main.is_separate() && self.live.in_use().is_none()
+    }
+
     /// Returns the protocols with these names.
     pub fn protocols(&self, names: &BTreeSet<String>) -> Vec<Protocol> {
         let found = names.iter().filter_map(|name| self.protocol(name));

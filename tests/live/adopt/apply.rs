@@ -37,10 +37,10 @@ impl Built {
         let folder = self.router.path("").display().to_string();
         let lines = [
             format!(
-                "cd {folder} && find . -type f -not -name '*.log' -not -name 'agent.*' -not -path './state.undone-*' | sort | xargs sha256sum"
+                "cd {folder} && find . -type f -not -name '*.log' -not -name 'agent.*' -not -path './state.undone-*' -not -path './state/.undone-*' | sort | xargs sha256sum"
             ),
             format!(
-                "cd {folder} && find . -not -name '*.log' -not -name 'agent.*' -not -path './state.undone-*' -printf '%p %m %U %G\\n' | sort"
+                "cd {folder} && find . -not -name '*.log' -not -name 'agent.*' -not -path './state.undone-*' -not -path './state/.undone-*' -printf '%p %m %U %G\\n' | sort"
             ),
             "ip -d addr show".to_owned(),
             format!("cat /sys/class/net/{DEVICE}/ifalias"),
@@ -68,11 +68,10 @@ impl Built {
     fn is_adopted(&self) {
         let alias = format!("cat /sys/class/net/{DEVICE}/ifalias");
         contains(&self.router.inside.shell(&alias), "moenet-agent:2:").unwrap();
-        assert!(
-            self.router
-                .path(&format!("state/sessions/{DEVICE}.yaml"))
-                .exists()
-        );
+        let document = self.router.path(&format!("state/sessions/{DEVICE}.yaml"));
+        self.router
+            .inside
+            .shell(&format!("test -f {}", document.display()));
     }
 
     #[track_caller]
@@ -154,7 +153,7 @@ fn withdrawn_half_of_the_prefixes_undoes_everything() {
         built.neighbour.ask_bird("disable says1");
         let answer = adopting.join().unwrap().ended(1);
         answer.says("session peer1 imports 2 prefixes instead of 4");
-        answer.says("everything is as before");
+        answer.says("every change is undone");
     });
     same(&before, &built.whole());
     assert_eq!(built.state(), state);
@@ -178,7 +177,7 @@ fn silent_tunnel_undoes_everything() {
             built.neighbour.inside.shell(silence);
             let answer = adopting.join().unwrap().ended(1);
             answer.says(&format!("nothing came through the tunnel {DEVICE}"));
-            answer.says("everything is as before");
+            answer.says("every change is undone");
         });
         built.neighbour.inside.shell(end);
         same(&before, &built.whole());
@@ -408,32 +407,51 @@ fn failed_step_of_the_pass_undoes_everything() {
     let refused = built.with_program("nft", nft, &["--watch", "1s"]).ended(1);
     refused.says("a step of the pass failed: firewall: ");
     refused.says("no space");
-    refused.says("everything is as before");
+    refused.says("every change is undone");
     same(&before, &built.whole());
 }
 
+/// Units are disabled with consent, together, and only once systemd starts the agent; an undo enables them.
 #[test]
-fn unit_is_disabled_only_with_consent_and_enabled_again() {
+fn units_are_disabled_only_beside_an_enabled_agent() {
     let built = Built::new(&GO_AGENT);
     let calls = built.router.path("agent.calls");
-    let text = format!("#!/bin/sh\necho \"$@\" >>{}\n", calls.display());
+    let enabled = built.router.path("agent.enabled");
+    let text = format!(
+        "#!/bin/sh\necho \"$@\" >>{}\ncase \"$*\" in *moenet-agent*) test -e {};; esac\n",
+        calls.display(),
+        enabled.display()
+    );
     // The program is there before and after.
     built.with_program("systemctl", &text, &["--plan"]).ended(0);
-    std::fs::write(&calls, "").unwrap();
     let before = built.whole();
-    let run = |more: &[&str]| built.with_program("systemctl", &text, more);
     let unit = format!("wg-quick@{DEVICE}.service");
     let asked = format!("is-enabled --quiet {unit}\n");
-    run(&["--watch", "1s"])
-        .ended(0)
-        .says(&format!("`systemctl disable {unit}`"));
-    assert_eq!(std::fs::read_to_string(&calls).unwrap(), asked);
-    run(&["--undo"]).ended(0);
-    run(&["--watch", "1s", "--yes"])
-        .ended(0)
-        .says(&format!("ran `systemctl disable {unit}`"));
-    run(&["--undo"]).ended(0);
-    let more = format!("{asked}{asked}disable --quiet {unit}\nenable --quiet {unit}\n");
-    assert_eq!(std::fs::read_to_string(&calls).unwrap(), more);
+    let agent = "is-enabled --quiet moenet-agent.service\n";
+    let run = |more: &[&str], says: &str, called: &str| {
+        std::fs::write(&calls, "").unwrap();
+        built
+            .with_program("systemctl", &text, more)
+            .ended(0)
+            .says(says);
+        assert_eq!(std::fs::read_to_string(&calls).unwrap(), called);
+    };
+    let advice = format!("then run `systemctl disable {unit}`");
+    run(&["--watch", "1s"], &advice, &asked);
+    run(&["--undo"], "Undone", "");
+    run(
+        &["--watch", "1s", "--yes"],
+        &advice,
+        &format!("{asked}{agent}"),
+    );
+    run(&["--undo"], "Undone", "");
+    std::fs::write(&enabled, "").unwrap();
+    let disabled = format!("{asked}{agent}disable --quiet {unit}\n");
+    let done = format!("ran `systemctl disable {unit}`");
+    run(&["--watch", "1s", "--yes"], &done, &disabled);
+    let done = format!("ran `systemctl enable {unit}`");
+    run(&["--undo"], &done, &format!("enable --quiet {unit}\n"));
+    std::fs::remove_file(&enabled).unwrap();
+    std::fs::remove_file(&calls).unwrap();
     same(&before, &built.whole());
 }

@@ -33,6 +33,54 @@ fn operators_changes_survive_a_later_undo() {
     );
 }
 
+/// Nothing can be renamed from a mount to its parent.
+#[test]
+fn undo_moves_files_within_a_mounted_state_directory() {
+    let built = Built::new(&GO_AGENT);
+    let state = built.router.path("state").display().to_string();
+    built.router.inside.shell(&format!(
+        "mkdir {state} && mount -t tmpfs -o mode=755 tmpfs {state}"
+    ));
+    let before = built.whole();
+    built.apply(&["--watch", "1s"]).ended(0);
+    built.is_adopted();
+    let note = format!("echo mine >{state}/overrides/note");
+    built.router.inside.shell(&note);
+    built.apply(&["--undo"]).ended(0).says("/.undone-");
+    same(&before, &built.whole());
+    let kept = built
+        .router
+        .inside
+        .shell(&format!("cat {state}/.undone-*/overrides/note"));
+    assert_eq!(kept, "mine\n");
+}
+
+/// What the operator writes while the sessions are watched is not the adoption's.
+#[test]
+fn files_of_the_watch_go_aside() {
+    let built = Built::new(&GO_AGENT);
+    let before = built.whole();
+    built.kill_in_the_middle();
+    let document = built.router.path("state/sessions/wg_mine.yaml");
+    std::fs::write(&document, "mine\n").unwrap();
+    // An identity of the machine that nobody wrote down is no reason to undo by itself.
+    let path = built.router.path("state/.adoption/record.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut record: Value = serde_json::from_str(&text).unwrap();
+    record["machine"] = Value::Null;
+    std::fs::write(&path, record.to_string()).unwrap();
+    let refused = built.apply(&["--watch", "1s"]).ended(1);
+    refused.says("without the machine that it belongs to");
+    built.is_adopted();
+    let undone = built.apply(&["--undo"]).ended(0);
+    undone.says("left alone: files were written meanwhile: moved ");
+    same(&before, &built.whole());
+    let folder = built.router.path("").display().to_string();
+    let list = format!("cd {folder}/state.undone-* && find . -type f");
+    let left = built.router.inside.shell(&list);
+    assert_eq!(left, "./sessions/wg_mine.yaml\n");
+}
+
 /// A copied state directory must not undo the adoption of the router that it comes from.
 #[test]
 fn record_of_another_machine_is_refused() {

@@ -1,0 +1,228 @@
+//! The files of an undo: BIRD's, and those of the state directory.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::files::{self, Tree};
+use super::{AdoptionError, Undone, record};
+use crate::adopt::{Phase, Record, without};
+use crate::controller::known_agents;
+use crate::document::Kind;
+use crate::model::ObjectName;
+use crate::store::{Area, Place, SECRETS, Snapshot, Store};
+use crate::util::{file, fs};
+
+/// Restores all files.
+pub(super) fn everything(
+    store: &Store,
+    record: &Record,
+    roots: &[PathBuf],
+    undone: &mut Undone,
+) -> Result<(), AdoptionError> {
+    let state = store.dir();
+    let identity = store.identity().map(|known| known.identity);
+    let marked = |path: &Path| {
+        let identity = identity.as_ref();
+        identity.is_some_and(|identity| files::is_marked(path, identity))
+    };
+    files::restore(state, record, marked, undone)?;
+    let mut bird = Tree::default();
+    for root in roots {
+        bird.list(root, &[])?;
+    }
+    let removed = files::remove_new(&bird, record, marked)?;
+    if removed > 0 {
+        let done = format!("removed {removed} files of the agent from BIRD's directory");
+        undone.done.push(done);
+    }
+    if !move_whole(state, record, undone)? {
+        clear(state, record, undone)?;
+    }
+    identity.iter().for_each(known_agents::forget);
+    Ok(())
+}
+
+/// Moves the state directory of a kept adoption away, if the adoption created it: it may hold what an operator wrote since, and
+/// its history. Returns whether it did.
+fn move_whole(state: &Path, record: &Record, undone: &mut Undone) -> Result<bool, AdoptionError> {
+    if record.phase != Phase::Kept || record.state_existed {
+        return Ok(false);
+    }
+    let aside = aside(state, record);
+    match fs::rename(state, &aside) {
+        // A mount cannot be moved.
+        Err(error) if files::is_of_mount(&error) => return Ok(false),
+        done => done.map_err(AdoptionError::file("move away", state))?,
+    }
+    undone.done.push(moved(state, &aside));
+    record::remove(&aside)?;
+    Ok(true)
+}
+
+/// Removes everything from the state directory that was not there before. What another may have written is moved aside.
+fn clear(state: &Path, record: &Record, undone: &mut Undone) -> Result<(), AdoptionError> {
+    let aside = aside(state, record);
+    let inside = files::inside(state, &aside);
+    let mut own = Tree::default();
+    let mut except = vec![record::folder(state), inside];
+    if record.state_existed {
+        except.push(state.join(".git"));
+    }
+    own.list(state, &except)?;
+    own.folders.remove(state);
+    let is_ours =
+        |path: &Path| record.phase == Phase::Applying && files::is_made(state, record, path);
+    if let Some(target) = files::move_new(state, &own, record, &aside, is_ours)? {
+        let moved = moved(&state.join("*"), &target);
+        match record.phase {
+            Phase::Kept => undone.done.push(moved),
+            Phase::Applying => undone
+                .kept
+                .push(format!("files were written meanwhile: {moved}")),
+        }
+    }
+    files::remove_new(&own, record, |_| true)?;
+    record::remove(state)?;
+    if record.state_existed {
+        return Ok(());
+    }
+    match fs::remove_dir(state) {
+        Err(error)
+            if files::is_of_mount(&error) || error.kind() == ErrorKind::DirectoryNotEmpty => {}
+        done => {
+            done.map_err(AdoptionError::file("remove", state))?;
+            undone.done.push(format!("removed {}", state.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the place for files that another may have written.
+fn aside(state: &Path, record: &Record) -> PathBuf {
+    let mut name = state.as_os_str().to_owned();
+    name.push(format!(".undone-{}", record.begun.as_second()));
+    PathBuf::from(name)
+}
+
+fn moved(from: &Path, to: &Path) -> String {
+    format!("moved {} to {}", from.display(), to.display())
+}
+
+/// Removes what belongs to the adopted sessions alone; documents of the Control Plane stay.
+pub(super) fn adopted(
+    store: &Store,
+    record: &Record,
+    roots: &[PathBuf],
+    undone: &mut Undone,
+) -> Result<(), AdoptionError> {
+    let snapshot = store.load()?;
+    for name in &record.documents {
+        document(store, &snapshot, record, name, undone)?;
+    }
+    for name in &record.overrides {
+        fields(store, &snapshot, record, name, undone)?;
+    }
+    let identity = store.identity().map(|known| known.identity);
+    for name in record.documents.iter().chain(&record.overrides) {
+        for area in [Area::Applied, Area::Status] {
+            remove(&store.path(&Place::new(area, Kind::BgpSession, name)))?;
+        }
+        for root in roots {
+            let fragment = root.join("sessions").join(format!("{name}.conf"));
+            let identity = identity.as_ref();
+            if identity.is_some_and(|identity| files::is_marked(&fragment, identity)) {
+                remove(&fragment)?;
+                undone.done.push(format!("removed {}", fragment.display()));
+            }
+        }
+    }
+    record::remove(store.dir())
+}
+
+/// Removes a document that the adoption wrote, with its secret. One that was changed since is moved aside.
+fn document(
+    store: &Store,
+    snapshot: &Snapshot,
+    record: &Record,
+    name: &ObjectName,
+    undone: &mut Undone,
+) -> Result<(), AdoptionError> {
+    if snapshot
+        .overrides
+        .contains_key(&(Kind::BgpSession, name.clone()))
+    {
+        let kept = format!("the override of sessions/{name}, which nothing uses any more");
+        undone.kept.push(kept);
+    }
+    let path = store.path(&Place::new(Area::Documents, Kind::BgpSession, name));
+    let Some(slot) = snapshot.sessions.get(name) else {
+        return Ok(());
+    };
+    let now = slot.as_ref().ok();
+    let now = now.and_then(|stored| serde_json::to_value(&stored.document.spec).ok());
+    let written = record.written.documents.get(name);
+    if written.is_some() && now.as_ref() != written {
+        let aside = aside(&path, record);
+        fs::rename(&path, &aside).map_err(AdoptionError::file("move away", &path))?;
+        undone.kept.push(format!(
+            "sessions/{name} was changed since: {}",
+            moved(&path, &aside)
+        ));
+        return Ok(());
+    }
+    remove(&path)?;
+    remove(&store.dir().join(SECRETS).join(format!("{name}.psk")))?;
+    undone
+        .done
+        .push(format!("removed the document sessions/{name}"));
+    Ok(())
+}
+
+/// Removes the fields that the adoption wrote from the override of a synced session.
+fn fields(
+    store: &Store,
+    snapshot: &Snapshot,
+    record: &Record,
+    name: &ObjectName,
+    undone: &mut Undone,
+) -> Result<(), AdoptionError> {
+    let key = (Kind::BgpSession, name.clone());
+    let stored = match snapshot.overrides.get(&key) {
+        None => return Ok(()),
+        Some(Ok(stored)) => stored,
+        Some(Err(error)) => {
+            let kept = format!("the override of sessions/{name}, which is invalid: {error}");
+            undone.kept.push(kept);
+            return Ok(());
+        }
+    };
+    let mut document = stored.document.clone();
+    let least = json!({"tunnel": {"adopt": true}});
+    let written = record.written.overrides.get(name).or(least.as_object());
+    let changed = written.map(|written| without(&mut document.spec.set, written));
+    let changed = changed.unwrap_or_default();
+    let of = format!("the override of sessions/{name}");
+    let kept = changed
+        .kept
+        .iter()
+        .map(|it| format!("{it} of {of} was changed since"));
+    undone.kept.extend(kept);
+    if document.spec.set.is_empty() && !document.spec.paused {
+        store.remove_override(Kind::BgpSession, name)?;
+        undone.done.push(format!("removed {of}"));
+    } else if !changed.removed.is_empty() {
+        store.write_override(Kind::BgpSession, &document)?;
+        let fields = changed.removed.join(", ");
+        undone.done.push(format!("removed {fields} from {of}"));
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), AdoptionError> {
+    let removed = file::remove(path);
+    removed
+        .map(drop)
+        .map_err(AdoptionError::file("remove", path))
+}

@@ -239,6 +239,10 @@ pub(crate) const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(300);
 /// Timeout of each echo.
 pub(crate) const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
+/// One echo of the looking glass, for which a person waits.
+pub(crate) const GLASS_ECHO: Duration = Duration::from_secs(2);
+/// Time after which a question to a busy looking glass may be asked again.
+pub(crate) const GLASS_BUSY: Duration = Duration::from_secs(1);
 
 // State directory
 /// Time to gather events of files before they become hints.

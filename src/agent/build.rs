@@ -18,7 +18,7 @@ use crate::controller::{
 use crate::desired::Desired;
 use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
-use crate::http::{HttpOptions, LocalApi, ServeError, Server};
+use crate::http::{Glass, HttpOptions, LocalApi, ServeError, Server};
 use crate::intervals::{BIRD_COMMAND, FILES_QUIET};
 use crate::kernel::{KernelOptions, LinuxKernel, keys};
 use crate::observed::{Ownership, SharedOwnership};
@@ -136,6 +136,7 @@ impl Parts {
             publish,
         };
         let mut shared = LocalApi {
+            glass: Glass::of(&config, committer.client(), &context).map(Arc::new),
             context,
             sources,
             committer,

@@ -139,11 +139,14 @@ fn note_problems(parts: &Parts) {
     }
 }
 
-fn tokens(parts: &Parts) -> [(&'static str, TokenSource); 2] {
-    [
+fn tokens(parts: &Parts) -> Vec<(&'static str, TokenSource)> {
+    let glass = parts.shared.glass.as_ref();
+    let glass = glass.map(|glass| ("server.lookingGlass.tokenFile", glass.token.clone()));
+    let all = [
         ("controlPlane.tokenFile", parts.shared.token.clone()),
         ("server.tokenFile", parts.shared.api_token.clone()),
-    ]
+    ];
+    all.into_iter().chain(glass).collect()
 }
 
 fn heed(parts: &Parts, key: &str, news: TokenNews) {

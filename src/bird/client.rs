@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -217,6 +218,19 @@ impl Client {
         Ok(babel::parse(&reply))
     }
 
+    /// Returns the routes to a network or an address, as BIRD prints them.
+    ///
+    /// # Errors
+    /// Any [`BirdError`]; an unknown network is an empty answer.
+    pub async fn routes_to(&self, net: IpNet) -> Result<Vec<String>, BirdError> {
+        match self.run(&Command::ShowRoute(net)).await {
+            Ok(reply) => Ok(reply.lines.into_iter().map(|(_, line)| line).collect()),
+            // "Network not found"
+            Err(BirdError::Refused { code: 8001, .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Restarts one protocol. The neighbour sees a Cease.
     ///
     /// # Errors
@@ -268,6 +282,9 @@ impl Client {
             text: text::cut(&greeting.text, 80),
         })?;
         *self.version.lock() = Some(version);
+        if command.is_restricted() {
+            self.restrict(&mut stream, &mut decoder).await?;
+        }
         let request = format!("{}\n", command.text(version));
         stream
             .write_all(request.as_bytes())
@@ -276,6 +293,28 @@ impl Client {
         read_reply(&mut stream, &mut decoder)
             .await
             .map_err(|failure| self.failed(shown, failure))
+    }
+
+    /// Gives up the right to change anything, for the rest of the connection.
+    async fn restrict(
+        &self,
+        stream: &mut UnixStream,
+        decoder: &mut Decoder,
+    ) -> Result<(), BirdError> {
+        const COMMAND: &str = "restrict";
+        let sent = stream.write_all(format!("{COMMAND}\n").as_bytes()).await;
+        sent.map_err(|error| self.failed(COMMAND, error.into()))?;
+        let reply = read_reply(stream, decoder).await;
+        let reply = reply.map_err(|failure| self.failed(COMMAND, failure))?;
+        // "Access restricted"
+        match reply.code {
+            16 => Ok(()),
+            code => Err(BirdError::Refused {
+                command: COMMAND.into(),
+                code,
+                text: reply.text,
+            }),
+        }
     }
 
     /// Connects. The backlog of a busy BIRD (8) can be full, which a non-blocking connect sees as EAGAIN

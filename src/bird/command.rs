@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::observed::bird::{BirdName, Symbol, Version};
 
 /// A command for BIRD. `help`, `quit` and `exit` are left out on purpose: on the socket they get no
@@ -23,6 +25,9 @@ pub enum Command {
         /// Selects `moe_roa6`.
         ipv6: bool,
     },
+    /// `show route for X all`: the routes to a network or an address, for someone outside. BIRD runs it with restricted
+    /// access, in which it refuses everything that changes something.
+    ShowRoute(IpNet),
     /// `show babel neighbors` for every Babel protocol.
     ShowBabelNeighbours,
     /// `eval S`: the value of a constant in the running configuration.
@@ -59,6 +64,11 @@ impl Command {
         )
     }
 
+    /// Returns whether someone outside has asked.
+    pub(super) fn is_restricted(&self) -> bool {
+        matches!(self, Self::ShowRoute(_))
+    }
+
     /// Returns the request line for this version, without its newline. Always below BIRD's limit of 1023 bytes.
     pub fn text(&self, version: Version) -> String {
         match self {
@@ -69,6 +79,7 @@ impl Command {
                 let family = if *ipv6 { 6 } else { 4 };
                 format!("show route table moe_roa{family} where proto !~ \"moe_cached_roa*\"")
             }
+            Self::ShowRoute(net) => format!("show route for {net} all"),
             Self::ShowBabelNeighbours => "show babel neighbors".into(),
             Self::Eval(symbol) => format!("eval {symbol}"),
             Self::Configure { timeout } => {

@@ -192,13 +192,18 @@ fn broken_rules(config: &Config, text: &str) -> Vec<DocumentError> {
 /// A key, and the reason why its value is wrong.
 type Broken = Option<(&'static str, String)>;
 
-fn rules(config: &Config) -> [Broken; 4] {
+fn rules(config: &Config) -> [Broken; 5] {
     let name = &config.node.name;
     let is_name = (1..=63).contains(&name.len())
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     let alone = config.control_plane.is_none();
+    let glass = config.server.looking_glass.as_ref();
+    let is_open_glass = glass.is_some_and(|glass| {
+        let token = glass.token.as_ref().map(|token| token.expose().trim());
+        token.map_or(glass.token_file.is_none(), str::is_empty)
+    });
     let unknown = alone && (config.node.id.is_none() || config.node.asn.is_none());
     [
         lacks_token(config).then(|| {
@@ -213,6 +218,10 @@ fn rules(config: &Config) -> [Broken; 4] {
             let reason =
                 format!("invalid name {name:?}: use 1..63 characters of A-Z a-z 0-9 _ . -");
             ("node.name", reason)
+        }),
+        is_open_glass.then(|| {
+            let reason = "a token of its own is needed; give token or tokenFile";
+            ("server.lookingGlass", reason.to_owned())
         }),
         (config.node.id == Some(0)).then(|| ("node.id", "invalid id 0: use 1..65535".to_owned())),
     ]
@@ -281,6 +290,16 @@ mod tests {
         let found = broken("node: {name: a}\n");
         assert!(found[0].message.contains("node.id"), "{found:?}");
         assert_eq!(broken("node: {name: a, id: 1, asn: 64512}\n"), []);
+    }
+
+    #[test]
+    fn looking_glass_needs_a_token_of_its_own() {
+        let broken = |glass: &str| {
+            let text = format!("{MINIMAL}server: {{token: a, lookingGlass: {glass}}}\n");
+            broken_rules(&parse(&text).unwrap(), &text).len()
+        };
+        assert_eq!((broken("{}"), broken("{token: ' '}")), (1, 1));
+        assert_eq!((broken("{token: b}"), broken("{tokenFile: /x}")), (0, 0));
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub use load::parse;
 pub(crate) use load::{ConfigError, Environment, load};
 pub(crate) use load::{check, found, problems};
 pub(crate) use source::Source;
-pub(crate) use token::{TokenError, TokenNews, TokenSource};
+pub use token::TokenSource;
+pub(crate) use token::{TokenError, TokenNews};
 pub use values::Backend;
 pub(crate) use values::{Interval, LogFormat, MaxRemovals};
 
@@ -220,6 +221,27 @@ pub struct Server {
     /// Default: `moenet-agent`, which the packages create.
     #[schemars(example = "moenet-agent")]
     pub read_group: Option<String>,
+    /// The looking glass at `/looking-glass`; off without it.
+    pub looking_glass: Option<LookingGlass>,
+}
+
+/// The looking glass.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LookingGlass {
+    /// Its bearer token, which opens nothing else.
+    #[schemars(with = "Option<String>", example = "another-long-random-text")]
+    pub token: Option<Secret<String>>,
+    /// A file that holds the token, in place of `token`; read again when it changes.
+    #[schemars(example = "/run/credentials/moenet-agent.service/glass-token")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl LookingGlass {
+    /// Returns the token, from `token` or `tokenFile`.
+    pub fn token_source(&self) -> TokenSource {
+        TokenSource::new(self.token.as_ref(), self.token_file.as_deref())
+    }
 }
 
 /// The socket for read verbs.
@@ -236,6 +258,7 @@ impl Default for Server {
             token_file: None,
             read_socket: READ_SOCKET.into(),
             read_group: None,
+            looking_glass: None,
         }
     }
 }

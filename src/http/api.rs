@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -6,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::glass::LookingGlass;
 use super::view::{ObjectRow, ObjectView};
 pub(crate) use crate::controller::{OverriddenField, OverrideView};
 use crate::desired::HeldChange;
@@ -21,6 +23,11 @@ pub trait AgentApi: Send + Sync {
 
     /// Returns the answer of `GET /status/OBJECT`, where an object has a status.
     async fn object_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusBody>;
+
+    /// Returns the looking glass; `None` while it is off.
+    fn looking_glass(&self) -> Option<Arc<dyn LookingGlass>> {
+        None
+    }
 
     /// Returns the router and its objects, for the web page.
     async fn overview(&self) -> Overview;

@@ -5,9 +5,12 @@
 mod accept;
 mod answers;
 mod api;
+mod browsers;
 mod bucket;
 mod error;
 mod events;
+mod gate;
+mod glass;
 mod listen;
 mod login;
 mod openapi;
@@ -17,7 +20,7 @@ mod server;
 mod token;
 pub mod view;
 
-pub(crate) use answers::LocalApi;
+pub(crate) use answers::{Glass, LocalApi};
 pub use api::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, Overview, SessionCounts,
     StatusView,
@@ -25,6 +28,7 @@ pub use api::{
 pub(crate) use api::{BirdView, HeldView};
 pub(crate) use bucket::TokenBucket;
 pub(crate) use error::ApiError;
+pub use glass::{GlassError, HopView, LookingGlass, PingView, RouteView, TraceView};
 pub(crate) use listen::listen;
 pub use openapi::openapi;
 pub(crate) use openapi::{Answer, Description, Endpoint, OPENAPI, OpenApi};

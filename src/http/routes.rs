@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, SET_COOKIE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -15,7 +15,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::api::{METRICS, MaintenanceDone, Ready, RestartBody, RestartDone, SyncTriggered};
+use super::browsers::{refuse_browsers, refuse_other_pages};
 use super::events::Streams;
+use super::gate::{self, Gate, GlassCall};
 use super::login::{Logins, token_of};
 use super::openapi::{OPENAPI, openapi};
 use super::{AgentApi, ApiError, ApiRefusal, Confirmation, TokenBucket, bearer, page, same};
@@ -55,6 +57,7 @@ struct Api {
     histories: Semaphore,
     logins: Logins,
     streams: Streams,
+    gate: Gate,
 }
 
 /// The API as a service, without its listener.
@@ -71,6 +74,7 @@ pub fn app(options: &HttpOptions) -> Router {
         histories: Semaphore::new(HISTORIES),
         logins: Logins::new(),
         streams: Streams::new(),
+        gate: Gate::new(),
     };
     // One handler and one table instead of one route each: the framework's `get` would answer HEAD
     // too, and a HEAD must not start a sync.
@@ -111,6 +115,7 @@ enum Call {
     Style,
     Script,
     Events,
+    Glass(GlassCall),
 }
 
 impl Call {
@@ -146,7 +151,10 @@ fn route(path: &str) -> Option<(&'static str, Call)> {
         page::STYLE => ("GET", Call::Style),
         page::SCRIPT => ("GET", Call::Script),
         "/events" => ("GET", Call::Events),
-        _ => return None,
+        path => {
+            let (method, call) = gate::route(path)?;
+            (method, Call::Glass(call))
+        }
     })
 }
 
@@ -174,7 +182,25 @@ impl Api {
         self.answer(call, &parts, &body).await
     }
 
+    /// Answers a call of the looking glass, which has a token of its own.
+    async fn glass(
+        &self,
+        call: GlassCall,
+        parts: &Parts,
+        body: &Bytes,
+    ) -> Result<Response, ApiError> {
+        let glass = self.agent.looking_glass();
+        let glass = glass.ok_or_else(|| {
+            ApiError::not_found("the looking glass is off; server.lookingGlass turns it on")
+        })?;
+        self.gate.answer(&*glass, call, parts, body).await
+    }
+
+    /// Admits a call; the looking glass asks for its own token.
     fn admit(&self, headers: &HeaderMap, call: Option<Call>) -> Result<(), ApiError> {
+        if matches!(call, Some(Call::Glass(_))) {
+            return Ok(());
+        }
         if self.browsers_reach_it && !self.token.is_configured() {
             refuse_browsers(headers)?;
         }
@@ -216,6 +242,7 @@ impl Api {
             Call::Style => Ok(page::style()),
             Call::Script => Ok(page::script()),
             Call::Events => self.streams.open(Arc::clone(&self.agent)),
+            Call::Glass(call) => self.glass(call, parts, body).await,
         }
     }
 
@@ -375,63 +402,6 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-/// Refuses requests that a browser sends on behalf of another page: an `Origin` other than this server (a page
-/// on another port of localhost included), a `Host` name that an attacker's DNS points at 127.0.0.1 (DNS
-/// rebinding), or a `Sec-Fetch-Site` of another site. The last is the only sign when a page embeds this server
-/// as an image: such a GET has no `Origin`.
-fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
-    let host = headers.get(HOST).map(text);
-    if host.is_some_and(|host| !is_local_host(&host)) {
-        return Err(other_page());
-    }
-    refuse_other_pages(headers)
-}
-
-/// Refuses requests that a browser sends on behalf of a page that this server did not send.
-fn refuse_other_pages(headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
-    let host = headers.get(HOST).map(text);
-    let origin = headers.get(ORIGIN).map(text);
-    let foreign_origin = origin.is_some_and(|origin| !is_own_origin(&origin, host.as_deref()));
-    let site = headers.get("sec-fetch-site").map(text);
-    let foreign_page = site.is_some_and(|site| !matches!(site.as_str(), "none" | "same-origin"));
-    match foreign_origin || foreign_page {
-        true => Err(other_page()),
-        false => Ok(()),
-    }
-}
-
-fn other_page() -> ApiError {
-    ApiError::bad_request(
-        "pages of other origins cannot use this API, and without server.token only programs on this machine can",
-    )
-}
-
-/// Returns whether a page of this origin was served by this server. HTTP's port 80 may be omitted.
-fn is_own_origin(origin: &str, host: Option<&str>) -> bool {
-    let with_port = |authority: &str| match authority.strip_suffix(":80") {
-        Some(name) => name.to_ascii_lowercase(),
-        None => authority.to_ascii_lowercase(),
-    };
-    let authority = origin.strip_prefix("http://").map(with_port);
-    authority.is_some() && authority == host.map(with_port)
-}
-
-fn is_local_host(host: &str) -> bool {
-    let port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    let name = match host.rsplit_once(':') {
-        Some((name, after)) if port(after) && (!name.contains(':') || name.ends_with(']')) => name,
-        _ => host,
-    };
-    let bare = name
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(name);
-    let address = bare.parse::<std::net::IpAddr>();
-    bare.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.to_canonical().is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,49 +414,6 @@ mod tests {
         }
         for unknown in ["", "nowhere/wg_1", "sessions/..", "sessions/a/b"] {
             assert_eq!(of(&format!("/status/{unknown}")), None, "{unknown}");
-        }
-    }
-
-    #[test]
-    fn only_pages_of_this_server_are_own_origins() {
-        let host = Some("localhost:24368");
-        assert!(is_own_origin("http://localhost:24368", host));
-        assert!(is_own_origin("http://LOCALHOST", Some("localhost:80")));
-        for origin in [
-            "http://localhost:3000",
-            "http://localhost",
-            "https://localhost:24368",
-            "http://127.0.0.1:24368",
-            "null",
-            "",
-        ] {
-            assert!(!is_own_origin(origin, host), "{origin}");
-        }
-        assert!(!is_own_origin("http://localhost:24368", None));
-    }
-
-    #[test]
-    fn only_names_of_this_machine_are_local() {
-        for host in [
-            "localhost",
-            "localhost:24368",
-            "127.0.0.1:1",
-            "[::1]:24368",
-            "[::1]",
-            "LOCALHOST",
-            "127.1.2.3",
-        ] {
-            assert!(is_local_host(host), "{host}");
-        }
-        for host in [
-            "evil.example",
-            "localhost.evil.example:80",
-            "127.0.0.1.evil",
-            "192.0.2.1",
-            "",
-            "null",
-        ] {
-            assert!(!is_local_host(host), "{host}");
         }
     }
 }

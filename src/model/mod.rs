@@ -36,7 +36,7 @@ pub use name::{ObjectName, Uid};
 pub use object_key::ObjectKey;
 pub(crate) use plain::{plain_key, without_keys, without_secret_keys};
 pub use prefix::{LinkLocal, PeerIpv6};
-pub(crate) use range::AddressRange;
+pub(crate) use range::{AddressRange, is_dn42};
 pub use roa::RoaTable;
 pub use router_key::RouterKey;
 pub use secret::Secret;

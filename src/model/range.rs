@@ -18,6 +18,17 @@ impl AddressRange {
     }
 }
 
+/// Returns whether an address is in DN42's own space: 172.20.0.0/14, 10.0.0.0/8 or fd00::/8.
+pub(crate) fn is_dn42(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            first == 10 || (first == 172 && (20..24).contains(&second))
+        }
+        IpAddr::V6(v6) => v6.octets().first() == Some(&0xfd),
+    }
+}
+
 impl FromStr for AddressRange {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
@@ -65,6 +76,33 @@ mod tests {
         }
         for text in ["", "0.0.0.0/0", "::/0", "192.0.2.1/24", "192.0.2.1", "a/8"] {
             assert!(text.parse::<AddressRange>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn space_of_dn42_has_three_ranges() {
+        let is = |text: &str| is_dn42(text.parse().unwrap());
+        for inside in [
+            "10.0.0.1",
+            "172.20.0.0",
+            "172.23.255.255",
+            "fd00::1",
+            "fdff::",
+        ] {
+            assert!(is(inside), "{inside}");
+        }
+        for outside in [
+            "172.19.255.255",
+            "172.24.0.0",
+            "192.168.0.1",
+            "127.0.0.1",
+            "fc00::1",
+            "fe80::1",
+            "::1",
+            "2001:db8::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(!is(outside), "{outside}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The local API: every endpoint, every field, every error.
 
 mod clients;
+mod glass;
 mod page;
 
 use std::collections::BTreeMap;
@@ -12,12 +13,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
+use glass::FakeGlass;
 use moenet_agent::config::Listen;
 use moenet_agent::document::{Kind, StatusBody};
 use moenet_agent::http::view::ObjectView;
 use moenet_agent::http::{
-    AgentApi, ApiRefusal, Confirmation, HttpOptions, MaintenanceView, NodeView, Overview,
-    ServeError, Server, SessionCounts, StatusView, app,
+    AgentApi, ApiRefusal, Confirmation, HttpOptions, LookingGlass, MaintenanceView, NodeView,
+    Overview, ServeError, Server, SessionCounts, StatusView, app,
 };
 use moenet_agent::model::{InterfaceName, ObjectName, Secret};
 use page::{object, row};
@@ -37,10 +39,16 @@ struct Fake {
     restarted: Mutex<Vec<String>>,
     changes: watch::Sender<u64>,
     phases: Mutex<BTreeMap<String, String>>,
+    glass: Option<Arc<FakeGlass>>,
 }
 
 #[async_trait]
 impl AgentApi for Fake {
+    fn looking_glass(&self) -> Option<Arc<dyn LookingGlass>> {
+        let glass = self.glass.clone()?;
+        Some(glass)
+    }
+
     async fn status(&self) -> StatusView {
         StatusView {
             status: "ok".into(),
@@ -131,6 +139,11 @@ struct Bench {
 }
 
 fn bench_with(token: Option<&str>) -> Bench {
+    bench_beside(token, None)
+}
+
+/// Beside a looking glass.
+fn bench_beside(token: Option<&str>, glass: Option<Arc<FakeGlass>>) -> Bench {
     let fake = Arc::new(Fake {
         bird: Mutex::new(Ok(Confirmation::Confirmed)),
         drained: AtomicBool::default(),
@@ -139,6 +152,7 @@ fn bench_with(token: Option<&str>) -> Bench {
         restarted: Mutex::default(),
         changes: watch::Sender::default(),
         phases: Mutex::default(),
+        glass,
     });
     let options = HttpOptions {
         listen: "127.0.0.1:0".parse().unwrap(),

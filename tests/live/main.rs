@@ -48,6 +48,7 @@ mod journal;
 mod kinds;
 mod limits;
 mod local_api;
+mod looking_glass;
 mod lost;
 mod maintenance;
 mod mesh;

@@ -1,6 +1,7 @@
 //! Answers the local API (docs/contract/local-api.md).
 
 mod confirmation;
+mod glass;
 mod metrics;
 mod objects;
 mod status;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub(crate) use glass::Glass;
 pub(crate) use metrics::Metric;
 use metrics::Process;
 
@@ -21,6 +23,7 @@ use super::api::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, OverriddenField, OverrideView,
     Overview, SessionCounts, StatusView,
 };
+use super::glass::LookingGlass;
 use super::view::ObjectView;
 use crate::bird::Committer;
 use crate::config::TokenSource;
@@ -65,6 +68,8 @@ pub struct LocalApi {
     /// The token for the Control Plane.
     pub(crate) token: TokenSource,
     pub(crate) api_token: TokenSource,
+    /// The looking glass, unless it is off.
+    pub(crate) glass: Option<Arc<Glass>>,
 }
 
 impl LocalApi {
@@ -122,6 +127,11 @@ impl AgentApi for LocalApi {
 
     async fn object_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
         self.context.statuses.get(&kind.key(name))
+    }
+
+    fn looking_glass(&self) -> Option<Arc<dyn LookingGlass>> {
+        let glass = self.glass.clone()?;
+        Some(glass)
     }
 
     async fn overview(&self) -> Overview {

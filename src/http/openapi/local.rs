@@ -10,11 +10,12 @@ use crate::http::api::{
     SyncTriggered,
 };
 use crate::http::events::StreamEvent;
+use crate::http::glass::{PingView, RouteView, TraceView};
 use crate::model::ObjectName;
 
 const ABOUT: &str = "Health of the agent, and operations. \
     Without `server.token` it answers programs of this machine only, and no web pages of other origins. With it, every \
-    call but `/healthz` and `/readyz` needs `Authorization: Bearer`, and `/events` takes the cookie of the web page too. Every error has a code. A method that a path does \
+    call but `/healthz` and `/readyz` needs `Authorization: Bearer`, and `/events` takes the cookie of the web page too. The calls of `/looking-glass` need the token of `server.lookingGlass` instead, and are off without it. Every error has a code. A method that a path does \
     not have is 405 `METHOD_NOT_ALLOWED`, with `Allow`; other paths are 404 `NOT_FOUND`.";
 
 /// The kinds of objects that have a status.
@@ -58,6 +59,7 @@ pub fn description() -> Value {
     let told = "Server-sent events: `ready`, then `object` with the object and its new phase; no phase when it is gone.";
     let events = api.events::<StreamEvent>(told);
     add(&mut api, Get, "/events", summary, events, &[STREAMS]);
+    glass(&mut api);
     probes(&mut api);
     let itself = api.json::<super::OpenApi>(200, "This document.");
     add(&mut api, Get, OPENAPI, "This description", itself, &[]);
@@ -142,6 +144,43 @@ fn restart(api: &mut Description) {
     let done = api.json::<RestartDone>(200, "Tunnel and BGP session are configured again.");
     let unknown = (404, "`SESSION_NOT_FOUND`: no session has this interface.");
     add_call(api, call, [done], &[unknown, RATE, FAILED, DRAINED]);
+}
+
+/// The calls of the looking glass, each with a target.
+fn glass(api: &mut Description) {
+    const OFF: (u16, &str) = (404, "`NOT_FOUND`: the looking glass is off.");
+    const BUSY: (u16, &str) = (
+        429,
+        "`RATE_LIMITED`: more than a call a second, or 4 at once.",
+    );
+    let bird = (503, "`BIRD_UNAVAILABLE`: BIRD does not answer.");
+    let probe = (
+        503,
+        "`PROBE_FAILED`: the system grants no socket for echoes.",
+    );
+    let route = api.json::<RouteView>(200, "The routes, as BIRD prints them; bounded.");
+    let ping = api.json::<PingView>(200, "The answers to 4 echoes.");
+    let trace = api.json::<TraceView>(200, "The routers on the way, at most 30.");
+    let calls = [
+        (
+            "route",
+            "BIRD's routes to a prefix or an address",
+            route,
+            bird,
+        ),
+        ("ping", "Echoes to an address in DN42", ping, probe),
+        ("trace", "The way to an address in DN42", trace, probe),
+    ];
+    for (word, summary, done, failed) in calls {
+        let path = format!("{}/{word}", crate::http::gate::PAGE);
+        let mut call = Endpoint::new(Get, path.clone(), id(&path), summary);
+        let about = match word {
+            "route" => "A prefix or an address.",
+            _ => "An address in 172.20.0.0/14, 10.0.0.0/8, fd00::/8 or the policy's extraRanges.",
+        };
+        call.parameters = vec![Description::query("target", about, "172.20.0.53")];
+        add_call(api, call, [done], &[OFF, BUSY, failed]);
+    }
 }
 
 fn probes(api: &mut Description) {

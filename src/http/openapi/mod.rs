@@ -165,6 +165,21 @@ impl Description {
         part.schema(Some(reference::<T>())).build()
     }
 
+    /// Returns a text of the query, with this format.
+    pub(crate) fn query(name: &str, about: &str, example: &str) -> Parameter {
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .max_length(Some(49));
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::True)
+            .description(Some(about))
+            .schema(Some(text.build()))
+            .example(Some(json!(example)))
+            .build()
+    }
+
     /// Adds an operation.
     pub(crate) fn add(&mut self, endpoint: Endpoint, answers: impl IntoIterator<Item = Answer>) {
         let mut operation = OperationBuilder::new()

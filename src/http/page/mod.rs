@@ -39,6 +39,8 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         ("overview.html", include_str!("overview.html")),
         ("object.html", include_str!("object.html")),
         ("login.html", include_str!("login.html")),
+        ("glass.html", include_str!("glass.html")),
+        ("glass_login.html", include_str!("glass_login.html")),
     ] {
         #[expect(clippy::expect_used, reason = "a built-in text, which a test renders")]
         environment
@@ -59,6 +61,16 @@ pub(super) fn object(view: &ObjectView) -> Result<Response, ApiError> {
 /// The form that takes the token, with the reason why the last one was refused.
 pub(super) fn login(error: Option<&str>) -> Result<Response, ApiError> {
     page("login.html", &json!({ "error": error }))
+}
+
+/// The looking glass, with an answer.
+pub(super) fn glass(shown: &impl Serialize) -> Result<Response, ApiError> {
+    page("glass.html", shown)
+}
+
+/// The form that takes the token of the looking glass.
+pub(super) fn glass_login(error: Option<&str>) -> Result<Response, ApiError> {
+    page("glass_login.html", &json!({ "error": error }))
 }
 
 pub(super) fn style() -> Response {

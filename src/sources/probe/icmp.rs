@@ -3,14 +3,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use surge_ping::{Client, Config, ICMP, PingIdentifier, PingSequence, SurgeError};
+use surge_ping::{Client, Config, ConfigBuilder, ICMP, PingIdentifier, PingSequence, SurgeError};
 use tokio::time::sleep;
 
 use super::{Ping, ProbeError, ProbeSettings, Target};
 use crate::intervals::ECHO_SPACING;
 
 /// Payload of an echo, of the same size as that of `ping`.
-const PAYLOAD: [u8; 56] = [0; 56];
+pub(super) const PAYLOAD: [u8; 56] = [0; 56];
 
 /// Sends real echoes.
 ///
@@ -73,6 +73,14 @@ impl IcmpPing {
 }
 
 fn open(target: &Target) -> Result<Client, ProbeError> {
+    socket(target, |config| config)
+}
+
+/// Opens a socket for this target, with more settings.
+pub(super) fn socket(
+    target: &Target,
+    with: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+) -> Result<Client, ProbeError> {
     if is_link_local(target.address) && target.interface.is_none() {
         return Err(ProbeError::NoInterface {
             target: target.clone(),
@@ -89,7 +97,7 @@ fn open(target: &Target) -> Result<Client, ProbeError> {
         // rawv6_sendmsg take `sk_bound_dev_if` when the address has no scope id of its own.
         config = config.interface(interface.as_str());
     }
-    Client::new(&config.build()).map_err(|source| ProbeError::Socket {
+    Client::new(&with(config).build()).map_err(|source| ProbeError::Socket {
         target: target.clone(),
         source,
     })
@@ -123,7 +131,7 @@ async fn echo(
 }
 
 /// Returns whether it is a reply of the target. A router that sends "unreachable" also quotes the echo.
-fn is_reply(packet: &surge_ping::IcmpPacket) -> bool {
+pub(super) fn is_reply(packet: &surge_ping::IcmpPacket) -> bool {
     use surge_ping::IcmpPacket::{V4, V6};
     // ICMP type 0 (RFC 792) and ICMPv6 type 129 (RFC 4443, section 4.2) are the echo replies.
     match packet {

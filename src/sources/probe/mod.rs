@@ -7,6 +7,7 @@
 
 mod icmp;
 mod prober;
+mod trace;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use crate::model::InterfaceName;
 
 pub use icmp::{Echo, IcmpPing};
 pub use prober::Prober;
+pub use trace::{Hop, trace};
 
 /// A probed address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -319,6 +319,54 @@ async fn protocols_are_reloaded_restarted_and_enabled_on_every_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_are_read_with_restricted_access_on_every_version() {
+    for version in VERSIONS {
+        let (_router, committer) = Router::running(version).await;
+        let routes = async |net: &str| {
+            let lines = committer.client().routes_to(net.parse().unwrap()).await;
+            lines.unwrap_or_else(|error| panic!("{version}: {error}"))
+        };
+        eventually("the route is there", async || {
+            !routes("10.1.0.0/24").await.is_empty()
+        })
+        .await;
+        for net in ["10.1.0.0/24", "10.1.0.7/32"] {
+            let lines = routes(net).await.join("\n");
+            assert!(lines.contains("10.1.0.0/24"), "{version} {net}: {lines}");
+        }
+        for net in ["10.2.0.0/24", "fd00::1/128"] {
+            let lines = routes(net).await.join("\n");
+            assert!(!lines.contains("moe_static"), "{version} {net}: {lines}");
+        }
+    }
+}
+
+/// A daemon that does not restrict the access is asked for nothing.
+#[tokio::test]
+async fn routes_are_not_read_without_restricted_access() {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("bird.ctl");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let daemon = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (read, mut write) = stream.split();
+        write.write_all(b"0001 BIRD 2.17.6 ready.\n").await.unwrap();
+        let mut lines = BufReader::new(read).lines();
+        let first = lines.next_line().await.unwrap();
+        write.write_all(b"9001 syntax error\n").await.unwrap();
+        (first, lines.next_line().await.unwrap())
+    });
+    let client = Client::new(&socket);
+    let refused = client.routes_to("10.1.0.0/24".parse().unwrap()).await;
+    assert!(matches!(
+        refused,
+        Err(BirdError::Refused { code: 9001, .. })
+    ));
+    assert_eq!(daemon.await.unwrap(), (Some("restrict".to_owned()), None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_bird_hits_the_deadline_and_changes_no_file() {
     let router = Router::new("2.0.12");
     let (silent, greeted) = (router.path("silent"), router.socket());

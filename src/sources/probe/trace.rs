@@ -1,0 +1,86 @@
+//! The way to a target: one echo for each number of hops, all at once.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::future::join_all;
+use socket2::Type;
+use surge_ping::{IcmpPacket, PingIdentifier, PingSequence};
+
+use super::icmp::{PAYLOAD, is_reply, socket};
+use super::{ProbeError, Target};
+
+/// The most hops of a trace.
+const MOST_HOPS: u8 = 30;
+
+/// A router on the way, or the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    /// The sender of the answer.
+    pub address: IpAddr,
+    pub time: Duration,
+    /// Whether the target has answered the echo.
+    pub is_target: bool,
+}
+
+/// Returns the hops up to the target; `None` for each that does not answer. Without an answer of the target the hops end with
+/// the last one that has answered.
+///
+/// # Errors
+/// The system grants no raw socket: only those receive the answers of routers.
+pub async fn trace(target: &Target, timeout: Duration) -> Result<Vec<Option<Hop>>, ProbeError> {
+    let asked = (1..=MOST_HOPS).map(|hops| ask(target, hops, timeout));
+    let answers: Result<Vec<_>, _> = join_all(asked).await.into_iter().collect();
+    Ok(way(answers?))
+}
+
+/// Ends the list with the target, or with the last hop that answered.
+fn way(mut hops: Vec<Option<Hop>>) -> Vec<Option<Hop>> {
+    let is_target = |hop: &Option<Hop>| hop.is_some_and(|hop| hop.is_target);
+    let end = hops.iter().position(is_target);
+    let end = end.or_else(|| hops.iter().rposition(Option::is_some));
+    hops.truncate(end.map_or(0, |end| end + 1));
+    hops
+}
+
+async fn ask(target: &Target, hops: u8, timeout: Duration) -> Result<Option<Hop>, ProbeError> {
+    let client = socket(target, |config| {
+        config.ttl(hops.into()).sock_type_hint(Type::RAW)
+    })?;
+    let identifier = PingIdentifier(rand::random());
+    let mut pinger = client.pinger(target.address, identifier).await;
+    let pinger = pinger.timeout(timeout);
+    let answer = pinger.ping(PingSequence(hops.into()), &PAYLOAD).await;
+    Ok(answer.ok().map(|(packet, time)| Hop {
+        address: sender(&packet),
+        time,
+        is_target: is_reply(&packet),
+    }))
+}
+
+fn sender(packet: &IcmpPacket) -> IpAddr {
+    match packet {
+        IcmpPacket::V4(packet) => packet.get_source().into(),
+        IcmpPacket::V6(packet) => packet.get_source().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn way_ends_with_the_target_or_the_last_answer() {
+        let hop = |is_target| {
+            Some(Hop {
+                address: "10.0.0.1".parse().unwrap(),
+                time: Duration::ZERO,
+                is_target,
+            })
+        };
+        let length = |hops: &[Option<Hop>]| way(hops.to_vec()).len();
+        assert_eq!(length(&[hop(false), None, hop(true), hop(true)]), 3);
+        assert_eq!(length(&[hop(false), None, None]), 1);
+        assert_eq!(length(&[None, None]), 0);
+    }
+}

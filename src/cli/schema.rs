@@ -20,7 +20,8 @@ fn kinds() -> String {
     let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Override);
     let kinds: Vec<_> = kinds.map(|kind| kind.to_string()).collect();
     format!(
-        "{}; an override of one, as BgpSessionOverride, or Override for any; Status, Applied or Config",
+        "{}; an override of one, as BgpSessionOverride, or Override for any; Status, Applied or Config; FleetNetwork, \
+         FleetRouter or FleetSession",
         kinds.join(", ")
     )
 }
@@ -38,7 +39,8 @@ pub fn schemas() -> Vec<(String, Value)> {
         ("Applied".to_owned(), crate::store::applied_schema()),
         ("Config".to_owned(), crate::config::schema()),
     ];
-    kinds.chain(overrides).chain(others).collect()
+    let fleet = crate::fleet::schemas().map(|(name, schema)| (name.to_owned(), schema));
+    kinds.chain(overrides).chain(others).chain(fleet).collect()
 }
 
 /// Returns the name of the requested schema: `BgpSession`, `sessions`, `config`, ….

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::effective::{self, Claimant, Defaults, Router, Secrets, Session, conflicts};
+use crate::effective::{self, Claim, Claimant, Defaults, Router, Secrets, Session, conflicts};
 use crate::model::{InterfaceName, ObjectName, PublicKey};
 use crate::wire::reference::{Part, answer_key, top_keys, unknown_key};
 use crate::wire::{
@@ -175,6 +175,18 @@ fn rejected(
         }
     }
     rejected
+}
+
+/// Returns what a session claims on its router; nothing for one that is not configured.
+pub(super) fn claims(item: &Value, node: Option<&Value>) -> BTreeSet<Claim> {
+    let decoded = session(item).ok();
+    let resolved = decoded
+        .zip(node.and_then(router))
+        .and_then(|(item, router)| resolve(&item, &router));
+    match resolved {
+        Some(Ok(session)) => session.claims(),
+        Some(Err(_)) | None => BTreeSet::new(),
+    }
 }
 
 /// `None`: the session will not be configured, and claims nothing.

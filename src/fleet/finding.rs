@@ -39,11 +39,15 @@ impl Finding {
         let place = (1..=path.len())
             .rev()
             .find_map(|end| locate(text, &path[..end]));
+        let message = match dotted(&path) {
+            path if path.is_empty() => problem.message.clone(),
+            path => format!("{path}: {}", problem.message),
+        };
         Self {
             file: file.to_owned(),
             line: place.map(|(line, _)| line),
             column: place.map(|(_, column)| column),
-            message: format!("{}: {}", dotted(&path), problem.message),
+            message,
         }
     }
 

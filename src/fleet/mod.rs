@@ -5,9 +5,11 @@
 
 mod answers;
 mod check;
+mod files;
 mod finding;
 mod good;
 mod layout;
+pub mod network;
 mod openapi;
 mod posts;
 mod service;
@@ -23,6 +25,7 @@ use crate::util::fs;
 use crate::util::task::check_blocking_work;
 use tokio::net::TcpListener;
 
+pub use network::schemas;
 pub use openapi::openapi;
 pub use service::{Watcher, watched};
 pub(crate) use validate::Findings;
@@ -74,6 +77,9 @@ pub enum FleetError {
     /// The directory does not exist.
     #[error("fleet directory {dir} not found; expected {dir}/<router>/router.yaml", dir = .0.display())]
     NoDirectory(PathBuf),
+    /// A file or folder of the network's description cannot be read.
+    #[error("read {file} of the fleet: {source}; check its owner and mode", file = .file.display())]
+    Unreadable { file: PathBuf, source: io::Error },
     /// The address cannot be used.
     #[error("listen on {listen}: {source}")]
     Bind {

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::FleetError;
-use super::check;
 use super::finding::Finding;
 use super::layout::{MAX_BYTES, RouterFile, file_of};
+use super::{FleetError, check, files, network};
 use crate::document::{parse_list, parse_value};
 use crate::util::file;
 use crate::util::fs;
@@ -32,18 +31,24 @@ pub struct Findings {
 /// The directory cannot be read.
 pub fn validate(dir: &Path) -> Result<Findings, FleetError> {
     let missing = |_: io::Error| FleetError::NoDirectory(dir.to_owned());
-    let mut routers: Vec<PathBuf> = fs::read_dir(dir)
+    let mut folders: Vec<PathBuf> = fs::read_dir(dir)
         .map_err(missing)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| fs::is_dir(path) && !hidden(path))
         .collect();
-    routers.sort();
-    let problems = routers
-        .iter()
-        .flat_map(|router| check_router(dir, router))
-        .collect();
+    let files = files::read(dir)?;
+    let (routers, mut problems) = match files.has_network() {
+        true => network::findings(&files),
+        false => (0, Vec::new()),
+    };
+    if files.has_network() {
+        // Beside a network, only a folder with this file is that of a router.
+        folders.retain(|path| fs::exists(path.join("router.yaml")));
+    }
+    folders.sort();
+    problems.extend(folders.iter().flat_map(|router| check_router(dir, router)));
     Ok(Findings {
-        routers: routers.len(),
+        routers: routers + folders.len(),
         problems,
     })
 }

@@ -21,7 +21,12 @@ const PURE: [&str; 9] = [
 const PURE_FILES: [&str; 1] = ["bird/command.rs"];
 
 /// Rooms and files that do no IO either, but name plain data of rooms that do: a listing of the store.
-const NO_IO: [&str; 3] = ["desired", "sync/plan", "controller/planning"];
+const NO_IO: [&str; 4] = [
+    "desired",
+    "fleet/network",
+    "sync/plan",
+    "controller/planning",
+];
 
 /// What no pure source names, and what it is.
 const IMPURE: [(&str, &str); 27] = [

@@ -60,6 +60,7 @@ pub struct Session {
     /// 0 DISABLED, 1 ACTIVE, 2 ERROR, 3 PENDING_REVIEW, 4 QUEUED_FOR_SETUP, 5 QUEUED_FOR_DELETE.
     pub status: Digits<WireStatus>,
     /// The reason of ERROR, as the agent posted it; agents ignore it.
+    #[schemars(example = &"BIRD configuration failed")]
     pub error: Option<String>,
     /// The neighbour's AS number; required.
     pub asn: Option<Digits<Asn>>,
@@ -74,6 +75,7 @@ pub struct Session {
     /// The keys of the tunnel: an object, a text with this object as JSON, or the public key. Required for WireGuard.
     pub credential: Option<CredentialForms>,
     /// The preshared key, if `credential` has none.
+    #[schemars(example = &"32 bytes in base64")]
     pub preshared_key: Option<String>,
     /// The port to listen on. Default: 20000 and the last four digits of the AS number.
     pub listen_port: Option<Digits<Port>>,
@@ -86,26 +88,29 @@ pub struct Session {
     /// The neighbour's IPv6 address; a link-local one is as `ipv6LinkLocal`, which has precedence.
     pub ipv6: Option<PeerIpv6>,
     /// The neighbour's IPv4 address.
+    #[schemars(example = &"172.20.16.140")]
     pub ipv4: Option<Ipv4Addr>,
     /// A text for people.
+    #[schemars(example = &"Alice in Tokyo")]
     pub description: Option<String>,
     /// As `description`, which has precedence.
+    #[schemars(example = &"alice")]
     pub name: Option<String>,
     /// BGP extensions, as an array of words or as one text with commas. Default: both.
     pub extensions: Option<Extensions>,
     /// The relation to the neighbour. Default: full.
     pub policy: Option<PeeringPolicy>,
     /// The number of hops to the neighbour, 2..255. Default: the neighbour is on the link.
-    #[schemars(with = "Option<Digits<u8>>")]
+    #[schemars(with = "Option<Digits<u8>>", example = 2)]
     pub multihop: Option<u8>,
     /// The most routes to take; 0: the limit of the routing policy.
-    #[schemars(with = "Option<Digits<u32>>")]
+    #[schemars(with = "Option<Digits<u32>>", example = 1000)]
     pub import_limit: Option<u32>,
     /// The most routes to announce; 0: the limit of the routing policy.
-    #[schemars(with = "Option<Digits<u32>>")]
+    #[schemars(with = "Option<Digits<u32>>", example = 1000)]
     pub export_limit: Option<u32>,
     /// The password of the session (RFC 2385).
-    #[schemars(length(min = 1, max = 80))]
+    #[schemars(length(min = 1, max = 80), example = &"a-password")]
     pub password: Option<String>,
 }
 
@@ -126,6 +131,7 @@ pub struct Credential {
     /// The peer's public key.
     pub public_key: Option<PublicKey>,
     /// The preshared key, in base64; zeros mean none.
+    #[schemars(example = &"32 bytes in base64")]
     pub preshared_key: Option<String>,
 }
 
@@ -270,14 +276,19 @@ pub struct Policy {
     #[schemars(with = "Option<Switch>")]
     pub reject_unknown_roa: Option<bool>,
     /// The most routes to take from an external neighbour.
+    #[schemars(example = 9000)]
     pub ebgp_import_limit: Option<Digits<u32>>,
     /// The most routes to announce to an external neighbour.
+    #[schemars(example = 100)]
     pub ebgp_export_limit: Option<Digits<u32>>,
     /// The most routes to take from an internal neighbour.
+    #[schemars(example = 50000)]
     pub ibgp_import_limit: Option<Digits<u32>>,
     /// The most routes to announce to an internal neighbour.
+    #[schemars(example = 50000)]
     pub ibgp_export_limit: Option<Digits<u32>>,
     /// The longest AS path.
+    #[schemars(example = 10)]
     pub as_path_max_len: Option<Digits<u32>>,
 }
 

@@ -1,0 +1,196 @@
+//! The answers of each router, in the form of the API.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::topology::{Named, is_reflector, link};
+use super::{FleetFiles, MeshKeys, Network, UnknownKey};
+use crate::document::{DocumentError, Location, parse_value};
+use crate::model::{Endpoint, ObjectName, Port, Uid};
+
+impl Network {
+    /// Returns `GET config` of a router; `None` for an unknown one.
+    pub fn config(&self, name: &ObjectName) -> Option<Map<String, Value>> {
+        let router = self.routers.get(name)?;
+        let node = object(json!({
+            "id": router.id,
+            "name": name,
+            "region": router.region,
+            "asn": self.spec.asn,
+            "loopbackIpv4": self.loopback_ipv4(router),
+            "loopbackIpv6": self.loopback_ipv6(router),
+            "linkLocal": router.link_local,
+        }));
+        Some(Map::from_iter([("node".to_owned(), Value::Object(node))]))
+    }
+
+    /// Returns `GET mesh` of a router; `None` for an unknown one.
+    ///
+    /// # Errors
+    /// A list without one of the peers could remove its tunnel.
+    pub fn mesh(
+        &self,
+        name: &ObjectName,
+        keys: &MeshKeys,
+    ) -> Result<Option<Map<String, Value>>, UnknownKey> {
+        let Some(own) = self.routers.get_key_value(name) else {
+            return Ok(None);
+        };
+        let mut peers = Vec::new();
+        for peer in self.tunnel_peers(own) {
+            let key = peer.1.mesh.public_key;
+            match key.or_else(|| keys.known.get(&peer.1.id).copied()) {
+                Some(key) => peers.push(self.mesh_peer(own, peer, &json!(key))),
+                None if keys.is_complete => {}
+                None => return Err(UnknownKey(peer.0.clone())),
+            }
+        }
+        Ok(Some(Map::from_iter([(
+            "peers".to_owned(),
+            Value::from(peers),
+        )])))
+    }
+
+    fn mesh_peer(&self, own: Named<'_>, peer: Named<'_>, key: &Value) -> Value {
+        let (here, there) = (link(own.1, peer.0), link(peer.1, own.0));
+        let mtu = here
+            .and_then(|link| link.mtu)
+            .or(there.and_then(|link| link.mtu));
+        let interface = here.and_then(|link| link.interface.as_ref());
+        Value::Object(object(json!({
+            "nodeId": peer.1.id,
+            "name": peer.0,
+            "endpoint": self.endpoint(own, peer),
+            "publicKey": key,
+            "listenPort": self.listen_port(own, peer),
+            "mtu": mtu.or(self.spec.mesh.mtu),
+            "interface": interface,
+            "loopbackIpv4": self.loopback_ipv4(peer.1),
+            "loopbackIpv6": self.loopback_ipv6(peer.1),
+            "isRr": is_reflector(peer.1).then_some(true),
+            "uuid": tunnel_uid(own.1.id, peer.1.id),
+        })))
+    }
+
+    /// Returns the port on which a router listens for a peer: the given one, else the sum of the base and the
+    /// peer's id.
+    pub(super) fn listen_port(&self, own: Named<'_>, peer: Named<'_>) -> Option<Port> {
+        let derived = || {
+            self.spec
+                .mesh
+                .port_base
+                .checked_add(peer.1.id)
+                .and_then(Port::new)
+        };
+        link(own.1, peer.0)
+            .and_then(|link| link.listen_port)
+            .or_else(derived)
+    }
+
+    /// Returns where a router calls a peer: the given endpoint, else the peer's address and its port for this router.
+    pub(super) fn endpoint(&self, own: Named<'_>, peer: Named<'_>) -> Option<Endpoint> {
+        let given = link(own.1, peer.0).and_then(|link| link.endpoint.clone());
+        given.or_else(|| {
+            Some(Endpoint {
+                host: peer.1.address.clone()?,
+                port: self.listen_port(peer, own)?,
+            })
+        })
+    }
+
+    /// Returns `GET bird-config` of a router without its hash; `None` for an unknown one.
+    pub fn bird_config(&self, name: &ObjectName) -> Option<Map<String, Value>> {
+        let own = self.routers.get_key_value(name)?;
+        let mut policy = object(json!({
+            "dn42As": self.spec.asn,
+            "dn42Ipv4Prefix": self.spec.prefixes.ipv4,
+            "dn42Ipv6Prefix": self.spec.prefixes.ipv6,
+        }));
+        policy.extend(self.spec.policy.clone());
+        policy.extend(own.1.policy.clone());
+        let peers: Vec<Value> = self
+            .ibgp_peers(own)
+            .map(|peer| self.ibgp_peer(peer))
+            .collect();
+        let answer = json!({"node": self.policy_node(own), "policy": policy, "ibgpPeers": peers});
+        Some(object(answer))
+    }
+
+    fn ibgp_peer(&self, peer: Named<'_>) -> Value {
+        Value::Object(object(json!({
+            "nodeId": peer.1.id,
+            "nodeName": peer.0,
+            "loopbackIpv4": self.loopback_ipv4(peer.1),
+            "loopbackIpv6": self.loopback_ipv6(peer.1),
+            "isRr": is_reflector(peer.1),
+        })))
+    }
+
+    fn policy_node(&self, own: Named<'_>) -> Map<String, Value> {
+        let (name, router) = own;
+        let region = router.region.as_ref();
+        let region = region.and_then(|region| self.spec.regions.get(region));
+        let Location {
+            continent,
+            subregion,
+            region_code,
+            region_community,
+            country,
+            bandwidth,
+        } = &router.location;
+        let subregion = subregion.or(region.and_then(|region| region.subregion));
+        let community = region_community.or(region.and_then(|region| region.region_community));
+        let continent = continent.or(region.and_then(|region| region.continent));
+        let bandwidth = router.bandwidth.or(*bandwidth);
+        object(json!({
+            "id": router.id,
+            "name": name,
+            "type": router.node_type,
+            "bandwidth": bandwidth.or(region.and_then(|region| region.bandwidth)),
+            "regionCode": region_code.or(region.and_then(|region| region.region_code)),
+            "continentLc": continent.map(|name| format!("LC_ORIGIN_{name}")),
+            "subregionLc": subregion.map(|name| format!("LC_REGION_{name}")),
+            // DN42's regions are the same as those of our large communities.
+            "regionCommunity": community.or(subregion).map(|name| format!("DN42_REGION_{name}")),
+            "country": country.or(region.and_then(|region| region.country)),
+        }))
+    }
+
+    /// Returns `GET sessions` of a router as its files say: one file is one session.
+    ///
+    /// # Errors
+    /// A file is no mapping; a list without its session would remove it.
+    pub fn sessions(
+        files: &FleetFiles,
+        router: &ObjectName,
+    ) -> Result<Map<String, Value>, DocumentError> {
+        let own = files.sessions().filter(|file| file.1 == router.as_str());
+        let sessions = own.map(|(path, _, text)| {
+            let session: Result<Map<String, Value>, _> = parse_value(text);
+            session
+                .map(Value::Object)
+                .map_err(|error| error.in_file(path.as_ref()))
+        });
+        let sessions: Vec<Value> = sessions.collect::<Result<_, _>>()?;
+        Ok(Map::from_iter([(
+            "sessions".to_owned(),
+            Value::from(sessions),
+        )]))
+    }
+}
+
+/// Returns the identity of a tunnel in reports, the same on both sides.
+fn tunnel_uid(one: u16, other: u16) -> Option<Uid> {
+    let (low, high) = (one.min(other), one.max(other));
+    format!("mesh-{low}-{high}").parse().ok()
+}
+
+/// Returns the fields that have a value.
+fn object(value: impl Serialize) -> Map<String, Value> {
+    let mut fields = match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    fields.retain(|_, value| !value.is_null());
+    fields
+}

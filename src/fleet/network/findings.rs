@@ -1,0 +1,179 @@
+//! Every error of a network's files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::super::check::{self, Problem};
+use super::super::finding::Finding;
+use super::files::{NETWORK, router_path};
+use super::topology::{Named, link};
+use super::{FleetFiles, Network};
+use crate::effective::Claim;
+use crate::model::ObjectName;
+use crate::wire::Call;
+
+/// Returns the number of routers, and every error in the files of a network, by file and place.
+pub fn findings(files: &FleetFiles) -> (usize, Vec<Finding>) {
+    let routers = files.routers().count();
+    let mut found = match Network::read(files) {
+        Err(found) => found,
+        Ok(network) => {
+            let mut found = network.weak_points(files);
+            for own in &network.routers {
+                found.extend(network.policy_findings(own, files));
+                found.extend(network.session_findings(own, files));
+            }
+            found.extend(repeated_uuids(files));
+            found
+        }
+    };
+    found.sort_by(|one, other| place(one).cmp(&place(other)));
+    // Every router has the same network's policy.
+    found.dedup();
+    (routers, found)
+}
+
+fn place(finding: &Finding) -> (&Path, Option<u64>, Option<u64>, &str) {
+    (
+        &finding.file,
+        finding.line,
+        finding.column,
+        &finding.message,
+    )
+}
+
+/// The file of a session, and its content.
+type SessionFile<'f> = (&'f str, &'f Arc<str>, Map<String, Value>);
+
+impl Network {
+    /// Returns the errors in the policy of a router, at the file that gives the field.
+    fn policy_findings(&self, own: Named<'_>, files: &FleetFiles) -> Vec<Finding> {
+        let (name, router) = own;
+        let answer = self.bird_config(name).unwrap_or_default();
+        let units = check::units(Call::BirdConfig, &answer, None);
+        let problems = units.into_iter().flat_map(|unit| unit.problems);
+        let finding = |problem: Problem| {
+            let given_here = problem
+                .path
+                .get(1)
+                .is_some_and(|field| router.policy.contains_key(field));
+            let is_policy = problem.path.first().is_some_and(|part| part == "policy");
+            let file = match given_here || !is_policy {
+                true => router_path(name),
+                false => NETWORK.to_owned(),
+            };
+            Finding::new(file.as_ref(), text(files, &file), &problem)
+        };
+        problems.map(finding).collect()
+    }
+
+    /// Returns the errors in the sessions of a router, as its agent would find them.
+    fn session_findings(&self, own: Named<'_>, files: &FleetFiles) -> Vec<Finding> {
+        let (sessions, mut found) = session_files(own.0, files);
+        let answer = self.config(own.0).unwrap_or_default();
+        let node = answer.get("node");
+        let items = sessions
+            .iter()
+            .map(|(.., session)| Value::Object(session.clone()));
+        let items: Vec<Value> = items.collect();
+        let tunnels = self.claims(own);
+        for (item, (path, text, _)) in items.iter().zip(&sessions) {
+            let claims = check::claims(item, node);
+            if let Some((claim, peer)) = tunnels.iter().find(|(claim, _)| claims.contains(claim)) {
+                let message = format!("{claim} is that of the tunnel to {peer}");
+                let field = match claim {
+                    Claim::ListenPort(_) => "listenPort",
+                    _ => "interface",
+                };
+                let path_in = vec![field.to_owned()];
+                found.push(Finding::new(
+                    path.as_ref(),
+                    text,
+                    &Problem {
+                        path: path_in,
+                        message,
+                    },
+                ));
+            }
+        }
+        let answer = Map::from_iter([("sessions".to_owned(), Value::from(items))]);
+        for unit in check::units(Call::Sessions, &answer, node) {
+            let Some((path, text, _)) = unit.place.1.and_then(|index| sessions.get(index)) else {
+                continue;
+            };
+            let in_file = unit.problems.into_iter().map(|problem| Problem {
+                path: problem.path.into_iter().skip(2).collect(),
+                message: problem.message,
+            });
+            found.extend(in_file.map(|problem| Finding::new(path.as_ref(), text, &problem)));
+        }
+        found
+    }
+
+    /// Returns the ports and links of a router's tunnels, with the peers.
+    fn claims(&self, own: Named<'_>) -> BTreeMap<Claim, ObjectName> {
+        let mut claims = BTreeMap::new();
+        for peer in self.tunnel_peers(own) {
+            let interface = link(own.1, peer.0).and_then(|link| link.interface.clone());
+            let port = self.listen_port(own, peer).map(Claim::ListenPort);
+            let all = port.into_iter().chain(interface.map(Claim::Interface));
+            claims.extend(all.map(|claim| (claim, peer.0.clone())));
+        }
+        claims
+    }
+}
+
+/// Returns the sessions of a router that can be read, and the errors of the others.
+fn session_files<'f>(
+    router: &ObjectName,
+    files: &'f FleetFiles,
+) -> (Vec<SessionFile<'f>>, Vec<Finding>) {
+    let (mut sessions, mut found) = (Vec::new(), Vec::new());
+    for (path, _, text) in files.sessions().filter(|file| file.1 == router.as_str()) {
+        match crate::document::parse_value(text) {
+            Ok(session) => sessions.push((path, text, session)),
+            Err(error) => found.push(Finding::syntax(path.as_ref(), error)),
+        }
+    }
+    (sessions, found)
+}
+
+/// Returns a finding for each identity that sessions of two routers share; an agent finds those of its own.
+fn repeated_uuids(files: &FleetFiles) -> Vec<Finding> {
+    let mut owners: BTreeMap<String, (&str, &str)> = BTreeMap::new();
+    let mut found = Vec::new();
+    let routers: BTreeSet<&str> = files.sessions().map(|file| file.1).collect();
+    for router in routers {
+        for (path, _, text) in files.sessions().filter(|file| file.1 == router) {
+            let session =
+                crate::document::parse_value::<Map<String, Value>>(text).unwrap_or_default();
+            let Some(uuid) = session.get("uuid").and_then(Value::as_str) else {
+                continue;
+            };
+            match owners.get(uuid) {
+                Some((owner, other)) if *owner != router => {
+                    let message = format!("also the identity of {other}; each session has its own");
+                    let path_in = vec!["uuid".to_owned()];
+                    found.push(Finding::new(
+                        path.as_ref(),
+                        text,
+                        &Problem {
+                            path: path_in,
+                            message,
+                        },
+                    ));
+                }
+                Some(_) => {}
+                None => drop(owners.insert(uuid.to_owned(), (router, path))),
+            }
+        }
+    }
+    found
+}
+
+fn text<'f>(files: &'f FleetFiles, path: &str) -> &'f str {
+    files.text(path).map_or("", |text| text)
+}

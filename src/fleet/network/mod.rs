@@ -1,0 +1,75 @@
+//! The description of a network, and what each router gets from it. Pure.
+//!
+//! `network.yaml` and `routers/<name>.yaml` are the structure: if one of them has an error, nothing is derived, because
+//! a router that is left out of the structure would be removed from all others. A session has a file of its own, and an
+//! error in it affects that session only.
+
+mod answers;
+mod files;
+mod findings;
+mod keys;
+mod read;
+mod rules;
+mod spec;
+mod token;
+mod topology;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+pub use files::{FleetFiles, NETWORK, router_path, session_path};
+pub use findings::findings;
+pub use keys::{MeshKeys, UnknownKey};
+pub use spec::{NetworkSpec, RouterSpec, schemas};
+pub use token::TokenHash;
+
+use crate::model::{LinkLocal, ObjectName};
+
+/// A network whose structure is valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Network {
+    spec: NetworkSpec,
+    routers: BTreeMap<ObjectName, RouterSpec>,
+}
+
+impl Network {
+    /// Returns a router by its name.
+    pub fn router(&self, name: &ObjectName) -> Option<&RouterSpec> {
+        self.routers.get(name)
+    }
+
+    /// Returns all routers by their names.
+    pub fn routers(&self) -> impl Iterator<Item = (&ObjectName, &RouterSpec)> {
+        self.routers.iter()
+    }
+
+    /// Returns the loopback IPv4 address of a router: the given one, else the network's prefix and the id.
+    fn loopback_ipv4(&self, router: &RouterSpec) -> Option<Ipv4Addr> {
+        router.loopback_ipv4.or_else(|| {
+            let net = self.spec.prefixes.ipv4?;
+            let room = 1u64 << (32 - net.prefix_len());
+            let bits = u32::from(net.network()) | u32::from(router.id);
+            (u64::from(router.id) < room).then(|| Ipv4Addr::from(bits))
+        })
+    }
+
+    /// Returns the loopback IPv6 address of a router, as for IPv4.
+    fn loopback_ipv6(&self, router: &RouterSpec) -> Option<Ipv6Addr> {
+        router.loopback_ipv6.or_else(|| {
+            let net = self.spec.prefixes.ipv6?;
+            let bits = u32::from(128 - net.prefix_len());
+            let fits = bits >= 16 || u32::from(router.id) < 1 << bits;
+            fits.then(|| Ipv6Addr::from(u128::from(net.network()) | u128::from(router.id)))
+        })
+    }
+
+    /// Returns the link-local address of a router in every tunnel.
+    fn link_local(&self, router: &RouterSpec) -> LinkLocal {
+        router
+            .link_local
+            .unwrap_or_else(|| LinkLocal::derived(self.spec.asn, router.id))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Reads the structure of a network from its files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::super::check::Problem;
+use super::super::finding::Finding;
+use super::files::NETWORK;
+use super::{FleetFiles, Network, NetworkSpec, RouterSpec};
+use crate::document::{Scalars, faults, read, value};
+
+impl Network {
+    /// Reads the structure: `network.yaml` and all files of routers.
+    ///
+    /// # Errors
+    /// Every error of these files. Nothing is derived from a part of the structure.
+    pub fn read(files: &FleetFiles) -> Result<Self, Vec<Finding>> {
+        let mut findings = Vec::new();
+        let spec: Option<NetworkSpec> = match files.text(NETWORK) {
+            Some(text) => kept(typed(NETWORK, text, &json!({"asn": 1})), &mut findings),
+            None => {
+                findings.push(Finding::whole(
+                    Path::new(NETWORK),
+                    "does not exist; `moenet-agent fleet init` writes one",
+                ));
+                None
+            }
+        };
+        let mut routers = BTreeMap::new();
+        for (path, text, name) in files.routers() {
+            let router: Option<RouterSpec> =
+                kept(typed(path, text, &json!({"id": 1})), &mut findings);
+            match name {
+                Ok(name) => routers.extend(router.map(|router| (name, router))),
+                Err(error) => findings.push(Finding::whole(path.as_ref(), error.to_string())),
+            }
+        }
+        let Some(spec) = spec.filter(|_| findings.is_empty()) else {
+            return Err(findings);
+        };
+        let network = Self { spec, routers };
+        let broken = network.broken_rules(files);
+        match broken.is_empty() {
+            true => Ok(network),
+            false => Err(broken),
+        }
+    }
+}
+
+fn kept<T>(read: Result<T, Vec<Finding>>, findings: &mut Vec<Finding>) -> Option<T> {
+    match read {
+        Ok(value) => Some(value),
+        Err(found) => {
+            findings.extend(found);
+            None
+        }
+    }
+}
+
+/// Reads a file as a type. `sample` is the shortest valid value of the type.
+fn typed<T: DeserializeOwned>(
+    path: &str,
+    text: &Arc<str>,
+    sample: &Value,
+) -> Result<T, Vec<Finding>> {
+    let file: &Path = path.as_ref();
+    let value = value(text).map_err(|error| vec![Finding::syntax(file, error)])?;
+    read(&value, Scalars::AsWritten).map_err(|_| {
+        let faults = faults::<T>(value, sample, Scalars::AsWritten);
+        let problems = faults.into_iter().map(|fault| Problem {
+            message: crate::model::without_keys(&fault.reason.to_string()).into_owned(),
+            path: fault.path,
+        });
+        problems
+            .map(|problem| Finding::new(file, text, &problem))
+            .collect()
+    })
+}

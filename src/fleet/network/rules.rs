@@ -1,0 +1,291 @@
+//! Rules between the files of a network, which one file alone cannot show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::path::Path;
+
+use super::super::check::Problem;
+use super::super::finding::Finding;
+use super::files::{FleetFiles, NETWORK, router_path};
+use super::spec::Topology;
+use super::topology::{Named, is_reflector, link};
+use super::{Network, RouterSpec};
+use crate::model::ObjectName;
+
+/// Gathers findings with their places.
+struct Findings<'f> {
+    files: &'f FleetFiles,
+    found: Vec<Finding>,
+}
+
+impl Findings<'_> {
+    fn add(&mut self, file: &str, path: &[&str], message: impl Display) {
+        let problem = Problem {
+            path: path.iter().map(|key| (*key).to_owned()).collect(),
+            message: message.to_string(),
+        };
+        let text = self.files.text(file).map_or("", |text| text);
+        self.found
+            .push(Finding::new(Path::new(file), text, &problem));
+    }
+
+    fn router(&mut self, name: &ObjectName, path: &[&str], message: impl Display) {
+        self.add(&router_path(name), path, message);
+    }
+}
+
+impl Network {
+    /// Returns the errors for which nothing is derived from the network.
+    pub(super) fn broken_rules(&self, files: &FleetFiles) -> Vec<Finding> {
+        let found = Vec::new();
+        let mut findings = Findings { files, found };
+        self.check_topology(&mut findings);
+        self.check_regions(&mut findings);
+        self.check_unique(&mut findings);
+        for own in &self.routers {
+            self.check_loopbacks(own, &mut findings);
+            self.check_ports(own, &mut findings);
+            self.check_links(own, &mut findings);
+        }
+        findings.found
+    }
+
+    fn check_topology(&self, findings: &mut Findings<'_>) {
+        let mesh = &self.spec.mesh;
+        let twice = mesh
+            .ring
+            .iter()
+            .enumerate()
+            .find(|(at, name)| mesh.ring[..*at].contains(name));
+        if let Some((at, name)) = twice {
+            let at = at.to_string();
+            findings.add(
+                NETWORK,
+                &["mesh", "ring", &at],
+                format_args!("{name} is in the ring twice"),
+            );
+        }
+        if mesh.topology == Topology::Ring && mesh.ring.is_empty() {
+            let message = "the topology ring needs the regions in the order of the ring";
+            findings.add(NETWORK, &["mesh", "ring"], message);
+        }
+        let reflector = self.routers.values().any(is_reflector);
+        if mesh.topology == Topology::Hub && !reflector && !self.routers.is_empty() {
+            let message = "the topology hub needs a router with type: rr";
+            findings.add(NETWORK, &["mesh", "topology"], message);
+        }
+    }
+
+    /// A router outside the known regions would have no tunnel in a ring, and no communities.
+    fn check_regions(&self, findings: &mut Findings<'_>) {
+        let Self { spec, routers } = self;
+        let known = |list: &mut dyn Iterator<Item = &String>| {
+            list.map(String::as_str).collect::<Vec<_>>().join(", ")
+        };
+        for (name, router) in routers {
+            match &router.region {
+                Some(region) if !spec.regions.is_empty() && !spec.regions.contains_key(region) => {
+                    let all = known(&mut spec.regions.keys());
+                    findings.router(
+                        name,
+                        &["region"],
+                        format_args!("network.yaml has no region {region}; it has {all}"),
+                    );
+                }
+                region if spec.mesh.topology == Topology::Ring => {
+                    let is_in = region
+                        .as_ref()
+                        .is_some_and(|region| spec.mesh.ring.contains(region));
+                    if !is_in {
+                        let all = known(&mut spec.mesh.ring.iter());
+                        findings.router(
+                            name,
+                            &["region"],
+                            format_args!("must be a region of mesh.ring: {all}"),
+                        );
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn check_unique(&self, findings: &mut Findings<'_>) {
+        self.unique(findings, "id", |router| Some(router.id));
+        self.unique(findings, "loopbackIpv4", |router| {
+            self.loopback_ipv4(router)
+        });
+        self.unique(findings, "loopbackIpv6", |router| {
+            self.loopback_ipv6(router)
+        });
+        self.unique(findings, "linkLocal", |router| {
+            Some(self.link_local(router))
+        });
+        self.unique(findings, "mesh.publicKey", |router| router.mesh.public_key);
+    }
+
+    /// Reports each value that two routers have.
+    fn unique<T: Ord + Display>(
+        &self,
+        findings: &mut Findings<'_>,
+        field: &str,
+        value: impl Fn(&RouterSpec) -> Option<T>,
+    ) {
+        let mut owners: BTreeMap<T, &ObjectName> = BTreeMap::new();
+        let path: Vec<&str> = field.split('.').collect();
+        for (name, router) in &self.routers {
+            let Some(value) = value(router) else { continue };
+            if let Some(owner) = owners.get(&value) {
+                let message = format!("{value} is also that of {owner}; give one of them another");
+                findings.router(name, &path, message);
+            } else {
+                owners.insert(value, name);
+            }
+        }
+    }
+
+    fn check_loopbacks(&self, own: Named<'_>, findings: &mut Findings<'_>) {
+        let (name, router) = own;
+        if self.loopback_ipv4(router).is_some() || self.loopback_ipv6(router).is_some() {
+            return;
+        }
+        let message = match self.spec.prefixes.ipv4 {
+            Some(net) => format!(
+                "{} does not fit into {net}; give loopbackIpv4 or loopbackIpv6",
+                router.id
+            ),
+            None => "no loopback address: give prefixes in network.yaml, or loopbackIpv6 here"
+                .to_owned(),
+        };
+        findings.router(name, &["id"], message);
+    }
+
+    /// Two tunnels of a router cannot share a port. Derived ports differ among each other, as the ids do.
+    fn check_ports(&self, own: Named<'_>, findings: &mut Findings<'_>) {
+        let (name, router) = own;
+        let base = self.spec.mesh.port_base;
+        let given = |peer: Named<'_>| link(router, peer.0).and_then(|link| link.listen_port);
+        let mut used = BTreeMap::new();
+        for peer in self.tunnel_peers(own).filter(|peer| given(*peer).is_none()) {
+            match self.listen_port(own, peer) {
+                Some(port) => drop(used.insert(port, peer.0)),
+                None => {
+                    let id = peer.1.id;
+                    let message = format!(
+                        "{base} and the id {id} of {} are over 65535; give a smaller base",
+                        peer.0
+                    );
+                    findings.add(NETWORK, &["mesh", "portBase"], message);
+                }
+            }
+        }
+        for peer in self.tunnel_peers(own) {
+            let Some(port) = given(peer) else { continue };
+            if let Some(other) = used.insert(port, peer.0) {
+                let path = ["mesh", "links", peer.0.as_str(), "listenPort"];
+                findings.router(
+                    name,
+                    &path,
+                    format_args!("{port} is also the port for {other}"),
+                );
+            }
+        }
+    }
+
+    fn check_links(&self, own: Named<'_>, findings: &mut Findings<'_>) {
+        let (name, router) = own;
+        let mut interfaces = BTreeSet::new();
+        for (peer, here) in &router.mesh.links {
+            let there = self.routers.get(peer).and_then(|peer| link(peer, name));
+            let mtus = (here.mtu, there.and_then(|there| there.mtu));
+            if let (Some(mtu), Some(other)) = mtus
+                && mtu != other
+            {
+                let path = ["mesh", "links", peer.as_str(), "mtu"];
+                findings.router(
+                    name,
+                    &path,
+                    format_args!("{mtu} here and {other} in routers/{peer}.yaml"),
+                );
+            }
+            let twice = here
+                .interface
+                .as_ref()
+                .filter(|interface| !interfaces.insert(*interface));
+            if let Some(interface) = twice {
+                let path = ["mesh", "links", peer.as_str(), "interface"];
+                findings.router(
+                    name,
+                    &path,
+                    format_args!("{interface} is also the link to another peer"),
+                );
+            }
+        }
+    }
+
+    /// Returns the errors that affect one router each: what is derived goes on being served.
+    pub fn weak_points(&self, files: &FleetFiles) -> Vec<Finding> {
+        let found = Vec::new();
+        let mut findings = Findings { files, found };
+        for own in &self.routers {
+            self.check_token(own, &mut findings);
+            self.check_callers(own, &mut findings);
+        }
+        for (path, router, _) in files.sessions() {
+            if !self.routers.keys().any(|name| name.as_str() == router) {
+                let message =
+                    format!("no router gets this session: routers/{router}.yaml does not exist");
+                findings.found.push(Finding::whole(path.as_ref(), message));
+            }
+        }
+        findings.found
+    }
+
+    fn check_token(&self, own: Named<'_>, findings: &mut Findings<'_>) {
+        let (name, router) = own;
+        let kinds = [
+            router.token.is_some(),
+            router.token_file.is_some(),
+            !router.token_hashes.is_empty(),
+        ];
+        match kinds.into_iter().filter(|kind| *kind).count() {
+            0 => {
+                let message = format!("no token: `moenet-agent fleet token new {name}` makes one");
+                findings
+                    .found
+                    .push(Finding::whole(router_path(name).as_ref(), message));
+            }
+            1 if router.token_hashes.len() <= 2 => {}
+            1 => findings.router(name, &["tokenHashes"], "more than two; revoke the old ones"),
+            _ => findings.router(
+                name,
+                &["token"],
+                "give only one of token, tokenFile and tokenHashes",
+            ),
+        }
+    }
+
+    /// At least one side of each tunnel must know where the other one is.
+    fn check_callers(&self, own: Named<'_>, findings: &mut Findings<'_>) {
+        let (name, router) = own;
+        for peer in router.mesh.links.keys() {
+            if peer == name || !self.routers.contains_key(peer) {
+                let path = ["mesh", "links", peer.as_str()];
+                findings.router(name, &path, "no other router has this name");
+            }
+        }
+        // Each pair once.
+        for peer in self.tunnel_peers(own).filter(|peer| peer.0 > name) {
+            if self.endpoint(own, peer).is_none() && self.endpoint(peer, own).is_none() {
+                let message = format!(
+                    "neither {name} nor {} has an address, so that neither calls the other; give one of them an \
+                     address, or set mesh.links.{}.enabled: false",
+                    peer.0, peer.0
+                );
+                findings
+                    .found
+                    .push(Finding::whole(router_path(name).as_ref(), message));
+            }
+        }
+    }
+}

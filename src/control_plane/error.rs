@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::model::shown;
+use crate::model::{ErrorClass, shown};
 use crate::wire::{Call, WireError};
 
 /// A failed call to the Control Plane. Its text never contains the token or the URL.
@@ -84,19 +84,6 @@ fn said(detail: &str) -> String {
     }
 }
 
-/// The caller's reaction to a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Wrong token, router or request: the operator has to act. Slow retry, and a clear condition.
-    Operator,
-    /// Retry no sooner than after this time.
-    Later(Duration),
-    /// The breaker is open: this call may probe after this time.
-    Withheld(Duration),
-    /// The next regular poll is sufficient.
-    Transient,
-}
-
 impl CallError {
     /// Identifies the cause of the failure without the words of the Control Plane, which may hold the number of a
     /// request.
@@ -115,26 +102,28 @@ impl CallError {
             other => crate::telemetry::chain(other),
         }
     }
-
-    /// Returns the reaction to the failure.
-    pub fn class(&self) -> Class {
-        match &self.failure {
-            Failure::Auth { .. }
-            | Failure::NotFound { .. }
-            | Failure::Refused { .. }
-            | Failure::NoToken(_) => Class::Operator,
-            Failure::RateLimited { retry_after } => Class::Later(*retry_after),
-            Failure::Server {
-                retry_after: Some(wait),
-                ..
-            } => Class::Later(*wait),
-            Failure::BreakerOpen { retry_in } => Class::Withheld(*retry_in),
-            _ => Class::Transient,
-        }
-    }
 }
 
 impl Failure {
+    /// Returns the class of the error: a wrong token, router or request needs an operator.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Auth { .. } | Self::NotFound { .. } | Self::Refused { .. } | Self::NoToken(_) => {
+                ErrorClass::Invalid
+            }
+            _ => ErrorClass::Transient,
+        }
+    }
+
+    /// Returns the time that the Control Plane asks to wait.
+    pub fn requested_wait(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } => Some(*retry_after),
+            Self::Server { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Returns one word for metrics.
     pub(super) fn word(&self) -> &'static str {
         match self {

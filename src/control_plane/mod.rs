@@ -15,7 +15,7 @@ pub(crate) use breaker::Breaker;
 pub use breaker::State;
 pub use client::{Client, ClientOptions};
 pub(crate) use counters::Counters;
-pub use error::{CallError, Class, ClientError, Failure};
+pub use error::{CallError, ClientError, Failure};
 pub use outbox::Outbox;
 pub(crate) use outbox::{Delivery, OutboxError};
 pub(crate) use schedule::{after_failure, at, jittered};

@@ -55,6 +55,12 @@ pub struct KeyObservation {
 }
 
 impl KeyObservation {
+    /// Returns whether a specification of the object was applied.
+    pub fn has_applied_spec(&self) -> bool {
+        let body = self.applied.as_ref();
+        body.is_some_and(|body| body.applied.spec.is_some())
+    }
+
     /// Returns the known facts about the endpoint's name, if the endpoint has a name.
     pub fn name<'a>(&'a self, endpoint: Option<&'a Endpoint>) -> Option<NameFacts<'a>> {
         let Host::Name(host) = &endpoint?.host else {

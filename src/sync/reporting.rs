@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::Syncer;
 use super::calls::Calls;
-use crate::control_plane::{CallError, Class, Delivery, Failure, after_failure, jittered};
+use crate::control_plane::{CallError, Delivery, Failure, after_failure, jittered};
 use crate::document::{Condition, ConditionStatus, ConditionType, Kind, StatusBody};
 use crate::intervals::{REPORTS_RETRY, REPORTS_RETRY_MAX};
 use crate::model::Uid;
@@ -99,9 +99,9 @@ pub(super) async fn outbox(sync: &Syncer) {
             // A retry is useless until an operator has corrected the token or the name; a poll that
             // succeeds again triggers it.
             Some(CallError {
-                failure: Failure::Auth { .. } | Failure::NotFound { .. },
+                failure: failure @ (Failure::Auth { .. } | Failure::NotFound { .. }),
                 ..
-            }) => after_failure(wait, Class::Operator, 1, rand::random()),
+            }) => after_failure(wait, failure, 1, rand::random()),
             _ if left => jittered(wait, rand::random()),
             _ => REPORTS_RETRY_MAX,
         };

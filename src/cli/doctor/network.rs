@@ -6,8 +6,9 @@ use super::Line;
 use crate::agent::control_plane_client;
 use crate::bird::{Checker, Client as BirdClient};
 use crate::config::Config;
-use crate::control_plane::{CallError, Class};
+use crate::control_plane::CallError;
 use crate::intervals::{BIRD_COMMAND, DAEMON_CHECK};
+use crate::model::ErrorClass;
 use crate::observed::bird::{Support, Version};
 use crate::status::BIRD_DOWN;
 use crate::telemetry::chain;
@@ -67,8 +68,8 @@ pub(super) async fn control_plane(config: &Config) -> Vec<Line> {
 }
 
 fn advice(error: &CallError) -> &'static str {
-    match error.class() {
-        Class::Operator => "correct controlPlane.url, its token, or node.name",
+    match error.failure.class() {
+        ErrorClass::Invalid => "correct controlPlane.url, its token, or node.name",
         _ => {
             "check controlPlane.url, the uplink and the resolver; the agent keeps what is in effect"
         }

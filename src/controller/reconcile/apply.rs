@@ -16,13 +16,13 @@ use crate::telemetry::{chain, step_failed};
 /// ran.
 pub(super) async fn kernel(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     plan: &Plan,
 ) -> (Vec<String>, Option<Trouble>) {
     let steps = plan.steps.iter().filter(|step| !is_bird(&step.action));
     let steps: Vec<&Step> = steps.collect();
     let mut taken = Vec::new();
-    let outcome = run_kernel(ctx, subject, &steps, &mut taken).await;
+    let outcome = run_kernel(ctx, meta, &steps, &mut taken).await;
     let done = match outcome {
         Ok(()) => steps.len(),
         Err(_) => taken.len().min(steps.len()),
@@ -41,7 +41,7 @@ pub(super) fn without_unsettable(ctx: &Context, mut plan: Plan) -> Plan {
 
 async fn run_kernel(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     steps: &[&Step],
     taken: &mut Vec<String>,
 ) -> Result<(), Trouble> {
@@ -65,13 +65,13 @@ async fn run_kernel(
         match results.next() {
             Some(Ok(())) => {
                 ctx.sysctls.done(step);
-                note(ctx, subject.key, subject.generation, step);
+                note(ctx, meta.key, meta.generation, step);
                 taken.push(step.to_string());
             }
-            Some(Err(error)) => failed(ctx, subject, step, error)?,
+            Some(Err(error)) => failed(ctx, meta, step, error)?,
             None => {
                 let trouble = Trouble::NoResult(Box::new((*step).clone()));
-                step_failed(trouble.class(), subject.key, &step.action, &trouble);
+                step_failed(trouble.class(), meta.key, &step.action, &trouble);
                 return Err(trouble);
             }
         }
@@ -82,20 +82,20 @@ async fn run_kernel(
 /// Records that a step failed. A sysctl is a convenience: the later steps are configured without it.
 fn failed(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     step: &Step,
     error: KernelError,
 ) -> Result<(), Trouble> {
     let text = chain(&error);
     if let Some(news) = ctx.sysctls.failed(step, &text, Instant::now()) {
         if news {
-            debug!(object = %subject.key, step = %step.action, error = %text, "sysctl not set");
+            debug!(object = %meta.key, step = %step.action, error = %text, "sysctl not set");
             ctx.hint(ObjectKey::Router);
         }
         return Ok(());
     }
     let trouble = Trouble::Kernel(Arc::new(error));
-    step_failed(trouble.class(), subject.key, &step.action, &trouble);
+    step_failed(trouble.class(), meta.key, &step.action, &trouble);
     Err(trouble)
 }
 

@@ -140,7 +140,7 @@ struct ReconcileResult {
     refusal: Option<Refusal>,
     remaining: Plan,
     /// The observation that was read back.
-    look: KeyObservation,
+    observation: KeyObservation,
 }
 
 impl ReconcileResult {
@@ -154,7 +154,7 @@ impl ReconcileResult {
         match self.trouble.as_ref()? {
             Trouble::TooSoon { left, .. } => Some(Outcome::Settled(*left)),
             trouble if !trouble.waits() => None,
-            _ if self.look.bird.silent.is_some() => Some(Outcome::Settled(SETTLED_OBJECT)),
+            _ if self.observation.bird.silent.is_some() => Some(Outcome::Settled(SETTLED_OBJECT)),
             trouble if trouble.is_late() => Some(Outcome::Waiting),
             _ => Some(Outcome::Settled(MOVING_OBJECT)),
         }
@@ -200,83 +200,86 @@ impl ReconcileResult {
 /// When the kernel or the state directory could not be read, or the claims could not be recorded.
 async fn advance(
     ctx: &Arc<Context>,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     desired: &Arc<Desired>,
     seen: &Observation,
     plan: impl Fn(&KeyObservation) -> KeyPlan,
     mut progress: Progress,
 ) -> Result<Advance, ReconcileError> {
-    let look = ctx
-        .look(desired, seen, subject.key, subject.endpoint)
+    let observation = ctx
+        .look(desired, seen, meta.key, meta.endpoint)
         .map_err(|error| progress.failed(error))?;
     progress.begun.get_or_insert_with(Instant::now);
-    if restart(ctx, subject, &look, &plan, &mut progress).await? {
+    if restart(ctx, meta, &observation, &plan, &mut progress).await? {
         return Ok(Advance::Next(Box::new(Next::Observe(progress))));
     }
-    let planned = match plan(&look) {
-        Ok(planned) if subject.hands_off => planned,
+    let planned = match plan(&observation) {
+        Ok(planned) if meta.hands_off => planned,
         Ok(planned) => apply::without_unsettable(ctx, planned),
-        Err(refusal) => return Ok(Advance::end(ctx, subject, progress, look, Err(refusal))),
+        Err(refusal) => {
+            return Ok(Advance::end(ctx, meta, progress, observation, Err(refusal)));
+        }
     };
     progress.take_commit(&planned, seen.begun);
-    let part = progress.next(&planned, subject.kind == Kind::Node);
-    let part = part.filter(|_| !subject.hands_off);
+    let part = progress.next(&planned, meta.kind == Kind::Node);
+    let part = part.filter(|_| !meta.hands_off);
     if part.is_some() && progress.beginning.is_none() {
-        progress.beginning = Beginning::of(ctx, subject, &planned, &look);
+        progress.beginning = Beginning::of(ctx, meta, &planned, &observation);
     }
     // What BIRD still works on may come or go with its end. A tunnel is repaired meanwhile, and removed only after it.
-    let waits = part != Some(Part::Kernel) || subject.claims.is_none();
+    let waits = part != Some(Part::Kernel) || meta.claims.is_none();
     if progress.commit.open().is_some() && waits {
         if let Some(wait) = progress.wait(ctx.observer.is_patient()) {
             return Ok(Advance::Next(Box::new(Next::Wait(progress, wait))));
         }
         progress.trouble = Some(Trouble::Busy);
-        return Ok(Advance::end(ctx, subject, progress, look, Ok(planned)));
+        return Ok(Advance::end(ctx, meta, progress, observation, Ok(planned)));
     }
     match part {
         None => {}
         Some(Part::Kernel) => {
-            let recorded = record::finalizer(ctx, subject, &planned, &look).await;
+            let recorded = record::finalizer(ctx, meta, &planned, &observation).await;
             recorded.map_err(|error| progress.failed(error))?;
-            let (steps, trouble) = apply::kernel(ctx, subject, &planned).await;
+            let (steps, trouble) = apply::kernel(ctx, meta, &planned).await;
             progress.steps.extend(steps);
             progress.trouble = trouble;
             progress.ran_kernel(&planned);
             return Ok(Advance::Next(Box::new(Next::Observe(progress))));
         }
-        Some(Part::Bird) => match &look.bird.silent {
+        Some(Part::Bird) => match &observation.bird.silent {
             Some(why) => progress.trouble = Some(Trouble::Silent(why.clone())),
             None => {
-                let next = begin_commit(ctx, subject, desired, &planned, &look, progress).await?;
+                let next =
+                    begin_commit(ctx, meta, desired, &planned, &observation, progress).await?;
                 return Ok(Advance::Next(Box::new(next)));
             }
         },
     }
-    Ok(Advance::end(ctx, subject, progress, look, Ok(planned)))
+    Ok(Advance::end(ctx, meta, progress, observation, Ok(planned)))
 }
 
 /// Hands a plan's steps for BIRD to a task of their own.
 async fn begin_commit(
     ctx: &Arc<Context>,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     desired: &Arc<Desired>,
     planned: &Plan,
-    look: &KeyObservation,
+    observation: &KeyObservation,
     mut progress: Progress,
 ) -> Result<Next, ReconcileError> {
-    let recorded = record::finalizer(ctx, subject, planned, look).await;
+    let recorded = record::finalizer(ctx, meta, planned, observation).await;
     recorded.map_err(|error| progress.failed(error))?;
     progress.begin_commit();
     let steps = BirdSteps {
         ctx: Arc::clone(ctx),
         desired: Arc::clone(desired),
-        key: subject.key.clone(),
-        generation: subject.generation,
-        protocols: subject.protocols(),
+        key: meta.key.clone(),
+        generation: meta.generation,
+        protocols: meta.protocols(),
         steps: bird_steps(planned).cloned().collect(),
         commit: Commit::begin(Work::of(bird_steps(planned))),
         before: Box::new(progress.before()),
-        bird: Arc::clone(&look.bird),
+        bird: Arc::clone(&observation.bird),
     };
     Ok(Next::Commit(progress, steps))
 }
@@ -293,9 +296,9 @@ impl Advance {
     /// Ends the parts of a reconcile, logs what changed, and answers those that wait for a restart.
     fn end(
         ctx: &Context,
-        subject: &ReconciledObject<'_>,
+        meta: &ReconciledObject<'_>,
         progress: Progress,
-        look: KeyObservation,
+        observation: KeyObservation,
         planned: KeyPlan,
     ) -> Self {
         let (refusal, remaining) = match planned {
@@ -308,10 +311,10 @@ impl Advance {
             && !is_failed
             && refusal.is_none()
         {
-            beginning.log(ctx, subject, steps, &remaining);
+            beginning.log(ctx, meta, steps, &remaining);
         }
         if let Some(begun) = progress.begun {
-            ctx.announced.forget(subject.key, begun);
+            ctx.announced.forget(meta.key, begun);
         }
         let waiting = progress.waiting;
         let result = ReconcileResult {
@@ -319,7 +322,7 @@ impl Advance {
             trouble: progress.trouble,
             refusal,
             remaining,
-            look,
+            observation,
         };
         let answer = result.answer();
         waiting
@@ -332,19 +335,21 @@ impl Advance {
 /// Takes an object down that is to be recreated. Returns whether it did.
 async fn restart(
     ctx: &Arc<Context>,
-    subject: &ReconciledObject<'_>,
-    look: &KeyObservation,
+    meta: &ReconciledObject<'_>,
+    observation: &KeyObservation,
     plan: impl Fn(&KeyObservation) -> KeyPlan,
     progress: &mut Progress,
 ) -> Result<bool, ReconcileError> {
-    let asked = ctx.restarts.take(subject.key);
+    let asked = ctx.restarts.take(meta.key);
     if asked.is_empty() {
         return Ok(false);
     }
-    let key = subject.key.clone();
-    let refused = match subject.hands_off {
+    let key = meta.key.clone();
+    let refused = match meta.hands_off {
         true => Some(RestartError::Paused { key }),
-        false => unmakeable(subject, look, plan).map(|why| RestartError::NotMakeable { key, why }),
+        false => {
+            unmakeable(meta, observation, plan).map(|why| RestartError::NotMakeable { key, why })
+        }
     };
     if let Some(why) = refused {
         let refuse = |waiter: Waiter| drop(waiter.send(Err(why.clone())));
@@ -353,31 +358,34 @@ async fn restart(
     }
     progress.waiting.extend(asked);
     progress.taken_down();
-    let taken_down = take_down(ctx, subject, look).await;
+    let taken_down = take_down(ctx, meta, observation).await;
     taken_down.map_err(|error| progress.failed(error))?;
     Ok(true)
 }
 
 /// Returns the reason why an object could not be recreated, if its link were removed now.
 fn unmakeable(
-    subject: &ReconciledObject<'_>,
-    look: &KeyObservation,
+    meta: &ReconciledObject<'_>,
+    observation: &KeyObservation,
     plan: impl Fn(&KeyObservation) -> KeyPlan,
 ) -> Option<Obstacle> {
-    if let Some(endpoint) = subject.endpoint
-        && look.resolved.is_none()
+    if let Some(endpoint) = meta.endpoint
+        && observation.resolved.is_none()
     {
-        let why = look.name_error.as_deref().unwrap_or("not looked up yet");
+        let why = observation
+            .name_error
+            .as_deref()
+            .unwrap_or("not looked up yet");
         return Some(Obstacle::NoAddress {
             endpoint: endpoint.clone(),
             why: why.to_owned(),
         });
     }
-    let mut kernel = KernelView::clone(&look.kernel);
-    kernel.links.retain(|_, link| !link.mark.is(subject.uid));
+    let mut kernel = KernelView::clone(&observation.kernel);
+    kernel.links.retain(|_, link| !link.mark.is(meta.uid));
     let taken_down = KeyObservation {
         kernel: Arc::new(kernel),
-        ..look.clone()
+        ..observation.clone()
     };
     match plan(&taken_down) {
         Ok(plan) => plan.waits.map(Obstacle::Waits),
@@ -388,18 +396,18 @@ fn unmakeable(
 /// Removes an object's link so that it is recreated, and its BGP sessions with it.
 async fn take_down(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
-    look: &KeyObservation,
+    meta: &ReconciledObject<'_>,
+    observation: &KeyObservation,
 ) -> Result<(), ReconcileError> {
     let because = Drift::new("restart", "a new link", "the old one");
-    let mut removal = crate::plan::plan_tunnel_removal(subject.uid, &look.kernel);
+    let mut removal = crate::plan::plan_tunnel_removal(meta.uid, &observation.kernel);
     let steps = removal.steps.iter_mut();
     steps.for_each(|step| step.because = because.clone());
-    let (_, trouble) = apply::kernel(ctx, subject, &removal).await;
+    let (_, trouble) = apply::kernel(ctx, meta, &removal).await;
     if let Some(trouble) = trouble.filter(|trouble| trouble.part() == FailedPart::Kernel) {
         return Err(ReconcileError::TakeDown(trouble));
     }
-    for name in subject.protocols() {
+    for name in meta.protocols() {
         let Ok(name) = BirdName::new(&name) else {
             continue;
         };
@@ -413,7 +421,7 @@ async fn take_down(
 /// next of its addresses.
 fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, result: &ReconcileResult) {
     let link = result
-        .look
+        .observation
         .kernel
         .owned_by(uid)
         .next()
@@ -421,7 +429,7 @@ fn chase(ctx: &Context, endpoint: &Endpoint, uid: &Uid, result: &ReconcileResult
     let Some(wireguard) = link.and_then(|link| link.wireguard.as_ref()) else {
         return;
     };
-    let now = result.look.now.as_second();
+    let now = result.observation.now.as_second();
     let fresh = |at: jiff::Timestamp| (now - at.as_second()).abs() < HANDSHAKE_FRESH_SECONDS;
     if !wireguard
         .peers

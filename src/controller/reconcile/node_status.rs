@@ -100,7 +100,7 @@ fn templates(desired: &Desired, conditions: &mut Conditions<'_>) {
 fn bird_supported(desired: &Desired, result: &ReconcileResult, conditions: &mut Conditions<'_>) {
     let Some(version) = desired.bird else { return };
     if version.support() == Support::Tested
-        && let Some(problem) = planning::bird_problem(desired, &result.look.bird)
+        && let Some(problem) = planning::bird_problem(desired, &result.observation.bird)
     {
         return conditions.problem(About::BirdSupported, problem);
     }
@@ -163,7 +163,7 @@ fn packet_filter(desired: &Desired, filter: &FirewallState, conditions: &mut Con
 /// files.
 fn foreign_files(result: &ReconcileResult, conditions: &mut Conditions<'_>) {
     const SHOWN: usize = 5;
-    let (about, live) = (About::BirdFilesAccepted, &result.look.bird.live);
+    let (about, live) = (About::BirdFilesAccepted, &result.observation.bird.live);
     let list = |paths: Vec<&str>| {
         let more = paths.len().saturating_sub(SHOWN);
         let more = (more > 0).then(|| format!(" and {more} more"));
@@ -194,7 +194,7 @@ fn forwarding(desired: &Desired, result: &ReconcileResult, conditions: &mut Cond
     if !desired.has_tunnels() {
         return;
     }
-    match forwarding_blocked(&result.look.kernel) {
+    match forwarding_blocked(&result.observation.kernel) {
         Some(why) => conditions.set(About::Forwarding, false, "Blocked", why),
         None => conditions.set(About::Forwarding, true, "Configured", ""),
     }
@@ -202,7 +202,7 @@ fn forwarding(desired: &Desired, result: &ReconcileResult, conditions: &mut Cond
 
 /// Returns the protocols that the operator's main file defines instead of the agent.
 fn left_out(desired: &Desired, result: &ReconcileResult) -> String {
-    let main = &result.look.bird.live.main;
+    let main = &result.observation.bird.live.main;
     let loopback = desired.loopback.as_ref();
     let provided = main.provided(loopback.map_or("", |loopback| loopback.interface.as_str()));
     let names = [
@@ -239,14 +239,14 @@ fn bird_configured(
     if let Err(error) = &desired.base {
         return conditions.set(about, false, "NotRendered", chain(error));
     }
-    if let Some(problem) = planning::router_error(desired, &result.look.bird) {
+    if let Some(problem) = planning::router_error(desired, &result.observation.bird) {
         return conditions.problem(about, problem);
     }
     if let Some(error) = error {
         return conditions.set(about, false, "Failed", error);
     }
-    if !result.look.bird.is_running() {
-        return conditions.unknown(about, "NotRunning", result.look.bird.why_down());
+    if !result.observation.bird.is_running() {
+        return conditions.unknown(about, "NotRunning", result.observation.bird.why_down());
     }
     match record::remaining(result, true) {
         None => conditions.set(about, true, "Loaded", left_out(desired, result)),
@@ -289,7 +289,7 @@ pub(super) fn status(
     (error, of_bird): (Option<&str>, Option<&str>),
     conveniences: &BTreeMap<About, Convenience>,
 ) -> StatusBody {
-    let mut conditions = Conditions::new(&before.conditions, result.look.now);
+    let mut conditions = Conditions::new(&before.conditions, result.observation.now);
     let node = &desired.router_documents.node;
     let remarks = node.remark.iter().cloned().collect();
     let refused = accepted(&node.acceptance, &remarks, &mut conditions);

@@ -35,7 +35,7 @@ pub(super) async fn reconcile(
     let Some(object) = desired.objects.get(key) else {
         return Next::Done(forget(ctx, key, kind, name).await);
     };
-    let mut subject = ReconciledObject {
+    let mut meta = ReconciledObject {
         key,
         kind,
         name,
@@ -47,14 +47,14 @@ pub(super) async fn reconcile(
         spec: object.spec.as_ref(),
         overridden: object.override_(),
     };
-    let before = record::status_before(ctx, &subject).await;
-    subject.hands_off = object.hands_off(before.phase == Phase::Paused).is_some();
-    let plan = |look: &KeyObservation| planning::object(desired, object, look);
+    let before = record::status_before(ctx, &meta).await;
+    meta.hands_off = object.hands_off(before.phase == Phase::Paused).is_some();
+    let plan = |observation: &KeyObservation| planning::object(desired, object, observation);
     Next::Done(
-        match advance(ctx, &subject, desired, seen, plan, progress).await {
+        match advance(ctx, &meta, desired, seen, plan, progress).await {
             Ok(Advance::Next(next)) => return *next,
             Ok(Advance::Ended(result)) => {
-                conclude(ctx, &subject, desired, object, &before, *result).await
+                conclude(ctx, &meta, desired, object, &before, *result).await
             }
             Err(error) => {
                 failed(error.class(), key, &error, "reconcile not begun");
@@ -62,7 +62,7 @@ pub(super) async fn reconcile(
                     last_error: Some(chain(&error)),
                     ..before.clone()
                 };
-                record::status(ctx, &subject, &before, status).await;
+                record::status(ctx, &meta, &before, status).await;
                 Outcome::Failed(error.class())
             }
         },
@@ -82,46 +82,46 @@ async fn forget(ctx: &Context, key: &ObjectKey, kind: Kind, name: &ObjectName) -
 /// Ends a reconcile: records the applied state and the status.
 async fn conclude(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     desired: &Desired,
     object: &Object,
     before: &StatusBody,
     result: ReconcileResult,
 ) -> Outcome {
     // Without an observation of BIRD's files an object with a BGP session is neither present nor gone.
-    let unread = subject.kind.has_protocols() && result.look.bird.unread;
-    let settled = result.is_settled() && !subject.hands_off && !unread;
+    let unread = meta.kind.has_protocols() && result.observation.bird.unread;
+    let settled = result.is_settled() && !meta.hands_off && !unread;
     match &object.intent {
         Intent::Absent if settled => {
-            return depart(ctx, subject, desired, object, before, &result).await;
+            return depart(ctx, meta, desired, object, before, &result).await;
         }
         // While BIRD's directory belongs to another agent, the session is not in effect: a record would claim that this
         // state directory wrote the files there.
-        Intent::Present(_) if subject.kind.has_protocols() && is_taken(&result) => {}
+        Intent::Present(_) if meta.kind.has_protocols() && is_taken(&result) => {}
         Intent::Present(wanted) if settled && is_applied(object, wanted) => {
-            let applied = in_effect(object, &result.look);
-            record::in_effect(ctx, subject, applied, result.look.applied.as_ref()).await;
+            let applied = in_effect(object, &result.observation);
+            record::in_effect(ctx, meta, applied, result.observation.applied.as_ref()).await;
         }
         _ => {}
     }
-    if let Some(endpoint) = subject.endpoint {
-        chase(ctx, endpoint, subject.uid, &result);
+    if let Some(endpoint) = meta.endpoint {
+        chase(ctx, endpoint, meta.uid, &result);
     }
     let probed = ctx.probed(target(object).as_ref(), before);
     let status = status(desired, object, before, &result, probed);
-    if subject.kind == Kind::BgpSession {
+    if meta.kind == Kind::BgpSession {
         ctx.reports.session(&object.uid, &status).await;
     }
     let phase = status.phase;
     let waits = result.waits_for_bird();
-    record::status(ctx, subject, before, status).await;
+    record::status(ctx, meta, before, status).await;
     if let Some(outcome) = waits {
         return outcome;
     }
     match phase {
         _ if result.trouble.is_some() || result.refusal.is_some() => result.failure(),
-        _ if result.remaining.waits.is_some() && !subject.hands_off => Outcome::Waiting,
-        _ if !result.is_settled() && !subject.hands_off => result.failure(),
+        _ if result.remaining.waits.is_some() && !meta.hands_off => Outcome::Waiting,
+        _ if !result.is_settled() && !meta.hands_off => result.failure(),
         // An object that was just configured is about to come up. One that stays down is left to the tick of all
         // objects, since a router may have many peers that never answer.
         Phase::Configured | Phase::Configuring if !result.steps.is_empty() => {
@@ -132,7 +132,7 @@ async fn conclude(
 }
 
 fn is_taken(result: &ReconcileResult) -> bool {
-    result.look.bird.live.in_use().is_some()
+    result.observation.bird.live.in_use().is_some()
 }
 
 /// Returns whether a settled object may be recorded as applied: a session once its text is known. A held or refused
@@ -144,13 +144,13 @@ fn is_applied(object: &Object, wanted: &Wanted) -> bool {
     }
 }
 
-fn in_effect(object: &Object, look: &KeyObservation) -> InEffect {
+fn in_effect(object: &Object, observation: &KeyObservation) -> InEffect {
     let mut spec = object.spec.clone();
     if object.endpoint().is_some()
-        && look.resolved.is_none()
-        && recorded_endpoint(object.kind, look).as_ref() != object.endpoint()
+        && observation.resolved.is_none()
+        && recorded_endpoint(object.kind, observation).as_ref() != object.endpoint()
     {
-        keep_endpoint(&mut spec, object.kind, look);
+        keep_endpoint(&mut spec, object.kind, observation);
     }
     InEffect {
         spec,
@@ -158,8 +158,8 @@ fn in_effect(object: &Object, look: &KeyObservation) -> InEffect {
     }
 }
 
-fn recorded_endpoint(kind: Kind, look: &KeyObservation) -> Option<Endpoint> {
-    let spec = look.applied.as_ref()?.applied.spec.as_ref()?;
+fn recorded_endpoint(kind: Kind, observation: &KeyObservation) -> Option<Endpoint> {
+    let spec = observation.applied.as_ref()?.applied.spec.as_ref()?;
     let endpoint = spec.pointer(kind.endpoint_field())?;
     endpoint.as_str()?.parse().ok()
 }
@@ -167,9 +167,9 @@ fn recorded_endpoint(kind: Kind, look: &KeyObservation) -> Option<Endpoint> {
 /// Keeps the old endpoint in the record while the name of the new one has no address: the new endpoint is not
 /// applied yet. Once the name has an address, the endpoint still counts as changed, and WireGuard receives it
 /// although the peer answers from the old one.
-fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, look: &KeyObservation) {
+fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, observation: &KeyObservation) {
     let field = kind.endpoint_field();
-    let applied = look.applied.as_ref();
+    let applied = observation.applied.as_ref();
     let before = applied.and_then(|applied| applied.applied.spec.as_ref()?.pointer(field));
     let Some((parent, name)) = field.rsplit_once('/') else {
         return;
@@ -188,24 +188,24 @@ fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, look: &KeyObservation) {
 /// then removes its document; a disabled session keeps document and status; an object without a document is forgotten.
 async fn depart(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     desired: &Desired,
     object: &Object,
     before: &StatusBody,
     result: &ReconcileResult,
 ) -> Outcome {
-    if record::may_appear(ctx, subject).await {
+    if record::may_appear(ctx, meta).await {
         return Outcome::Settled(MOVING_OBJECT);
     }
-    let is_session = subject.kind == Kind::BgpSession;
+    let is_session = meta.kind == Kind::BgpSession;
     if is_session && object.admin_state != AdminState::Absent {
-        record::withdrawn(ctx, subject).await;
+        record::withdrawn(ctx, meta).await;
         let status = status(desired, object, before, result, (None, None));
-        record::status(ctx, subject, before, status).await;
+        record::status(ctx, meta, before, status).await;
         return Outcome::Settled(SETTLED_OBJECT);
     }
     // The sync may have written its document after the listing of this desired state; then nothing is reported.
-    if is_session && is_wanted_again(ctx, subject).await {
+    if is_session && is_wanted_again(ctx, meta).await {
         return Outcome::Settled(MOVING_OBJECT);
     }
     let owes_report = is_session && object.documented && !object.operator_owned;
@@ -213,19 +213,19 @@ async fn depart(
     if owes_report && !blocking(move || reports.gone(&uid)).await {
         return Outcome::Failed(ErrorClass::Transient);
     }
-    let removed = record::remove(ctx, subject).await;
+    let removed = record::remove(ctx, meta).await;
     let document = match is_session && removed.is_ok() {
-        true => remove_document(ctx, subject, object).await,
+        true => remove_document(ctx, meta, object).await,
         false => false,
     };
-    record::gone(ctx, subject, removed, document).await;
-    ctx.statuses.remove(subject.key);
+    record::gone(ctx, meta, removed, document).await;
+    ctx.statuses.remove(meta.key);
     Outcome::Gone
 }
 
 /// Returns whether the document on disk wants a session again. One that cannot be read proves no removal.
-async fn is_wanted_again(ctx: &Context, subject: &ReconciledObject<'_>) -> bool {
-    let name = subject.name.clone();
+async fn is_wanted_again(ctx: &Context, meta: &ReconciledObject<'_>) -> bool {
+    let name = meta.name.clone();
     let wanted = ctx.disk(move |store| store.is_wanted_again(&name)).await;
     wanted.unwrap_or(true)
 }
@@ -233,12 +233,12 @@ async fn is_wanted_again(ctx: &Context, subject: &ReconciledObject<'_>) -> bool 
 /// Removes the secrets and the document of a Control Plane session that is permanently gone; the sync may have
 /// removed the document already. Returns whether there was one. An operator's files are left to the operator, and a
 /// document that wants the session again stays.
-async fn remove_document(ctx: &Context, subject: &ReconciledObject<'_>, object: &Object) -> bool {
-    let is_local = object.uid == Uid::local(subject.kind.folder(), subject.name);
+async fn remove_document(ctx: &Context, meta: &ReconciledObject<'_>, object: &Object) -> bool {
+    let is_local = object.uid == Uid::local(meta.kind.folder(), meta.name);
     if object.operator_owned || is_local {
         return false;
     }
-    let (name, key) = (subject.name.clone(), subject.key);
+    let (name, key) = (meta.name.clone(), meta.key);
     let removed = ctx.write(move |store| store.remove_departed(&name)).await;
     removed.unwrap_or_else(|error| {
         failed(
@@ -259,12 +259,12 @@ pub(super) fn status(
     result: &ReconcileResult,
     (rtt_ms, loss): (Option<f64>, Option<f64>),
 ) -> StatusBody {
-    let look = &result.look;
-    let error = result.error().or_else(|| files_error(object, look));
+    let now = &result.observation;
+    let error = result.error().or_else(|| files_error(object, now));
     let missing = record::remaining(result, false);
-    let expected = facts::expected(object, look.applied.as_ref());
+    let expected = facts::expected(object, now.applied.as_ref());
     let names = expected.iter().map(|it| it.protocol.clone()).collect();
-    let (protocols, blocked) = (look.bird.protocols(&names), look.bird.blocked());
+    let (protocols, blocked) = (now.bird.protocols(&names), now.bird.blocked());
     let [of_text, of_bird] = [FailedPart::Text, FailedPart::Bird].map(|part| result.failed(part));
     let bird = BirdFacts {
         protocols: &protocols,
@@ -276,16 +276,16 @@ pub(super) fn status(
     };
     let tunnel = TunnelFacts {
         link: object_link(object, result),
-        peer: facts::peer(object, look.applied.as_ref()),
+        peer: facts::peer(object, now.applied.as_ref()),
         missing: missing.as_deref(),
-        name: look.name(object.endpoint()),
-        route: look.route(),
+        name: now.name(object.endpoint()),
+        route: now.route(),
         babel: babel(object, result),
     };
     let paused = object.hands_off(before.phase == Phase::Paused);
-    let drained = || bird.loaded && missing.is_none() && planning::is_base_loaded(desired, look);
+    let drained = || bird.loaded && missing.is_none() && planning::is_base_loaded(desired, now);
     assess(&Facts {
-        now: look.now,
+        now: now.now,
         object: ObjectFacts {
             path: &object.path(),
             generation: object.generation,
@@ -298,10 +298,7 @@ pub(super) fn status(
             held: object.held.as_ref(),
             overridden: object.overridden.keys().cloned().collect(),
         },
-        applied: look
-            .applied
-            .as_ref()
-            .is_some_and(|applied| applied.applied.spec.is_some()),
+        applied: now.has_applied_spec(),
         error: error.as_deref(),
         tunnel: object.kind.has_tunnel().then_some(tunnel),
         bird: (!expected.is_empty()).then_some(bird),
@@ -313,14 +310,14 @@ pub(super) fn status(
 }
 
 /// Returns why BIRD's files cannot be read, for an object with a file of its own.
-fn files_error(object: &Object, look: &KeyObservation) -> Option<String> {
-    let error = look.bird.files_error.clone();
+fn files_error(object: &Object, observation: &KeyObservation) -> Option<String> {
+    let error = observation.bird.files_error.clone();
     error.filter(|_| object.kind == Kind::BgpSession)
 }
 
 /// Returns the facts about BIRD besides the object's protocols and failures.
 fn bird<'a>(desired: &Desired, object: &Object, result: &'a ReconcileResult) -> BirdFacts<'a> {
-    let bird = &result.look.bird;
+    let bird = &result.observation.bird;
     let our_asn = desired.router.as_ref().ok().map(|router| router.asn.get());
     BirdFacts {
         down: (!bird.is_running()).then(|| bird.why_down()),
@@ -337,7 +334,7 @@ fn bird<'a>(desired: &Desired, object: &Object, result: &'a ReconcileResult) -> 
 
 /// Returns the link that carries the object's mark.
 fn object_link<'a>(object: &'a Object, result: &'a ReconcileResult) -> Option<&'a Link> {
-    let mut owned = result.look.kernel.owned_by(&object.uid);
+    let mut owned = result.observation.kernel.owned_by(&object.uid);
     owned.next().map(|(_, link)| link)
 }
 
@@ -346,8 +343,8 @@ fn babel(object: &Object, result: &ReconcileResult) -> Option<BabelFacts> {
     if object.kind != Kind::MeshPeer {
         return None;
     }
-    let (name, _) = result.look.kernel.owned_by(&object.uid).next()?;
-    Some(match &result.look.bird.babel {
+    let (name, _) = result.observation.kernel.owned_by(&object.uid).next()?;
+    Some(match &result.observation.bird.babel {
         Some(interfaces) => BabelFacts::Neighbour(interfaces.contains(name.as_str())),
         None => BabelFacts::Unknown,
     })

@@ -15,7 +15,7 @@ use crate::plan::Plan;
 pub fn observed(
     desired: &Desired,
     key: &ObjectKey,
-    look: KeyObservation,
+    observation: KeyObservation,
     plan: KeyPlan,
     before: &StatusBody,
 ) -> StatusBody {
@@ -28,7 +28,7 @@ pub fn observed(
         trouble: None,
         refusal,
         remaining,
-        look,
+        observation,
     };
     match desired.objects.get(key) {
         Some(object) => {
@@ -43,16 +43,16 @@ pub fn observed(
             )
         }
         None if *key == ObjectKey::Policy => {
-            router::policy_status(desired, before, result.look.now)
+            router::policy_status(desired, before, result.observation.now)
         }
         None => node(desired, before, &result),
     }
 }
 
 fn node(desired: &Desired, before: &StatusBody, result: &ReconcileResult) -> StatusBody {
-    let blocked = planning::router_error(desired, &result.look.bird);
+    let blocked = planning::router_error(desired, &result.observation.bird);
     let blocked = blocked.map(|problem| problem.to_string());
-    let of_bird = blocked.or_else(|| result.look.bird.files_error.clone());
+    let of_bird = blocked.or_else(|| result.observation.bird.files_error.clone());
     let error = of_bird.clone().or_else(|| result.error());
     let errors = (error.as_deref(), of_bird.as_deref());
     let (filter, none) = (FirewallState::default(), BTreeMap::new());

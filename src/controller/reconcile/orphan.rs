@@ -24,9 +24,9 @@ pub(super) async fn reconcile(
         return Next::Done(Outcome::Gone);
     }
     let name = ObjectName::sanitised(uid.as_str());
-    let subject = ReconciledObject::bare(&key, Kind::BgpSession, &name, uid);
-    let plan = |look: &KeyObservation| planning::orphan(uid, look);
-    let advanced = advance(ctx, &subject, desired, seen, plan, progress).await;
+    let meta = ReconciledObject::bare(&key, Kind::BgpSession, &name, uid);
+    let plan = |observation: &KeyObservation| planning::orphan(uid, observation);
+    let advanced = advance(ctx, &meta, desired, seen, plan, progress).await;
     if let Ok(Advance::Next(next)) = advanced {
         return *next;
     }

@@ -21,11 +21,11 @@ use crate::store::{
 use crate::telemetry::failed;
 use crate::util::fs;
 
-fn metadata(subject: &ReconciledObject<'_>) -> Metadata {
+fn metadata(meta: &ReconciledObject<'_>) -> Metadata {
     Metadata {
-        name: subject.name.clone(),
-        uid: Some(subject.uid.clone()),
-        generation: subject.generation,
+        name: meta.name.clone(),
+        uid: Some(meta.uid.clone()),
+        generation: meta.generation,
     }
 }
 
@@ -33,14 +33,14 @@ fn metadata(subject: &ReconciledObject<'_>) -> Metadata {
 /// everything again.
 pub(super) async fn finalizer(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     plan: &Plan,
-    look: &KeyObservation,
+    observation: &KeyObservation,
 ) -> Result<(), StoreError> {
-    let Some(claims) = &subject.claims else {
+    let Some(claims) = &meta.claims else {
         return Ok(());
     };
-    let mut body = look
+    let mut body = observation
         .applied
         .as_ref()
         .map(|applied| applied.applied.clone())
@@ -49,39 +49,44 @@ pub(super) async fn finalizer(
     body.protocols.extend(claims.protocols.iter().cloned());
     body.creating = body.creating.or_else(|| plan.creates().cloned());
     for key in plan.host_sysctls() {
-        let have = look.kernel.all.get(&key).copied().unwrap_or_default();
+        let have = observation
+            .kernel
+            .all
+            .get(&key)
+            .copied()
+            .unwrap_or_default();
         body.sysctls.entry(key.to_string()).or_insert(have);
     }
     let on_lo: BTreeSet<_> = plan.adds_to_lo().collect();
     if !on_lo.is_empty() {
         body.loopback_addresses = Some(body.added_to_lo().into_iter().chain(on_lo).collect());
     }
-    if look
+    if observation
         .applied
         .as_ref()
         .is_some_and(|applied| applied.applied == body)
     {
         return Ok(());
     }
-    let metadata = look
+    let metadata = observation
         .applied
         .as_ref()
-        .map_or_else(|| metadata(subject), |applied| applied.metadata.clone());
-    let document = AppliedDocument::new(subject.kind, metadata, body);
+        .map_or_else(|| metadata(meta), |applied| applied.metadata.clone());
+    let document = AppliedDocument::new(meta.kind, metadata, body);
     ctx.write_applied(document).await.map(drop)
 }
 
-/// Claims another interface than the one of the subject, which could not be created. The rest of the record stays.
+/// Claims another interface than that of the object, which could not be created. The rest of the record stays.
 /// Returns whether the record was written.
 pub(super) async fn claim_instead(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     interface: InterfaceName,
     before: Option<&AppliedDocument>,
 ) -> bool {
-    let new = || AppliedDocument::new(subject.kind, metadata(subject), AppliedBody::default());
+    let new = || AppliedDocument::new(meta.kind, metadata(meta), AppliedBody::default());
     let mut document = before.cloned().unwrap_or_else(new);
-    let claimed = subject
+    let claimed = meta
         .claims
         .as_ref()
         .and_then(|claims| claims.interface.as_ref());
@@ -89,7 +94,7 @@ pub(super) async fn claim_instead(
     let text = to_yaml(&document).ok();
     let written = ctx.write_applied(document).await;
     let is_written = written.is_ok();
-    recorded(ctx, subject, written, text);
+    recorded(ctx, meta, written, text);
     is_written
 }
 
@@ -103,11 +108,11 @@ pub(super) struct InEffect {
 /// as just read, if there was one.
 pub(super) async fn in_effect(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     in_effect: InEffect,
     before: Option<&AppliedDocument>,
 ) {
-    of_node(ctx, subject, in_effect, NodeInEffect::default(), before).await;
+    of_node(ctx, meta, in_effect, NodeInEffect::default(), before).await;
 }
 
 /// The node's applied state besides its specification.
@@ -124,7 +129,7 @@ pub(super) struct NodeInEffect {
 /// Writes the applied record of the node, like `in_effect`.
 pub(super) async fn of_node(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     in_effect: InEffect,
     node: NodeInEffect,
     before: Option<&AppliedDocument>,
@@ -133,7 +138,7 @@ pub(super) async fn of_node(
         interface: None,
         protocols: Vec::new(),
     };
-    let claims = subject.claims.as_ref().unwrap_or(&none);
+    let claims = meta.claims.as_ref().unwrap_or(&none);
     let body = AppliedBody {
         interfaces: claims.interface.iter().cloned().collect(),
         creating: None,
@@ -144,13 +149,13 @@ pub(super) async fn of_node(
         overridden: in_effect.overridden.map(without_secrets),
         spec: in_effect.spec,
     };
-    let document = AppliedDocument::new(subject.kind, metadata(subject), body);
+    let document = AppliedDocument::new(meta.kind, metadata(meta), body);
     if before == Some(&document) {
-        return recorded(ctx, subject, Ok(Written::Unchanged), None);
+        return recorded(ctx, meta, Ok(Written::Unchanged), None);
     }
     let text = to_yaml(&document).ok();
     let written = ctx.write_applied(document).await;
-    recorded(ctx, subject, written, text);
+    recorded(ctx, meta, written, text);
 }
 
 /// Redacts secrets: the reason is the operator's text, and the history keeps the record.
@@ -164,24 +169,24 @@ fn without_secrets(overridden: AppliedOverride) -> AppliedOverride {
 /// Sends a written record to the history.
 fn recorded(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     written: Result<Written, StoreError>,
     text: Option<String>,
 ) {
     match written {
-        Ok(Written::Changed) => journal(ctx, subject, vec![(applied(subject), text)]),
+        Ok(Written::Changed) => journal(ctx, meta, vec![(applied(meta), text)]),
         // Records of other objects lead to steps here: the policy and the node to each session's text, and the
         // policy, maintenance and neighbours to the shared files.
-        Ok(Written::Unchanged) => journal(ctx, subject, Vec::new()),
-        Err(error) => complain(subject, &error, "applied record not written"),
+        Ok(Written::Unchanged) => journal(ctx, meta, Vec::new()),
+        Err(error) => complain(meta, &error, "applied record not written"),
     }
 }
 
 /// Returns whether the link of a missing object may still appear, because an earlier run of the agent was ended while
 /// it created the link: its WireGuard process still runs, or was only just forked, when it has the agent's own command
 /// line. Without the record, that link would be foreign.
-pub(super) async fn may_appear(ctx: &Context, subject: &ReconciledObject<'_>) -> bool {
-    let (kind, name) = (subject.kind, subject.name.clone());
+pub(super) async fn may_appear(ctx: &Context, meta: &ReconciledObject<'_>) -> bool {
+    let (kind, name) = (meta.kind, meta.name.clone());
     let creating = ctx
         .disk(move |store| Ok(store.read_applied(kind, &name)))
         .await;
@@ -201,11 +206,8 @@ pub(super) async fn may_appear(ctx: &Context, subject: &ReconciledObject<'_>) ->
 ///
 /// The record goes before the document: a desired state that is built in between must not see an applied object without a
 /// document, which a guard may hold, and so make it again.
-pub(super) async fn remove(
-    ctx: &Context,
-    subject: &ReconciledObject<'_>,
-) -> Result<bool, StoreError> {
-    let (kind, name) = (subject.kind, subject.name.clone());
+pub(super) async fn remove(ctx: &Context, meta: &ReconciledObject<'_>) -> Result<bool, StoreError> {
+    let (kind, name) = (meta.kind, meta.name.clone());
     let removed = ctx.write(move |store| {
         store.remove_status(kind, &name)?;
         store.remove_applied(kind, &name)
@@ -216,53 +218,53 @@ pub(super) async fn remove(
 /// Forgets an object whose record was removed. `document`: its document was removed too.
 pub(super) async fn gone(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     removed: Result<bool, StoreError>,
     document: bool,
 ) {
-    let kind = subject.kind;
-    let place = document.then(|| Place::document(kind, subject.name));
+    let kind = meta.kind;
+    let place = document.then(|| Place::document(kind, meta.name));
     let files = place
         .into_iter()
-        .chain([applied(subject)])
+        .chain([applied(meta)])
         .map(|place| (place, None))
         .collect();
     // This may use up an approval, and objects that waited for the interface or port may continue.
     ctx.reports.reload();
     match removed {
-        Ok(true) => journal(ctx, subject, files),
-        Ok(false) if document => journal(ctx, subject, files),
-        Ok(false) => drop(ctx.step_log.take(subject.key)),
-        Err(error) => complain(subject, &error, "applied record not removed"),
+        Ok(true) => journal(ctx, meta, files),
+        Ok(false) if document => journal(ctx, meta, files),
+        Ok(false) => drop(ctx.step_log.take(meta.key)),
+        Err(error) => complain(meta, &error, "applied record not removed"),
     }
 }
 
 /// Removes the record of an object that is gone but whose document stays: its status stays too.
-pub(super) async fn withdrawn(ctx: &Context, subject: &ReconciledObject<'_>) {
-    let (kind, name) = (subject.kind, subject.name.clone());
+pub(super) async fn withdrawn(ctx: &Context, meta: &ReconciledObject<'_>) {
+    let (kind, name) = (meta.kind, meta.name.clone());
     match ctx
         .write(move |store| store.remove_applied(kind, &name))
         .await
     {
-        Ok(true) => journal(ctx, subject, vec![(applied(subject), None)]),
-        Ok(false) => drop(ctx.step_log.take(subject.key)),
-        Err(error) => complain(subject, &error, "applied record not removed"),
+        Ok(true) => journal(ctx, meta, vec![(applied(meta), None)]),
+        Ok(false) => drop(ctx.step_log.take(meta.key)),
+        Err(error) => complain(meta, &error, "applied record not removed"),
     }
 }
 
-fn applied(subject: &ReconciledObject<'_>) -> Place {
-    Place::new(Area::Applied, subject.kind, subject.name)
+fn applied(meta: &ReconciledObject<'_>) -> Place {
+    Place::new(Area::Applied, meta.kind, meta.name)
 }
 
 /// Sends an entry to the history. The steps are all that ran since the object was last applied.
-fn journal(ctx: &Context, subject: &ReconciledObject<'_>, files: Vec<(Place, Option<String>)>) {
-    let mut steps = ctx.step_log.take(subject.key);
-    if *subject.key == ObjectKey::Router {
+fn journal(ctx: &Context, meta: &ReconciledObject<'_>, files: Vec<(Place, Option<String>)>) {
+    let mut steps = ctx.step_log.take(meta.key);
+    if *meta.key == ObjectKey::Router {
         // The agent's table in nftables is a part of the node's record.
         steps.extend(ctx.step_log.take(&ObjectKey::Firewall));
     }
     let entry = AppliedChange {
-        key: subject.key.clone(),
+        key: meta.key.clone(),
         files,
         steps,
     };
@@ -276,31 +278,31 @@ fn journal(ctx: &Context, subject: &ReconciledObject<'_>, files: Vec<(Place, Opt
 /// Stores a status, and writes its file when a field changed that does not change by itself.
 pub(super) async fn status(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     before: &StatusBody,
     status: StatusBody,
 ) {
-    let write = changed(before, &status) || ctx.statuses.is_unwritten(subject.key);
-    ctx.statuses.set(subject.key.clone(), status.clone());
+    let write = changed(before, &status) || ctx.statuses.is_unwritten(meta.key);
+    ctx.statuses.set(meta.key.clone(), status.clone());
     let metadata = Metadata {
         generation: 0,
-        ..metadata(subject)
+        ..metadata(meta)
     };
     let document = StatusDocument {
         api_version: ApiVersion::V1,
-        kind: subject.kind,
+        kind: meta.kind,
         metadata,
         status,
     };
-    let place = Place::new(Area::Status, subject.kind, subject.name);
+    let place = Place::new(Area::Status, meta.kind, meta.name);
     let write = move |store: &Store| match write || is_missing(&store.path(&place)) {
         true => store.write_status(&document),
         false => Ok(Written::Unchanged),
     };
     let written = ctx.disk(write).await;
-    ctx.statuses.set_unwritten(subject.key, written.is_err());
+    ctx.statuses.set_unwritten(meta.key, written.is_err());
     if let Err(error) = written {
-        complain(subject, &error, "status not written");
+        complain(meta, &error, "status not written");
     }
 }
 
@@ -311,16 +313,16 @@ fn is_missing(path: &Path) -> bool {
 
 /// Logs a failed write. A full disk fails every write; the trouble of the state directory is logged once,
 /// elsewhere.
-fn complain(subject: &ReconciledObject<'_>, error: &StoreError, what: &str) {
-    failed(error.class(), subject.key, error, what);
+fn complain(meta: &ReconciledObject<'_>, error: &StoreError, what: &str) {
+    failed(error.class(), meta.key, error, what);
 }
 
 /// Returns the last status: from memory, else from its file.
-pub(super) async fn status_before(ctx: &Context, subject: &ReconciledObject<'_>) -> StatusBody {
-    if let Some(status) = ctx.statuses.get(subject.key) {
+pub(super) async fn status_before(ctx: &Context, meta: &ReconciledObject<'_>) -> StatusBody {
+    if let Some(status) = ctx.statuses.get(meta.key) {
         return status;
     }
-    let (kind, name) = (subject.kind, subject.name.clone());
+    let (kind, name) = (meta.kind, meta.name.clone());
     let read = ctx
         .disk(move |store| Ok(store.read_status(kind, &name)))
         .await;

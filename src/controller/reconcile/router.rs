@@ -38,7 +38,7 @@ pub(super) async fn reconcile(
         .as_ref()
         .map(|loopback| loopback.interface.clone());
     let spec = node_spec(desired);
-    let subject = ReconciledObject {
+    let meta = ReconciledObject {
         generation: desired.router_documents.node.generation,
         claims: Some(Claims {
             interface,
@@ -48,26 +48,24 @@ pub(super) async fn reconcile(
         overridden: desired.router_documents.node.override_.clone(),
         ..ReconciledObject::bare(&key, Kind::Node, &name, &uid)
     };
-    let before = record::status_before(ctx, &subject).await;
+    let before = record::status_before(ctx, &meta).await;
     // An interface that is refused for the node's own addresses keeps no session from BIRD.
-    let plan = |look: &KeyObservation| Ok(possible(desired, look));
-    match advance(ctx, &subject, desired, seen, plan, progress).await {
+    let plan = |observation: &KeyObservation| Ok(possible(desired, observation));
+    match advance(ctx, &meta, desired, seen, plan, progress).await {
         Ok(Advance::Next(next)) => match *next {
             // The next desired state follows without an observation; a single pass has none.
             Next::Observe(progress) if progress.is_unsupported() && !ctx.observer.is_patient() => {
                 let applied =
                     ctx.disk(|store| Ok(store.read_applied(Kind::Node, &single(Kind::Node))));
                 let applied = applied.await.ok().flatten();
-                match use_lo(ctx, &subject, applied.as_ref()).await {
+                match use_lo(ctx, &meta, applied.as_ref()).await {
                     true => Next::Done(Outcome::Settled(SETTLED_OBJECT)),
                     false => Next::Observe(progress),
                 }
             }
             next => next,
         },
-        Ok(Advance::Ended(result)) => {
-            Next::Done(end(ctx, &subject, desired, &before, *result).await)
-        }
+        Ok(Advance::Ended(result)) => Next::Done(end(ctx, &meta, desired, &before, *result).await),
         Err(error) => {
             failed(error.class(), &key, &error, "reconcile not begun");
             Next::Done(Outcome::Failed(error.class()))
@@ -77,23 +75,23 @@ pub(super) async fn reconcile(
 
 async fn end(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     desired: &Desired,
     before: &StatusBody,
     mut result: ReconcileResult,
 ) -> Outcome {
-    let applied = result.look.applied.as_ref();
-    if needs_dummy(&result) && use_lo(ctx, subject, applied).await {
+    let applied = result.observation.applied.as_ref();
+    if needs_dummy(&result) && use_lo(ctx, meta, applied).await {
         // For the desired state that reads it.
         return Outcome::Waiting;
     }
-    orphans(ctx, desired, &result.look);
+    orphans(ctx, desired, &result.observation);
     // The shared files depend on the protocols that the operator's main file defines.
-    if result.look.bird.live.main != desired.main {
+    if result.observation.bird.live.main != desired.main {
         ctx.reports.reload();
     }
-    result.refusal = planning::router(desired, &result.look).err();
-    conclude(ctx, subject, desired, before, result).await
+    result.refusal = planning::router(desired, &result.observation).err();
+    conclude(ctx, meta, desired, before, result).await
 }
 
 fn node_spec(desired: &Desired) -> Option<serde_json::Value> {
@@ -123,8 +121,8 @@ pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
 }
 
 /// Schedules links without a record that are to be removed, and stores those whose removal is held.
-fn orphans(ctx: &Context, desired: &Desired, look: &KeyObservation) {
-    let found = planning::orphans(desired, &look.kernel);
+fn orphans(ctx: &Context, desired: &Desired, observation: &KeyObservation) {
+    let found = planning::orphans(desired, &observation.kernel);
     ctx.unrecorded.set(found.held.into_iter().collect());
     found
         .go
@@ -140,11 +138,11 @@ fn needs_dummy(result: &ReconcileResult) -> bool {
 /// Records that the node's addresses go on `lo`, which the next desired state reads. Returns whether this desired state does not yet.
 async fn use_lo(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     applied: Option<&AppliedDocument>,
 ) -> bool {
     let Ok(lo) = "lo".parse() else { return false };
-    let claimed = subject
+    let claimed = meta
         .claims
         .as_ref()
         .and_then(|claims| claims.interface.as_ref());
@@ -153,16 +151,17 @@ async fn use_lo(
     }
     let recorded = |applied: &AppliedDocument| applied.applied.interfaces.contains(&lo);
     if !applied.is_some_and(recorded) {
-        info!(object = %subject.key, "kernel has no dummy devices; using lo for the node's addresses");
+        info!(object = %meta.key, "kernel has no dummy devices; using lo for the node's addresses");
     }
-    let is_recorded = record::claim_instead(ctx, subject, lo, applied).await;
+    let is_recorded = record::claim_instead(ctx, meta, lo, applied).await;
     ctx.reports.reload();
     is_recorded
 }
 
 /// Returns the plan of the node; without its own addresses if their interface is refused.
-fn possible(desired: &Desired, look: &KeyObservation) -> Plan {
-    planning::router(desired, look).unwrap_or_else(|_| planning::shared(desired, look))
+fn possible(desired: &Desired, observation: &KeyObservation) -> Plan {
+    planning::router(desired, observation)
+        .unwrap_or_else(|_| planning::shared(desired, observation))
 }
 
 /// Returns the current state of the node's conveniences.
@@ -175,7 +174,7 @@ fn conveniences(
     all.entry(ConditionType::HistoryRecorded)
         .or_insert_with(|| Convenience::works("Committed"));
     if desired.has_tunnels() {
-        let sysctls = ctx.sysctls.state(&result.look.kernel);
+        let sysctls = ctx.sysctls.state(&result.observation.kernel);
         all.insert(ConditionType::SysctlsConfigured, sysctls);
     }
     all
@@ -191,7 +190,7 @@ struct Errors {
 
 impl Errors {
     fn of(desired: &Desired, result: &ReconcileResult) -> Self {
-        let bird = &result.look.bird;
+        let bird = &result.observation.bird;
         let blocked = planning::router_error(desired, bird).map(|problem| problem.to_string());
         let of_base = || result.failed(FailedPart::Base);
         let of_bird = blocked.or_else(of_base);
@@ -206,7 +205,7 @@ impl Errors {
 
 async fn conclude(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     desired: &Desired,
     before: &StatusBody,
     result: ReconcileResult,
@@ -219,13 +218,13 @@ async fn conclude(
     let is_shared_settled = result.trouble.is_none()
         && result.remaining.is_done()
         && of_bird.is_none()
-        && !result.look.bird.unread;
+        && !result.observation.bird.unread;
     let settled = is_shared_settled && error.is_none();
     let waits = result.waits_for_bird().filter(|_| error.is_none());
     let filter = ctx.firewall.state();
     let node = async {
         if settled && desired.router.is_ok() {
-            record_applied(ctx, subject, desired, &result, &filter).await;
+            record_applied(ctx, meta, desired, &result, &filter).await;
         }
     };
     // Together, so that their records are flushed together.
@@ -238,12 +237,12 @@ async fn conclude(
         (error.as_deref(), of_bird.as_deref()),
         &conveniences(ctx, desired, &result),
     );
-    record::status(ctx, subject, before, status).await;
+    record::status(ctx, meta, before, status).await;
     if is_shared_settled {
         maintenance_in_effect(ctx, desired).await;
     }
     let failed = error.is_some() || (!settled && desired.base.is_ok());
-    match (waits, failed, result.look.bird.is_running()) {
+    match (waits, failed, result.observation.bird.is_running()) {
         (Some(outcome), ..) => outcome,
         (None, true, _) => result.failure(),
         (None, false, true) => Outcome::Settled(SETTLED_OBJECT),
@@ -254,7 +253,7 @@ async fn conclude(
 /// Writes the applied record of the node.
 async fn record_applied(
     ctx: &Context,
-    subject: &ReconciledObject<'_>,
+    meta: &ReconciledObject<'_>,
     desired: &Desired,
     result: &ReconcileResult,
     filter: &FirewallState,
@@ -268,7 +267,14 @@ async fn record_applied(
         sysctls: sysctls_in_effect(ctx, desired, result),
         loopback_addresses: loopback_addresses(desired, result),
     };
-    record::of_node(ctx, subject, in_effect, node, result.look.applied.as_ref()).await;
+    record::of_node(
+        ctx,
+        meta,
+        in_effect,
+        node,
+        result.observation.applied.as_ref(),
+    )
+    .await;
 }
 
 /// Returns the record of the agent's table in nftables; until the first observation of this run, the previous
@@ -283,7 +289,13 @@ fn firewall_in_effect(
             ports: ruleset.ports(),
             tunnels: ruleset.interfaces().cloned().collect(),
         }),
-        None if desired.firewall => result.look.applied.as_ref()?.applied.firewall.clone(),
+        None if desired.firewall => result
+            .observation
+            .applied
+            .as_ref()?
+            .applied
+            .firewall
+            .clone(),
         None => None,
     }
 }
@@ -295,9 +307,9 @@ fn loopback_addresses(desired: &Desired, result: &ReconcileResult) -> Option<BTr
     if wanted.interface.as_str() != "lo" {
         return None;
     }
-    let applied = result.look.applied.as_ref();
+    let applied = result.observation.applied.as_ref();
     let mut added = applied.map(|applied| applied.applied.added_to_lo());
-    let there = result.look.kernel.links.get(&wanted.interface);
+    let there = result.observation.kernel.links.get(&wanted.interface);
     if let (Some(added), Some(link)) = (&mut added, there) {
         let has = |address: &IpAddr| {
             link.addresses
@@ -317,7 +329,7 @@ fn sysctls_in_effect(
     result: &ReconcileResult,
 ) -> BTreeMap<String, i64> {
     let changed = result
-        .look
+        .observation
         .applied
         .as_ref()
         .map(|applied| applied.applied.sysctls.clone())
@@ -347,7 +359,7 @@ fn sysctls_in_effect(
 async fn maintenance_in_effect(ctx: &Context, desired: &Desired) {
     let name = single(Kind::Maintenance);
     let uid = crate::model::Uid::local(Kind::Maintenance.folder(), &name);
-    let subject = ReconciledObject::bare(&ObjectKey::Router, Kind::Maintenance, &name, &uid);
+    let meta = ReconciledObject::bare(&ObjectKey::Router, Kind::Maintenance, &name, &uid);
     if desired.maintenance.enabled {
         let MaintenanceState {
             enabled,
@@ -359,7 +371,7 @@ async fn maintenance_in_effect(ctx: &Context, desired: &Desired) {
         );
         record::in_effect(
             ctx,
-            &subject,
+            &meta,
             InEffect {
                 spec,
                 overridden: None,
@@ -368,7 +380,7 @@ async fn maintenance_in_effect(ctx: &Context, desired: &Desired) {
         )
         .await;
     } else {
-        record::withdrawn(ctx, &subject).await;
+        record::withdrawn(ctx, &meta).await;
     }
 }
 
@@ -377,7 +389,7 @@ async fn policy_in_effect(ctx: &Context, desired: &Desired, settled: bool) {
     let policy = &desired.router_documents.policy;
     let name = single(Kind::RoutingPolicy);
     let uid = crate::model::Uid::local(Kind::RoutingPolicy.folder(), &name);
-    let subject = ReconciledObject {
+    let meta = ReconciledObject {
         generation: policy.generation,
         ..ReconciledObject::bare(&ObjectKey::Policy, Kind::RoutingPolicy, &name, &uid)
     };
@@ -387,11 +399,11 @@ async fn policy_in_effect(ctx: &Context, desired: &Desired, settled: bool) {
             spec,
             overridden: policy.override_.clone(),
         };
-        record::in_effect(ctx, &subject, in_effect, None).await;
+        record::in_effect(ctx, &meta, in_effect, None).await;
     }
-    let before = record::status_before(ctx, &subject).await;
+    let before = record::status_before(ctx, &meta).await;
     let status = policy_status(desired, &before, jiff::Timestamp::now());
-    record::status(ctx, &subject, &before, status).await;
+    record::status(ctx, &meta, &before, status).await;
 }
 
 /// Returns the policy's status.

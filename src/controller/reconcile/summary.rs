@@ -49,32 +49,32 @@ impl Beginning {
     /// Returns the facts for the log, if there are steps.
     pub(super) fn of(
         ctx: &Context,
-        subject: &ReconciledObject<'_>,
+        meta: &ReconciledObject<'_>,
         plan: &Plan,
-        look: &KeyObservation,
+        observation: &KeyObservation,
     ) -> Option<Self> {
-        let applied = look.applied.as_ref().map(|applied| &applied.applied);
+        let applied = observation.applied.as_ref().map(|applied| &applied.applied);
         let spec = applied.and_then(|applied| applied.spec.as_ref());
-        let is_applied = spec.is_some() && spec == subject.spec;
+        let is_applied = spec.is_some() && spec == meta.spec;
         let before = applied.and_then(|applied| applied.overridden.as_ref());
         let ended = before.and_then(|before| before.expires_at);
         // A text of an applied object also follows the policy, the node and measured classes.
         let is_own = plan.steps.iter().any(is_repair);
         let cause = match () {
             () if is_applied && !is_own => None,
-            () if is_applied && ctx.statuses.get(subject.key).is_none() => Some(Cause::Start),
+            () if is_applied && ctx.statuses.get(meta.key).is_none() => Some(Cause::Start),
             () if is_applied => Some(Cause::Drift),
             () if before.is_some() && ended.is_some_and(|end| end <= Timestamp::now()) => {
                 Some(Cause::Expiry)
             }
-            () if before != subject.overridden.as_ref() => Some(Cause::Override),
+            () if before != meta.overridden.as_ref() => Some(Cause::Override),
             () => Some(Cause::Sync),
         };
         let kernel = plan.steps.iter().filter(|_| is_applied).cloned();
         Some(Self {
             cause,
             because: plan.steps.first()?.because.clone(),
-            is_removal: subject.claims.is_none(),
+            is_removal: meta.claims.is_none(),
             repair: Plan {
                 steps: kernel.collect(),
                 waits: None,
@@ -87,17 +87,17 @@ impl Beginning {
     pub(super) fn log(
         &self,
         ctx: &Context,
-        subject: &ReconciledObject<'_>,
+        meta: &ReconciledObject<'_>,
         steps: usize,
         rest: &Plan,
     ) {
-        let (object, generation) = (subject.key.to_string(), subject.generation);
+        let (object, generation) = (meta.key.to_string(), meta.generation);
         let cause = self.cause.map(Cause::word);
         if self.cause != Some(Cause::Drift) {
             if !rest.is_done() {
                 return;
             }
-            let what = what(subject, self.is_removal);
+            let what = what(meta, self.is_removal);
             let because = self.because.to_string();
             return tracing::info!(object, generation, steps, cause, because, "{what}");
         }
@@ -106,7 +106,7 @@ impl Beginning {
             return;
         };
         ctx.pulse.repaired();
-        let (because, announced) = (because.to_string(), ctx.announced.take(subject.key));
+        let (because, announced) = (because.to_string(), ctx.announced.take(meta.key));
         tracing::info!(
             object,
             generation,
@@ -125,10 +125,10 @@ fn is_repair(step: &Step) -> bool {
 }
 
 /// Returns the message, such as `session configured`.
-fn what(subject: &ReconciledObject<'_>, is_removal: bool) -> String {
-    let object = match subject.key {
+fn what(meta: &ReconciledObject<'_>, is_removal: bool) -> String {
+    let object = match meta.key {
         ObjectKey::Orphan(_) => "link without a record",
-        _ => subject.kind.noun(),
+        _ => meta.kind.noun(),
     };
     let done = if is_removal { "removed" } else { "configured" };
     format!("{object} {done}")

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::control_plane::{CallError, Class, Failure, at};
+use crate::control_plane::{CallError, Failure, at};
+use crate::model::ErrorClass;
 use crate::status::{Fact, State};
 use crate::telemetry::chain;
 use crate::wire::Call;
@@ -64,7 +65,7 @@ impl CallHealth {
             };
         }
         self.retry_at = Some(at(wait));
-        self.needs_operator = error.class() == Class::Operator;
+        self.needs_operator = error.failure.class() == ErrorClass::Invalid;
     }
 
     /// Ends a series of failures without a success.

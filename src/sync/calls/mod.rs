@@ -15,10 +15,10 @@ use tracing::debug;
 
 use super::Syncer;
 use crate::config::ControlPlane;
-use crate::control_plane::{CallError, Class, after_failure, at, jittered};
+use crate::control_plane::{CallError, after_failure, at, jittered};
 use crate::controller::Convenience;
 use crate::document::ConditionType;
-use crate::model::ObjectKey;
+use crate::model::{ErrorClass, ObjectKey};
 use crate::status::{Fact, State, Topic};
 use crate::telemetry::chain;
 use crate::wire::Call;
@@ -231,7 +231,7 @@ async fn repeat<F: Future<Output = Result<(), CallError>>>(
             ),
             Err(error) => {
                 let failures = calls.failures_of(call) + 1;
-                let wait = after_failure(interval, error.class(), failures, rand::random());
+                let wait = after_failure(interval, &error.failure, failures, rand::random());
                 calls.failed(error, wait);
                 (wait, may_succeed_early(error), false)
             }
@@ -244,10 +244,8 @@ async fn repeat<F: Future<Output = Result<(), CallError>>>(
 /// Returns whether the success of another call means that this one may succeed too. A refused token
 /// or name is not retried early, and a wait that the Control Plane requested is kept.
 fn may_succeed_early(error: &CallError) -> bool {
-    match error.class() {
-        Class::Transient | Class::Withheld(_) => true,
-        Class::Later(_) | Class::Operator => false,
-    }
+    let failure = &error.failure;
+    failure.class() == ErrorClass::Transient && failure.requested_wait().is_none()
 }
 
 /// Updates reports and condition after a call. The announcer logs both edges.

@@ -9,9 +9,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, Response};
 use moenet_agent::control_plane::{
-    CallError, Class, Client, ClientError, ClientOptions, Failure, State as Breaker,
+    CallError, Client, ClientError, ClientOptions, Failure, State as Breaker,
 };
-use moenet_agent::model::Secret;
+use moenet_agent::model::{ErrorClass, Secret};
 use moenet_agent::wire::{Call, Dialect, Heartbeat, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -151,7 +151,7 @@ async fn every_call_goes_to_its_path_with_the_token() {
 async fn every_failure_has_a_class_and_no_empty_list() {
     let auth = failure(answer(401, r#"{"error":"expired","code":"INVALID_TOKEN"}"#)).await;
     assert!(matches!(auth.failure, Failure::Auth { .. }));
-    assert_eq!(auth.class(), Class::Operator);
+    assert_eq!(auth.failure.class(), ErrorClass::Invalid);
     assert!(
         auth.to_string().contains("expired") && auth.to_string().contains("controlPlane.token")
     );
@@ -159,7 +159,7 @@ async fn every_failure_has_a_class_and_no_empty_list() {
     assert!(
         matches!(&missing.failure, Failure::NotFound { code: Some(c), .. } if c == "ROUTER_NOT_FOUND")
     );
-    assert_eq!(missing.class(), Class::Operator);
+    assert_eq!(missing.failure.class(), ErrorClass::Invalid);
     let server = failure(answer(500, "<html>boom</html>")).await;
     assert!(matches!(
         server.failure,
@@ -169,7 +169,7 @@ async fn every_failure_has_a_class_and_no_empty_list() {
             ..
         }
     ));
-    assert_eq!(server.class(), Class::Transient);
+    assert_eq!(server.failure.class(), ErrorClass::Transient);
     assert!(matches!(
         failure(answer(400, "{}")).await.failure,
         Failure::Refused { status: 400, .. }
@@ -264,7 +264,8 @@ async fn retry_after_holds_back_only_the_call_that_got_it() {
     let (url, script) = server(vec![too_many("120"), answer(200, r#"{"peers":[]}"#)]).await;
     let client = client(&url, 3);
     let error = client.fetch_sessions().await.unwrap_err();
-    assert_eq!(error.class(), Class::Later(Duration::from_secs(120)));
+    let wait = error.failure.requested_wait();
+    assert_eq!(wait, Some(Duration::from_secs(120)));
     client.fetch_mesh().await.unwrap();
     let held = client.fetch_sessions().await.unwrap_err();
     assert!(

@@ -365,6 +365,10 @@ pub(crate) const SYNC_WAIT: Duration = Duration::from_secs(120);
 pub(crate) const SYNC_POLL: Duration = Duration::from_millis(200);
 /// Interval at which `wait` and `get --watch` look at the status files.
 pub(crate) const VERB_POLL: Duration = Duration::from_millis(500);
+/// `get --watch` reads all files at this interval while the agent tells of changes.
+pub(crate) const WATCH_POLL: Duration = Duration::from_secs(10);
+/// Wait before it connects to the agent again.
+pub(crate) const WATCH_RETRY: Duration = Duration::from_secs(2);
 /// Timeout of the check whether the daemon runs.
 pub(crate) const DAEMON_CHECK: Duration = Duration::from_secs(2);
 /// Time for which `adopt` watches the sessions, unless `--watch` says otherwise.

@@ -61,15 +61,26 @@ impl Api {
         self.send(request).await
     }
 
+    /// Opens the stream of events.
+    pub(crate) async fn events(&self) -> anyhow::Result<reqwest::Response> {
+        let request = self.with_token(self.http.get(self.url("/events")));
+        let response = request.send().await?.error_for_status()?;
+        Ok(response)
+    }
+
+    fn with_token(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose().trim()),
+            None => request,
+        }
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
-        let request = match &self.token {
-            Some(token) => request.bearer_auth(token.expose().trim()),
-            None => request,
-        };
+        let request = self.with_token(request);
         // Its text holds the address, which the message already has.
         let response = request
             .send()

@@ -1,5 +1,6 @@
 //! `get`: documents joined with their status.
 
+mod follow;
 mod listing;
 
 use std::collections::BTreeMap;
@@ -85,7 +86,7 @@ impl Get {
             let store = offline::open(&config.state.directory)?;
             Ok(self.rows(&store, &store.load()?))
         };
-        self.listing.print(format, read, |rows| {
+        self.listing.print((&config, format), read, |rows| {
             print(rows, format);
             drained(&snapshot);
         })?;

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::super::output::{self, Format};
 use super::Row;
+use super::follow::Hints;
+use crate::config::Config;
 use crate::document::{Kind, Phase};
-use crate::intervals::VERB_POLL;
 use crate::model::ObjectName;
-use crate::util::task::pause;
 
 /// How rows are listed.
 #[derive(Debug, Args)]
@@ -83,7 +83,7 @@ impl Listing {
     /// Prints the rows, and with `--watch` each change of one.
     pub(super) fn print(
         &self,
-        format: Format,
+        (config, format): (&Config, Format),
         read: impl Fn() -> anyhow::Result<Vec<Row>>,
         table: impl Fn(&[Row]),
     ) -> anyhow::Result<()> {
@@ -94,8 +94,12 @@ impl Listing {
             _ if output::value(format, &rows)? => {}
             _ => table(&rows),
         }
-        while self.watch && !output::is_closed() {
-            pause(VERB_POLL);
+        if !self.watch {
+            return Ok(());
+        }
+        let mut hints = Hints::begin(config);
+        while !output::is_closed() {
+            hints.wait();
             let new = self.arranged(read()?);
             changes(format, &rows, &new)?;
             rows = new;

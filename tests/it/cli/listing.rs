@@ -1,8 +1,11 @@
 //! The ways in which `get` lists: names, more columns, by phase, sorted, and followed.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Lines};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -122,6 +125,57 @@ fn watch_prints_a_row_again_when_it_changes() {
     let changed = watch.line();
     let is_row = changed.starts_with(NAME) && changed.contains("Degraded");
     assert!(is_row, "{changed}");
+}
+
+/// A router with an agent that tells of a change when the test does.
+fn with_telling_agent() -> (Router, Receiver<String>, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let router = Router::listening(&listener.local_addr().unwrap().to_string());
+    let ((asked, asks), (tell, told)) = (channel(), channel());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let head: Vec<String> = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let answer =
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: ready\ndata: {}\n\n";
+        stream.write_all(answer.as_bytes()).unwrap();
+        asked.send(head.join("\n")).unwrap();
+        while told.recv().is_ok() {
+            stream.write_all(b"event: object\ndata: {}\n\n").unwrap();
+        }
+    });
+    (router, asks, tell)
+}
+
+#[test]
+fn watch_reads_again_when_the_agent_tells() {
+    let (router, asks, tell) = with_telling_agent();
+    let file = router.state(&format!("status/sessions/{NAME}.yaml"));
+    let status = fs::read_to_string(&file).unwrap();
+    let mut watch = Watch::new(&router, &[]);
+    watch.line();
+    watch.line();
+    let head = asks.recv().unwrap().to_lowercase();
+    assert!(head.starts_with("get /events "), "{head}");
+    assert!(head.contains("authorization: bearer t0ken"), "{head}");
+    // It has read the files after the first event, and once more.
+    std::thread::sleep(Duration::from_secs(2));
+    let written = Instant::now();
+    fs::write(
+        &file,
+        status.replace("phase: Established", "phase: Degraded"),
+    )
+    .unwrap();
+    tell.send(()).unwrap();
+    assert!(watch.line().contains("Degraded"));
+    assert!(
+        written.elapsed() < Duration::from_secs(5),
+        "it did not wait for the files"
+    );
 }
 
 #[test]

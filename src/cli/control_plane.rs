@@ -4,20 +4,33 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Arguments, Outcome, block_on};
 use crate::config::Log;
 use crate::fleet::{self, FleetOptions};
+#[cfg(feature = "postgres")]
+use crate::model::Secret;
 use crate::telemetry;
 
-/// Run the embedded Control Plane over a directory of YAML files.
+/// Run the embedded Control Plane over a directory of YAML files or PostgreSQL.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true)))]
 pub struct ControlPlane {
     /// The fleet directory: one folder for each router
-    #[arg(long, value_name = "DIR")]
-    fleet: PathBuf,
+    #[arg(long, value_name = "DIR", group = "source")]
+    fleet: Option<PathBuf>,
+    /// The fleet in PostgreSQL, which instances share: postgres://USER:PASSWORD@HOST/DATABASE
+    #[cfg(feature = "postgres")]
+    #[arg(
+        long,
+        value_name = "URL",
+        group = "source",
+        env = "MOENET_FLEET_STORE",
+        hide_env_values = true
+    )]
+    store: Option<String>,
     /// Listen address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -34,7 +47,14 @@ impl ControlPlane {
             ];
             let [terminate, interrupt, hangup] = signals.map(signal);
             let stop = stopped([terminate?, interrupt?], hangup?);
-            fleet::serve(FleetOptions::new(self.fleet.clone(), self.listen), stop).await?;
+            #[cfg(feature = "postgres")]
+            if let Some(url) = &self.store {
+                let url = Secret::new(url.clone());
+                fleet::serve_store(&url, self.listen, stop).await?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            let dir = self.fleet.clone().unwrap_or_default();
+            fleet::serve(FleetOptions::new(dir, self.listen), stop).await?;
             Ok(ExitCode::SUCCESS)
         })
     }

@@ -14,6 +14,8 @@ mod openapi;
 mod posts;
 mod service;
 mod store;
+#[cfg(feature = "postgres")]
+mod transfer;
 mod validate;
 
 use std::future::Future;
@@ -21,6 +23,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+#[cfg(feature = "postgres")]
+use crate::model::Secret;
 use crate::util::fs;
 use crate::util::task::check_blocking_work;
 use tokio::net::TcpListener;
@@ -28,6 +32,10 @@ use tokio::net::TcpListener;
 pub use network::schemas;
 pub use openapi::openapi;
 pub use service::{Watcher, watched};
+#[cfg(feature = "postgres")]
+pub use store::postgres::StoreError;
+#[cfg(feature = "postgres")]
+pub use transfer::{Replace, TransferError, export, import};
 pub(crate) use validate::Findings;
 pub use validate::validate;
 
@@ -80,6 +88,10 @@ pub enum FleetError {
     /// A file or folder of the network's description cannot be read.
     #[error("read {file} of the fleet: {source}; check its owner and mode", file = .file.display())]
     Unreadable { file: PathBuf, source: io::Error },
+    /// The store cannot be used.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The address cannot be used.
     #[error("listen on {listen}: {source}")]
     Bind {
@@ -100,14 +112,37 @@ pub async fn serve(
         return Err(FleetError::NoDirectory(options.dir));
     }
     store::directory::sweep(&options.dir);
-    let listen = options.listen;
+    let source = options.dir.display().to_string();
+    serve_over(watched(&options), options.listen, &source, shutdown).await
+}
+
+/// Serves a fleet in PostgreSQL until the shutdown, also while the database is unavailable.
+///
+/// # Errors
+/// The URL is not valid, or the address is in use.
+#[cfg(feature = "postgres")]
+pub async fn serve_store(
+    url: &Secret<String>,
+    listen: SocketAddr,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), FleetError> {
+    let store = store::postgres::Postgres::open(url)?;
+    let app = service::over(std::sync::Arc::new(store), RateLimit::default());
+    serve_over(app, listen, "PostgreSQL", shutdown).await
+}
+
+async fn serve_over(
+    (app, watcher): (axum::Router, Watcher),
+    listen: SocketAddr,
+    source: &str,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), FleetError> {
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|source| FleetError::Bind { listen, source })?;
     // Port 0 selects a free port; log which one.
     let listen = listener.local_addr().unwrap_or(listen);
-    tracing::info!(%listen, fleet = %options.dir.display(), "embedded Control Plane listens");
-    let (app, watcher) = watched(&options);
+    tracing::info!(%listen, fleet = source, "embedded Control Plane listens");
     check_blocking_work();
     tokio::select! {
         () = crate::http::run(listener, app, shutdown) => {}

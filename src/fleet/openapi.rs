@@ -29,7 +29,7 @@ const ANY: [(u16, &str); 7] = [
     ),
     (
         503,
-        "`MAINTENANCE_MODE`: the operator works on this router's files.",
+        "`MAINTENANCE_MODE`: the operator works on this router's files. `STORE_UNAVAILABLE`: the database cannot be used now.",
     ),
 ];
 

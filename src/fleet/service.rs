@@ -47,7 +47,7 @@ pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
 }
 
 /// Returns the service over a store, and the watcher of its lists of sessions.
-fn over(store: Arc<dyn Store>, rate: RateLimit) -> (Router, Watcher) {
+pub(super) fn over(store: Arc<dyn Store>, rate: RateLimit) -> (Router, Watcher) {
     let fleet = Arc::new(Fleet::new(store, rate));
     let app = Router::new()
         .fallback(handle)

@@ -1,6 +1,8 @@
 //! Where the fleet's files and the routers' posts are. The server knows a store by one trait.
 
 pub(super) mod directory;
+#[cfg(feature = "postgres")]
+pub(super) mod postgres;
 
 use async_trait::async_trait;
 

@@ -1,0 +1,148 @@
+//! The store in PostgreSQL, for any number of instances. Each instance has the complete fleet in
+//! memory and serves it also while the database is unavailable; a post is acknowledged only after
+//! its commit.
+
+mod database;
+mod memory;
+mod refresh;
+mod writer;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sqlx::postgres::PgPool;
+use sqlx::{Row, query};
+use tokio::sync::mpsc;
+
+pub use self::database::StoreError;
+use self::database::unavailable;
+use self::memory::Memory;
+pub(in crate::fleet) use self::writer::next_revision;
+use self::writer::{Write, Writer};
+use super::{Change, Door, Store, Version};
+use crate::fleet::good::{Good, Written};
+use crate::fleet::posts::{Post, Posts, Statuses};
+use crate::http::ApiError;
+use crate::model::{ObjectName, Secret, Uid};
+use crate::wire::Call;
+use crate::wire::reference::endpoint;
+
+const HEARTBEAT: &str = "heartbeat";
+const REPORT: &str = "report";
+
+/// A fleet in a database.
+pub(in crate::fleet) struct Postgres {
+    pool: PgPool,
+    memory: Arc<Memory>,
+    writes: mpsc::Sender<Write>,
+}
+
+impl Postgres {
+    /// Opens the store. Its tasks connect, and go on trying while the database is unavailable.
+    pub(in crate::fleet) fn open(url: &Secret<String>) -> Result<Self, StoreError> {
+        let pool = database::pool(url)?;
+        let memory = Arc::new(Memory::default());
+        let (writes, queue) = mpsc::channel(writer::QUEUE);
+        tokio::spawn(refresh::run(pool.clone(), Arc::clone(&memory)));
+        tokio::spawn(Writer::new(pool.clone(), Arc::clone(&memory)).run(queue));
+        Ok(Self {
+            pool,
+            memory,
+            writes,
+        })
+    }
+
+    /// Reads the fleet now, for a verb of the command line.
+    pub(in crate::fleet) async fn load(&self) -> Result<(), StoreError> {
+        database::migrate(&self.pool).await?;
+        Ok(refresh::refresh(&self.pool, &self.memory).await?)
+    }
+
+    pub(in crate::fleet) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(in crate::fleet) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    async fn newest(&self, router: &ObjectName, kind: &str) -> Result<Option<Post>, ApiError> {
+        // The time as text, in the form that jiff reads.
+        let sql = "SELECT to_char(received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), body::text \
+                   FROM newest WHERE router = $1 AND kind = $2";
+        let found = query(sql).bind(router.as_str()).bind(kind);
+        let Some(row) = found
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(unavailable)?
+        else {
+            return Ok(None);
+        };
+        let (at, body): (String, String) = (row.get(0), row.get(1));
+        let post = || {
+            Some(Post {
+                received_at: at.parse::<Timestamp>().ok()?,
+                body: serde_json::from_str(&body).ok()?,
+            })
+        };
+        Ok(post())
+    }
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn lists(&self) -> Vec<(ObjectName, Version)> {
+        self.memory.lists()
+    }
+
+    async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
+        self.memory.door(router)
+    }
+
+    async fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError> {
+        self.memory.written(router, call)
+    }
+
+    async fn text(&self, router: &ObjectName, call: Call) -> String {
+        self.memory.text(router, call)
+    }
+
+    async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
+        Some(self.memory.version(router, call))
+    }
+
+    async fn good(&self, router: &ObjectName, call: Call) -> Result<Good, ApiError> {
+        let sql = "SELECT units::text FROM good WHERE router = $1 AND call = $2";
+        let found = query(sql).bind(router.as_str()).bind(endpoint(call));
+        let row = found
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        let Some(row) = row else {
+            return Ok(Good::new());
+        };
+        serde_json::from_str(row.get(0))
+            .map_err(|error| ApiError::internal(format!("table good of the store: {error}")))
+    }
+
+    async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError> {
+        Ok(self.memory.statuses(router))
+    }
+
+    async fn status(&self, router: &ObjectName, uuid: &Uid) -> Result<Statuses, ApiError> {
+        Ok(self.memory.status(router, uuid))
+    }
+
+    async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError> {
+        Ok(Posts {
+            heartbeat: self.newest(router, HEARTBEAT).await?,
+            report: self.newest(router, REPORT).await?,
+            sessions: self.memory.statuses(router),
+        })
+    }
+
+    async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError> {
+        writer::write(&self.writes, router, changes).await
+    }
+}

@@ -1,0 +1,243 @@
+//! The complete fleet in memory, as of the newest revision that was read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, OnceLock};
+
+use axum::http::StatusCode;
+use parking_lot::RwLock;
+use serde_json::{Map, Value};
+
+use super::database::STORE_UNAVAILABLE;
+use crate::document::parse_list;
+use crate::fleet::good::Written;
+use crate::fleet::layout::{
+    MAINTENANCE, Tokens, config, file_of, invalid, missing, parse_router, shaped, wrong,
+};
+use crate::fleet::posts::{ReportedStatus, Statuses};
+use crate::fleet::store::{Door, Version};
+use crate::http::ApiError;
+use crate::model::{ObjectName, Secret, Uid};
+use crate::wire::Call;
+
+type Answer = Result<Arc<Map<String, Value>>, ApiError>;
+
+/// A file of the operator.
+#[derive(Debug)]
+struct File {
+    text: Arc<str>,
+    revision: i64,
+    /// Parsed at the first use.
+    answer: OnceLock<Answer>,
+}
+
+/// A change that was read from the database.
+pub(super) enum News {
+    /// `None`: the file was removed.
+    File(String, i64, Option<String>),
+    /// `None`: the posted status was forgotten.
+    Status(ObjectName, String, i64, Option<ReportedStatus>),
+}
+
+/// The posted statuses of a router, and the revision of the newest change.
+#[derive(Debug, Default)]
+struct Posted {
+    revision: i64,
+    /// The revision of each session's change, by uuid.
+    revisions: BTreeMap<String, i64>,
+    entries: Statuses,
+}
+
+#[derive(Debug, Default)]
+struct Fleet {
+    /// `None` until the whole fleet was read once.
+    revision: Option<i64>,
+    files: BTreeMap<String, Arc<File>>,
+    posted: HashMap<ObjectName, Posted>,
+}
+
+/// The fleet, as requests read it.
+#[derive(Debug, Default)]
+pub(in crate::fleet) struct Memory(RwLock<Fleet>);
+
+impl Memory {
+    /// Returns the newest revision that was read.
+    pub(super) fn revision(&self) -> Option<i64> {
+        self.0.read().revision
+    }
+
+    /// Forgets everything: the database has a lower revision than before, as after a restored backup.
+    pub(super) fn clear(&self) {
+        *self.0.write() = Fleet::default();
+    }
+
+    /// Takes all changes up to a revision at once, so that no request sees half of them.
+    pub(super) fn apply(&self, revision: Option<i64>, news: Vec<News>) {
+        let mut fleet = self.0.write();
+        for one in news {
+            match one {
+                News::File(path, _, None) => drop(fleet.files.remove(&path)),
+                News::File(path, revision, Some(text)) => fleet.set_file(path, revision, &text),
+                News::Status(router, uuid, revision, entry) => {
+                    let posted = fleet.posted.entry(router).or_default();
+                    let known = posted.revisions.entry(uuid.clone()).or_insert(revision);
+                    if revision < *known {
+                        // Read before a newer change was made here.
+                        continue;
+                    }
+                    *known = revision;
+                    posted.revision = posted.revision.max(revision);
+                    match entry {
+                        Some(entry) => drop(posted.entries.insert(uuid, entry)),
+                        None => drop(posted.entries.remove(&uuid)),
+                    }
+                }
+            }
+        }
+        if revision.is_some() {
+            fleet.revision = revision;
+        }
+    }
+
+    /// Returns all files by their paths.
+    pub(in crate::fleet) fn files(&self) -> BTreeMap<String, Arc<str>> {
+        let fleet = self.0.read();
+        let files = fleet.files.iter();
+        files
+            .map(|(path, file)| (path.clone(), Arc::clone(&file.text)))
+            .collect()
+    }
+
+    pub(super) fn lists(&self) -> Vec<(ObjectName, Version)> {
+        let fleet = self.0.read();
+        let routers = fleet
+            .files
+            .keys()
+            .filter_map(|path| path.strip_suffix("/router.yaml")?.parse().ok());
+        routers
+            .map(|router: ObjectName| {
+                let revision = fleet.file_revision(&router, file_of(Call::Sessions));
+                (router, hash(&revision))
+            })
+            .collect()
+    }
+
+    pub(super) fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
+        let fleet = self.0.read();
+        if fleet.revision.is_none() {
+            return Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                STORE_UNAVAILABLE,
+                "the fleet was not read from the store yet; retry later",
+            ));
+        }
+        Ok(fleet.file(router, "router.yaml").map(|file| Door {
+            tokens: fleet.tokens(router, &file.text),
+            is_being_written: false,
+            in_maintenance: fleet.file(router, MAINTENANCE).is_some(),
+        }))
+    }
+
+    pub(super) fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError> {
+        let answer = self.answer(router, call)?;
+        let node = self.answer(router, Call::Config).ok();
+        Ok(Written {
+            answer,
+            node: node.and_then(|map| map.get("node").cloned()),
+        })
+    }
+
+    fn answer(&self, router: &ObjectName, call: Call) -> Answer {
+        let name = file_of(call);
+        let file = self.0.read().file(router, name).cloned();
+        let file = file.ok_or_else(|| missing(router.as_str(), name))?;
+        let parse = || {
+            let map = match call {
+                Call::Config => config(router.as_str(), &file.text)?,
+                _ => parse_list(&file.text)
+                    .map(Arc::new)
+                    .map_err(|error| invalid(router.as_str(), name, error))?,
+            };
+            shaped(router.as_str(), call, map)
+        };
+        file.answer.get_or_init(parse).clone()
+    }
+
+    pub(super) fn text(&self, router: &ObjectName, call: Call) -> String {
+        let fleet = self.0.read();
+        let file = fleet.file(router, file_of(call));
+        file.map(|file| file.text.to_string()).unwrap_or_default()
+    }
+
+    pub(super) fn version(&self, router: &ObjectName, call: Call) -> Version {
+        let fleet = self.0.read();
+        let posted = match call {
+            Call::Sessions => fleet.posted.get(router).map(|posted| posted.revision),
+            _ => None,
+        };
+        hash(&[
+            fleet.file_revision(router, file_of(call)),
+            fleet.file_revision(router, file_of(Call::Config)),
+            posted,
+        ])
+    }
+
+    pub(super) fn statuses(&self, router: &ObjectName) -> Statuses {
+        let fleet = self.0.read();
+        let posted = fleet.posted.get(router);
+        posted.map(|it| it.entries.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn status(&self, router: &ObjectName, uuid: &Uid) -> Statuses {
+        let fleet = self.0.read();
+        let entry = fleet
+            .posted
+            .get(router)
+            .and_then(|posted| posted.entries.get_key_value(uuid.as_str()));
+        entry
+            .map(|(uuid, entry)| (uuid.clone(), entry.clone()))
+            .into_iter()
+            .collect()
+    }
+}
+
+impl Fleet {
+    fn set_file(&mut self, path: String, revision: i64, text: &str) {
+        let file = File {
+            text: text.into(),
+            revision,
+            answer: OnceLock::new(),
+        };
+        self.files.insert(path, Arc::new(file));
+    }
+
+    fn file(&self, router: &ObjectName, name: &str) -> Option<&Arc<File>> {
+        self.files.get(&format!("{router}/{name}"))
+    }
+
+    fn file_revision(&self, router: &ObjectName, name: &str) -> Option<i64> {
+        self.file(router, name).map(|file| file.revision)
+    }
+
+    fn tokens(&self, router: &ObjectName, text: &str) -> Result<Tokens, ApiError> {
+        let name = router.as_str();
+        let file = parse_router(name, text)?;
+        let wrong = |message: &str| wrong(name, "router.yaml", message);
+        let token = match (file.token, file.token_file) {
+            (Some(token), _) => token,
+            (None, Some(path)) => {
+                let stored = path.to_str().and_then(|path| self.file(router, path));
+                let stored = stored.ok_or_else(|| wrong("tokenFile: not a file of the fleet"))?;
+                Secret::new(stored.text.to_string())
+            }
+            (None, None) => return Err(wrong("has neither token nor tokenFile")),
+        };
+        Tokens::new(name, &token)
+    }
+}
+
+fn hash(value: &impl Hash) -> Version {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,110 @@
+//! Follows the changes that any instance makes.
+
+use std::sync::Arc;
+
+use sqlx::postgres::{PgListener, PgPool};
+use sqlx::{Row, query};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::database::{StoreError, migrate};
+use super::memory::{Memory, News};
+use crate::intervals::{FLEET_STORE_POLL, FLEET_STORE_RETRY};
+
+/// The channel on which a commit announces its revision.
+pub(super) const CHANNEL: &str = "moenet_fleet";
+
+/// Follows the database, and never ends.
+pub(super) async fn run(pool: PgPool, memory: Arc<Memory>) {
+    let mut failed = false;
+    loop {
+        let (ended, was_good) = follow(&pool, &memory, failed).await;
+        if was_good || !failed {
+            tracing::warn!(error = %ended, "store is unavailable; serving the fleet as it was read last");
+        }
+        failed = true;
+        sleep(FLEET_STORE_RETRY).await;
+    }
+}
+
+/// Follows the database until an error. Returns it, and whether the fleet was read before.
+async fn follow(pool: &PgPool, memory: &Memory, failed: bool) -> (StoreError, bool) {
+    let changed = Arc::new(Notify::new());
+    let mut listener = JoinSet::new();
+    if let Err(error) = migrate(pool).await {
+        return (error, false);
+    }
+    match listen(pool).await {
+        Ok(it) => listener.spawn(announced(it, Arc::clone(&changed))),
+        Err(error) => return (error.into(), false),
+    };
+    let mut was_good = false;
+    loop {
+        if let Err(error) = refresh(pool, memory).await {
+            return (error.into(), was_good);
+        }
+        if !was_good && failed {
+            tracing::info!(revision = memory.revision(), "store is available again");
+        }
+        was_good = true;
+        // The poll finds what was announced while the listener connected again.
+        let _ = timeout(FLEET_STORE_POLL, changed.notified()).await;
+    }
+}
+
+async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+async fn announced(mut listener: PgListener, changed: Arc<Notify>) {
+    loop {
+        match listener.recv().await {
+            Ok(_) => changed.notify_one(),
+            Err(_) => sleep(FLEET_STORE_RETRY).await,
+        }
+    }
+}
+
+/// Reads what changed since the newest revision in memory.
+pub(super) async fn refresh(pool: &PgPool, memory: &Memory) -> Result<(), sqlx::Error> {
+    let row = query("SELECT revision FROM fleet").fetch_one(pool).await?;
+    let newest: i64 = row.get(0);
+    let known = memory.revision();
+    if known == Some(newest) {
+        return Ok(());
+    }
+    let since = match known {
+        Some(known) if known < newest => known,
+        _ => -1,
+    };
+    let mut news = files(pool, since).await?;
+    news.extend(statuses(pool, since).await?);
+    if since < 0 {
+        memory.clear();
+    }
+    memory.apply(Some(newest), news);
+    Ok(())
+}
+
+async fn files(pool: &PgPool, since: i64) -> Result<Vec<News>, sqlx::Error> {
+    let sql = "SELECT path, revision, content FROM files WHERE revision > $1";
+    let rows = query(sql).bind(since).fetch_all(pool).await?;
+    let file = |row: sqlx::postgres::PgRow| News::File(row.get(0), row.get(1), row.get(2));
+    Ok(rows.into_iter().map(file).collect())
+}
+
+async fn statuses(pool: &PgPool, since: i64) -> Result<Vec<News>, sqlx::Error> {
+    let sql = "SELECT router, uuid, revision, entry::text FROM statuses WHERE revision > $1";
+    let rows = query(sql).bind(since).fetch_all(pool).await?;
+    let status = |row: sqlx::postgres::PgRow| {
+        let (router, uuid): (String, String) = (row.get(0), row.get(1));
+        let entry: Option<String> = row.get(3);
+        // An entry that cannot be read costs its own session only.
+        let entry = entry.and_then(|entry| serde_json::from_str(&entry).ok());
+        Some(News::Status(router.parse().ok()?, uuid, row.get(2), entry))
+    };
+    Ok(rows.into_iter().filter_map(status).collect())
+}

@@ -1,0 +1,223 @@
+//! Copies a fleet between a directory and a database: the operators' files byte for byte, and the
+//! newest posts of each router that has none at the target.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use sqlx::query;
+
+use super::layout::MAX_BYTES;
+use super::store::directory::Directory;
+use super::store::postgres::{Postgres, StoreError, next_revision};
+use super::store::{Change, Store};
+use crate::http::ApiError;
+use crate::model::{ObjectName, Secret};
+use crate::util::file::{self, Writer};
+use crate::util::fs;
+use crate::wire::Call;
+
+/// The folder with a router's posts, which are not files of the operator.
+const REPORTED: &str = "reported";
+
+/// What may be done with files of the target that differ from the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// Refuse the whole copy.
+    Nothing,
+    /// Replace them, and remove those that the source does not have.
+    Differing,
+}
+
+/// A failure to copy a fleet. Nothing was changed, except by `Io` of an export.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: not a file name of a fleet; rename it", path = .0.display())]
+    Name(PathBuf),
+    #[error("{0}: differs at the target; compare the files, then use --overwrite")]
+    Differs(String),
+    #[error("posts of router {router}: {source}")]
+    Posts {
+        router: ObjectName,
+        source: ApiError,
+    },
+}
+
+type Files = BTreeMap<String, Arc<str>>;
+
+/// Copies the files of a directory into a database, in one transaction. Returns how many changed.
+///
+/// # Errors
+/// A file cannot be read or differs, or the database is unavailable.
+pub async fn import(
+    dir: &Path,
+    url: &Secret<String>,
+    replace: Replace,
+    by: &str,
+) -> Result<usize, TransferError> {
+    let wanted = read(dir, dir)?;
+    let store = Postgres::open(url)?;
+    store.load().await?;
+    let changes = changes(&wanted, &store.memory().files(), replace)?;
+    write_rows(&store, &changes, by)
+        .await
+        .map_err(StoreError::from)?;
+    store.load().await?;
+    copy_posts(&Directory::new(dir.to_owned()), &store).await?;
+    Ok(changes.len())
+}
+
+/// Copies the files of a database into a directory. Returns how many changed.
+///
+/// # Errors
+/// A file cannot be written or differs, or the database is unavailable.
+pub async fn export(
+    dir: &Path,
+    url: &Secret<String>,
+    replace: Replace,
+) -> Result<usize, TransferError> {
+    let store = Postgres::open(url)?;
+    store.load().await?;
+    let present = match fs::is_dir(dir) {
+        true => read(dir, dir)?,
+        false => Files::new(),
+    };
+    let changes = changes(&store.memory().files(), &present, replace)?;
+    for (name, text) in &changes {
+        let path = dir.join(checked(name)?);
+        write_file(&path, text.as_deref()).map_err(|source| TransferError::Io { path, source })?;
+    }
+    copy_posts(&store, &Directory::new(dir.to_owned())).await?;
+    Ok(changes.len())
+}
+
+/// Returns the files to write, and with `None` those to remove.
+fn changes(
+    wanted: &Files,
+    present: &Files,
+    replace: Replace,
+) -> Result<BTreeMap<String, Option<Arc<str>>>, TransferError> {
+    let mut changes = BTreeMap::new();
+    for (name, text) in wanted {
+        match present.get(name) {
+            Some(same) if same == text => continue,
+            Some(_) if replace == Replace::Nothing => {
+                return Err(TransferError::Differs(name.clone()));
+            }
+            _ => drop(changes.insert(name.clone(), Some(Arc::clone(text)))),
+        }
+    }
+    if replace == Replace::Differing {
+        let gone = present.keys().filter(|name| !wanted.contains_key(*name));
+        changes.extend(gone.map(|name| (name.clone(), None)));
+    }
+    Ok(changes)
+}
+
+async fn write_rows(
+    store: &Postgres,
+    changes: &BTreeMap<String, Option<Arc<str>>>,
+    by: &str,
+) -> Result<(), sqlx::Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut transaction = store.pool().begin().await?;
+    let revision = next_revision(&mut transaction).await?;
+    let paths: Vec<&str> = changes.keys().map(String::as_str).collect();
+    let texts: Vec<Option<&str>> = changes.values().map(Option::as_deref).collect();
+    let sql = "INSERT INTO files (path, content, revision, changed_by) \
+               SELECT path, content, $3, $4 FROM UNNEST($1::text[], $2::text[]) AS t (path, content) \
+               ON CONFLICT (path) DO UPDATE SET content = EXCLUDED.content, revision = EXCLUDED.revision, \
+               changed_at = now(), changed_by = EXCLUDED.changed_by";
+    let insert = query(sql).bind(paths).bind(texts).bind(revision).bind(by);
+    insert.execute(&mut *transaction).await?;
+    transaction.commit().await
+}
+
+/// Copies the newest posts of each router that has none at the target.
+async fn copy_posts(from: &dyn Store, to: &dyn Store) -> Result<(), TransferError> {
+    for (router, _) in from.lists().await {
+        let copied = copy_posts_of(from, to, &router).await;
+        copied.map_err(|source| TransferError::Posts { router, source })?;
+    }
+    Ok(())
+}
+
+async fn copy_posts_of(
+    from: &dyn Store,
+    to: &dyn Store,
+    router: &ObjectName,
+) -> Result<(), ApiError> {
+    let present = to.posts(router).await?;
+    if present.heartbeat.is_some() || present.report.is_some() || !present.sessions.is_empty() {
+        return Ok(());
+    }
+    let posts = from.posts(router).await?;
+    let mut changes: Vec<Change> = posts.sessions.into_values().map(Change::Status).collect();
+    changes.extend(posts.heartbeat.map(Change::Heartbeat));
+    changes.extend(posts.report.map(Change::Report));
+    for call in [Call::Config, Call::Sessions, Call::Mesh, Call::BirdConfig] {
+        let good = from.good(router, call).await?;
+        changes.extend((!good.is_empty()).then_some(Change::Good(call, good)));
+    }
+    match changes.is_empty() {
+        true => Ok(()),
+        false => to.write(router, changes).await,
+    }
+}
+
+/// Reads the files of the operators below a folder. Blocks.
+fn read(root: &Path, folder: &Path) -> Result<Files, TransferError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TransferError::Io { path, source }
+    };
+    let mut files = Files::new();
+    for entry in fs::read_dir(folder).map_err(failed(folder))? {
+        let path = entry.map_err(failed(folder))?.path();
+        let name = path.file_name().unwrap_or_default();
+        let is_skipped = name.as_encoded_bytes().starts_with(b".")
+            || path.extension().is_some_and(|end| end == "broken")
+            || name == REPORTED && folder != root;
+        if is_skipped {
+            continue;
+        }
+        if fs::is_dir(&path) {
+            files.extend(read(root, &path)?);
+            continue;
+        }
+        let text = file::read_text(&path, MAX_BYTES).map_err(failed(&path))?;
+        let below = path.strip_prefix(root).unwrap_or(&path);
+        let name = below
+            .to_str()
+            .ok_or_else(|| TransferError::Name(below.to_owned()))?;
+        checked(name)?;
+        files.insert(name.to_owned(), text.into());
+    }
+    Ok(files)
+}
+
+/// Refuses a name that leads out of the fleet, or to a hidden file.
+fn checked(name: &str) -> Result<&Path, TransferError> {
+    let path = Path::new(name);
+    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(name) if !name.as_encoded_bytes().starts_with(b"."));
+    match !name.is_empty() && path.components().all(is_plain) {
+        true => Ok(path),
+        false => Err(TransferError::Name(path.to_owned())),
+    }
+}
+
+fn write_file(path: &Path, text: Option<&str>) -> io::Result<()> {
+    let Some(text) = text else {
+        return file::remove_file(path).map(drop);
+    };
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    // A router's file has its token.
+    Writer::new(0o600).replace(path, text.as_bytes())
+}

@@ -1,0 +1,294 @@
+//! The store in PostgreSQL: a real server on a unix socket, and instances of the program over it.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use super::*;
+
+/// The newest Debian package of the server.
+fn programs() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").expect("install the package postgresql");
+    let newest = versions.map(|it| it.unwrap().path()).max().unwrap();
+    newest.join("bin")
+}
+
+/// A database of its own; it must not run as root.
+struct Database {
+    dir: tempfile::TempDir,
+    server: Child,
+}
+
+impl Database {
+    fn command(dir: &Path, name: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        command.arg(programs().join(name)).arg("-D");
+        command.arg(dir.join("data")).current_dir(dir);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let id = |flag: &str| -> u32 {
+            let out = Command::new("id").args([flag, "postgres"]).output();
+            let text = String::from_utf8(out.unwrap().stdout).unwrap();
+            text.trim().parse().expect("the user postgres exists")
+        };
+        chown(dir.path(), Some(id("-u")), Some(id("-g"))).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut init = Self::command(dir.path(), "initdb");
+        let init = init.args(["-A", "trust", "-N", "--locale=C", "-E", "UTF8"]);
+        assert!(init.status().unwrap().success());
+        let server = Self::server(dir.path());
+        Self { dir, server }
+    }
+
+    fn server(dir: &Path) -> Child {
+        let mut server = Self::command(dir, "postgres");
+        server.arg("-k").arg(dir).args(["-h", ""]).spawn().unwrap()
+    }
+
+    fn url(&self) -> String {
+        format!(
+            "postgres://postgres@localhost/postgres?host={}",
+            self.dir.path().display()
+        )
+    }
+
+    /// Ends the server at once, as a crash: it has no time for a checkpoint.
+    fn kill(&mut self) {
+        let pid = self.server.id().to_string();
+        let killed = Command::new("kill").args(["-QUIT", &pid]).status();
+        assert!(killed.unwrap().success());
+        self.server.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.server = Self::server(self.dir.path());
+    }
+
+    fn fleet(&self, verb: &str, dir: &Path, more: &[&str]) -> (bool, String) {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_moenet-agent"));
+        program.args(["fleet", verb]).arg(dir).args(more);
+        let done = program
+            .env("MOENET_FLEET_STORE", self.url())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+        (done.status.success(), text)
+    }
+
+    /// Imports when the server is up.
+    fn import(&self, dir: &Path) {
+        soon("the database accepts the fleet", || {
+            let (done, text) = self.fleet("import", dir, &["--overwrite"]);
+            done.then_some(()).ok_or(text)
+        });
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if self.server.try_wait().ok().flatten().is_none() {
+            self.kill();
+        }
+    }
+}
+
+/// Tries until it works; counts on no speed.
+fn soon<T, E: std::fmt::Debug>(what: &str, mut work: impl FnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match work() {
+            Ok(done) => return done,
+            Err(error) if Instant::now() > deadline => panic!("{what}: {error:?}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// A process of the Control Plane over the database.
+struct Instance {
+    process: Child,
+    port: u16,
+}
+
+impl Instance {
+    fn start(database: &Database) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let process = Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
+            .args(["control-plane", "--listen", &format!("127.0.0.1:{port}")])
+            .env("MOENET_FLEET_STORE", database.url())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let instance = Self { process, port };
+        soon("the instance serves", || instance.sessions());
+        instance
+    }
+
+    fn call(&self, method: &str, endpoint: &str, body: &str) -> (u16, Value) {
+        let answer = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            write!(
+                stream,
+                "{method} /agent/jp1/{endpoint} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer s3cret\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let Ok(text) = answer() else {
+            return (0, Value::Null);
+        };
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        let status = head.split(' ').nth(1).and_then(|it| it.parse().ok());
+        let body = serde_json::from_str(body).unwrap_or_default();
+        (status.unwrap_or(0), body)
+    }
+
+    /// The uuid and status of each session.
+    fn sessions(&self) -> Result<Vec<(String, u64)>, (u16, Value)> {
+        let (status, body) = self.call("GET", "sessions", "");
+        if status != 200 {
+            return Err((status, body));
+        }
+        let items = body["sessions"].as_array().unwrap().iter();
+        let item = |it: &Value| {
+            (
+                it["uuid"].as_str().unwrap().to_owned(),
+                it["status"].as_u64().unwrap(),
+            )
+        };
+        Ok(items.map(item).collect())
+    }
+
+    fn modify(&self, uuid: &str, status: u64) -> u16 {
+        let body = json!({"uuid": uuid, "status": status}).to_string();
+        self.call("POST", "modify", &body).0
+    }
+
+    fn heartbeat(&self, uptime: u64) -> u16 {
+        let body = json!({"version": "1", "uptime": uptime}).to_string();
+        self.call("POST", "heartbeat", &body).0
+    }
+
+    fn uptime(&self) -> Option<u64> {
+        let (_, body) = self.call("GET", "reported", "");
+        body["heartbeat"]["body"]["uptime"].as_u64()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(got: T, wanted: T) -> Result<(), T> {
+    if got == wanted { Ok(()) } else { Err(got) }
+}
+
+fn status(uuid: &str, status: u64) -> (String, u64) {
+    (uuid.to_owned(), status)
+}
+
+#[test]
+fn instances_share_a_fleet_and_outlive_each_other() {
+    let (database, fleet) = (Database::start(), fleet());
+    database.import(fleet.dir.path());
+    let (one, other) = (Instance::start(&database), Instance::start(&database));
+    assert_eq!(one.modify("abc-123", 1), 200);
+    assert_eq!(one.heartbeat(7), 200);
+    drop(one);
+    let wanted = vec![status("abc-123", 1), status("old", 5)];
+    soon("the other serves the post", || {
+        same(other.sessions().unwrap(), wanted.clone())
+    });
+    assert_eq!(other.uptime(), Some(7), "no acknowledged post is lost");
+    let one = Instance::start(&database);
+    assert_eq!(one.sessions().unwrap(), wanted);
+    fleet.edit("sessions.yaml", "status: 4", "status: 3");
+    database.import(fleet.dir.path());
+    for instance in [&one, &other] {
+        soon("an edit is served", || {
+            same(
+                instance.sessions().unwrap()[0].clone(),
+                status("abc-123", 3),
+            )
+        });
+    }
+    // An invalid edit is not served, by an instance that starts after it either.
+    fleet.edit("sessions.yaml", "asn: 4242421080", "asn: 0");
+    fleet.edit("sessions.yaml", "status: 3", "status: 4");
+    database.import(fleet.dir.path());
+    let new = Instance::start(&database);
+    assert_eq!(new.sessions().unwrap()[0], status("abc-123", 3));
+}
+
+#[test]
+fn acknowledged_posts_survive_the_death_of_the_database() {
+    let (mut database, fleet) = (Database::start(), fleet());
+    database.import(fleet.dir.path());
+    let instance = Instance::start(&database);
+    assert_eq!(instance.modify("old", 0), 200);
+    assert_eq!(instance.heartbeat(1), 200);
+    database.kill();
+    assert_eq!(instance.heartbeat(2), 503);
+    assert_eq!(instance.modify("abc-123", 1), 503);
+    let served = vec![status("abc-123", 4)];
+    assert_eq!(instance.sessions().unwrap(), served, "without the database");
+    database.restart();
+    soon("posts are stored again", || {
+        same(instance.heartbeat(3), 200)
+    });
+    assert_eq!(instance.uptime(), Some(3));
+    assert_eq!(instance.sessions().unwrap(), served);
+    let new = Instance::start(&database);
+    assert_eq!(new.sessions().unwrap(), served, "stored, not remembered");
+    fleet.edit("sessions.yaml", "status: 4", "status: 3");
+    database.import(fleet.dir.path());
+    soon("notifications come again", || {
+        same(instance.sessions().unwrap(), vec![status("abc-123", 3)])
+    });
+}
+
+#[test]
+fn import_and_export_are_a_round_trip() {
+    let (database, fleet) = (Database::start(), fleet());
+    fs::write(fleet.path("maintenance"), "").unwrap();
+    fs::create_dir_all(fleet.path("reported/sessions")).unwrap();
+    database.import(fleet.dir.path());
+    let out = tempfile::tempdir().unwrap();
+    let (done, text) = database.fleet("export", out.path(), &[]);
+    assert!(done, "{text}");
+    for name in [
+        "router.yaml",
+        "sessions.yaml",
+        "mesh.yaml",
+        "bird-config.yaml",
+        "maintenance",
+    ] {
+        let copy = fs::read(out.path().join("jp1").join(name)).unwrap();
+        assert_eq!(copy, fs::read(fleet.path(name)).unwrap(), "{name}");
+    }
+    let edited = out.path().join("jp1/sessions.yaml");
+    fs::write(&edited, "sessions: []\n").unwrap();
+    let (done, text) = database.fleet("export", out.path(), &[]);
+    assert!(!done && text.contains("jp1/sessions.yaml"), "{text}");
+    assert_eq!(fs::read_to_string(&edited).unwrap(), "sessions: []\n");
+    let (done, text) = database.fleet("import", out.path(), &[]);
+    assert!(!done && text.contains("--overwrite"), "{text}");
+    assert!(database.fleet("export", out.path(), &["--overwrite"]).0);
+    assert_eq!(fs::read_to_string(&edited).unwrap(), SESSIONS);
+}

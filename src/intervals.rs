@@ -352,16 +352,22 @@ pub(crate) const FLEET_FILE_QUIET: Duration = Duration::from_secs(1);
 /// Limit of the wait until a fleet's file is quiet.
 pub(crate) const FLEET_FILE_WAIT: Duration = Duration::from_secs(5);
 /// Interval at which an instance looks for changes in the store that were not announced to it.
+#[cfg(feature = "postgres")]
 pub(crate) const FLEET_STORE_POLL: Duration = Duration::from_secs(1);
 /// Pause before an instance connects to an unavailable store again.
+#[cfg(feature = "postgres")]
 pub(crate) const FLEET_STORE_RETRY: Duration = Duration::from_secs(1);
 /// Time limit for a connection to the store.
+#[cfg(feature = "postgres")]
 pub(crate) const FLEET_STORE_CONNECT: Duration = Duration::from_secs(5);
 /// Time limit for the commit of a post, after which the router gets 503.
+#[cfg(feature = "postgres")]
 pub(crate) const FLEET_STORE_WRITE: Duration = Duration::from_secs(15);
 /// How long the store keeps heartbeats and reports; the newest of each router stay.
+#[cfg(feature = "postgres")]
 pub(crate) const FLEET_POSTS_KEPT: Duration = Duration::from_secs(86400);
 /// Interval at which an instance creates and drops the partitions of posts; each is for an hour.
+#[cfg(feature = "postgres")]
 pub(crate) const FLEET_POSTS_UPKEEP: Duration = Duration::from_secs(300);
 /// How long the end of the process waits for lines to be written.
 pub(crate) const LOG_FLUSH: Duration = Duration::from_secs(1);

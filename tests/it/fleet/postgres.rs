@@ -19,13 +19,55 @@ fn programs() -> PathBuf {
 /// A database of its own; it must not run as root.
 struct Database {
     dir: tempfile::TempDir,
+    disk: Option<Disk>,
     server: Child,
 }
 
+/// A small disk in a mount namespace that ends with its process.
+struct Disk(Child);
+
+impl Disk {
+    fn new(dir: &Path) -> Self {
+        let script = "mkdir data && mount -t tmpfs -o size=80m,uid=$(id -u postgres),mode=700 disk data && exec cat";
+        let mut holder = Command::new("unshare");
+        holder
+            .args(["--mount", "sh", "-c", script])
+            .current_dir(dir);
+        let pipes = holder.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = pipes.spawn().unwrap();
+        holder.stdin.as_mut().unwrap().write_all(b"ready").unwrap();
+        let mut ready = [0; 5];
+        let answer = holder.stdout.as_mut().unwrap().read_exact(&mut ready);
+        answer.expect("a mount namespace with a tmpfs");
+        Self(holder)
+    }
+
+    /// The path that fills it, as seen from here.
+    fn filler(&self, dir: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.0.id()));
+        root.join(dir.strip_prefix("/").unwrap())
+            .join("data/filler")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Database {
-    fn command(dir: &Path, name: &str) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    fn command(dir: &Path, disk: Option<&Disk>, name: &str) -> Command {
+        let user = [
+            "setpriv",
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--clear-groups",
+        ];
+        let mut command = Command::new(if disk.is_some() { "nsenter" } else { "env" });
+        command.args(disk.map(|disk| format!("--mount=/proc/{}/ns/mnt", disk.0.id())));
+        command.args(user);
         command.arg(programs().join(name)).arg("-D");
         command.arg(dir.join("data")).current_dir(dir);
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -33,6 +75,10 @@ impl Database {
     }
 
     fn start() -> Self {
+        Self::start_on(false)
+    }
+
+    fn start_on(small_disk: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let id = |flag: &str| -> u32 {
             let out = Command::new("id").args([flag, "postgres"]).output();
@@ -41,15 +87,16 @@ impl Database {
         };
         chown(dir.path(), Some(id("-u")), Some(id("-g"))).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut init = Self::command(dir.path(), "initdb");
+        let disk = small_disk.then(|| Disk::new(dir.path()));
+        let mut init = Self::command(dir.path(), disk.as_ref(), "initdb");
         let init = init.args(["-A", "trust", "-N", "--locale=C", "-E", "UTF8"]);
         assert!(init.status().unwrap().success());
-        let server = Self::server(dir.path());
-        Self { dir, server }
+        let server = Self::server(dir.path(), disk.as_ref());
+        Self { dir, disk, server }
     }
 
-    fn server(dir: &Path) -> Child {
-        let mut server = Self::command(dir, "postgres");
+    fn server(dir: &Path, disk: Option<&Disk>) -> Child {
+        let mut server = Self::command(dir, disk, "postgres");
         server.arg("-k").arg(dir).args(["-h", ""]).spawn().unwrap()
     }
 
@@ -69,7 +116,7 @@ impl Database {
     }
 
     fn restart(&mut self) {
-        self.server = Self::server(self.dir.path());
+        self.server = Self::server(self.dir.path(), self.disk.as_ref());
     }
 
     fn fleet(&self, verb: &str, dir: &Path, more: &[&str]) -> (bool, String) {
@@ -261,6 +308,47 @@ fn acknowledged_posts_survive_the_death_of_the_database() {
     soon("notifications come again", || {
         same(instance.sessions().unwrap(), vec![status("abc-123", 3)])
     });
+}
+
+#[test]
+fn full_disk_of_the_database_loses_nothing() {
+    let (mut database, fleet) = (Database::start_on(true), fleet());
+    database.import(fleet.dir.path());
+    let instance = Instance::start(&database);
+    assert_eq!(
+        (instance.modify("old", 0), instance.heartbeat(0)),
+        (200, 200)
+    );
+    let served = instance.sessions().unwrap();
+    let filler = database.disk.as_ref().unwrap().filler(database.dir.path());
+    crate::support::small_disk::fill(&filler);
+    let mut newest = 0;
+    let refused = (1..400u32).find(|uptime| {
+        // Digits of a square root do not compress.
+        let pad: String = (0..20_000)
+            .map(|i| f64::from(uptime * 20_000 + i).sqrt().to_string())
+            .collect();
+        let body = json!({"version": "1", "uptime": uptime, "pad": pad}).to_string();
+        let (status, _) = instance.call("POST", "heartbeat", &body);
+        newest = if status == 200 { *uptime } else { newest };
+        status == 503
+    });
+    assert!(refused.is_some(), "the disk is full");
+    assert_eq!(instance.sessions().unwrap(), served, "while it is full");
+    fs::remove_file(&filler).unwrap();
+    let kept = soon("the newest post can be read", || {
+        // A server that cannot write its log ends.
+        if database.server.try_wait().unwrap().is_some() {
+            database.restart();
+        }
+        instance.uptime().ok_or(())
+    });
+    assert!(kept >= u64::from(newest), "{kept} {newest}");
+    soon("posts are stored again", || {
+        same(instance.heartbeat(999), 200)
+    });
+    let new = Instance::start(&database);
+    assert_eq!((new.sessions().unwrap(), new.uptime()), (served, Some(999)));
 }
 
 #[test]

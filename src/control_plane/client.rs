@@ -3,11 +3,12 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::kept::KeptAnswers;
 use super::retry::{ahead, bounds, full_jitter, retry_after};
 use super::transport::{
     authorization, base_url, http_client, is_about_certificates, network, read_body, redirect,
@@ -68,6 +69,7 @@ pub struct Client {
     counters: Counters,
     /// Seconds by which this host's clock was ahead of the Control Plane's at the last answer.
     ahead: Mutex<Option<i64>>,
+    kept: KeptAnswers,
 }
 
 /// The order in which lists probe an open breaker.
@@ -169,6 +171,7 @@ impl Client {
             hurried,
             counters,
             ahead,
+            kept: KeptAnswers::default(),
         })
     }
 
@@ -282,8 +285,13 @@ impl Client {
         call: Call,
         decode: impl Fn(&[u8]) -> Result<T, WireError>,
     ) -> Result<T, CallError> {
-        self.call(call, None, |body| decode(&body).map_err(Failure::Body))
-            .await
+        self.call(call, None, |body| {
+            decode(&body).map_err(|error| {
+                self.kept.forget(call);
+                Failure::Body(error)
+            })
+        })
+        .await
     }
 
     async fn post(&self, call: Call, body: Vec<u8>) -> Result<(), CallError> {
@@ -388,15 +396,29 @@ impl Client {
             .request(method, self.url(call))
             .header(AUTHORIZATION, authorization)
             .header(ACCEPT, "application/json");
+        let is_fetch = body.is_none();
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
+        } else if let Some(tag) = self.kept.tag(call) {
+            request = request.header(IF_NONE_MATCH, tag);
         }
         let response = request.send().await.map_err(|error| self.unsent(&error))?;
         *self.ahead.lock() = ahead(response.headers(), SystemTime::now());
-        if response.status().is_success() {
-            return read_body(response, BODY_MAX).await;
+        if is_fetch
+            && response.status() == StatusCode::NOT_MODIFIED
+            && let Some(body) = self.kept.body(call)
+        {
+            return Ok(body);
         }
-        Err(self.refusal(response).await)
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await);
+        }
+        let headers = response.headers().clone();
+        let body = read_body(response, BODY_MAX).await?;
+        if is_fetch {
+            self.kept.keep(call, &headers, &body);
+        }
+        Ok(body)
     }
 
     fn authorization(&self) -> Result<HeaderValue, Failure> {

@@ -14,6 +14,7 @@ mod openapi;
 mod posts;
 mod service;
 mod store;
+mod tagged;
 #[cfg(feature = "postgres")]
 mod transfer;
 mod validate;

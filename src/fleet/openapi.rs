@@ -112,5 +112,13 @@ fn add(
     let about = "The router's name, `node.name` of its agent.";
     call.parameters = vec![api.part::<ObjectName>("router", about)];
     let errors = api.errors(ANY.into_iter().chain(error));
-    api.add(call, [done].into_iter().chain(errors));
+    let mut answers = vec![done];
+    if call.body.is_none() {
+        call.parameters.push(Description::header(
+            "If-None-Match",
+            "The `ETag` of the answer that the client has.",
+        ));
+        answers.push(Description::unchanged());
+    }
+    api.add(call, answers.into_iter().chain(errors));
 }

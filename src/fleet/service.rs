@@ -17,6 +17,7 @@ use super::openapi::openapi;
 use super::posts::{PostDone, REPORTED};
 use super::store::directory::Directory;
 use super::store::{Store, Version};
+use super::tagged::tagged;
 use super::{FleetOptions, RateLimit};
 use crate::http::{ApiError, OPENAPI, TokenBucket, bearer, read_body};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
@@ -152,7 +153,10 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     let answered = tokio::spawn(async move { fleet.answer(&router, wanted, &body).await }).await;
     answered
         .map_err(|error| ApiError::internal(error.to_string()))?
-        .map(|value| Json(value).into_response())
+        .map(|value| match wanted.method() {
+            "GET" => tagged(&value, &parts.headers),
+            _ => Json(value).into_response(),
+        })
 }
 
 impl Fleet {

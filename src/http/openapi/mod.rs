@@ -180,6 +180,26 @@ impl Description {
             .build()
     }
 
+    /// Returns an optional header of the request.
+    pub(crate) fn header(name: &str, about: &str) -> Parameter {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .description(Some(about))
+            .schema(Some(text.build()))
+            .build()
+    }
+
+    /// Returns the answer to a client that has the current one.
+    pub(crate) fn unchanged() -> Answer {
+        let about = "Not changed since the answer with this `ETag`.";
+        Answer {
+            status: 304,
+            response: ResponseBuilder::new().description(about).build(),
+        }
+    }
+
     /// Adds an operation.
     pub(crate) fn add(&mut self, endpoint: Endpoint, answers: impl IntoIterator<Item = Answer>) {
         let mut operation = OperationBuilder::new()

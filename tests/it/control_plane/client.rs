@@ -25,6 +25,8 @@ type Answer = (u16, Vec<(&'static str, String)>, String);
 struct Script {
     answers: VecDeque<Answer>,
     seen: Vec<(String, String, Option<String>)>,
+    /// The tags of the requests.
+    tags: Vec<Option<String>>,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -40,6 +42,9 @@ async fn respond(State(script): State<Shared>, request: Request<Body>) -> Respon
         request.uri().path().to_owned(),
         authorization,
     ));
+    let tag = request.headers().get("if-none-match");
+    let tag = tag.map(|tag| tag.to_str().unwrap().to_owned());
+    script.tags.push(tag);
     let (status, headers, body) = script
         .answers
         .pop_front()
@@ -55,7 +60,7 @@ async fn respond(State(script): State<Shared>, request: Request<Body>) -> Respon
 async fn server(answers: Vec<Answer>) -> (String, Shared) {
     let script = Arc::new(Mutex::new(Script {
         answers: answers.into(),
-        seen: vec![],
+        ..Script::default()
     }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -145,6 +150,47 @@ async fn every_call_goes_to_its_path_with_the_token() {
             .all(|(_, _, token)| token.as_deref() == Some("Bearer s3cret-token"))
     );
     assert_eq!(count(&client, "ok"), 3);
+}
+
+fn tagged(tag: &str, body: &str) -> Answer {
+    (200, vec![("etag", tag.to_owned())], body.to_owned())
+}
+
+#[tokio::test]
+async fn unchanged_list_is_the_kept_one() {
+    let one = r#"{"sessions":[{"uuid":"a","asn":4242421080,"status":5}]}"#;
+    let (url, script) = server(vec![
+        tagged("\"1\"", one),
+        answer(304, ""),
+        tagged("\"2\"", LIST),
+    ])
+    .await;
+    let client = client(&url, 0);
+    let first = client.fetch_sessions().await.unwrap();
+    assert_eq!(client.fetch_sessions().await.unwrap().items.len(), 1);
+    assert_eq!(first.items.len(), 1);
+    assert!(client.fetch_sessions().await.unwrap().items.is_empty());
+    let asked = script.lock().unwrap().tags.clone();
+    let tag = Some("\"1\"".to_owned());
+    assert_eq!(asked, [None, tag.clone(), tag]);
+}
+
+#[tokio::test]
+async fn unasked_304_is_an_error_and_no_empty_list() {
+    let error = failure(answer(304, "")).await;
+    assert!(matches!(
+        error.failure,
+        Failure::Refused { status: 304, .. }
+    ));
+}
+
+#[tokio::test]
+async fn answer_that_does_not_decode_is_fetched_whole_again() {
+    let (url, script) = server(vec![tagged("\"1\"", "{}"), answer(200, LIST)]).await;
+    let client = client(&url, 0);
+    client.fetch_sessions().await.unwrap_err();
+    client.fetch_sessions().await.unwrap();
+    assert_eq!(script.lock().unwrap().tags, [None, None]);
 }
 
 #[tokio::test]

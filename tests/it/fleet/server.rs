@@ -273,3 +273,33 @@ async fn pipe_or_huge_fleet_file_fails_at_once() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+#[tokio::test]
+async fn unchanged_list_is_not_sent_again() {
+    let fleet = fleet();
+    let request = |tag: &str| {
+        let request = Request::builder().uri("/agent/jp1/sessions");
+        let request = request.header("authorization", "Bearer s3cret");
+        let request = request.header("if-none-match", tag.to_owned());
+        fleet
+            .app
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+    };
+    let first = request("\"another\"").await.unwrap();
+    assert_eq!(first.status(), 200);
+    let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+    for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}")] {
+        let again = request(&known).await.unwrap();
+        assert_eq!(
+            (
+                again.status().as_u16(),
+                again.headers()["etag"].to_str().unwrap()
+            ),
+            (304, &*tag)
+        );
+        assert!(to_bytes(again.into_body(), 1).await.unwrap().is_empty());
+    }
+    fleet.edit("sessions.yaml", "status: 4", "status: 0");
+    assert_eq!(request(&tag).await.unwrap().status(), 200);
+}

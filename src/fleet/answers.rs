@@ -13,11 +13,12 @@ use super::check::Problem;
 use super::finding::Finding;
 use super::good::{LastGood, judge};
 use super::layout::{file_of, shown};
-use super::posts::{Post, ReportedStatus, applies, overlay, served_status, superseded};
+use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_status, superseded};
 use super::store::{Change, Store, Version};
 use crate::http::ApiError;
 use crate::model::ObjectName;
 use crate::util::notices::News;
+use crate::util::task::blocking;
 use crate::wire::reference::{
     CONFIG_HASH, SESSION_NOT_FOUND, check_heartbeat, check_report, decode_modify, identity,
     written_status,
@@ -102,7 +103,11 @@ impl Answers {
             return Ok(known);
         }
         let before = self.store.good(router, call).await?;
-        let judged = judge(call, &written, &before);
+        let (written, judged) = blocking(move || {
+            let judged = judge(call, &written, &before);
+            (written, judged)
+        })
+        .await;
         if let Some(good) = &judged.good {
             let change = Change::Good(call, good.clone());
             self.store.write(router, vec![change]).await?;
@@ -134,19 +139,21 @@ impl Answers {
 
     /// Returns the sessions with the statuses that their router has posted.
     pub(super) async fn sessions(&self, router: &ObjectName) -> Result<Value, ApiError> {
-        let mut items = list(&*self.served(router, Call::Sessions).await?).to_vec();
+        let served = self.served(router, Call::Sessions).await?;
         let writing = self.writing(router);
         let _writing = writing.lock().await;
         let statuses = self.store.statuses(router).await?;
-        let forget: Vec<Change> = statuses
-            .values()
-            .filter(|entry| superseded(entry, &items))
-            .map(|entry| Change::Forget(entry.clone()))
-            .collect();
-        if !forget.is_empty() {
+        let (items, outdated) = blocking(move || {
+            let mut items = list(&served).to_vec();
+            let outdated = outdated(&statuses, &items);
+            overlay(&mut items, &statuses);
+            (items, outdated)
+        })
+        .await;
+        if !outdated.is_empty() {
+            let forget = outdated.into_iter().map(Change::Forget).collect();
             self.store.write(router, forget).await?;
         }
-        overlay(&mut items, &statuses);
         Ok(json!({ "sessions": items }))
     }
 

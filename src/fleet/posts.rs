@@ -1,6 +1,6 @@
 //! What routers post, and which status of a session is served after a post. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -83,10 +83,29 @@ fn standing<'a>(item: &Value, statuses: &'a Statuses) -> Option<&'a ReportedStat
 /// Returns whether a post answered another status than the file has now: the operator changed it,
 /// and that post is no longer valid, even if the file returns to the earlier status.
 pub(super) fn superseded(entry: &ReportedStatus, items: &[Value]) -> bool {
-    items
-        .iter()
-        .find(|item| identity(item).as_ref() == Some(&entry.uuid))
-        .is_none_or(|item| entry.file_status != written_status(item))
+    let mut items = items.iter();
+    is_outdated(
+        entry,
+        items.find(|item| identity(item).as_ref() == Some(&entry.uuid)),
+    )
+}
+
+/// Returns all posts that are superseded.
+pub(super) fn outdated(statuses: &Statuses, items: &[Value]) -> Vec<ReportedStatus> {
+    let mut by_uuid = HashMap::new();
+    for item in items {
+        // Of two items with one uuid the first counts, as in `superseded`.
+        if let Some(uuid) = identity(item) {
+            by_uuid.entry(uuid).or_insert(item);
+        }
+    }
+    let entries = statuses.values();
+    let entries = entries.filter(|entry| is_outdated(entry, by_uuid.get(&entry.uuid).copied()));
+    entries.cloned().collect()
+}
+
+fn is_outdated(entry: &ReportedStatus, item: Option<&Value>) -> bool {
+    item.is_none_or(|item| entry.file_status != written_status(item))
 }
 
 /// Applies the routers' posts to the sessions of the file.

@@ -77,13 +77,14 @@ impl Watcher {
     /// Reads each list of sessions that changed since the last poll, and removes the statuses that
     /// it supersedes.
     pub async fn look(&mut self) {
-        let answers = &self.fleet.answers;
-        for (router, version) in answers.store.lists().await {
+        for (router, version) in self.fleet.answers.store.lists().await {
             if self.seen.get(&router) == Some(&version) {
                 continue;
             }
-            // The router gets the error at its next request.
-            let _ = answers.sessions(&router).await;
+            let (fleet, name) = (Arc::clone(&self.fleet), router.clone());
+            // A task of its own, whose panic ends no other request. The router gets the error at its next request.
+            let look = tokio::spawn(async move { fleet.answers.sessions(&name).await });
+            let _ = look.await;
             self.seen.insert(router, version);
         }
     }

@@ -72,11 +72,21 @@ fn typed<T: DeserializeOwned>(
     read(&value, Scalars::AsWritten).map_err(|_| {
         let faults = faults::<T>(value, sample, Scalars::AsWritten);
         let problems = faults.into_iter().map(|fault| Problem {
-            message: crate::model::without_keys(&fault.reason.to_string()).into_owned(),
+            message: message(&fault.path, &fault.reason.to_string()),
             path: fault.path,
         });
         problems
             .map(|problem| Finding::new(file, text, &problem))
             .collect()
     })
+}
+
+/// Returns the message of a fault, without the value where it may be a secret.
+fn message(path: &[String], reason: &str) -> String {
+    match path.first().map(String::as_str) {
+        Some("token" | "tokenFile" | "tokenHashes") => {
+            "expected `token: TEXT`, `tokenFile: PATH` or `tokenHashes: [HASH]`".to_owned()
+        }
+        _ => crate::model::without_keys(reason).into_owned(),
+    }
 }

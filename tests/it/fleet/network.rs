@@ -138,6 +138,16 @@ fn each_error_of_a_network_has_its_place() {
 }
 
 #[test]
+fn token_in_the_wrong_place_is_not_printed() {
+    let dir = network();
+    let text = "id: 1\nregion: r\ntokenHashes: hunter2\n";
+    write(dir.path(), &[("routers/jp1.yaml", text)]);
+    let found = found(dir.path()).join("\n");
+    assert!(found.contains("routers/jp1.yaml:3:"), "{found}");
+    assert!(!found.contains("hunter2"), "{found}");
+}
+
+#[test]
 fn unreadable_part_of_a_network_is_an_error() {
     let dir = network();
     fs::remove_dir_all(dir.path().join("routers")).unwrap();

@@ -156,6 +156,7 @@ impl Observer {
 /// Keeps a view for the next one, and completes it from the previous one.
 fn remember(seen: &mut Arc<KernelView>, mut view: KernelView) -> Arc<KernelView> {
     view.keep_ports(seen);
+    view.links.share(&seen.links);
     *seen = Arc::new(view);
     Arc::clone(seen)
 }

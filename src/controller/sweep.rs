@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::pass::Observation;
 use crate::desired::Desired;
-use crate::model::{InterfaceName, ObjectKey};
+use crate::model::ObjectKey;
 use crate::observed::bird::{BirdState, LiveTree, Protocol, ProtocolState};
-use crate::observed::kernel::{KernelView, Link};
 
 /// Number of objects that have their turn at one tick without a change, at least.
 const SHARE: usize = 100;
@@ -80,40 +79,11 @@ fn changed(desired: &Desired, before: &Observation, now: &Observation) -> BTreeS
     if !is_same_bird(&before.bird, &now.bird) {
         return desired.keys();
     }
-    let links = changed_links(old, new).filter_map(|name| desired.key_of(name));
+    let links = new.links.changed_since(&old.links);
+    let links = links.filter_map(|name| desired.key_of(name));
     let protocols = changed_protocols(&before.bird, &now.bird);
     let protocols = protocols.filter_map(|name| desired.owners.protocols.get(name).cloned());
     links.chain(protocols).collect()
-}
-
-fn changed_links<'a>(
-    before: &'a KernelView,
-    now: &'a KernelView,
-) -> impl Iterator<Item = &'a InterfaceName> {
-    let is_other = |(name, link): &(&'a InterfaceName, &'a Link)| {
-        before
-            .links
-            .get(name)
-            .is_none_or(|old| !is_same_link(old, link))
-    };
-    let gone = before.links.keys();
-    let gone = gone.filter(|name| !now.links.contains_key(name));
-    let other = now.links.iter().filter(is_other).map(|(name, _)| name);
-    gone.chain(other)
-}
-
-/// Compares everything but the counters of traffic.
-fn is_same_link(a: &Link, b: &Link) -> bool {
-    let without_counters = |link: &Link| {
-        let mut link = link.clone();
-        let peers = link
-            .wireguard
-            .iter_mut()
-            .flat_map(|it| it.peers.values_mut());
-        peers.for_each(|peer| (peer.rx_bytes, peer.tx_bytes) = (0, 0));
-        link
-    };
-    a == b || without_counters(a) == without_counters(b)
 }
 
 /// Compares everything but the protocols.

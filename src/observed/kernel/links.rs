@@ -134,6 +134,37 @@ impl Links {
         self.all.iter().map(|(name, link)| (name, &**link))
     }
 
+    /// Shares the links that are as in an earlier state, which would be twice in memory otherwise, and its indexes.
+    pub fn share(&mut self, before: &Self) {
+        let gone = before.keys().filter(|name| !self.contains_key(name));
+        let mut moved: BTreeSet<_> = gone.cloned().collect();
+        for (name, link) in &mut self.all {
+            match before.all.get(name) {
+                Some(same) if same == link => *link = Arc::clone(same),
+                Some(other) if is_indexed_alike(other, link) => {}
+                _ => drop(moved.insert(name.clone())),
+            }
+        }
+        moved.extend(before.changed.iter().cloned());
+        if moved.len() <= FEW {
+            (self.indexes, self.changed) = (before.indexes.clone(), moved);
+        }
+    }
+
+    /// Returns the names of the links that are new, gone, or other than in an earlier state, but for their traffic.
+    pub fn changed_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = &'a InterfaceName> {
+        let gone = before.keys().filter(|name| !self.contains_key(name));
+        let is_other = |(name, link): &(&InterfaceName, &Arc<Link>)| {
+            let old = before.all.get(*name);
+            old.is_none_or(|old| !Arc::ptr_eq(old, link) && !old.is_same_but_traffic(link))
+        };
+        let other = self.all.iter().filter(is_other).map(|(name, _)| name);
+        gone.chain(other)
+    }
+
     /// Returns the names, sorted.
     pub fn keys(&self) -> impl Iterator<Item = &InterfaceName> {
         self.all.keys()
@@ -153,6 +184,11 @@ impl Links {
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
+}
+
+/// Returns whether two states of a link have the same place in the indexes.
+fn is_indexed_alike(a: &Link, b: &Link) -> bool {
+    a.mark.object() == b.mark.object() && a.listen_port() == b.listen_port()
 }
 
 impl Index<&InterfaceName> for Links {
@@ -183,8 +219,9 @@ impl FromIterator<(InterfaceName, Link)> for Links {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LinkKind, WireGuard};
+    use super::super::{LinkKind, WireGuard, WireGuardPeer};
     use super::*;
+    use crate::model::PublicKey;
     use crate::observed::Mark;
 
     fn link(uid: &str, port: u16) -> Link {
@@ -206,6 +243,68 @@ mod tests {
             learnt_address: false,
             sysctls: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn unchanged_links_are_shared() {
+        let name = |name: &str| name.parse::<InterfaceName>().unwrap();
+        let all = |ports: [u16; 2]| -> Links {
+            let links = [("a", ports[0]), ("b", ports[1])];
+            links
+                .map(|(of, port)| (name(of), link(of, port)))
+                .into_iter()
+                .collect()
+        };
+        let (before, mut now) = (all([1, 2]), all([1, 3]));
+        now.share(&before);
+        assert!(Arc::ptr_eq(&before.all[&name("a")], &now.all[&name("a")]));
+        assert_eq!(now, all([1, 3]));
+        assert_eq!(now.changed_since(&before).collect::<Vec<_>>(), [&name("b")]);
+        now.remove(&name("a"));
+        let changed: Vec<_> = now.changed_since(&before).collect();
+        assert_eq!(changed, [&name("a"), &name("b")]);
+    }
+
+    #[test]
+    fn shared_indexes_follow_the_later_links() {
+        let name = |index: usize| format!("wg_{index}").parse::<InterfaceName>().unwrap();
+        let all = |count: usize, port: u16| -> Links {
+            let links = (0..count).map(|index| (name(index), link("a", 1)));
+            let mut all: Links = links.collect();
+            all.insert(name(0), link("b", port));
+            all
+        };
+        let before = all(4, 2);
+        assert_eq!(before.owned_by(&"a".parse().unwrap()).count(), 3);
+        for (count, port) in [(4, 3), (5, 3), (2, 2), (FEW + 9, 4)] {
+            let mut now = all(count, port);
+            now.share(&before);
+            assert_eq!(now.owned_by(&"a".parse().unwrap()).count(), count - 1);
+            assert_eq!(now.owned_by(&"b".parse().unwrap()).count(), 1);
+            let ports = (1..5).map(|port| now.on_port(Port::new(port).unwrap()).count());
+            assert_eq!(ports.sum::<usize>(), count, "{count} links, port {port}");
+        }
+    }
+
+    #[test]
+    fn traffic_is_no_change_of_a_link() {
+        let name: InterfaceName = "a".parse().unwrap();
+        let with = |rx_bytes, keepalive| -> Links {
+            let mut link = link("a", 1);
+            let peer = WireGuardPeer {
+                rx_bytes,
+                keepalive,
+                ..WireGuardPeer::default()
+            };
+            let peers = &mut link.wireguard.as_mut().unwrap().peers;
+            peers.insert(PublicKey::new([1; 32]), peer);
+            [(name.clone(), link)].into_iter().collect()
+        };
+        assert_eq!(with(2, None).changed_since(&with(1, None)).count(), 0);
+        assert_eq!(with(1, Some(5)).changed_since(&with(1, None)).count(), 1);
+        let mut now = with(2, None);
+        now.share(&with(1, None));
+        assert_eq!(now, with(2, None), "the counters are the new ones");
     }
 
     #[test]

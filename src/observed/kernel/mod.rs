@@ -130,6 +130,34 @@ impl Link {
         }
     }
 
+    /// Returns whether everything but the counters of traffic is the same.
+    pub fn is_same_but_traffic(&self, other: &Self) -> bool {
+        let Self {
+            index,
+            kind,
+            mtu,
+            up,
+            mark,
+            addrgen_none,
+            addresses,
+            routes,
+            wireguard,
+            unread,
+            gre,
+            learnt_address,
+            sysctls,
+        } = self;
+        let of_wireguard = match (wireguard, &other.wireguard) {
+            (Some(this), Some(other)) => this.is_same_but_traffic(other),
+            (this, other) => this == other,
+        };
+        of_wireguard
+            && (index, kind, mtu, up) == (&other.index, &other.kind, &other.mtu, &other.up)
+            && (mark, unread, gre) == (&other.mark, &other.unread, &other.gre)
+            && (addresses, routes, sysctls) == (&other.addresses, &other.routes, &other.sysctls)
+            && (addrgen_none, learnt_address) == (&other.addrgen_none, &other.learnt_address)
+    }
+
     /// Returns whether it is WireGuard, including a link that could not be read.
     pub fn is_wireguard(&self) -> bool {
         self.wireguard.is_some() || self.unread.is_some()
@@ -186,6 +214,22 @@ pub struct WireGuard {
     pub peers: BTreeMap<PublicKey, WireGuardPeer>,
 }
 
+impl WireGuard {
+    fn is_same_but_traffic(&self, other: &Self) -> bool {
+        let Self {
+            public_key,
+            listen_port,
+            peers,
+        } = self;
+        (public_key, listen_port) == (&other.public_key, &other.listen_port)
+            && peers.len() == other.peers.len()
+            && peers.iter().all(|(key, peer)| {
+                let other = other.peers.get(key);
+                other.is_some_and(|other| peer.is_same_but_traffic(other))
+            })
+    }
+}
+
 /// One peer of a WireGuard interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WireGuardPeer {
@@ -202,6 +246,21 @@ pub struct WireGuardPeer {
 }
 
 impl WireGuardPeer {
+    fn is_same_but_traffic(&self, other: &Self) -> bool {
+        let Self {
+            preshared_key,
+            endpoint,
+            keepalive,
+            allowed_ips,
+            last_handshake,
+            rx_bytes: _,
+            tx_bytes: _,
+        } = self;
+        (preshared_key, endpoint, keepalive)
+            == (&other.preshared_key, &other.endpoint, &other.keepalive)
+            && (allowed_ips, last_handshake) == (&other.allowed_ips, &other.last_handshake)
+    }
+
     /// Returns the same peer with the kernel's "none" values replaced by `None`.
     #[must_use]
     pub fn normalised(mut self) -> Self {

@@ -22,9 +22,18 @@ const MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// there is no history that it could have left.
 pub(crate) fn moved(dir: &Path) -> Option<String> {
     let git = dir.join(".git");
-    let head = file::read_text(&git.join("HEAD"), MAX_BYTES).ok()?;
+    let path = git.join("HEAD");
+    let stamp = Stamp::at(&path)?;
+    if AT_BRANCH.lock().get(&path) == Some(&stamp) {
+        return None;
+    }
+    let head = file::read_text(&path, MAX_BYTES).ok()?;
     let head = head.trim();
-    if head.strip_prefix("ref: ").map(str::trim) == Some(BRANCH) || !has_branch(&git) {
+    let is_at_branch = head.strip_prefix("ref: ").map(str::trim) == Some(BRANCH);
+    if is_at_branch && stamp.is_settled() {
+        AT_BRANCH.lock().insert(path, stamp);
+    }
+    if is_at_branch || !has_branch(&git) {
         return None;
     }
     if let Some(name) = head.strip_prefix("ref: refs/heads/") {
@@ -48,6 +57,9 @@ pub(crate) fn is_moving(dir: &Path, quiet: Duration) -> bool {
         .is_some_and(|index| is_younger(&index, quiet) && own.left != Some(Stamp::of(&index)));
     !own.is_writing && (locked || written)
 }
+
+/// The HEADs that are at the history's branch, as last read. A process may have several state directories in tests.
+static AT_BRANCH: Mutex<BTreeMap<PathBuf, Stamp>> = Mutex::new(BTreeMap::new());
 
 const INDEX: &str = "index";
 const INDEX_LOCK: &str = "index.lock";

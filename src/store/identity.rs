@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::{HEAD_FOLLOWS, Store, StoreError, at_branch, atomic, moved};
 use crate::model::Identity;
 use crate::observed::Succession;
-use crate::util::file;
+use crate::util::file::{self, Stamp};
 use crate::util::fs;
 
 /// The file with the identity. The history has it too.
@@ -121,16 +121,6 @@ impl Store {
     }
 }
 
-/// Keeps a copy of the identity in a place that tools which move or clean the tree do not touch.
-pub(super) fn keep_copy(dir: &Path, known: &StateIdentity) {
-    let (copy, text) = (dir.join(COPY), known.text());
-    let kept = file::read_text(&copy, file::TOKEN).is_ok_and(|kept| kept == text);
-    if !kept && fs::is_dir(dir.join(".git")) {
-        // The next listing retries.
-        let _ = atomic::write_lightly(&copy, text.as_bytes(), 0o644);
-    }
-}
-
 fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> + Clone {
     let of_line = move |line: &'a str| line.strip_prefix(key).map(str::trim);
     text.lines().filter_map(of_line)
@@ -204,6 +194,10 @@ pub(super) struct Held {
     root: (u64, u64),
     pub(super) known: StateIdentity,
     pub(super) doubt: Doubt,
+    /// The identity file as last read.
+    read: Option<(Stamp, StateIdentity)>,
+    /// The copy as it was when it was last found, with the identity in it.
+    copy: Option<(Stamp, StateIdentity)>,
 }
 
 impl Drop for Held {
@@ -222,13 +216,29 @@ impl Held {
             root: root(dir)?,
             known,
             doubt: doubt(dir),
+            read: None,
+            copy: None,
         })
+    }
+
+    /// Reads the identity of the directory, unless its file is as last read.
+    fn read(&mut self, dir: &Path) -> Option<StateIdentity> {
+        let stamp = Stamp::at(&dir.join(IDENTITY));
+        if let (Some(stamp), Some((read, known))) = (stamp, &self.read)
+            && stamp == *read
+        {
+            return Some(known.clone());
+        }
+        let stamp = stamp.filter(Stamp::is_settled);
+        let known = StateIdentity::read(dir);
+        self.read = stamp.zip(known.clone());
+        known
     }
 
     /// Verifies that the directory is the opened one, and that the lock is still held.
     pub(super) fn verify(&mut self, dir: &Path) -> Result<(), StoreError> {
         let root = root(dir)?;
-        let there = StateIdentity::read(dir);
+        let there = self.read(dir);
         let same = there.filter(|there| there.identity == self.known.identity);
         if root != self.root && same.is_none() {
             return Err(vanished(
@@ -252,7 +262,7 @@ impl Held {
     /// Writes the identity again if it is missing. Only for a tree that no git is changing: a git
     /// that restores an old tree has written its files before HEAD.
     pub(super) fn renew_identity(&mut self, dir: &Path) -> Result<(), StoreError> {
-        let there = StateIdentity::read(dir);
+        let there = self.read(dir);
         let same = there.is_some_and(|there| there.identity == self.known.identity);
         if !same && moved(dir).is_none() {
             // A tool deleted the identity; which other files are gone is unknown.
@@ -260,6 +270,25 @@ impl Held {
             self.set_doubt(dir, Doubt::All)?;
         }
         Ok(())
+    }
+
+    /// Keeps a copy of the identity in a place that tools which move or clean the tree do not touch.
+    pub(super) fn keep_copy(&mut self, dir: &Path) {
+        let (path, known) = (dir.join(COPY), &self.known);
+        let stamp = Stamp::at(&path);
+        if let (Some(stamp), Some((found, identity))) = (&stamp, &self.copy)
+            && (found, identity) == (stamp, known)
+        {
+            return;
+        }
+        let text = known.text();
+        let is_kept = file::read_text(&path, file::TOKEN).is_ok_and(|kept| kept == text);
+        if !is_kept && fs::is_dir(dir.join(".git")) {
+            // The next listing retries.
+            let _ = atomic::write_lightly(&path, text.as_bytes(), 0o644);
+        }
+        let stamp = stamp.filter(|stamp| is_kept && stamp.is_settled());
+        self.copy = stamp.map(|stamp| (stamp, known.clone()));
     }
 
     /// Writes the identity of a directory without one, after the doubt: one flush is for both.

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use crate::document::{self, Document, DocumentError, Kind, Spec};
 use crate::model::{ObjectName, Uid, plain_key};
 use crate::redact::find_secret;
-use crate::util::fs;
 
 use super::cache::{Cache, Outcome, Parsed, Slot, Stored};
 use super::debounce::Debounce;
 use super::manual_edit::{Edit, edit};
-use super::names::{is_document, misnamed, names};
+use super::names::{Entry, Folders, is_document, misnamed, names};
 use super::place::folder;
 use super::quarantine::is_own;
 use super::synced::{BrokenDocument, SYNCED, is_taken_over};
@@ -61,6 +60,7 @@ pub(super) struct Listing<'a> {
     dir: &'a Path,
     missing_is_empty: bool,
     patience: &'a Debounce,
+    folders: &'a mut Folders,
     pub(super) problems: Vec<DocumentError>,
     pub(super) edits: Vec<Edit>,
     pub(super) broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
@@ -73,12 +73,18 @@ pub(super) struct Listing<'a> {
 type Found<D> = BTreeMap<ObjectName, Outcome<D>>;
 
 impl<'a> Listing<'a> {
-    pub(super) fn new(dir: &'a Path, missing_is_empty: bool, patience: &'a Debounce) -> Self {
+    pub(super) fn new(
+        dir: &'a Path,
+        missing_is_empty: bool,
+        patience: &'a Debounce,
+        folders: &'a mut Folders,
+    ) -> Self {
         let (problems, edits, broken, uncopied, lost_copies) = Default::default();
         Self {
             dir,
             missing_is_empty,
             patience,
+            folders,
             problems,
             edits,
             broken,
@@ -155,16 +161,16 @@ impl Listing<'_> {
     /// Reports files in `overrides/` that override nothing, for an operator who used the wrong place.
     pub(super) fn strays(&mut self) {
         let folder = self.dir.join(Area::Overrides.folder());
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let (path, file) = (entry.path(), entry.file_name());
+        for Entry { name, is_folder } in self.folders.entries(&folder).iter().flat_map(|all| &**all)
+        {
+            let (path, is_folder) = (folder.join(name), *is_folder);
             let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
             let kind = Kind::ALL.into_iter().find(|kind| kind.folder() == stem);
-            let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
             let message = match kind {
                 Some(Kind::Maintenance) => OVERRIDES_NOTHING.to_owned(),
                 Some(kind) if kind != Kind::Override && kind.is_single() != is_folder => continue,
-                _ if !is_folder && !is_document(Path::new(&file)) => continue,
-                _ if file.as_encoded_bytes().starts_with(b".") => continue,
+                _ if !is_folder && !is_document(Path::new(name)) => continue,
+                _ if name.as_encoded_bytes().starts_with(b".") => continue,
                 _ => format!(
                     "overrides nothing: an override belongs in {} under the name of the object, or is \
                      overrides/node.yaml or overrides/policy.yaml",
@@ -222,7 +228,7 @@ impl Listing<'_> {
         let base = self.dir.join(SYNCED);
         let names = match kind.is_single() {
             true => [Place::single(Area::Documents, kind).name].into(),
-            false => names(&base.join(kind.folder()))
+            false => names(&base.join(kind.folder()), self.folders)
                 .map(|listed| listed.names)
                 .unwrap_or_default(),
         };
@@ -313,7 +319,7 @@ impl Listing<'_> {
             all: BTreeSet::new(),
             is_listed: false,
         };
-        match names(&path) {
+        match names(&path, self.folders) {
             Ok(listed) => {
                 self.problems.extend(listed.problems);
                 Names {
@@ -338,7 +344,7 @@ impl Listing<'_> {
     fn misnamed<D>(&mut self, area: Area, kind: Kind, found: &mut Found<D>) {
         let path = self.dir.join(folder(area, kind));
         let single = Place::single(area, kind).name;
-        for file in misnamed(&path) {
+        for file in misnamed(&path, self.folders) {
             let Some(name) = file
                 .file_stem()
                 .and_then(OsStr::to_str)

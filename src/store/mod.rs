@@ -367,7 +367,7 @@ impl Store {
                 let mut held = held.lock();
                 held.verify(&self.dir)?;
                 held.renew_identity(&self.dir)?;
-                identity::keep_copy(&self.dir, &held.known);
+                held.keep_copy(&self.dir);
                 (true, held.doubt)
             }
             None => {

@@ -15,6 +15,7 @@ use super::cache::{Cache, Outcome, Slot, Stored};
 use super::debounce::Debounce;
 use super::list::{AnyPair, Listing, Pair};
 use super::manual_edit::Edit;
+use super::names::Folders;
 use super::place::folder;
 use super::read::Text;
 use super::synced::BrokenDocument;
@@ -78,6 +79,7 @@ pub(super) struct Caches {
     ibgp: Pair<IbgpPeerSpec>,
     overrides: Cache<Document<OverrideSpec>>,
     applied: Cache<AppliedDocument>,
+    folders: Folders,
 }
 
 /// Borrows the field of a kind; overrides are listed apart.
@@ -132,7 +134,7 @@ impl Caches {
         missing_is_empty: bool,
         patience: &Debounce,
     ) -> Snapshot {
-        let mut listing = Listing::new(dir, missing_is_empty, patience);
+        let mut listing = Listing::new(dir, missing_is_empty, patience, &mut self.folders);
         let (overrides, overrides_complete) =
             listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
         listing.strays();

@@ -19,6 +19,7 @@ use crate::model::{PrivateKey, PublicKey, RouterKey};
 use crate::observed::kernel::KernelView;
 use crate::store::Store;
 use crate::telemetry::{chain, failed};
+use crate::util::file::Stamp;
 use crate::util::fs;
 use crate::util::notices::Notices;
 use crate::util::task::blocking;
@@ -52,6 +53,10 @@ struct State {
     copied: Option<String>,
     /// The last read of the file failed too: a file that is being replaced may be missing or incomplete for a moment.
     doubtful: bool,
+    /// The record is of the key in use.
+    is_recorded: bool,
+    /// The files of the key and of its record when they were last found as they should be.
+    sound: Option<[Stamp; 2]>,
 }
 
 impl KeyFile {
@@ -75,6 +80,8 @@ impl KeyFile {
             recorded: recorded(&store),
             copied: None,
             doubtful: false,
+            is_recorded: false,
+            sound: None,
         };
         let file = Self {
             path,
@@ -168,8 +175,27 @@ impl KeyFile {
         }
     }
 
-    /// Reads the file again. Returns whether the key in use changed, or the directory is no longer a copy. Blocks.
+    /// Reads the file again if it changed. Returns whether the key in use changed, or the directory is no longer a copy.
+    /// Blocks.
     fn look(&self) -> bool {
+        let stamps = self.stamps();
+        if stamps.is_some() && self.state.lock().sound == stamps {
+            return false;
+        }
+        let is_changed = self.read();
+        let mut state = self.state.lock();
+        let is_sound = state.is_recorded && !state.doubtful && state.copied.is_none();
+        state.sound = stamps.filter(|all| is_sound && all.iter().all(Stamp::is_settled));
+        is_changed
+    }
+
+    /// Returns the stamps of the key and of its record, if there are both.
+    fn stamps(&self) -> Option<[Stamp; 2]> {
+        let record = Stamp::at_unlinked(&self.store.dir().join(FILE))?;
+        Some([Stamp::at(&self.path)?, record])
+    }
+
+    fn read(&self) -> bool {
         let found = keys::load(&self.path);
         self.warn_if_exposed();
         let mut state = self.state.lock();
@@ -211,6 +237,7 @@ impl KeyFile {
 
     /// Records the public half. The key is written first, so that a crash in between leaves no record without a key.
     fn record(&self, key: &RouterKey, state: &mut State) {
+        state.is_recorded = false;
         let RouterKey::Available { public, .. } = key else {
             return;
         };
@@ -219,8 +246,9 @@ impl KeyFile {
             return;
         }
         // Without the record, the next start makes it again from the key.
-        if let Err(error) = self.store.keep_lightly(FILE, &format!("{public}\n")) {
-            failed(error.class(), &FILE, &error, "public key not recorded");
+        match self.store.keep_lightly(FILE, &format!("{public}\n")) {
+            Ok(_) => state.is_recorded = true,
+            Err(error) => failed(error.class(), &FILE, &error, "public key not recorded"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Copies of the files that an adoption may change, and their restoration byte for byte.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{AdoptionError, Undone, record};
 use crate::adopt::record::{FileBefore, Record};
+use crate::document::Kind;
 use crate::model::Identity;
 use crate::observed::bird::mark::{self, Mark};
-use crate::store::is_bookkeeping;
+use crate::store::{Area, Place, has_copy, is_bookkeeping};
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 
@@ -159,17 +160,43 @@ pub(super) fn restore(
     Ok(())
 }
 
-/// Returns the hashes of the files that the adoption added to the state directory.
+/// Returns the hashes of the files that the adoption added to the state directory, without a document that an operator
+/// added meanwhile.
 pub(super) fn made(
     state: &Path,
     record: &Record,
 ) -> Result<BTreeMap<PathBuf, String>, AdoptionError> {
     let mut tree = Tree::default();
     tree.list(state, &[record::folder(state), state.join(".git")])?;
-    let before = record.paths();
+    let (before, own) = (record.paths(), documents(record));
+    let is_made = |path: &PathBuf| {
+        path.strip_prefix(state)
+            .is_ok_and(|it| own.contains(it) || has_copy(state, it) || !is_for_operators(it))
+    };
     let new = tree.files.into_iter().filter(|it| !before.contains(it));
-    let hashed = new.filter_map(|path| hash_of(&path).map(|hash| (path, hash)));
+    let hashed = new
+        .filter(is_made)
+        .filter_map(|path| hash_of(&path).map(|hash| (path, hash)));
     Ok(hashed.collect())
+}
+
+/// Returns the documents and overrides that the adoption writes, below the state directory.
+fn documents(record: &Record) -> BTreeSet<PathBuf> {
+    let place = |area, name| Place::new(area, Kind::BgpSession, name).relative();
+    let written = &record.written;
+    let documents = written.documents.keys();
+    let documents = documents.map(|name| place(Area::Documents, name));
+    let overrides = written.overrides.keys();
+    documents
+        .chain(overrides.map(|name| place(Area::Overrides, name)))
+        .collect()
+}
+
+/// Returns whether a file below the state directory is in a place for documents or overrides, where operators write too.
+fn is_for_operators(relative: &Path) -> bool {
+    let first = relative.iter().next().unwrap_or_default();
+    let stem = Path::new(first).file_stem().and_then(OsStr::to_str);
+    first == Area::Overrides.folder() || Kind::ALL.iter().any(|kind| stem == Some(kind.folder()))
 }
 
 /// Returns whether the adoption wrote a file of the state directory, and it was not changed since. What the agent alone
@@ -228,11 +255,15 @@ fn move_into(path: &Path, to: &Path) -> io::Result<()> {
     fs::rename(path, to)
 }
 
-/// Returns whether a file or folder cannot be moved because it is a mount, or in one.
+/// Returns whether a file or folder cannot be moved out because it is a mount, or in one, or below a folder that cannot be
+/// written, as a service's state directory is.
 pub(super) fn is_of_mount(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::CrossesDevices | ErrorKind::ResourceBusy
+        ErrorKind::CrossesDevices
+            | ErrorKind::ResourceBusy
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::PermissionDenied
     )
 }
 
@@ -327,7 +358,18 @@ mod tests {
         for name in ["sessions/made.yaml", "sessions/changed.yaml"] {
             write(&path(name), "of the adoption");
         }
+        for name in [
+            "sessions/meanwhile.yaml",
+            "sessions/synced.yaml",
+            ".synced/sessions/synced.yaml",
+        ] {
+            write(&path(name), "of another");
+        }
         let mut record = record();
+        for name in ["made", "changed"] {
+            let documents = &mut record.written.documents;
+            documents.insert(name.parse().unwrap(), json!({}));
+        }
         record.made = made(&state, &record).unwrap();
         write(&path("sessions/changed.yaml"), "of the operator");
         write(&path("overrides/sessions/new.yaml"), "of the operator");
@@ -337,10 +379,14 @@ mod tests {
         let is_ours = |path: &Path| is_made(&state, &record, path);
         let moved = move_new(&state, &tree, &record, &aside, is_ours).unwrap();
         assert_eq!(moved.as_ref(), Some(&aside));
-        assert_eq!(remove_new(&tree, &record, is_ours).unwrap(), 2);
+        assert_eq!(remove_new(&tree, &record, is_ours).unwrap(), 4);
         let mut kept = Tree::default();
         kept.list(&aside, &[]).unwrap();
-        let names = ["overrides/sessions/new.yaml", "sessions/changed.yaml"];
+        let names = [
+            "overrides/sessions/new.yaml",
+            "sessions/changed.yaml",
+            "sessions/meanwhile.yaml",
+        ];
         let names = names.map(|name| aside.join(name));
         assert_eq!(kept.files.into_iter().collect::<Vec<_>>(), names);
     }

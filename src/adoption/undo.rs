@@ -156,7 +156,10 @@ impl Undo {
         // The kernel removes addresses that depend on another, and routes. An undo that fails after that must know later that
         // no operator removed them.
         let again = forgetting(&self.record, seen);
-        record::save(&self.store, &again).await?;
+        if let Err(error) = record::save(&self.store, &again).await {
+            // A full disk must not keep tunnels down: only a repeated undo needs the record.
+            warn!(error = %chain(&error), "record of the adoption not written; undoing nevertheless");
+        }
         // A route may need another one to its gateway, which comes later: the second round tries it again.
         settings(&self.kernel, &links, undone).await?;
         let (view, routes) = self.now().await?;

@@ -204,6 +204,15 @@ fn rules(config: &Config) -> [Broken; 5] {
         let token = glass.token.as_ref().map(|token| token.expose().trim());
         token.map_or(glass.token_file.is_none(), str::is_empty)
     });
+    let is_shared_token = glass.is_some_and(|glass| {
+        let text = |token: &Option<Secret<String>>| {
+            let token = token.as_ref().map(|token| token.expose().trim().to_owned());
+            token.filter(|token| !token.is_empty())
+        };
+        let token = text(&glass.token);
+        let is_same = token.is_some() && token == text(&config.server.token);
+        is_same || glass.token_file.is_some() && glass.token_file == config.server.token_file
+    });
     let unknown = alone && (config.node.id.is_none() || config.node.asn.is_none());
     [
         lacks_token(config).then(|| {
@@ -219,8 +228,9 @@ fn rules(config: &Config) -> [Broken; 5] {
                 format!("invalid name {name:?}: use 1..63 characters of A-Z a-z 0-9 _ . -");
             ("node.name", reason)
         }),
-        is_open_glass.then(|| {
-            let reason = "a token of its own is needed; give token or tokenFile";
+        (is_open_glass || is_shared_token).then(|| {
+            let reason =
+                "a token of its own is needed, other than server.token; give token or tokenFile";
             ("server.lookingGlass", reason.to_owned())
         }),
         (config.node.id == Some(0)).then(|| ("node.id", "invalid id 0: use 1..65535".to_owned())),
@@ -299,6 +309,7 @@ mod tests {
             broken_rules(&parse(&text).unwrap(), &text).len()
         };
         assert_eq!((broken("{}"), broken("{token: ' '}")), (1, 1));
+        assert_eq!(broken("{token: a}"), 1, "the API's token");
         assert_eq!((broken("{token: b}"), broken("{tokenFile: /x}")), (0, 0));
     }
 

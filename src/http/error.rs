@@ -60,6 +60,12 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "INVALID_TOKEN", message)
     }
 
+    /// 401: the agent could not read the looking glass's token yet.
+    pub fn no_glass_token_yet() -> Self {
+        let message = "the file of server.lookingGlass.tokenFile cannot be read, so the looking glass is closed";
+        Self::new(StatusCode::UNAUTHORIZED, "INVALID_TOKEN", message)
+    }
+
     /// 404: no such path.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)

@@ -127,6 +127,11 @@ pub(crate) fn is_bookkeeping(relative: &Path) -> bool {
     first.is_some_and(|first| OWN.iter().any(|own| first == *own))
 }
 
+/// Returns whether a document below the state directory has a copy of the sync.
+pub(crate) fn has_copy(state: &Path, relative: &Path) -> bool {
+    fs::exists(state.join(SYNCED).join(relative))
+}
+
 /// The state directory of one router.
 #[derive(Debug)]
 pub struct Store {

@@ -25,7 +25,7 @@ impl Network {
             None => {
                 findings.push(Finding::whole(
                     Path::new(NETWORK),
-                    "does not exist; `moenet-agent fleet init` writes one",
+                    "does not exist; `moenet-agent schema FleetNetwork` describes it",
                 ));
                 None
             }
@@ -83,8 +83,9 @@ fn typed<T: DeserializeOwned>(
 
 /// Returns the message of a fault, without the value where it may be a secret.
 fn message(path: &[String], reason: &str) -> String {
-    match path.first().map(String::as_str) {
-        Some("token" | "tokenFile" | "tokenHashes") => {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    match path[..] {
+        ["token" | "tokenFile" | "tokenHashes"] => {
             "expected `token: TEXT`, `tokenFile: PATH` or `tokenHashes: [HASH]`".to_owned()
         }
         _ => crate::model::without_keys(reason).into_owned(),

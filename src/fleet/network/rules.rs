@@ -250,7 +250,7 @@ impl Network {
         ];
         match kinds.into_iter().filter(|kind| *kind).count() {
             0 => {
-                let message = format!("no token: `moenet-agent fleet token new {name}` makes one");
+                let message = format!("no token: {name} needs token, tokenFile or tokenHashes");
                 findings
                     .found
                     .push(Finding::whole(router_path(name).as_ref(), message));

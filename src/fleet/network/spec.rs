@@ -156,7 +156,7 @@ pub struct RouterSpec {
     #[serde(default)]
     #[schemars(example = "../secrets/jp1.token")]
     pub token_file: Option<PathBuf>,
-    /// The hashes of the tokens, two during a rotation: `moenet-agent fleet token` writes them.
+    /// The hashes of the tokens, two during a rotation: `sha256:` and what `printf %s TOKEN | sha256sum` prints.
     #[serde(default)]
     #[schemars(length(max = 2), example = ["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])]
     pub token_hashes: Vec<TokenHash>,

@@ -233,7 +233,7 @@ fn weak_points_are_found_and_served() {
         .map(ToString::to_string)
         .collect();
     for wanted in [
-        "routers/a.yaml: no token: `moenet-agent fleet token new a` makes one",
+        "routers/a.yaml: no token: a needs token, tokenFile or tokenHashes",
         "mesh.links.gone: no other router has this name",
         "neither a nor b has an address",
         "give only one of token, tokenFile and tokenHashes",

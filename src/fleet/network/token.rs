@@ -43,7 +43,7 @@ impl FromStr for TokenHash {
         // The text is not shown: it may be a token in the wrong field.
         let wrong = || {
             Invalid::new(
-                "must be sha256: and 64 hexadecimal digits, as `moenet-agent fleet token new` writes it",
+                "must be sha256: and 64 hexadecimal digits, as `printf %s TOKEN | sha256sum` prints them",
             )
         };
         let digits = text.strip_prefix(PREFIX).ok_or_else(wrong)?;

@@ -126,7 +126,7 @@ impl Gate {
         match glass.token().current() {
             Ok(Some(token)) => Ok(token),
             // The configuration refuses a looking glass without a token.
-            _ => Err(ApiError::no_token_yet()),
+            _ => Err(ApiError::no_glass_token_yet()),
         }
     }
 

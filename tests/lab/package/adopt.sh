@@ -53,6 +53,10 @@ systemctl is-enabled --quiet $quick || fail "adopt disables the unit without --y
 unchanged "an adoption"
 undo
 adopt --yes
+systemctl is-enabled --quiet $quick || fail "adopt --yes disables the unit while the agent's own is not enabled"
+undo
+systemctl enable --quiet moenet-agent.service
+adopt --yes
 ! systemctl is-enabled --quiet $quick || fail "adopt --yes does not disable the unit: $(cat /lab/adopt.out)"
 systemctl is-active --quiet $quick || fail "adopt --yes stops the unit"
 unchanged "an adoption with --yes"
@@ -60,6 +64,7 @@ undo
 systemctl is-enabled --quiet $quick || fail "the undo does not enable the unit again: $(cat /lab/adopt.out)"
 systemctl is-active --quiet $quick || fail "the undo stops the unit"
 unchanged "an undo"
+systemctl disable --quiet moenet-agent.service
 
 cp -p /lab/bird.before /etc/bird/bird.conf
 birdc configure >/dev/null

@@ -71,7 +71,7 @@ const WIKI: Style = Style {
     ),
 };
 
-/// The style of the DN42 wiki: one file for everything, and `wg-quick`.
+/// The style of the DN42 wiki: a single `bird.conf`, and `wg-quick`.
 const ONE_FILE: Style = Style {
     main: "log stderr all;\ndefine OWNAS = 4242420998;\ndefine OWNIP = 172.23.105.177;\n\
         define OWNIPv6 = fd48:4242:420::1;\ndefine OWNNET = 172.23.105.176/28;\ndefine OWNNETv6 = fd48:4242:420::/48;\n\

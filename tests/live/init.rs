@@ -241,7 +241,7 @@ fn ended_token_prompt_leaves_the_terminal_as_it_was() {
         router.path("config.yaml").display()
     );
     let script = router.path("asked.sh");
-    // Without job control a program in the background reads /dev/null, unless it is told otherwise.
+    // Without job control the shell gives a program in the background /dev/null as its input.
     let text = format!(
         "stty -a\n{program} </dev/tty &\nsleep 1\nkill -TERM $!\nwait $!\necho code $?\necho after\nstty -a\n"
     );

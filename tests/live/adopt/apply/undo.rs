@@ -63,7 +63,7 @@ fn files_of_the_watch_go_aside() {
     built.kill_in_the_middle();
     let document = built.router.path("state/sessions/wg_mine.yaml");
     std::fs::write(&document, "mine\n").unwrap();
-    // An identity of the machine that nobody wrote down is no reason to undo by itself.
+    // Without a recorded machine identity the agent does not undo by itself.
     let path = built.router.path("state/.adoption/record.json");
     let text = std::fs::read_to_string(&path).unwrap();
     let mut record: Value = serde_json::from_str(&text).unwrap();

@@ -67,7 +67,7 @@ pub struct Parts {
     /// The background tasks of these parts, until the agent takes them over.
     tasks: StdMutex<Tasks>,
     /// Applied steps and files that the history has not recorded yet, until its task takes them over.
-    journal: StdMutex<Option<mpsc::UnboundedReceiver<AppliedChange>>>,
+    applied_changes: StdMutex<Option<mpsc::UnboundedReceiver<AppliedChange>>>,
 }
 
 impl Parts {
@@ -118,10 +118,10 @@ impl Parts {
         let refused = Arc::new(RefusedItems::default());
         let maker = workers.maker(&live, &store, &sources, &refused);
         let (publish, desired) = watch::channel(Arc::new(maker.empty()));
-        let (journal, journalled) = mpsc::unbounded_channel();
+        let (applied_changes, changes_to_record) = mpsc::unbounded_channel();
         let kernel_counters = workers.kernel.counters();
         let reports = Arc::new(Reports::new(outbox.clone()));
-        let (context, tasks) = workers.context(&store, desired, reports, journal);
+        let (context, tasks) = workers.context(&store, desired, reports, applied_changes);
         let history = History::new(store.dir()).accepting(is_document);
         let feed = Arc::new(Feed::new(store, Arc::new(history)));
         let edits = Arc::new(Edits::new(Arc::clone(&context), Arc::clone(&feed)));
@@ -158,7 +158,7 @@ impl Parts {
             shared: Arc::new(shared),
             builder: Arc::new(builder),
             tasks: StdMutex::new(tasks),
-            journal: StdMutex::new(Some(journalled)),
+            applied_changes: StdMutex::new(Some(changes_to_record)),
             live,
             config,
         })
@@ -170,9 +170,9 @@ impl Parts {
     }
 
     /// The applied changes for the history. The first caller gets them.
-    pub(super) fn take_journal(&self) -> mpsc::UnboundedReceiver<AppliedChange> {
-        let journal = self.journal.lock().take();
-        journal.unwrap_or_else(|| mpsc::unbounded_channel().1)
+    pub(super) fn take_applied_changes(&self) -> mpsc::UnboundedReceiver<AppliedChange> {
+        let changes = self.applied_changes.lock().take();
+        changes.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
     pub(super) fn api(&self) -> HttpOptions {
@@ -298,7 +298,7 @@ impl Workers {
         store: &Arc<Store>,
         desired: watch::Receiver<Arc<Desired>>,
         reports: Arc<Reports>,
-        journal: mpsc::UnboundedSender<AppliedChange>,
+        applied_changes: mpsc::UnboundedSender<AppliedChange>,
     ) -> (Arc<Context>, Tasks) {
         let committer = Arc::new(self.committer);
         let context = Context {
@@ -310,7 +310,7 @@ impl Workers {
             prober: self.prober,
             desired,
             reports,
-            journal,
+            applied_changes,
             records: Records::default(),
             step_log: StepLog::default(),
             conveniences: Conveniences::default(),

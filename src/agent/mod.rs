@@ -49,7 +49,7 @@ use crate::util::version::{COMMIT, VERSION};
 
 /// Number of such checks: 6 s.
 const SETTLE_TRIES: u32 = 60;
-/// The tasks that act on the router; they end before the journal does.
+/// The tasks that act on the router; they end before the task "applied-changes" does.
 const WORKING: [&str; 11] = [
     "builds",
     "kernel-events",
@@ -103,10 +103,10 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<(), BuildError>
     let reports = Arc::clone(&manager).run(Arc::clone(&parts.shared.context), stop.clone());
     tasks.spawn("service-manager", reports);
     tasks.spawn(
-        "journal",
+        "applied-changes",
         record_changes(
             Arc::clone(&parts.shared.context),
-            parts.take_journal(),
+            parts.take_applied_changes(),
             recording,
             stopped.clone(),
         ),
@@ -272,7 +272,7 @@ async fn end(
                                       the next start continues"),
     }
     stopped.cancel();
-    tasks.drain(&["journal", "local-api"], limit).await;
+    tasks.drain(&["applied-changes", "local-api"], limit).await;
     early.map_or(Ok(()), |_| Err(BuildError::TaskEnded))
 }
 
@@ -319,7 +319,7 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, 
     begin_key(parts).await;
     let recording = begin_history(parts).await;
     run_pass(parts).await?;
-    record_pass(parts.take_journal(), recording).await;
+    record_pass(parts.take_applied_changes(), recording).await;
     announce_pass(&parts.shared.context, more_facts(parts)());
     let statuses = parts.shared.context.statuses.all();
     Ok(statuses

@@ -5,6 +5,7 @@ mod breaker;
 mod client;
 mod counters;
 mod error;
+mod gate;
 mod kept;
 mod ledger;
 mod outbox;

@@ -62,7 +62,7 @@ pub struct Context {
     /// Steps that ran and are not yet in the history.
     pub step_log: StepLog,
     /// Changes that took effect, for the history.
-    pub journal: mpsc::UnboundedSender<AppliedChange>,
+    pub applied_changes: mpsc::UnboundedSender<AppliedChange>,
     /// The last status of every object.
     pub statuses: StatusCache,
     /// Progress of the runner.

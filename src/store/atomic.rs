@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::{StoreError, create_folder};
+use super::StoreError;
 use crate::util::file::{self, Staged, Writer};
+use crate::util::fs;
 
 /// Replaces a file durably.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
@@ -42,4 +43,12 @@ pub(super) fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Store
 /// Removes a file durably. `false`: it did not exist.
 pub(super) fn remove(path: &Path) -> Result<bool, StoreError> {
     file::remove(path).map_err(StoreError::io("remove", path))
+}
+
+pub(super) fn create_folder(path: &Path, mode: u32) -> Result<(), StoreError> {
+    // Checked first: on a read-only file system, creating an existing folder fails too.
+    if fs::is_dir(path) {
+        return Ok(());
+    }
+    fs::create_dirs(path, mode).map_err(StoreError::io("create", path))
 }

@@ -15,8 +15,8 @@ use super::manual_edit::{Edit, edit};
 use super::names::{Entry, Folders, is_document, misnamed, names};
 use super::place::folder;
 use super::quarantine::is_own;
-use super::synced::{BrokenDocument, SYNCED, is_taken_over};
-use super::{Area, Place, read};
+use super::synced::{BrokenDocument, is_taken_over};
+use super::{Area, Place, SYNCED, read};
 
 /// The error of an override for the maintenance document.
 pub(super) const OVERRIDES_NOTHING: &str = "overrides nothing: maintenance.yaml is yours to edit";

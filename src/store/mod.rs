@@ -27,6 +27,7 @@
 
 mod any;
 mod applied;
+mod approvals;
 mod atomic;
 mod cache;
 mod debounce;
@@ -36,6 +37,7 @@ mod head;
 mod identity;
 mod import;
 mod keep;
+mod layout;
 mod list;
 mod manual_edit;
 mod moved;
@@ -55,18 +57,15 @@ mod watch;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::intervals::{APPROVALS_POLL, APPROVALS_WAIT, HEAD_FOLLOWS};
+use crate::intervals::HEAD_FOLLOWS;
 use crate::model::Secret;
 use crate::observed::Succession;
 use crate::util::file::{self, Stamp};
 use crate::util::fs;
-use crate::util::task::pause;
 
 pub(crate) use any::{AnyDocument, AnySlot};
 pub(crate) use applied::applied_schema;
@@ -85,24 +84,25 @@ pub(crate) use synced::BrokenDocument;
 pub use watch::{Hint, Watch};
 pub use write::Written;
 
+use atomic::create_folder;
 use debounce::Debounce;
 use identity::{Doubt, Held};
+use layout::{create_layout, document_folders, has_documents, missing_folder};
 use moved::Memory;
 use parking_lot::{Mutex, MutexGuard};
 use place::{PLACED, folder};
 use removed::Removed;
 use secrets::Secrets;
 use snapshot::Caches;
-use synced::SYNCED;
 use trouble::Attempts;
 
+/// The folder with the last versions of the sync, used to detect manual edits.
+const SYNCED: &str = ".synced";
 pub const SECRETS: &str = "secrets";
 /// The folder of reports that the Control Plane has not acknowledged.
 pub const OUTBOX: &str = "outbox";
 /// The file of changes that an operator approved.
 pub const APPROVED: &str = "approved";
-/// The lock of that file.
-const APPROVALS_LOCK: &str = ".approved.lock";
 /// The file of held changes, and of the guard's counts.
 pub const HELD: &str = "held.yaml";
 /// The line in `approved` with which an operator confirms that no document is missing, though one
@@ -117,7 +117,7 @@ pub(crate) fn is_bookkeeping(relative: &Path) -> bool {
         OUTBOX,
         HELD,
         SYNCED,
-        APPROVALS_LOCK,
+        approvals::LOCK,
         identity::IDENTITY,
         identity::LOCK,
         identity::DOUBT,
@@ -300,7 +300,7 @@ impl Store {
         if self.moved().is_some() {
             return BTreeSet::new();
         }
-        approvals(&self.dir).unwrap_or_default()
+        approvals::read(&self.dir).unwrap_or_default()
     }
 
     /// Returns whether any document is on disk.
@@ -324,7 +324,7 @@ impl Store {
     /// # Errors
     /// The file cannot be written.
     pub fn approve(dir: &Path, objects: &BTreeSet<String>) -> Result<(), StoreError> {
-        change_approvals(dir, |approved| approved.extend(objects.iter().cloned()))
+        approvals::change(dir, |approved| approved.extend(objects.iter().cloned()))
     }
 
     /// Removes used approvals. Keeps others that were given meanwhile.
@@ -332,7 +332,7 @@ impl Store {
     /// # Errors
     /// The file cannot be written.
     pub fn spend_approvals(&self, spent: &BTreeSet<String>) -> Result<(), StoreError> {
-        change_approvals(&self.dir, |approved| {
+        approvals::change(&self.dir, |approved| {
             approved.retain(|line| !spent.contains(line));
         })
     }
@@ -483,7 +483,7 @@ impl Store {
 
     /// Removes incomplete files that a crash left.
     fn sweep(&self) {
-        let folders = layout()
+        let folders = layout::folders()
             .into_iter()
             .chain([SECRETS, OUTBOX].map(PathBuf::from));
         for folder in folders {
@@ -504,108 +504,7 @@ fn at_branch(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The lines of the file of approvals.
-fn approvals(dir: &Path) -> Result<BTreeSet<String>, StoreError> {
-    let path = dir.join(APPROVED);
-    let text = read::text(&path)?.map(|read| read.text).unwrap_or_default();
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    Ok(lines.map(str::to_owned).collect())
-}
-
-/// Changes the file of approvals under a lock, because both operator and agent write it.
-fn change_approvals(
-    dir: &Path,
-    change: impl FnOnce(&mut BTreeSet<String>),
-) -> Result<(), StoreError> {
-    moved::wait_for_git(dir, HEAD_FOLLOWS, Instant::now());
-    at_branch(dir)?;
-    let lock = dir.join(APPROVALS_LOCK);
-    let mut options = File::options();
-    // Another user who could open it could hold it.
-    let options = options.create(true).truncate(false).write(true).mode(0o600);
-    let file = fs::open(&lock, options).map_err(StoreError::io("open", &lock))?;
-    let end = Instant::now() + APPROVALS_WAIT;
-    while let Err(error) = file.try_lock() {
-        if let TryLockError::Error(error) = error {
-            return Err(StoreError::io("lock", &lock)(error));
-        }
-        if Instant::now() >= end {
-            let dir = dir.to_owned();
-            return Err(StoreError::ApprovalsLocked { dir });
-        }
-        pause(APPROVALS_POLL);
-    }
-    let mut approved = approvals(dir)?;
-    change(&mut approved);
-    let path = dir.join(APPROVED);
-    if approved.is_empty() {
-        return atomic::remove(&path).map(drop);
-    }
-    let lines: String = approved.iter().map(|line| format!("{line}\n")).collect();
-    atomic::write(&path, lines.as_bytes(), 0o644)
-}
-
 /// Returns the identity of a state directory as text; `None` without one.
 pub(crate) fn state_directory(dir: &Path) -> Option<String> {
     StateIdentity::read(dir).map(|known| known.identity.to_string())
-}
-
-/// The folders that hold documents: if one of them is missing, documents may be missing.
-fn document_folders() -> impl Iterator<Item = PathBuf> {
-    let many = || PLACED.into_iter().filter(|kind| !kind.is_single());
-    let areas = [Area::Documents, Area::Overrides, Area::Applied];
-    areas
-        .into_iter()
-        .flat_map(move |area| many().map(move |kind| folder(area, kind)))
-}
-
-/// All folders, parents first.
-fn layout() -> Vec<PathBuf> {
-    let kinds = || PLACED.into_iter().filter(|kind| !kind.is_single());
-    let mut folders: Vec<PathBuf> = document_folders().collect();
-    folders.extend(kinds().map(|kind| folder(Area::Status, kind)));
-    folders.extend(kinds().map(|kind| Path::new(SYNCED).join(kind.folder())));
-    for tree in [Area::Overrides, Area::Applied, Area::Status]
-        .map(Area::folder)
-        .into_iter()
-        .chain([SYNCED])
-    {
-        folders.insert(0, tree.into());
-    }
-    folders
-}
-
-fn missing_folder(dir: &Path) -> bool {
-    document_folders().any(|folder| !fs::is_dir(dir.join(folder)))
-}
-
-fn has_documents(dir: &Path) -> bool {
-    let one_of = |folder: PathBuf| {
-        let entries = fs::read_dir(dir.join(folder))
-            .into_iter()
-            .flatten()
-            .flatten();
-        entries.into_iter().any(|entry| {
-            names::is_document(Path::new(&entry.file_name())) && entry.file_name() != HELD
-        })
-    };
-    one_of(PathBuf::new()) || document_folders().any(one_of)
-}
-
-fn create_layout(dir: &Path) -> Result<(), StoreError> {
-    for folder in layout() {
-        create_folder(&dir.join(folder), 0o755)?;
-    }
-    for folder in [SECRETS, OUTBOX] {
-        create_folder(&dir.join(folder), 0o700)?;
-    }
-    Ok(())
-}
-
-fn create_folder(path: &Path, mode: u32) -> Result<(), StoreError> {
-    // Checked first: on a read-only file system, creating an existing folder fails too.
-    if fs::is_dir(path) {
-        return Ok(());
-    }
-    fs::create_dirs(path, mode).map_err(StoreError::io("create", path))
 }

@@ -299,7 +299,7 @@ impl Store {
     fn make_empty_folders(&self) -> Result<(), StoreError> {
         let full = self.memory.lock().last.as_ref().map(Snapshot::folders);
         let full = full.unwrap_or_default();
-        for folder in super::layout() {
+        for folder in super::layout::folders() {
             if !full.contains(&folder) {
                 create_folder(&self.dir.join(folder), 0o755)?;
             }

@@ -7,8 +7,7 @@ use jiff::Timestamp;
 
 use super::cache::Stored;
 use super::manual_edit::{Change, Edit, edited_in_place};
-use super::synced::SYNCED;
-use super::{Area, Place, Snapshot, Store, StoreError, read};
+use super::{Area, Place, SYNCED, Snapshot, Store, StoreError, read};
 use crate::document::{Document, Kind, OverrideSpec};
 use crate::util::file::Stamp;
 

@@ -9,10 +9,7 @@ use crate::document::{Document, Spec};
 use crate::model::Uid;
 use crate::util::fs;
 
-use super::{Place, Store, StoreError, atomic, layout, read};
-
-/// The folder with the last versions of the sync, used to detect manual edits.
-pub(super) const SYNCED: &str = ".synced";
+use super::{Place, SYNCED, Store, StoreError, atomic, layout, read};
 
 /// First line of a copy whose document an operator has taken over. Without it, an invalid document
 /// could not be distinguished from one of the sync, which the Control Plane may remove.
@@ -85,7 +82,7 @@ impl Store {
 
     /// Completes the writes of documents that a crash interrupted.
     pub(super) fn finish_writes(&self) -> Result<(), StoreError> {
-        for folder in layout()
+        for folder in layout::folders()
             .into_iter()
             .filter(|folder| folder.starts_with(SYNCED))
         {

@@ -29,7 +29,7 @@ fn the_end_of_any_task_ends_the_process() {
         "controller",
         "committer",
         "builds",
-        "journal",
+        "applied-changes",
         "history",
         "resolver",
         "control-plane",

@@ -174,10 +174,10 @@ fn recorded(
     text: Option<String>,
 ) {
     match written {
-        Ok(Written::Changed) => journal(ctx, meta, vec![(applied(meta), text)]),
+        Ok(Written::Changed) => send_change(ctx, meta, vec![(applied(meta), text)]),
         // Records of other objects lead to steps here: the policy and the node to each session's text, and the
         // policy, maintenance and neighbours to the shared files.
-        Ok(Written::Unchanged) => journal(ctx, meta, Vec::new()),
+        Ok(Written::Unchanged) => send_change(ctx, meta, Vec::new()),
         Err(error) => complain(meta, &error, "applied record not written"),
     }
 }
@@ -232,8 +232,8 @@ pub(super) async fn gone(
     // This may use up an approval, and objects that waited for the interface or port may continue.
     ctx.reports.reload();
     match removed {
-        Ok(true) => journal(ctx, meta, files),
-        Ok(false) if document => journal(ctx, meta, files),
+        Ok(true) => send_change(ctx, meta, files),
+        Ok(false) if document => send_change(ctx, meta, files),
         Ok(false) => drop(ctx.step_log.take(meta.key)),
         Err(error) => complain(meta, &error, "applied record not removed"),
     }
@@ -246,7 +246,7 @@ pub(super) async fn withdrawn(ctx: &Context, meta: &ReconciledObject<'_>) {
         .write(move |store| store.remove_applied(kind, &name))
         .await
     {
-        Ok(true) => journal(ctx, meta, vec![(applied(meta), None)]),
+        Ok(true) => send_change(ctx, meta, vec![(applied(meta), None)]),
         Ok(false) => drop(ctx.step_log.take(meta.key)),
         Err(error) => complain(meta, &error, "applied record not removed"),
     }
@@ -257,7 +257,7 @@ fn applied(meta: &ReconciledObject<'_>) -> Place {
 }
 
 /// Sends an entry to the history. The steps are all that ran since the object was last applied.
-fn journal(ctx: &Context, meta: &ReconciledObject<'_>, files: Vec<(Place, Option<String>)>) {
+fn send_change(ctx: &Context, meta: &ReconciledObject<'_>, files: Vec<(Place, Option<String>)>) {
     let mut steps = ctx.step_log.take(meta.key);
     if *meta.key == ObjectKey::Router {
         // The agent's table in nftables is a part of the node's record.
@@ -272,7 +272,7 @@ fn journal(ctx: &Context, meta: &ReconciledObject<'_>, files: Vec<(Place, Option
         return;
     }
     // The history ends when the agent stops; the next start commits the missing entries.
-    let _ = ctx.journal.send(entry);
+    let _ = ctx.applied_changes.send(entry);
 }
 
 /// Stores a status, and writes its file when a field changed that does not change by itself.

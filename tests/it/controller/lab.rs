@@ -107,7 +107,7 @@ impl Machine {
             changing: Mutex::default(),
         };
         let (publish, desired) = watch::channel(Arc::new(maker.desired()));
-        let (journal, journalled) = mpsc::unbounded_channel();
+        let (applied_changes, sent_changes) = mpsc::unbounded_channel();
         let context = Context {
             begun: tokio::time::Instant::now(),
             store,
@@ -119,7 +119,7 @@ impl Machine {
             prober: Prober::start(Arc::new(Nobody), ProbeSettings::default()),
             desired,
             reports: Arc::new(Reports::new(None)),
-            journal,
+            applied_changes,
             statuses: StatusCache::default(),
             first_lists: Default::default(),
             pulse: moenet_agent::controller::Pulse::default(),
@@ -138,7 +138,7 @@ impl Machine {
             context: Arc::new(context),
             maker,
             publish,
-            journalled,
+            sent_changes,
             running: None,
         }
     }
@@ -245,7 +245,7 @@ pub(crate) struct Agent {
     pub(crate) context: Arc<Context>,
     maker: Maker,
     publish: watch::Sender<Arc<Desired>>,
-    journalled: mpsc::UnboundedReceiver<AppliedChange>,
+    sent_changes: mpsc::UnboundedReceiver<AppliedChange>,
     running: Option<JoinHandle<()>>,
 }
 
@@ -314,8 +314,8 @@ impl Agent {
     }
 
     /// What came into force since the last time this was asked.
-    pub(crate) fn journalled(&mut self) -> Vec<AppliedChange> {
-        std::iter::from_fn(|| self.journalled.try_recv().ok()).collect()
+    pub(crate) fn sent_changes(&mut self) -> Vec<AppliedChange> {
+        std::iter::from_fn(|| self.sent_changes.try_recv().ok()).collect()
     }
 
     pub(crate) fn applied(&self) -> usize {

@@ -35,7 +35,7 @@ async fn second_pass_writes_nothing() {
     assert!((1..=20).all(|number| agent.status(number).phase == Phase::Established));
     assert_eq!(
         agent
-            .journalled()
+            .sent_changes()
             .iter()
             .filter(|entry| matches!(entry.key, moenet_agent::model::ObjectKey::Named(..)))
             .count(),
@@ -57,7 +57,7 @@ async fn second_pass_writes_nothing() {
         agent.pass().await;
     }
     assert_eq!(counts(), before);
-    assert!(agent.journalled().is_empty());
+    assert!(agent.sent_changes().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

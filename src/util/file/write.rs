@@ -5,6 +5,7 @@ use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::util::fs;
@@ -24,8 +25,16 @@ pub(crate) fn flushes() -> u64 {
 
 fn sync(file: &File) -> io::Result<()> {
     FLUSHES.fetch_add(1, Ordering::Relaxed);
+    if *FLUSHES_NOTHING {
+        return Ok(());
+    }
     file.sync_all()
 }
+
+/// In a debug build, with `MOENET_AGENT_FLUSH_NOTHING`, no flush is made: a test that cuts the power must find the loss.
+static FLUSHES_NOTHING: LazyLock<bool> = LazyLock::new(|| {
+    cfg!(debug_assertions) && std::env::var_os("MOENET_AGENT_FLUSH_NOTHING").is_some()
+});
 
 /// Writes files of one kind: temporary file in the same directory, fsync, rename, fsync of the directory. On any error
 /// the old file is unchanged and the temporary file is removed.
@@ -189,7 +198,9 @@ fn sync_file_systems<'a>(folders: impl IntoIterator<Item = &'a Path>) -> io::Res
         let folder = fs::open_dir(folder)?;
         if flushed.insert(folder.metadata()?.dev()) {
             FLUSHES.fetch_add(1, Ordering::Relaxed);
-            rustix::fs::syncfs(&folder)?;
+            if !*FLUSHES_NOTHING {
+                rustix::fs::syncfs(&folder)?;
+            }
         }
     }
     Ok(())

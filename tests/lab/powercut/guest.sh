@@ -138,6 +138,12 @@ change() { # number
   }
 }
 
+# An agent that flushes nothing must have a git that flushes nothing: each of its flushes takes the journal along.
+[ -z "${MOENET_AGENT_FLUSH_NOTHING:-}" ] || {
+  printf '#!/bin/sh\nexec env GIT_TEST_FSYNC=0 %s "$@"\n' "$(command -v git)" >/usr/local/bin/git
+  chmod +x /usr/local/bin/git
+}
+
 say begun
 mount_disk
 fleet

@@ -2,6 +2,8 @@
 # run.sh: cuts the power of a router at random moments, and looks at what the next boot finds.
 #
 #   tests/lab/powercut/run.sh AGENT [CUTS]
+#   tests/lab/powercut/run.sh --control AGENT [CUTS]     succeeds when a loss is found, with an agent (a debug build) that
+#                                                        flushes nothing: the control of the test itself
 #
 # The router is the guest of tests/lab/vm, its state is on a disk of its own. While it runs, operators change overrides
 # and the maintenance mode, the Control Plane changes sessions, and each change is noted once it is acknowledged. QEMU is
@@ -10,6 +12,8 @@
 # must become what the documents say. SEED=N repeats the moments of a run. It takes about 3 minutes for 4 cuts, the default.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+control=
+[ "${1:-}" = --control ] && { control=1; shift; }
 agent=${1:?the agent} cuts=${2:-4}
 RANDOM=${SEED:-$$}
 echo "# seed ${SEED:-$$}" >&2
@@ -24,7 +28,7 @@ mkfs.ext4 -q "$work/disk"
 boot() { # what the guest does: work, or verify
   : >"$work/said"
   "$here/../vm/vmrun" --mem 1536 --timeout 300 --boot-tries 1 --disk "$work/disk" \
-    --copy "$agent:/lab/moenet-agent" --copy "$here/guest.sh:/lab/guest.sh" --copy "$work/acknowledged:/lab/acknowledged" \
+    ${control:+--env MOENET_AGENT_FLUSH_NOTHING=1} --copy "$agent:/lab/moenet-agent" --copy "$here/guest.sh:/lab/guest.sh" --copy "$work/acknowledged:/lab/acknowledged" \
     -- "bash /lab/guest.sh $1" >"$work/said" 2>"$work/errors" &
   vmrun=$!
 }
@@ -33,6 +37,8 @@ changes() { grep -cE '^(wg_[0-9]|drained) ' "$work/acknowledged" || true; }
 
 failed() {
   echo "$1" >&2
+  # What a loss is, guest.sh says; a guest that did not come up is none.
+  [ -z "$control" ] || ! grep -E '^FAILED: ' "$work/said" "$work/errors" || { echo "the loss was found, as it must be"; exit 0; }
   cat "$work/said" "$work/errors" >&2
   exit 1
 }
@@ -78,4 +84,5 @@ for attempt in 1 2 3; do
   [ "$rc" = 125 ] && ! grep -q '^begun$' "$work/said" || break
 done
 [ "$rc" = 0 ] || failed "the last boot: not everything is there"
+[ -z "$control" ] || { echo "no loss was found although nothing was flushed: this test proves nothing" >&2; exit 1; }
 cat "$work/said"

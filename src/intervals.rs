@@ -17,9 +17,11 @@ pub(crate) const COMMIT_WAIT_ATTENDED: Duration = Duration::from_secs(50);
 /// share it.
 pub(crate) const PASS_GATHER: Duration = Duration::from_millis(50);
 /// The next pass waits for the runs of the last one while one of them ends within this time.
-pub(crate) const BATCH_QUIET: Duration = Duration::from_millis(500);
+pub(crate) const BATCH_QUIET: Duration = Duration::from_secs(1);
 /// Longest time that it waits.
 pub(crate) const BATCH_MAX: Duration = Duration::from_secs(5);
+/// Added for each run: a thousand links take longer than a few.
+pub(crate) const BATCH_PER_RUN: Duration = Duration::from_millis(20);
 /// Time to gather links that the kernel announces as changed: those of about the same time are read together.
 pub(crate) const GLANCE_GATHER: Duration = Duration::from_millis(20);
 /// Longest time that changes for BIRD are gathered into one commit while they keep coming.

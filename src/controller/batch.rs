@@ -2,10 +2,11 @@
 //! A run that hangs delays the others only for a moment.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::intervals::{BATCH_MAX, BATCH_QUIET};
+use crate::intervals::{BATCH_MAX, BATCH_PER_RUN, BATCH_QUIET};
 use crate::model::ObjectKey;
 
 /// The runs of the last pass that have not ended.
@@ -13,6 +14,8 @@ use crate::model::ObjectKey;
 pub(super) struct Batch {
     running: BTreeSet<ObjectKey>,
     begun: Instant,
+    /// The longest time that they are waited for.
+    most: Duration,
     /// The time at which one of them last ended.
     last: Instant,
 }
@@ -24,6 +27,7 @@ impl Batch {
         Self {
             running: BTreeSet::new(),
             begun,
+            most: BATCH_MAX,
             last: begun,
         }
     }
@@ -33,7 +37,10 @@ impl Batch {
         if self.until().is_none() {
             *self = Self::new();
         }
+        let before = self.running.len();
         self.running.extend(keys);
+        let added = u32::try_from(self.running.len() - before).unwrap_or(u32::MAX);
+        self.most += BATCH_PER_RUN * added;
         self.last = Instant::now();
     }
 
@@ -46,15 +53,13 @@ impl Batch {
 
     /// Returns the time until which the runs are waited for, unless they have ended.
     pub(super) fn until(&self) -> Option<Instant> {
-        let until = (self.last + BATCH_QUIET).min(self.begun + BATCH_MAX);
+        let until = (self.last + BATCH_QUIET).min(self.begun + self.most);
         (!self.running.is_empty() && Instant::now() < until).then_some(until)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::sleep;
 
     use super::*;
@@ -93,6 +98,6 @@ mod tests {
                 break;
             }
         }
-        assert!(begun.elapsed() <= BATCH_MAX);
+        assert!(begun.elapsed() <= BATCH_MAX + BATCH_PER_RUN * 1000);
     }
 }

@@ -282,14 +282,23 @@ impl Context {
         })
     }
 
-    /// Observes for these keys, not earlier than `not_before`.
-    pub(super) async fn observe(&self, keys: Vec<ObjectKey>, not_before: Instant) -> Observation {
+    /// Observes for these keys, not earlier than `not_before`; `reads_kernel`: the kernel too, which otherwise is as last
+    /// observed.
+    pub(super) async fn observe(
+        &self,
+        keys: Vec<ObjectKey>,
+        not_before: Instant,
+        reads_kernel: bool,
+    ) -> Observation {
         let begun = Instant::now();
-        let (kernel, bird, applied) = tokio::join!(
-            self.observer.kernel(not_before),
-            self.observer.bird(not_before),
-            self.applied(keys),
-        );
+        let kernel = async {
+            match self.observer.last_kernel() {
+                Some(last) if !reads_kernel => Ok(last),
+                _ => self.observer.kernel(not_before).await,
+            }
+        };
+        let (kernel, bird, applied) =
+            tokio::join!(kernel, self.observer.bird(not_before), self.applied(keys),);
         Observation {
             kernel,
             bird,
@@ -312,7 +321,7 @@ impl Context {
         let kernel = match links {
             Ok(Some(kernel)) if !bird.unread => Ok(kernel),
             Err(error) => Err(error),
-            Ok(_) => return self.observe(keys, begun).await,
+            Ok(_) => return self.observe(keys, begun, true).await,
         };
         Observation {
             kernel,
@@ -326,12 +335,8 @@ impl Context {
     /// Returns what was last observed, for one key, and observes nothing. `None` before the first observation, and
     /// while the kernel cannot be read.
     pub(crate) async fn last_observation(&self, key: &ObjectKey) -> Option<Observation> {
-        let kernel = self.observer.last_kernel();
-        if kernel.links.is_empty() || self.observer.kernel_error().is_some() {
-            return None;
-        }
         Some(Observation {
-            kernel: Ok(kernel),
+            kernel: Ok(self.observer.last_kernel()?),
             bird: self.observer.known_bird(),
             applied: self.applied(vec![key.clone()]).await,
             now: Timestamp::now(),

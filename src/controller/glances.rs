@@ -46,6 +46,11 @@ impl Glances {
         self.waiting.keys()
     }
 
+    /// Returns whether a link of a key changed that no observation shows.
+    pub(super) fn has(&self, key: &ObjectKey) -> bool {
+        self.waiting.contains_key(key)
+    }
+
     /// Begins the run of a key after an observation of its links, which are returned.
     pub(super) fn begin(&mut self, key: &ObjectKey) -> BTreeSet<InterfaceName> {
         let links = self.waiting.remove(key).unwrap_or_default();

@@ -103,9 +103,10 @@ impl Observer {
         Ok(Some(remember(&mut seen, view)))
     }
 
-    /// Returns the last view of the kernel; empty before the first one.
-    pub(super) fn last_kernel(&self) -> Arc<KernelView> {
-        Arc::clone(&self.seen.lock())
+    /// Returns the last view of the kernel. `None` before the first one, and while the kernel cannot be read.
+    pub(super) fn last_kernel(&self) -> Option<Arc<KernelView>> {
+        let seen = Arc::clone(&self.seen.lock());
+        (!seen.links.is_empty() && self.kernel_error.lock().is_none()).then_some(seen)
     }
 
     /// Returns the reason why the last observation of the kernel failed.

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -40,6 +41,9 @@ pub struct Runner {
     committing: Runs<ObjectKey, Committed>,
     /// Their commits, and those whose results no run has taken yet.
     commits: BTreeMap<ObjectKey, Commit>,
+    /// Keys whose commit has ended, and which nothing else concerned since the kernel was read back for them: their
+    /// observation reads BIRD alone.
+    committed: BTreeSet<ObjectKey>,
     /// State of the reconciles that are not over.
     progress: BTreeMap<ObjectKey, Progress>,
     sweep: Sweep,
@@ -75,6 +79,7 @@ impl Runner {
             is_hinted: false,
             committing: Runs::new(),
             commits: BTreeMap::new(),
+            committed: BTreeSet::new(),
             progress: BTreeMap::new(),
             sweep: Sweep::default(),
             stopping: false,
@@ -246,7 +251,15 @@ impl Runner {
         if !self.observing.is_empty() || now < self.rest || self.awaited().is_some() {
             return;
         }
-        let due: Vec<_> = std::iter::from_fn(|| self.queue.next(now)).collect();
+        let mut due: Vec<_> = std::iter::from_fn(|| self.queue.next(now)).collect();
+        if self.batch.until().is_some() {
+            // A change does not wait for the batch; what is read back does, so that one load of BIRD has all.
+            let is_read_back = |(key, _): &mut (ObjectKey, _)| self.progress.contains_key(key);
+            for (key, _) in due.extract_if(.., is_read_back) {
+                let again = Outcome::Again(Duration::ZERO);
+                self.queue.finish(&key, again, now, 0.0);
+            }
+        }
         let Some(latest) = due.iter().map(|(_, due)| *due).max() else {
             return;
         };
@@ -255,7 +268,11 @@ impl Runner {
         keys.iter().for_each(|key| self.glances.remove(key, false));
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
-        let observe = async move { context.observe(of, latest).await };
+        let committed = std::mem::take(&mut self.committed);
+        // The firewall's run reads the kernel itself, if it needs it.
+        let is_without = |key: &ObjectKey| *key == ObjectKey::Firewall || committed.contains(key);
+        let reads_kernel = !keys.iter().all(is_without);
+        let observe = async move { context.observe(of, latest, reads_kernel).await };
         self.observing.start(Keys(keys), observe);
     }
 
@@ -314,7 +331,10 @@ impl Runner {
             self.commits.remove(&key);
         }
         let is_read_back = matches!(next, Some(Next::Observe(_)));
-        if self.glances.end(&key, is_read_back) {
+        let is_changed = self.glances.end(&key, is_read_back);
+        if is_changed && key == ObjectKey::Router {
+            self.add(key.clone());
+        } else if is_changed {
             self.queue.add(key.clone(), Instant::now() + GLANCE_GATHER);
         }
         let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed(ErrorClass::Bug))) {
@@ -336,12 +356,20 @@ impl Runner {
         if let Some(commit) = self.commits.get(&key) {
             commit.end(committed);
         }
-        self.add(key);
+        let now = Instant::now();
+        let is_alone = !self.queue.is_running(&key) && !self.queue.is_due(&key, now);
+        if !is_alone || self.glances.has(&key) {
+            return self.add(key);
+        }
+        // One load of BIRD ends for many keys.
+        self.queue.add(key.clone(), now + PASS_GATHER);
+        self.committed.insert(key);
     }
 
     fn add(&mut self, key: ObjectKey) {
         self.is_hinted |= !self.progress.contains_key(&key) && !self.queue.is_running(&key);
         self.glances.remove(&key, self.queue.is_running(&key));
+        self.committed.remove(&key);
         self.queue.add(key, Instant::now());
     }
 
@@ -356,16 +384,17 @@ impl Runner {
     /// Schedules a run for a changed link. The steps of the key cause such events themselves, so those that come before
     /// the steps are read back change nothing.
     fn add_link(&mut self, key: ObjectKey, link: InterfaceName) {
-        // The node's plan depends on the sysctls of all links too.
-        if key == ObjectKey::Router {
-            return self.add(key);
-        }
         if self.queue.is_running(&key) {
             return self.glances.add_meanwhile(&key, link);
         }
+        self.committed.remove(&key);
         let now = Instant::now();
         let has_commit = self.commits.contains_key(&key);
         let is_read_back = self.progress.contains_key(&key) && !has_commit;
+        // The node's plan depends on the sysctls of all links too.
+        if key == ObjectKey::Router && !is_read_back {
+            return self.add(key);
+        }
         let is_due = is_read_back || self.queue.is_due(&key, now);
         self.glances.add(&key, link, is_due);
         if !is_read_back {
@@ -386,6 +415,7 @@ impl Runner {
         gone.retain(|key| !desired.objects.contains_key(key) && !is_shared(key));
         for key in keys.into_iter().chain(gone) {
             self.glances.remove(&key, self.queue.is_running(&key));
+            self.committed.remove(&key);
             self.queue.refresh(key, now);
         }
     }

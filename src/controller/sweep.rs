@@ -43,7 +43,11 @@ impl Sweep {
 
     /// Returns the keys whose observed state changed between the last ticks, if this is the observation of a tick.
     pub(super) fn changed(&mut self, desired: &Desired, now: &Observation) -> BTreeSet<ObjectKey> {
-        if !std::mem::take(&mut self.is_due) {
+        let is_seen = |last: &Observation| match (&last.kernel, &now.kernel) {
+            (Ok(last), Ok(now)) => Arc::ptr_eq(last, now),
+            _ => false,
+        };
+        if self.last.as_ref().is_some_and(is_seen) || !std::mem::take(&mut self.is_due) {
             return BTreeSet::new();
         }
         let changed = match &self.last {

@@ -33,6 +33,42 @@ fn mtu(machine: &Machine, number: u8) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
+async fn start_of_many_sessions_reads_the_kernel_three_times() {
+    let machine = Machine::new(50);
+    *machine.kernel.takes.lock().unwrap() = Duration::from_millis(20);
+    *machine.bird.delay.lock().unwrap() = Duration::from_millis(300);
+    let mut agent = machine.boot();
+    let _hints = agent.run();
+    sleep(Duration::from_secs(8)).await;
+    assert!((1..=50).all(|number| agent.status(number).phase == Phase::Established));
+    // For the plans, to read the kernel's steps back, and for the sessions that come up.
+    let looks = *machine.kernel.looks.lock().unwrap();
+    assert!(looks <= 3, "{looks} looks");
+    assert_eq!(machine.bird.reloads.lock().unwrap().0, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn link_that_changes_during_a_commit_is_repaired() {
+    for announced in [true, false] {
+        let machine = Machine::new(3);
+        *machine.bird.delay.lock().unwrap() = Duration::from_secs(2);
+        let mut agent = machine.boot();
+        let hints = agent.run();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(agent.status(2).phase, Phase::Pending, "BIRD works on it");
+        let wanted = mtu(&machine, 2);
+        set_mtu(&machine, 2, 1300);
+        if announced {
+            hints
+                .send(Hint::Link(session_key(2), interface(2)))
+                .unwrap();
+        }
+        sleep(Duration::from_secs(if announced { 1 } else { 10 })).await;
+        assert_eq!(mtu(&machine, 2), wanted, "announced: {announced}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn announced_change_is_repaired_at_once_without_a_dump() {
     let (machine, _agent, hints) = settled(150).await;
     let wanted = mtu(&machine, 7);

@@ -17,14 +17,13 @@ pub struct KernelCounters {
 }
 
 impl KernelCounters {
-    /// All writes together.
-    pub fn total(&self) -> u64 {
+    /// All changes but sysctls, which are files.
+    pub fn messages(&self) -> u64 {
         let all = [
             &self.link_writes,
             &self.address_writes,
             &self.route_writes,
             &self.wireguard_writes,
-            &self.sysctl_writes,
         ];
         all.iter()
             .map(|counter| counter.load(Ordering::Relaxed))

@@ -383,12 +383,10 @@ fn mark_again(wanted: &WantedTunnel, kernel: &KernelView) -> Step {
     Step { action, because }
 }
 
-/// Sets up IPv6 before every step that needs it.
+/// Plans the settings that go with the mark in one message, and before every step that needs IPv6: the kernel has none on
+/// a link below an MTU of 1280 (RFC 8200, section 5), and rejects every IPv6 setting.
 pub(super) fn prepare(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if lacks_ipv6(found.kept()) {
-        steps.extend(mtu(wanted, found.kept()));
-    }
+    let mut steps: Vec<_> = mtu(wanted, found.kept()).into_iter().collect();
     if !found.kept().is_some_and(|link| link.addrgen_none) {
         let action = KernelAction::DisableKernelAddresses {
             interface: wanted.interface.clone(),
@@ -399,14 +397,6 @@ pub(super) fn prepare(wanted: &WantedTunnel, found: &Found<'_>) -> Vec<Step> {
         ));
     }
     steps
-}
-
-/// Below this MTU the kernel has no IPv6 on a link (RFC 8200, section 5) and rejects every IPv6 setting, so the MTU
-/// has to be set first.
-const IPV6_MIN_MTU: u32 = 1280;
-
-fn lacks_ipv6(link: Option<&Link>) -> bool {
-    link.is_some_and(|link| link.mtu < IPV6_MIN_MTU)
 }
 
 fn mtu(wanted: &WantedTunnel, link: Option<&Link>) -> Option<Step> {
@@ -452,14 +442,11 @@ fn mtu_again(wanted: &WantedTunnel, found: &Found<'_>) -> Option<Step> {
     })
 }
 
-/// Plans MTU, sysctls, and up.
+/// Plans sysctls and up.
 pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelView) -> Vec<Step> {
     let interface = || wanted.interface.clone();
     let link = found.kept();
-    let mut steps = Vec::new();
-    if !lacks_ipv6(link) {
-        steps.extend(mtu(wanted, link).or_else(|| mtu_again(wanted, found)));
-    }
+    let mut steps: Vec<_> = mtu_again(wanted, found).into_iter().collect();
     // The sysctls of a link are read once it carries the agent's mark; until then it is treated as a new one.
     let known = link.filter(|_| !found.unmarked);
     for (key, value) in WantedTunnel::sysctls(kernel) {

@@ -288,13 +288,13 @@ live!(looking_writes_nothing_and_sees_the_same_twice, async || {
             ..full(2)
         })
         .await;
-    let before = bench.kernel.counters().total();
+    let before = bench.kernel.counters().messages();
     let (first, second) = (
         bench.kernel.observe().await.unwrap(),
         bench.kernel.observe().await.unwrap(),
     );
     assert_eq!(first, second);
-    assert_eq!((before, bench.kernel.counters().total()), (3, 3));
+    assert_eq!((before, bench.kernel.counters().messages()), (3, 3));
 });
 
 live!(two_passes_may_look_at_once, async || {

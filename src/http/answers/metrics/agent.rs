@@ -1,5 +1,7 @@
 //! The agent itself: its health, its state, and counters of its work since its start.
 
+use std::sync::atomic::Ordering;
+
 use prometheus::{IntCounterVec, Opts};
 
 use super::Registry;
@@ -37,8 +39,14 @@ pub(super) fn writes(api: &LocalApi, registry: &Registry) -> prometheus::Result<
     counter(
         registry,
         "moenet_agent_netlink_writes_total",
-        "Changes requested from the kernel",
-        api.kernel_counters.total(),
+        "Changes of links, addresses, routes and WireGuard, each one message",
+        api.kernel_counters.messages(),
+    )?;
+    counter(
+        registry,
+        "moenet_agent_sysctl_writes_total",
+        "Sysctls written",
+        api.kernel_counters.sysctl_writes.load(Ordering::Relaxed),
     )?;
     counter(
         registry,

@@ -175,18 +175,16 @@ impl Staged {
     }
 }
 
-/// Makes complete files durable before they get their final names: a few with one fsync each, more with one flush of
+/// Makes complete files durable before they get their final names: one with an fsync, more with one flush of
 /// the file systems that they are on. There a thousand files cost what one does; the price is that the flush also
 /// waits for what other programs wrote.
 ///
 /// # Errors
 /// As the system says.
 pub(crate) fn flush<'a>(files: impl IntoIterator<Item = &'a Staged>) -> io::Result<()> {
-    const FEW: usize = 4;
     let files: Vec<_> = files.into_iter().collect();
-    if files.len() <= FEW {
-        let mut paths = files.iter().map(|file| &file.temporary);
-        return paths.try_for_each(|path| sync(&fs::open(path, File::options().read(true))?));
+    if let [only] = files[..] {
+        return sync(&fs::open(&only.temporary, File::options().read(true))?);
     }
     sync_file_systems(files.iter().map(|file| folder(&file.path)))
 }

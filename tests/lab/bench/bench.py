@@ -95,7 +95,7 @@ def changes(agent, before):
             if name in COUNTED and after[name] != before.get(name, 0)}
 
 
-COUNTED = ("netlink_writes", "firewall_writes", "bird_reloads", "bird_checks", "bird_file_writes", "state_writes",
+COUNTED = ("netlink_writes", "sysctl_writes", "firewall_writes", "bird_reloads", "bird_checks", "bird_file_writes", "state_writes",
            "passes", "observations", "desired_builds", "fsyncs", "git_processes")
 
 

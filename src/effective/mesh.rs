@@ -122,7 +122,7 @@ impl MeshTunnel {
 }
 
 /// Returns `mesh_<name>`; if that is over 15 bytes, its end is replaced by the node id, which no other peer has.
-fn interface(prefix: &str, name: &ObjectName, node_id: u16) -> String {
+pub(crate) fn interface(prefix: &str, name: &ObjectName, node_id: u16) -> String {
     let whole = format!("{prefix}{name}");
     if whole.len() <= InterfaceName::MAX {
         return whole;

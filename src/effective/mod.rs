@@ -17,7 +17,7 @@ pub(crate) use layers::merge_problems;
 pub(crate) use layers::{Merged, Origin};
 pub use layers::{difference, leaves, merge};
 pub use mesh::InternalNeighbour;
-pub(crate) use mesh::{MeshDefaults, MeshTunnel};
+pub(crate) use mesh::{MeshDefaults, MeshTunnel, interface as mesh_interface};
 pub use router::Router;
 pub(crate) use session::expressed_addresses;
 pub use session::{Defaults, Secrets, Session};

@@ -10,9 +10,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::check::Problem;
-use super::finding::Finding;
+use super::described::Described;
 use super::good::{LastGood, judge};
-use super::layout::{file_of, shown};
 use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_status, superseded};
 use super::store::{Change, Store, Version};
 use crate::http::ApiError;
@@ -31,6 +30,7 @@ const PROBLEMS_LOGGED: usize = 20;
 /// The answers from a store.
 pub(super) struct Answers {
     pub(super) store: Arc<dyn Store>,
+    pub(super) files: Described,
     good: LastGood,
     /// Held while a router's posts are read, changed and written.
     writing: Mutex<HashMap<ObjectName, Arc<tokio::sync::Mutex<()>>>>,
@@ -39,6 +39,7 @@ pub(super) struct Answers {
 impl Answers {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
         Self {
+            files: Described::new(Arc::clone(&store)),
             store,
             good: LastGood::default(),
             writing: Mutex::default(),
@@ -81,7 +82,7 @@ impl Answers {
     /// without it.
     #[expect(dead_code, reason = "for conditional requests and long polls")]
     pub(super) async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
-        self.store.version(router, call).await
+        self.files.version(router, call).await
     }
 
     /// Returns the lock of a router's posts.
@@ -96,7 +97,7 @@ impl Answers {
         call: Call,
     ) -> Result<Arc<Map<String, Value>>, ApiError> {
         // May wait for the file's writer, so the lock is taken only after it.
-        let written = self.store.written(router, call).await?;
+        let written = self.files.written(router, call).await?;
         let writing = self.writing(router);
         let _writing = writing.lock().await;
         if let Some(known) = self.good.known(router, call, &written) {
@@ -120,16 +121,15 @@ impl Answers {
 
     /// Logs the new problems of a file, and its recovery when all are solved.
     async fn log(&self, router: &ObjectName, call: Call, news: &News<Problem>) {
-        let file = shown(router.as_str(), file_of(call));
+        if !news.is_over && news.new.is_empty() {
+            return;
+        }
+        let file = self.files.shown(router, call).await;
         if news.is_over {
             tracing::info!(file = %file.display(), "fleet file is valid again");
         }
-        if news.new.is_empty() {
-            return;
-        }
-        let text = self.store.text(router, call).await;
-        for problem in news.new.iter().take(PROBLEMS_LOGGED) {
-            let finding = Finding::new(&file, &text, problem);
+        let logged = &news.new[..news.new.len().min(PROBLEMS_LOGGED)];
+        for finding in self.files.findings(router, call, logged).await {
             tracing::warn!(error = %finding, "fleet file has an error; serving the last valid version of this item");
         }
         if let Some(more @ 1..) = news.new.len().checked_sub(PROBLEMS_LOGGED) {

@@ -1,76 +1,111 @@
 //! Reads the files that operators write from a directory.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::FleetError;
-use super::network::{FleetFiles, NETWORK};
-use crate::util::file;
+use super::network::{FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored};
+use crate::util::file::{self, Stamp};
 use crate::util::fs;
 
 /// The folders with files of a network, and how deep these are.
-const FOLDERS: [(&str, usize); 2] = [("routers", 1), ("sessions", 2)];
+const FOLDERS: [(&str, usize); 2] = [(ROUTERS, 1), (SESSIONS, 2)];
 
-/// Reads the description of a network and of its routers and sessions; a fleet may have none.
+/// Files and their folders, below a fleet's directory, with their stamps; none for a file that cannot be used.
+pub type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
+
+/// Reads the description of a network and of its routers and sessions; a fleet may have none. A file that cannot be
+/// read is a fault among the others.
 ///
 /// # Errors
-/// One of the files cannot be read: a part of them is no fleet.
+/// A folder cannot be read: a part of the files is no fleet.
 pub fn read(dir: &Path) -> Result<FleetFiles, FleetError> {
     let mut files = FleetFiles::default();
-    add(&mut files, dir, Path::new(NETWORK))?;
-    if files.has_network() {
-        for (folder, depth) in FOLDERS {
-            add_folder(&mut files, dir, Path::new(folder), depth)?;
+    for path in stamps(dir)?.into_keys() {
+        if is_folder(dir, &path) {
+            continue;
+        }
+        match (
+            path.to_str(),
+            file::read_text(&dir.join(&path), file::DOCUMENT),
+        ) {
+            (Some(name), Ok(text)) => files.insert(name, text),
+            (Some(name), Err(error)) => files.fault(name, unusable(&error)),
+            (None, _) => files.fault(path.to_string_lossy(), "its name is not UTF-8; rename it"),
         }
     }
     Ok(files)
 }
 
-fn add_folder(
-    files: &mut FleetFiles,
-    dir: &Path,
-    folder: &Path,
-    depth: usize,
-) -> Result<(), FleetError> {
-    let unreadable = |source| FleetError::Unreadable {
-        file: folder.to_owned(),
-        source,
-    };
-    let entries = match fs::read_dir(dir.join(folder)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(unreadable)?,
-    };
-    for entry in entries {
-        let name = entry.map_err(unreadable)?.file_name();
-        // Editors and tools keep hidden files beside their own.
-        if name.as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path: PathBuf = folder.join(&name);
-        if depth > 1 {
-            if fs::is_dir(dir.join(&path)) {
-                add_folder(files, dir, &path, depth - 1)?;
-            }
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
+fn unusable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "a link to a file that does not exist".to_owned(),
+        _ => format!("cannot be read: {error}; check its owner and mode"),
+    }
+}
+
+/// Returns whether a path is that of a folder in which files are searched.
+fn is_folder(dir: &Path, path: &Path) -> bool {
+    let depth = path.components().count();
+    let searched = FOLDERS.iter().find(|(folder, _)| path.starts_with(folder));
+    searched.is_some_and(|(_, deepest)| depth <= *deepest) && fs::is_dir(dir.join(path))
+}
+
+/// Returns the files of a network's description, and their folders; none for a fleet without one.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn stamps(dir: &Path) -> Result<Stamps, FleetError> {
+    let mut found = Stamps::new();
+    if Stamp::at_unlinked(&dir.join(NETWORK)).is_none() {
+        return Ok(found);
+    }
+    found.insert(NETWORK.into(), Stamp::at(&dir.join(NETWORK)));
+    for (folder, depth) in FOLDERS {
+        add(&mut found, dir, Path::new(folder), depth)?;
+    }
+    // Routers with a folder of their own beside the network.
+    for name in names(dir, Path::new(""))? {
+        let path = Path::new(&name).join("router.yaml");
+        if RESERVED.iter().all(|folder| name != *folder)
+            && let Some(stamp) = Stamp::at(&dir.join(&path))
         {
-            add(files, dir, &path)?;
+            found.insert(path, Some(stamp));
+        }
+    }
+    Ok(found)
+}
+
+fn add(found: &mut Stamps, dir: &Path, folder: &Path, depth: usize) -> Result<(), FleetError> {
+    let Some(stamp) = Stamp::at_unlinked(&dir.join(folder)) else {
+        return Ok(());
+    };
+    found.insert(folder.to_owned(), Some(stamp));
+    for name in names(dir, folder)? {
+        let path = folder.join(name);
+        if depth > 1 && fs::is_dir(dir.join(&path)) {
+            add(found, dir, &path, depth - 1)?;
+        } else {
+            let stamp = Stamp::at(&dir.join(&path));
+            found.insert(path, stamp);
         }
     }
     Ok(())
 }
 
-fn add(files: &mut FleetFiles, dir: &Path, path: &Path) -> Result<(), FleetError> {
+/// Returns the names in a folder, without those that are no files of a fleet.
+fn names(dir: &Path, folder: &Path) -> Result<Vec<std::ffi::OsString>, FleetError> {
     let unreadable = |source| FleetError::Unreadable {
-        file: path.to_owned(),
+        file: folder.to_owned(),
         source,
     };
-    let text = match file::read_text(&dir.join(path), file::DOCUMENT) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        text => text.map_err(unreadable)?,
-    };
-    let no_text = || unreadable(io::Error::other("its name is not UTF-8"));
-    files.insert(path.to_str().ok_or_else(no_text)?, text);
-    Ok(())
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir.join(folder)).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        if !is_ignored(&name.to_string_lossy()) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::check;
+use super::network::TokenHash;
 use crate::document::{DocumentError, parse_value};
 use crate::http::{ApiError, same};
 use crate::model::Secret;
@@ -34,24 +35,48 @@ pub(super) fn file_of(call: Call) -> &'static str {
 pub(super) struct RouterFile {
     pub(super) token: Option<Secret<String>>,
     pub(super) token_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) token_hashes: Vec<TokenHash>,
     pub(super) node: Option<Value>,
 }
 
 /// The tokens that a router may send.
 #[derive(Debug, Clone)]
-pub(super) struct Tokens(Secret<String>);
+pub(super) struct Tokens {
+    plain: Option<Secret<String>>,
+    hashes: Vec<TokenHash>,
+}
+
+/// A router's file gives no usable token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoToken {
+    #[error(
+        "has neither token, tokenFile nor tokenHashes; `moenet-agent fleet validate` checks it"
+    )]
+    Missing,
+    #[error("the token is empty")]
+    Empty,
+}
 
 impl Tokens {
-    /// Takes the text of a token, or of a file with one.
-    pub(super) fn new(router: &str, token: &Secret<String>) -> Result<Self, ApiError> {
-        match token.expose().trim() {
-            "" => Err(wrong(router, "router.yaml", "the token is empty")),
-            token => Ok(Self(Secret::new(token.to_owned()))),
+    /// Takes the text of a token, or of a file with one, and the hashes of others.
+    pub(super) fn new(
+        token: Option<&Secret<String>>,
+        hashes: Vec<TokenHash>,
+    ) -> Result<Self, NoToken> {
+        let plain = token.map(|token| token.expose().trim().to_owned());
+        match &plain {
+            Some(token) if token.is_empty() => return Err(NoToken::Empty),
+            None if hashes.is_empty() => return Err(NoToken::Missing),
+            _ => {}
         }
+        let plain = plain.map(Secret::new);
+        Ok(Self { plain, hashes })
     }
 
     pub(super) fn accept(&self, token: &str) -> bool {
-        same(token, &self.0)
+        let is_plain = self.plain.as_ref().is_some_and(|plain| same(token, plain));
+        is_plain || self.hashes.iter().any(|hash| hash.is_of(token))
     }
 }
 
@@ -65,7 +90,7 @@ pub(super) fn parse_router(router: &str, text: &str) -> Result<RouterFile, ApiEr
         };
         let place = place.in_file(&shown(router, "router.yaml")).to_string();
         ApiError::internal(format!(
-            "{place}not valid; it is YAML with token or tokenFile, and node"
+            "{place}not valid; it is YAML with token, tokenFile or tokenHashes, and node"
         ))
     })
 }

@@ -5,10 +5,12 @@
 
 mod answers;
 mod check;
+mod described;
 mod files;
 mod finding;
 mod good;
 mod layout;
+mod mesh_keys;
 pub mod network;
 mod openapi;
 mod posts;

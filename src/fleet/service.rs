@@ -77,7 +77,7 @@ impl Watcher {
     /// Reads each list of sessions that changed since the last poll, and removes the statuses that
     /// it supersedes.
     pub async fn look(&mut self) {
-        for (router, version) in self.fleet.answers.store.lists().await {
+        for (router, version) in self.fleet.answers.files.lists().await {
             if self.seen.get(&router) == Some(&version) {
                 continue;
             }
@@ -181,7 +181,7 @@ impl Fleet {
         let known = match router.parse::<ObjectName>() {
             Ok(router) => self
                 .answers
-                .store
+                .files
                 .door(&router)
                 .await?
                 .map(|it| (router, it)),
@@ -195,7 +195,7 @@ impl Fleet {
         if !tokens.accept(token) {
             let error = match door.is_being_written {
                 // A router whose token is refused as wrong waits for an operator.
-                true => ApiError::internal("router.yaml is being written; retry"),
+                true => ApiError::internal("the router's file is being written; retry"),
                 false => ApiError::invalid_token(),
             };
             return Err(self.stranger(error));
@@ -246,6 +246,7 @@ impl Fleet {
 }
 
 fn router_not_found() -> ApiError {
-    let message = "no router of this name has a folder with a router.yaml; check node.name";
+    let message =
+        "the fleet has no router of this name; check node.name, and its file in the fleet";
     ApiError::new(StatusCode::NOT_FOUND, ROUTER_NOT_FOUND, message)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use sqlx::query;
 
+use super::described::Described;
 use super::layout::MAX_BYTES;
 use super::store::directory::Directory;
 use super::store::postgres::{Postgres, StoreError, next_revision};
@@ -68,7 +69,7 @@ pub async fn import(
         .await
         .map_err(StoreError::from)?;
     store.load().await?;
-    copy_posts(&Directory::new(dir.to_owned()), &store).await?;
+    copy_posts(Arc::new(Directory::new(dir.to_owned())), &store).await?;
     Ok(changes.len())
 }
 
@@ -92,7 +93,7 @@ pub async fn export(
         let path = dir.join(checked(name)?);
         write_file(&path, text.as_deref()).map_err(|source| TransferError::Io { path, source })?;
     }
-    copy_posts(&store, &Directory::new(dir.to_owned())).await?;
+    copy_posts(Arc::new(store), &Directory::new(dir.to_owned())).await?;
     Ok(changes.len())
 }
 
@@ -141,9 +142,9 @@ async fn write_rows(
 }
 
 /// Copies the newest posts of each router that has none at the target.
-async fn copy_posts(from: &dyn Store, to: &dyn Store) -> Result<(), TransferError> {
-    for (router, _) in from.lists().await {
-        let copied = copy_posts_of(from, to, &router).await;
+async fn copy_posts(from: Arc<dyn Store>, to: &dyn Store) -> Result<(), TransferError> {
+    for (router, _) in Described::new(Arc::clone(&from)).lists().await {
+        let copied = copy_posts_of(&*from, to, &router).await;
         copied.map_err(|source| TransferError::Posts { router, source })?;
     }
     Ok(())
@@ -182,9 +183,11 @@ fn read(root: &Path, folder: &Path) -> Result<Files, TransferError> {
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let path = entry.map_err(failed(folder))?.path();
         let name = path.file_name().unwrap_or_default();
+        let is_posts =
+            name == REPORTED && (folder != root || !fs::exists(path.join("router.yaml")));
         let is_skipped = name.as_encoded_bytes().starts_with(b".")
             || path.extension().is_some_and(|end| end == "broken")
-            || name == REPORTED && folder != root;
+            || is_posts;
         if is_skipped {
             continue;
         }

@@ -54,6 +54,7 @@ mod maintenance;
 mod mesh;
 mod metrics;
 mod names;
+mod network;
 mod no_policy;
 mod node;
 mod overrides;

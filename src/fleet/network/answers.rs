@@ -3,9 +3,10 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::super::finding::Finding;
 use super::topology::{Named, is_reflector, link};
-use super::{FleetFiles, MeshKeys, Network, UnknownKey};
-use crate::document::{DocumentError, Location, parse_value};
+use super::{MeshKeys, Network, UnknownKey};
+use crate::document::{Location, parse_value};
 use crate::model::{Endpoint, ObjectName, Port, Uid};
 
 impl Network {
@@ -41,7 +42,8 @@ impl Network {
             let key = peer.1.mesh.public_key;
             match key.or_else(|| keys.known.get(&peer.1.id).copied()) {
                 Some(key) => peers.push(self.mesh_peer(own, peer, &json!(key))),
-                None if keys.is_complete => {}
+                // What the router does not have cannot be removed.
+                None if lacks_tunnel(keys, own, peer) => {}
                 None => return Err(UnknownKey(peer.0.clone())),
             }
         }
@@ -68,6 +70,7 @@ impl Network {
             "loopbackIpv4": self.loopback_ipv4(peer.1),
             "loopbackIpv6": self.loopback_ipv6(peer.1),
             "isRr": is_reflector(peer.1).then_some(true),
+            "linkLocal": peer.1.link_local,
             "uuid": tunnel_uid(own.1.id, peer.1.id),
         })))
     }
@@ -155,28 +158,24 @@ impl Network {
             "country": country.or(region.and_then(|region| region.country)),
         }))
     }
+}
 
-    /// Returns `GET sessions` of a router as its files say: one file is one session.
-    ///
-    /// # Errors
-    /// A file is no mapping; a list without its session would remove it.
-    pub fn sessions(
-        files: &FleetFiles,
-        router: &ObjectName,
-    ) -> Result<Map<String, Value>, DocumentError> {
-        let own = files.sessions().filter(|file| file.1 == router.as_str());
-        let sessions = own.map(|(path, _, text)| {
-            let session: Result<Map<String, Value>, _> = parse_value(text);
-            session
-                .map(Value::Object)
-                .map_err(|error| error.in_file(path.as_ref()))
-        });
-        let sessions: Vec<Value> = sessions.collect::<Result<_, _>>()?;
-        Ok(Map::from_iter([(
-            "sessions".to_owned(),
-            Value::from(sessions),
-        )]))
-    }
+/// Returns the session in a file.
+///
+/// # Errors
+/// The file is no mapping; a list without its session would remove it.
+pub fn session(path: &str, text: &str) -> Result<Value, Finding> {
+    let session: Result<Map<String, Value>, _> = parse_value(text);
+    session
+        .map(Value::Object)
+        .map_err(|error| Finding::syntax(path.as_ref(), error))
+}
+
+/// Returns whether a router has reported that it has no tunnel to a peer.
+fn lacks_tunnel(keys: &MeshKeys, own: Named<'_>, peer: Named<'_>) -> bool {
+    let uid = tunnel_uid(own.1.id, peer.1.id);
+    let tunnels = keys.tunnels.as_ref();
+    tunnels.is_some_and(|all| uid.is_some_and(|uid| !all.contains(uid.as_str())))
 }
 
 /// Returns the identity of a tunnel in reports, the same on both sides.

@@ -7,75 +7,175 @@ use crate::model::ObjectName;
 pub const NETWORK: &str = "network.yaml";
 
 /// The folder with one file for each router.
-const ROUTERS: &str = "routers";
+pub const ROUTERS: &str = "routers";
 
 /// The folder with one folder for each router, with one file for each session.
-const SESSIONS: &str = "sessions";
+pub const SESSIONS: &str = "sessions";
+
+/// The file of a router with a folder of its own.
+const FOLDER_ROUTER: &str = "/router.yaml";
+
+/// Names of folders of the fleet that are no routers.
+pub const RESERVED: [&str; 3] = [ROUTERS, SESSIONS, "reported"];
+
+/// How the names of a network's files end.
+const YAML: &str = ".yaml";
+
+/// How the names of texts for people end.
+const NOTES: &str = ".md";
+
+/// How the names of files end whose presence answers every call of a router with 503.
+pub const MAINTENANCE: &str = ".maintenance";
 
 /// The files of a fleet that operators write: the text by the path below the fleet's directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FleetFiles(BTreeMap<String, Arc<str>>);
+pub struct FleetFiles {
+    texts: BTreeMap<String, Arc<str>>,
+    faults: BTreeMap<String, String>,
+}
 
 impl FleetFiles {
     /// Returns the text of a file.
     pub fn text(&self, path: &str) -> Option<&Arc<str>> {
-        self.0.get(path)
+        self.texts.get(path)
+    }
+
+    /// Returns whether there is a file, also one that cannot be used.
+    pub fn has(&self, path: &str) -> bool {
+        self.texts.contains_key(path) || self.faults.contains_key(path)
     }
 
     /// Returns whether there is a description of a network.
     pub fn has_network(&self) -> bool {
-        self.0.contains_key(NETWORK)
+        self.has(NETWORK)
     }
 
     /// Returns all files by their paths.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
-        self.0.iter().map(|(path, text)| (path.as_str(), text))
+        self.texts.iter().map(|(path, text)| (path.as_str(), text))
     }
 
     /// Adds or replaces a file.
     pub fn insert(&mut self, path: impl Into<String>, text: impl Into<Arc<str>>) {
-        self.0.insert(path.into(), text.into());
+        let path = path.into();
+        match misplaced(&path) {
+            Some(_) if is_ignored(path.rsplit('/').next().unwrap_or(&path)) => {}
+            Some(why) => self.fault(path, why),
+            None => drop(self.texts.insert(path, text.into())),
+        }
+    }
+
+    /// Adds a file that exists and cannot be used. It is an error, and never a file that is gone.
+    pub fn fault(&mut self, path: impl Into<String>, why: impl Into<String>) {
+        self.faults.insert(path.into(), why.into());
+    }
+
+    /// Returns the files that exist and cannot be used, with the reasons.
+    pub fn faults(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.faults
+            .iter()
+            .map(|(path, why)| (path.as_str(), why.as_str()))
     }
 
     /// Removes a file.
     pub fn remove(&mut self, path: &str) {
-        self.0.remove(path);
+        self.texts.remove(path);
+        self.faults.remove(path);
+    }
+
+    /// Returns the names of the routers with a folder of their own.
+    pub(super) fn folders(&self) -> impl Iterator<Item = &str> {
+        let folders = self.texts.keys().chain(self.faults.keys());
+        folders
+            .filter_map(|path| path.strip_suffix(FOLDER_ROUTER))
+            .filter(|name| !RESERVED.contains(name) && !name.contains('/'))
     }
 
     /// Returns the files of routers, with their names where these are valid.
     pub(super) fn routers(
         &self,
     ) -> impl Iterator<Item = (&str, &Arc<str>, Result<ObjectName, crate::model::Invalid>)> {
-        self.iter().filter_map(|(path, text)| {
-            let (folder, file) = path.split_once('/')?;
-            (folder == ROUTERS).then(|| (path, text, name(file).parse()))
-        })
+        self.below(format!("{ROUTERS}/"))
+            .filter_map(|(path, text)| {
+                let (_, file) = path.split_once('/')?;
+                let name = file.strip_suffix(YAML)?;
+                Some((path, text, name.parse()))
+            })
     }
 
     /// Returns the files of sessions, with the name of the router.
     pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, &str, &Arc<str>)> {
-        self.iter().filter_map(|(path, text)| {
-            let (folder, file) = path.split_once('/')?;
-            let (router, _) = file.split_once('/')?;
-            (folder == SESSIONS).then_some((path, router, text))
-        })
+        self.below(format!("{SESSIONS}/"))
+            .filter_map(|(path, text)| {
+                let (_, file) = path.split_once('/')?;
+                let (router, _) = file.split_once('/')?;
+                Some((path, router, text))
+            })
+    }
+
+    /// Returns the files of a router's sessions; an error for one that cannot be used.
+    pub fn sessions_of(
+        &self,
+        router: &ObjectName,
+    ) -> impl Iterator<Item = (&str, Result<&Arc<str>, &str>)> {
+        let folder = format!("{SESSIONS}/{router}/");
+        let faults = self.faults();
+        let faults = faults.filter_map({
+            let folder = folder.clone();
+            move |(path, why)| path.starts_with(&folder).then_some((path, Err(why)))
+        });
+        let texts = self.below(folder);
+        texts.map(|(path, text)| (path, Ok(text))).chain(faults)
+    }
+
+    /// Returns the files below a folder, whose name ends with a slash.
+    fn below(&self, folder: String) -> impl Iterator<Item = (&str, &Arc<str>)> {
+        self.texts
+            .range(folder.clone()..)
+            .take_while(move |(path, _)| path.starts_with(&folder))
+            .map(|(path, text)| (path.as_str(), text))
     }
 }
 
 impl<P: Into<String>, T: Into<Arc<str>>> FromIterator<(P, T)> for FleetFiles {
     fn from_iter<I: IntoIterator<Item = (P, T)>>(files: I) -> Self {
-        let files = files.into_iter();
-        Self(
-            files
-                .map(|(path, text)| (path.into(), text.into()))
-                .collect(),
-        )
+        let mut all = Self::default();
+        for (path, text) in files {
+            all.insert(path, text);
+        }
+        all
     }
 }
 
-/// Returns the name of an object by its file.
-fn name(file: &str) -> &str {
-    file.strip_suffix(".yaml").unwrap_or(file)
+/// Returns why a file in the folders of a network cannot be one of its files. A file that an operator renamed must
+/// not look like one that is gone.
+fn misplaced(path: &str) -> Option<&'static str> {
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts[..] {
+        [ROUTERS, file] if file.ends_with(YAML) || file.ends_with(MAINTENANCE) => None,
+        [SESSIONS, _, file] if file.ends_with(YAML) => None,
+        [ROUTERS, ..] => Some("not routers/<router>.yaml; rename it, or move it out of routers/"),
+        [SESSIONS, ..] => {
+            Some("not sessions/<router>/<name>.yaml; rename it, or move it out of sessions/")
+        }
+        _ => None,
+    }
+}
+
+/// Returns whether a file does not belong to the fleet: hidden ones and copies are of editors and tools, notes of people.
+pub fn is_ignored(name: &str) -> bool {
+    name.starts_with('.') || name.ends_with('~') || name.ends_with(NOTES)
+}
+
+/// Returns whether an error in a file affects one router's sessions only.
+pub(super) fn is_session(path: &str) -> bool {
+    path.strip_prefix(SESSIONS)
+        .is_some_and(|rest| rest.trim_start_matches('/').contains('/'))
+}
+
+/// Returns the file whose presence answers every call of a router with 503.
+pub fn maintenance_path(router: &ObjectName) -> String {
+    format!("{ROUTERS}/{router}{MAINTENANCE}")
 }
 
 /// Returns the path of a router's file.

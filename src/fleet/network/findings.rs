@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 
 use super::super::check::{self, Problem};
 use super::super::finding::Finding;
+use super::answers::session;
 use super::files::{NETWORK, router_path};
-use super::topology::{Named, link};
+use super::rules::interface;
+use super::topology::Named;
 use super::{FleetFiles, Network};
 use crate::effective::Claim;
 use crate::model::ObjectName;
@@ -46,28 +48,51 @@ fn place(finding: &Finding) -> (&Path, Option<u64>, Option<u64>, &str) {
 }
 
 /// The file of a session, and its content.
-type SessionFile<'f> = (&'f str, &'f Arc<str>, Map<String, Value>);
+type SessionFile<'f> = (&'f str, &'f Arc<str>, Value);
 
 impl Network {
     /// Returns the errors in the policy of a router, at the file that gives the field.
     fn policy_findings(&self, own: Named<'_>, files: &FleetFiles) -> Vec<Finding> {
-        let (name, router) = own;
-        let answer = self.bird_config(name).unwrap_or_default();
+        let answer = self.bird_config(own.0).unwrap_or_default();
         let units = check::units(Call::BirdConfig, &answer, None);
         let problems = units.into_iter().flat_map(|unit| unit.problems);
-        let finding = |problem: Problem| {
-            let given_here = problem
-                .path
-                .get(1)
-                .is_some_and(|field| router.policy.contains_key(field));
-            let is_policy = problem.path.first().is_some_and(|part| part == "policy");
-            let file = match given_here || !is_policy {
-                true => router_path(name),
-                false => NETWORK.to_owned(),
+        problems
+            .map(|problem| self.finding(files, own.0, Call::BirdConfig, &problem))
+            .collect()
+    }
+
+    /// Returns a problem of an answer as an error of the file that it comes from.
+    pub(in crate::fleet) fn finding(
+        &self,
+        files: &FleetFiles,
+        name: &ObjectName,
+        call: Call,
+        problem: &Problem,
+    ) -> Finding {
+        let is_policy = problem.path.first().is_some_and(|part| part == "policy");
+        let field = problem.path.get(1);
+        let session = field
+            .and_then(|index| files.sessions_of(name).nth(index.parse().ok()?))
+            .filter(|_| call == Call::Sessions);
+        if let Some((path, text)) = session {
+            let text = text.map_or("", |text| text);
+            let path_in = problem.path.iter().skip(2).cloned().collect();
+            let message = problem.message.clone();
+            let problem = Problem {
+                path: path_in,
+                message,
             };
-            Finding::new(file.as_ref(), text(files, &file), &problem)
+            return Finding::new(path.as_ref(), text, &problem);
+        }
+        let is_own = |field| {
+            let router = self.routers.get(name);
+            router.is_some_and(|router| router.policy.contains_key(field))
         };
-        problems.map(finding).collect()
+        let file = match is_policy && !field.is_some_and(is_own) {
+            true => NETWORK.to_owned(),
+            false => router_path(name),
+        };
+        Finding::new(file.as_ref(), text(files, &file), problem)
     }
 
     /// Returns the errors in the sessions of a router, as its agent would find them.
@@ -75,10 +100,10 @@ impl Network {
         let (sessions, mut found) = session_files(own.0, files);
         let answer = self.config(own.0).unwrap_or_default();
         let node = answer.get("node");
-        let items = sessions
+        let items: Vec<Value> = sessions
             .iter()
-            .map(|(.., session)| Value::Object(session.clone()));
-        let items: Vec<Value> = items.collect();
+            .map(|(.., session)| session.clone())
+            .collect();
         let tunnels = self.claims(own);
         for (item, (path, text, _)) in items.iter().zip(&sessions) {
             let claims = check::claims(item, node);
@@ -117,9 +142,9 @@ impl Network {
     fn claims(&self, own: Named<'_>) -> BTreeMap<Claim, ObjectName> {
         let mut claims = BTreeMap::new();
         for peer in self.tunnel_peers(own) {
-            let interface = link(own.1, peer.0).and_then(|link| link.interface.clone());
             let port = self.listen_port(own, peer).map(Claim::ListenPort);
-            let all = port.into_iter().chain(interface.map(Claim::Interface));
+            let interface = interface(own, peer).map(Claim::Interface);
+            let all = port.into_iter().chain(interface);
             claims.extend(all.map(|claim| (claim, peer.0.clone())));
         }
         claims
@@ -132,10 +157,17 @@ fn session_files<'f>(
     files: &'f FleetFiles,
 ) -> (Vec<SessionFile<'f>>, Vec<Finding>) {
     let (mut sessions, mut found) = (Vec::new(), Vec::new());
-    for (path, _, text) in files.sessions().filter(|file| file.1 == router.as_str()) {
-        match crate::document::parse_value(text) {
+    for (path, text) in files.sessions_of(router) {
+        let text = match text {
+            Ok(text) => text,
+            Err(why) => {
+                found.push(Finding::whole(path.as_ref(), why));
+                continue;
+            }
+        };
+        match session(path, text) {
             Ok(session) => sessions.push((path, text, session)),
-            Err(error) => found.push(Finding::syntax(path.as_ref(), error)),
+            Err(error) => found.push(error),
         }
     }
     (sessions, found)

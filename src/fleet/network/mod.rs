@@ -17,7 +17,11 @@ mod topology;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-pub use files::{FleetFiles, NETWORK, router_path, session_path};
+pub(super) use answers::session;
+pub use files::{
+    FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored, maintenance_path, router_path,
+    session_path,
+};
 pub use findings::findings;
 pub use keys::{MeshKeys, UnknownKey};
 pub use spec::{NetworkSpec, RouterSpec, schemas};

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::check::Problem;
 use super::super::finding::Finding;
-use super::files::NETWORK;
+use super::files::{NETWORK, is_session};
 use super::{FleetFiles, Network, NetworkSpec, RouterSpec};
 use crate::document::{Scalars, faults, read, value};
 
@@ -19,9 +19,14 @@ impl Network {
     /// # Errors
     /// Every error of these files. Nothing is derived from a part of the structure.
     pub fn read(files: &FleetFiles) -> Result<Self, Vec<Finding>> {
-        let mut findings = Vec::new();
+        let faults = files.faults().filter(|(path, _)| !is_session(path));
+        let mut findings: Vec<Finding> = faults
+            .map(|(path, why)| Finding::whole(path.as_ref(), why))
+            .collect();
         let spec: Option<NetworkSpec> = match files.text(NETWORK) {
             Some(text) => kept(typed(NETWORK, text, &json!({"asn": 1})), &mut findings),
+            // Among the faults below.
+            None if files.has_network() => None,
             None => {
                 findings.push(Finding::whole(
                     Path::new(NETWORK),

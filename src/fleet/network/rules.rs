@@ -1,16 +1,20 @@
 //! Rules between the files of a network, which one file alone cannot show.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
 
 use super::super::check::Problem;
 use super::super::finding::Finding;
 use super::files::{FleetFiles, NETWORK, router_path};
-use super::spec::Topology;
+use super::spec::{Ibgp, Topology};
 use super::topology::{Named, is_reflector, link};
 use super::{Network, RouterSpec};
-use crate::model::ObjectName;
+use crate::effective::mesh_interface;
+use crate::model::{InterfaceName, ObjectName};
+
+/// The default prefix of an agent's links.
+const INTERFACE_PREFIX: &str = "mesh_";
 
 /// Gathers findings with their places.
 struct Findings<'f> {
@@ -39,6 +43,7 @@ impl Network {
     pub(super) fn broken_rules(&self, files: &FleetFiles) -> Vec<Finding> {
         let found = Vec::new();
         let mut findings = Findings { files, found };
+        self.check_layouts(&mut findings);
         self.check_topology(&mut findings);
         self.check_regions(&mut findings);
         self.check_unique(&mut findings);
@@ -48,6 +53,16 @@ impl Network {
             self.check_links(own, &mut findings);
         }
         findings.found
+    }
+
+    /// A router with a folder of its own and a file of the network would get the answers of one of them.
+    fn check_layouts(&self, findings: &mut Findings<'_>) {
+        let both = |folder: &&str| self.routers.keys().any(|name| name.as_str() == *folder);
+        for name in findings.files.folders().filter(both) {
+            let file = format!("routers/{name}.yaml");
+            let message = format!("{name} has also {name}/router.yaml; remove one of the two");
+            findings.found.push(Finding::whole(file.as_ref(), message));
+        }
     }
 
     fn check_topology(&self, findings: &mut Findings<'_>) {
@@ -69,11 +84,27 @@ impl Network {
             let message = "the topology ring needs the regions in the order of the ring";
             findings.add(NETWORK, &["mesh", "ring"], message);
         }
-        let reflector = self.routers.values().any(is_reflector);
-        if mesh.topology == Topology::Hub && !reflector && !self.routers.is_empty() {
-            let message = "the topology hub needs a router with type: rr";
-            findings.add(NETWORK, &["mesh", "topology"], message);
+        self.check_reflectors(findings);
+    }
+
+    /// Without a reflector, the list of every other router would be empty.
+    fn check_reflectors(&self, findings: &mut Findings<'_>) {
+        let mut members = self.routers.values().filter(|router| router.mesh.enabled);
+        if self.routers.is_empty() || members.any(is_reflector) {
+            return;
         }
+        let field = match self.spec.mesh.topology {
+            Topology::Hub => "topology",
+            _ if self.ibgp() == Ibgp::Reflectors => "ibgp",
+            _ => return,
+        };
+        let message = match self.routers.values().any(is_reflector) {
+            true => {
+                "every router with type: rr has mesh.enabled: false; enable one, or make another the reflector"
+            }
+            false => "no router has type: rr; give it to those that are to be reflectors",
+        };
+        findings.add(NETWORK, &["mesh", field], message);
     }
 
     /// A router outside the known regions would have no tunnel in a ring, and no communities.
@@ -136,6 +167,14 @@ impl Network {
         for (name, router) in &self.routers {
             let Some(value) = value(router) else { continue };
             if let Some(owner) = owners.get(&value) {
+                // What is derived from an id that two have is no second error.
+                let same_id = self
+                    .routers
+                    .get(*owner)
+                    .is_some_and(|it| it.id == router.id);
+                if same_id && field != "id" {
+                    continue;
+                }
                 let message = format!("{value} is also that of {owner}; give one of them another");
                 findings.router(name, &path, message);
             } else {
@@ -194,7 +233,6 @@ impl Network {
 
     fn check_links(&self, own: Named<'_>, findings: &mut Findings<'_>) {
         let (name, router) = own;
-        let mut interfaces = BTreeSet::new();
         for (peer, here) in &router.mesh.links {
             let there = self.routers.get(peer).and_then(|peer| link(peer, name));
             let mtus = (here.mtu, there.and_then(|there| there.mtu));
@@ -208,18 +246,6 @@ impl Network {
                     format_args!("{mtu} here and {other} in routers/{peer}.yaml"),
                 );
             }
-            let twice = here
-                .interface
-                .as_ref()
-                .filter(|interface| !interfaces.insert(*interface));
-            if let Some(interface) = twice {
-                let path = ["mesh", "links", peer.as_str(), "interface"];
-                findings.router(
-                    name,
-                    &path,
-                    format_args!("{interface} is also the link to another peer"),
-                );
-            }
         }
     }
 
@@ -230,6 +256,8 @@ impl Network {
         for own in &self.routers {
             self.check_token(own, &mut findings);
             self.check_callers(own, &mut findings);
+            self.check_families(own, &mut findings);
+            self.check_interfaces(own, &mut findings);
         }
         for (path, router, _) in files.sessions() {
             if !self.routers.keys().any(|name| name.as_str() == router) {
@@ -288,4 +316,54 @@ impl Network {
             }
         }
     }
+
+    /// An internal session needs loopback addresses of one family at both ends.
+    fn check_families(&self, own: Named<'_>, findings: &mut Findings<'_>) {
+        let (name, router) = own;
+        let families = |router| {
+            let (v4, v6) = (self.loopback_ipv4(router), self.loopback_ipv6(router));
+            [v4.is_some(), v6.is_some()]
+        };
+        let own_families = families(router);
+        // Each pair once.
+        for peer in self.ibgp_peers(own).filter(|peer| peer.0 > name) {
+            let mut both = own_families.iter().zip(families(peer.1));
+            if !both.any(|(here, there)| *here && there) {
+                let message = format!(
+                    "{name} and {} have no loopback addresses of one family; give both loopbackIpv6",
+                    peer.0
+                );
+                let file = router_path(name);
+                findings.found.push(Finding::whole(file.as_ref(), message));
+            }
+        }
+    }
+
+    /// Two links of a router cannot have one name, as its agent derives them by default.
+    fn check_interfaces(&self, own: Named<'_>, findings: &mut Findings<'_>) {
+        let mut owners = BTreeMap::new();
+        for peer in self.tunnel_peers(own) {
+            let path = ["mesh", "links", peer.0.as_str(), "interface"];
+            let Some(interface) = interface(own, peer) else {
+                let message = format!(
+                    "{INTERFACE_PREFIX}{} is no name of a link; give one",
+                    peer.0
+                );
+                findings.router(own.0, &path, message);
+                continue;
+            };
+            if let Some(other) = owners.insert(interface.clone(), peer.0) {
+                let message =
+                    format!("{interface} is also the link to {other}; give one another name");
+                findings.router(own.0, &path, message);
+            }
+        }
+    }
+}
+
+/// Returns the name of a link: the given one, else that of an agent with its default prefix.
+pub(super) fn interface(own: Named<'_>, peer: Named<'_>) -> Option<InterfaceName> {
+    let given = link(own.1, peer.0).and_then(|link| link.interface.clone());
+    let derived = || mesh_interface(INTERFACE_PREFIX, peer.0, peer.1.id);
+    given.or_else(|| derived().parse().ok())
 }

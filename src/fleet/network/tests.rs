@@ -40,7 +40,7 @@ fn keys(network: &Network) -> MeshKeys {
         .map(|(_, router)| (router.id, key(router.id)));
     MeshKeys {
         known: known.collect(),
-        is_complete: false,
+        tunnels: None,
     }
 }
 
@@ -138,7 +138,7 @@ fn each_error_names_its_place_and_rule() {
                 "asn: 64512\nmesh: {topology: hub}",
                 &[("a", "{id: 1, loopbackIpv6: 'fd00::1'}")],
             ),
-            "network.yaml:2:18: mesh.topology: the topology hub needs",
+            "network.yaml:2:18: mesh.topology: no router has type: rr",
         ),
         (
             files("asn: 64512\nmesh: {topology: ring}", &[]),
@@ -194,12 +194,17 @@ fn an_unknown_key_never_removes_a_peer() {
     );
     // The peer itself lists all others.
     assert!(network.mesh(&name("de1"), &keys).is_ok());
-    keys.is_complete = true;
+    keys.tunnels = Some(BTreeSet::from(["mesh-1-2".to_owned()]));
+    assert!(
+        network.mesh(&name("jp1"), &keys).is_err(),
+        "it has the tunnel"
+    );
+    keys.tunnels = Some(BTreeSet::from(["mesh-1-3".to_owned()]));
     let answer = network.mesh(&name("jp1"), &keys).unwrap().unwrap();
     assert_eq!(
         names(answer["peers"].as_array().unwrap(), "name"),
         ["us1"],
-        "it never had a key"
+        "it has no tunnel to de1"
     );
 }
 
@@ -208,12 +213,120 @@ fn a_broken_router_file_derives_nothing() {
     let mut files = files(NETWORK_FILE, &THREE);
     files.insert("routers/de1.yaml", "id: [");
     assert!(Network::read(&files).is_err());
-    files.insert("sessions/jp1/alice.yaml", "- no session");
-    assert!(Network::sessions(&files, &name("jp1")).is_err());
-    assert_eq!(
-        Network::sessions(&files, &name("us1")).unwrap()["sessions"],
-        json!([])
+}
+
+#[test]
+fn unusable_or_renamed_file_is_an_error() {
+    for (path, wanted) in [
+        (
+            "routers/de1.yml",
+            "routers/de1.yml: not routers/<router>.yaml",
+        ),
+        ("routers/de1.yaml.off", "routers/de1.yaml.off: not routers/"),
+        (
+            "routers/more/de1.yaml",
+            "routers/more/de1.yaml: not routers/",
+        ),
+        ("sessions/alice.yaml", "sessions/alice.yaml: not sessions/"),
+    ] {
+        let mut files = files(NETWORK_FILE, &THREE);
+        files.remove("routers/de1.yaml");
+        files.insert(path, "{id: 2, region: eu}");
+        let found = broken(&files);
+        assert!(found[0].starts_with(wanted), "{path}: {found:?}");
+    }
+    let mut files = files(NETWORK_FILE, &THREE);
+    files.fault("network.yaml", "cannot be read");
+    files.fault("sessions/jp1/alice.yaml", "a link to nothing");
+    files.insert("routers/README.md", "# no router");
+    files.insert("routers/.de1.yaml.swp", "\u{1}");
+    assert_eq!(broken(&files), ["network.yaml: cannot be read"]);
+    files.remove("network.yaml");
+    files.insert("network.yaml", NETWORK_FILE);
+    assert!(
+        Network::read(&files).is_ok(),
+        "a session is no part of the structure"
     );
+    let found = findings(&files).1;
+    assert!(
+        found
+            .iter()
+            .any(|one| one.to_string() == "sessions/jp1/alice.yaml: a link to nothing"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn name_in_both_layouts_is_an_error() {
+    let mut files = files(NETWORK_FILE, &THREE);
+    files.insert("hk1/router.yaml", "token: x");
+    files.insert("routers/router.yaml", "{id: 9, region: eu}");
+    assert!(Network::read(&files).is_ok());
+    files.insert("de1/router.yaml", "token: x");
+    let found = broken(&files);
+    assert_eq!(
+        found,
+        ["routers/de1.yaml: de1 has also de1/router.yaml; remove one of the two"]
+    );
+}
+
+#[test]
+fn reflectors_that_are_all_disabled_are_an_error() {
+    let off = "{id: 1, type: rr, mesh: {enabled: false}}";
+    for (mesh, field) in [("topology: hub", "topology"), ("ibgp: reflectors", "ibgp")] {
+        let network = format!("{NETWORK_FILE}mesh: {{{mesh}}}\n");
+        let found = broken(&files(&network, &[("a", off), ("b", "{id: 2}")]));
+        assert!(
+            found[0].contains(&format!("mesh.{field}: every router with type: rr has")),
+            "{found:?}"
+        );
+        let more = [("a", off), ("b", "{id: 2}"), ("c", "{id: 3, type: rr}")];
+        assert!(Network::read(&files(&network, &more)).is_ok());
+    }
+}
+
+#[test]
+fn link_local_address_is_told_to_peers() {
+    let one = "{id: 1, linkLocal: 'fe80::1:1', address: a.example.net}";
+    let network = Network::read(&files(NETWORK_FILE, &[("a", one), ("b", "{id: 2}")])).unwrap();
+    assert_eq!(peers(&network, &name("b"))[0]["linkLocal"], "fe80::1:1");
+    assert_eq!(peers(&network, &name("a"))[0]["linkLocal"], Value::Null);
+}
+
+#[test]
+fn loopback_families_and_link_names_are_checked() {
+    let network = "asn: 64512";
+    let routers = [
+        ("a", "{id: 1, token: x, loopbackIpv4: 172.20.0.1}"),
+        (
+            "frankfurt1-23",
+            "{id: 2, token: x, address: b.example, loopbackIpv6: 'fd00::2'}",
+        ),
+        (
+            "frankfurt12345",
+            "{id: 23, token: x, address: c.example, loopbackIpv6: 'fd00::3'}",
+        ),
+        (
+            "x",
+            "{id: 4, token: x, address: d.example, loopbackIpv6: 'fd00::4', loopbackIpv4: 172.20.0.4, mesh: {links: {a: {interface: mesh_frankfu-23}}}}",
+        ),
+    ];
+    let files = files(network, &routers);
+    let network = Network::read(&files).unwrap();
+    let found: Vec<String> = network
+        .weak_points(&files)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    for wanted in [
+        "routers/a.yaml: a and frankfurt1-23 have no loopback addresses of one family",
+        "mesh.links.frankfurt12345.interface: mesh_frankfu-23 is also the link to a",
+    ] {
+        assert!(
+            found.iter().any(|line| line.contains(wanted)),
+            "{wanted}: {found:#?}"
+        );
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 
 use crate::model::{Invalid, Secret, text_type};
 
@@ -14,12 +15,13 @@ pub struct TokenHash([u8; 32]);
 impl TokenHash {
     /// Returns the hash of a token.
     pub fn of(token: &Secret<String>) -> Self {
-        Self::of_text(token.expose())
+        Self(Sha256::digest(token.expose().as_bytes()).into())
     }
 
-    /// Returns the hash of a text from a client.
-    pub(in crate::fleet) fn of_text(text: &str) -> Self {
-        Self(Sha256::digest(text.as_bytes()).into())
+    /// Returns whether it is the hash of a text from a client, in constant time.
+    pub(in crate::fleet) fn is_of(&self, text: &str) -> bool {
+        let given: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        self.0.ct_eq(&given).into()
     }
 }
 

@@ -34,16 +34,19 @@ impl Network {
     }
 
     fn has_session(&self, one: &RouterSpec, other: &RouterSpec) -> bool {
-        let mesh = &self.spec.mesh;
-        let default = match mesh.topology {
-            Topology::Hub => Ibgp::Reflectors,
-            Topology::Full | Topology::Ring => Ibgp::Full,
-        };
-        let wanted = match mesh.ibgp.unwrap_or(default) {
+        let wanted = match self.ibgp() {
             Ibgp::Full => true,
             Ibgp::Reflectors => is_reflector(one) || is_reflector(other),
         };
         wanted && one.mesh.enabled && other.mesh.enabled
+    }
+
+    pub(super) fn ibgp(&self) -> Ibgp {
+        let mesh = &self.spec.mesh;
+        mesh.ibgp.unwrap_or(match mesh.topology {
+            Topology::Hub => Ibgp::Reflectors,
+            Topology::Full | Topology::Ring => Ibgp::Full,
+        })
     }
 
     /// Returns whether two routers are in one region, or in neighbouring regions of the ring.

@@ -4,6 +4,7 @@
 mod folder;
 mod parsed;
 mod reported;
+mod snapshot;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -11,16 +12,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use self::folder::Folder;
 use self::parsed::Parsed;
 use self::reported::Reported;
-use super::{Change, Door, Store, Version};
+use self::snapshot::Snapshots;
+use super::{Change, Door, PostedKeys, Store, Version};
 use crate::fleet::good::{Good, Written};
-use crate::fleet::posts::{Posts, Statuses};
+use crate::fleet::layout::MAX_BYTES;
+use crate::fleet::mesh_keys::key_in;
+use crate::fleet::network::FleetFiles;
+use crate::fleet::posts::{Posts, REPORTED, Statuses};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Uid};
-use crate::util::file::Stamp;
+use crate::util::file::{self, Stamp};
 use crate::util::fs;
 use crate::util::task::blocking;
 use crate::wire::Call;
@@ -31,12 +37,19 @@ pub(in crate::fleet) struct Directory(Arc<Files>);
 struct Files {
     root: PathBuf,
     parsed: Parsed,
+    snapshots: Snapshots,
+    /// Read at the first use.
+    keys: Mutex<Option<Arc<PostedKeys>>>,
 }
 
 impl Directory {
     pub(in crate::fleet) fn new(root: PathBuf) -> Self {
-        let parsed = Parsed::default();
-        Self(Arc::new(Files { root, parsed }))
+        Self(Arc::new(Files {
+            snapshots: Snapshots::new(&root),
+            root,
+            parsed: Parsed::default(),
+            keys: Mutex::default(),
+        }))
     }
 
     /// Works on a router's folder, on a thread for blocking work.
@@ -59,15 +72,79 @@ impl Directory {
     }
 }
 
+impl Files {
+    fn keys(&self) -> io::Result<Arc<PostedKeys>> {
+        let mut keys = self.keys.lock();
+        if let Some(keys) = &*keys {
+            return Ok(Arc::clone(keys));
+        }
+        let mut posted = PostedKeys::new();
+        for (router, reported) in described(&self.root)? {
+            let key = reported.heartbeat()?.and_then(|post| key_in(&post.body));
+            posted.extend(key.map(|key| (router, key)));
+        }
+        Ok(Arc::clone(keys.insert(Arc::new(posted))))
+    }
+
+    /// Takes the key in a heartbeat.
+    fn take_key(&self, router: &ObjectName, heartbeat: &serde_json::Value) {
+        let mut keys = self.keys.lock();
+        let (Some(posted), Some(key)) = (keys.as_mut(), key_in(heartbeat)) else {
+            return;
+        };
+        if posted.get(router) != Some(&key) {
+            Arc::make_mut(posted).insert(router.clone(), key);
+        }
+    }
+}
+
+/// Returns the posts of the routers of a network.
+fn described(root: &Path) -> io::Result<Vec<(ObjectName, Reported)>> {
+    let entries = match fs::read_dir(root.join(REPORTED)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string().ok();
+        let name = name.and_then(|name| name.parse().ok());
+        found.extend(name.map(|name| (name, Reported::new(entry.path()))));
+    }
+    Ok(found)
+}
+
 /// Removes incomplete files that a killed server left, in every router's folder. Blocks.
 pub(in crate::fleet) fn sweep(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        Reported::new(entry.path().join("reported")).sweep();
+        Reported::new(entry.path().join(REPORTED)).sweep();
+    }
+    for (_, reported) in described(root).into_iter().flatten() {
+        reported.sweep();
     }
 }
 
 #[async_trait]
 impl Store for Directory {
+    async fn network(&self) -> Result<Option<Arc<FleetFiles>>, ApiError> {
+        let files = Arc::clone(&self.0);
+        blocking(move || files.snapshots.newest()).await
+    }
+
+    async fn file(&self, path: &Path) -> io::Result<Option<Arc<str>>> {
+        let path = self.0.root.join(path);
+        blocking(move || match file::read_text(&path, MAX_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            text => text.map(|text| Some(text.into())),
+        })
+        .await
+    }
+
+    async fn mesh_keys(&self) -> Result<Arc<PostedKeys>, ApiError> {
+        let files = Arc::clone(&self.0);
+        blocking(move || files.keys()).await.map_err(disk)
+    }
+
     async fn lists(&self) -> Vec<(ObjectName, Version)> {
         let files = Arc::clone(&self.0);
         let list = |folder: Folder| {
@@ -139,8 +216,17 @@ impl Store for Directory {
     }
 
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError> {
-        let write = move |reported: &Reported| changes.iter().try_for_each(|it| reported.apply(it));
-        self.reported(router, write).await
+        let write = move |folder: &Folder, files: &Files| {
+            let reported = Reported::new(folder.reported());
+            for change in &changes {
+                reported.apply(change).map_err(disk)?;
+                if let Change::Heartbeat(post) = change {
+                    files.take_key(folder.router(), &post.body);
+                }
+            }
+            Ok(())
+        };
+        self.folder(router, write).await
     }
 }
 

@@ -4,25 +4,40 @@ pub(super) mod directory;
 #[cfg(feature = "postgres")]
 pub(super) mod postgres;
 
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::good::{Good, Written};
 use super::layout::Tokens;
+use super::network::FleetFiles;
 use super::posts::{Post, Posts, ReportedStatus, Statuses};
 use crate::http::ApiError;
-use crate::model::{ObjectName, Uid};
+use crate::model::{ObjectName, PublicKey, Uid};
 use crate::wire::{Call, Modify};
 
 /// The files of the operators and the posts of the routers. An error is what the router gets.
 #[async_trait]
 pub(super) trait Store: Send + Sync {
-    /// Returns each router with a number that changes with its list of sessions.
+    /// Returns the files of a network at one moment, the same as before if none changed; `None` without a description.
+    async fn network(&self) -> Result<Option<Arc<FleetFiles>>, ApiError>;
+
+    /// Returns one file as it is now; `None` if it does not exist.
+    async fn file(&self, path: &Path) -> io::Result<Option<Arc<str>>>;
+
+    /// Returns the key in the newest heartbeat of each router of a network, the same as before if none changed.
+    async fn mesh_keys(&self) -> Result<Arc<PostedKeys>, ApiError>;
+
+    /// Returns each router with a folder of its own, with a number that changes with its list of sessions.
     async fn lists(&self) -> Vec<(ObjectName, Version)>;
 
-    /// Returns how a router is let in. `None`: the fleet has no such router.
+    /// Returns how a router with a folder of its own is let in; `None` without one.
     async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError>;
 
-    /// Returns what the operator wrote for an answer. May wait until a file is complete.
+    /// Returns what the folder of a router has for an answer. May wait until a file is complete.
     async fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError>;
 
     /// Returns the text behind an answer, to show where it is invalid. Empty without one.
@@ -47,6 +62,9 @@ pub(super) trait Store: Send + Sync {
     /// Stores changes, durably when it returns. The caller makes them one at a time for a router.
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError>;
 }
+
+/// The public keys of tunnels by the names of routers.
+pub(super) type PostedKeys = BTreeMap<ObjectName, PublicKey>;
 
 /// A number that changes with its subject. It means nothing to another process.
 pub(super) type Version = u64;

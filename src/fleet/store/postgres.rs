@@ -7,23 +7,28 @@ mod memory;
 mod refresh;
 mod writer;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 use sqlx::{Row, query};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 pub use self::database::StoreError;
 use self::database::unavailable;
 use self::memory::Memory;
 pub(in crate::fleet) use self::writer::next_revision;
 use self::writer::{Write, Writer};
-use super::{Change, Door, Store, Version};
+use super::{Change, Door, PostedKeys, Store, Version};
 use crate::fleet::good::{Good, Written};
+use crate::fleet::network::FleetFiles;
 use crate::fleet::posts::{Post, Posts, Statuses};
 use crate::http::ApiError;
+use crate::intervals::FLEET_STORE_POLL;
 use crate::model::{ObjectName, Secret, Uid};
 use crate::wire::Call;
 use crate::wire::reference::endpoint;
@@ -36,6 +41,8 @@ pub(in crate::fleet) struct Postgres {
     pool: PgPool,
     memory: Arc<Memory>,
     writes: mpsc::Sender<Write>,
+    /// The keys of the routers, and when they were read.
+    keys: Mutex<Option<(Instant, Arc<PostedKeys>)>>,
 }
 
 impl Postgres {
@@ -50,6 +57,7 @@ impl Postgres {
             pool,
             memory,
             writes,
+            keys: Mutex::default(),
         })
     }
 
@@ -65,6 +73,17 @@ impl Postgres {
 
     pub(in crate::fleet) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    async fn posted_keys(&self) -> Result<PostedKeys, ApiError> {
+        let sql = "SELECT router, body->>'meshPublicKey' FROM newest WHERE kind = $1";
+        let rows = query(sql).bind(HEARTBEAT).fetch_all(&self.pool).await;
+        let rows = rows.map_err(unavailable)?.into_iter();
+        let key = |row: sqlx::postgres::PgRow| {
+            let (router, key): (String, Option<String>) = (row.get(0), row.get(1));
+            Some((router.parse().ok()?, key?.parse().ok()?))
+        };
+        Ok(rows.filter_map(key).collect())
     }
 
     async fn newest(&self, router: &ObjectName, kind: &str) -> Result<Option<Post>, ApiError> {
@@ -92,6 +111,30 @@ impl Postgres {
 
 #[async_trait]
 impl Store for Postgres {
+    async fn network(&self) -> Result<Option<Arc<FleetFiles>>, ApiError> {
+        self.memory.network()
+    }
+
+    async fn file(&self, path: &Path) -> io::Result<Option<Arc<str>>> {
+        Ok(self.memory.file_at(path))
+    }
+
+    async fn mesh_keys(&self) -> Result<Arc<PostedKeys>, ApiError> {
+        let mut keys = self.keys.lock().await;
+        if let Some((at, posted)) = &*keys
+            && at.elapsed() < FLEET_STORE_POLL
+        {
+            return Ok(Arc::clone(posted));
+        }
+        let posted = self.posted_keys().await?;
+        let before = keys.take().map(|(_, before)| before);
+        let posted = before
+            .filter(|it| **it == posted)
+            .unwrap_or_else(|| Arc::new(posted));
+        *keys = Some((Instant::now(), Arc::clone(&posted)));
+        Ok(posted)
+    }
+
     async fn lists(&self) -> Vec<(ObjectName, Version)> {
         self.memory.lists()
     }

@@ -40,7 +40,7 @@ fn mesh_spec(fields: &Fields<'_>, node_id: u16) -> Read<MeshPeerSpec> {
         loopback_ipv4: fields.ipv4("loopbackIpv4")?,
         loopback_ipv6: fields.ipv6("loopbackIpv6")?,
         is_rr: fields.flag("isRr")?,
-        link_local: None,
+        link_local: fields.parsed("linkLocal")?,
         uuid: fields.parsed("uuid")?,
     })
 }

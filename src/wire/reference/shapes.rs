@@ -180,6 +180,8 @@ pub struct MeshPeer {
     /// Whether the peer is a route reflector.
     #[schemars(with = "Option<Switch>")]
     pub is_rr: Option<bool>,
+    /// The peer's link-local address in the tunnel. Default: derived from AS number and number.
+    pub link_local: Option<LinkLocal>,
     /// The peer's identity in the Control Plane.
     pub uuid: Option<Uid>,
 }

@@ -3,7 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use moenet_agent::fleet::validate;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use moenet_agent::fleet::network::TokenHash;
+use moenet_agent::fleet::{FleetOptions, validate, watched};
+use moenet_agent::model::Secret;
+use serde_json::{Value, json};
+use tower::ServiceExt;
 
 const NETWORK: &str = "\
 asn: 4242420998
@@ -156,9 +163,247 @@ fn unreadable_part_of_a_network_is_an_error() {
     assert!(error.contains("read routers of the fleet"), "{error}");
     let dir = network();
     fs::create_dir(dir.path().join("routers/x.yaml")).unwrap();
-    let error = validate(dir.path()).unwrap_err().to_string();
+    std::os::unix::fs::symlink("gone", dir.path().join("routers/y.yaml")).unwrap();
+    fs::write(dir.path().join("routers/z.yml"), "{id: 3}").unwrap();
+    let found = found(dir.path());
+    for wanted in [
+        "routers/x.yaml: cannot be read",
+        "routers/y.yaml: a link to a file that does not exist",
+        "routers/z.yml: not routers/<router>.yaml",
+    ] {
+        assert!(
+            found.iter().any(|line| line.contains(wanted)),
+            "{wanted}: {found:#?}"
+        );
+    }
+}
+
+const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+fn served(dir: &Path) -> Router {
+    watched(&FleetOptions::new(dir, "127.0.0.1:0".parse().unwrap())).0
+}
+
+async fn ask(app: &Router, token: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    let method = if body.is_some() { "POST" } else { "GET" };
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("authorization", format!("Bearer {token}"))
+        .body(body.map_or(Body::empty(), |body| Body::from(body.to_string())))
+        .unwrap();
+    let response = app.clone().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+async fn heartbeat(app: &Router, router: &str, token: &str) {
+    let body = json!({"version": "1", "uptime": 1, "meshPublicKey": KEY});
+    let path = format!("/agent/{router}/heartbeat");
+    assert_eq!(ask(app, token, &path, Some(body)).await.0, 200);
+}
+
+async fn report(app: &Router, tunnels: &[&str]) {
+    let session = |uuid: &&str| json!({"uuid": uuid, "state": "established"});
+    let sessions: Vec<Value> = tunnels.iter().map(session).collect();
+    let body = json!({"sessions": sessions});
+    let answer = ask(app, "one", "/agent/jp1/report", Some(body)).await;
+    assert_eq!(answer.0, 200, "{}", answer.1);
+}
+
+fn names(answer: &Value, list: &str) -> Vec<String> {
+    let items = answer[list]
+        .as_array()
+        .unwrap_or_else(|| panic!("{answer}"));
+    items
+        .iter()
+        .map(|item| item["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Until files count as quiet.
+fn quiet() {
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+}
+
+#[tokio::test]
+async fn network_is_served_and_no_missing_key_removes_a_peer() {
+    let dir = network();
+    let hash = TokenHash::of(&Secret::new("other".to_owned()));
+    write(
+        dir.path(),
+        &[(
+            "routers/hk1.yaml",
+            &format!("{{id: 2, tokenHashes: ['{hash}']}}\n"),
+        )],
+    );
+    let app = served(dir.path());
+    assert_eq!(
+        ask(&app, "wrong", "/agent/jp1/config", None).await.1["code"],
+        "INVALID_TOKEN"
+    );
+    assert_eq!(
+        ask(&app, "one", "/agent/us1/config", None).await.1["code"],
+        "ROUTER_NOT_FOUND"
+    );
+    let (_, config) = ask(&app, "one", "/agent/jp1/config", None).await;
+    assert_eq!(config["node"]["loopbackIpv4"], "172.23.105.177");
+    let (_, sessions) = ask(&app, "one", "/agent/jp1/sessions", None).await;
+    assert_eq!(sessions["sessions"][0]["uuid"], "abc-123");
+    // Nobody knows whether jp1 has a tunnel to hk1 already.
+    let (status, error) = ask(&app, "one", "/agent/jp1/mesh", None).await;
+    assert_eq!(status, 500);
     assert!(
-        error.contains("read routers/x.yaml of the fleet"),
+        error["error"]
+            .as_str()
+            .unwrap()
+            .contains("mesh key of hk1 is unknown"),
         "{error}"
+    );
+
+    report(&app, &[]).await;
+    let (_, mesh) = ask(&app, "one", "/agent/jp1/mesh", None).await;
+    assert_eq!(names(&mesh, "peers"), Vec::<String>::new());
+    heartbeat(&app, "hk1", "other").await;
+    let (_, mesh) = ask(&app, "one", "/agent/jp1/mesh", None).await;
+    assert_eq!(
+        (names(&mesh, "peers"), &mesh["peers"][0]["publicKey"]),
+        (vec!["hk1".into()], &json!(KEY))
+    );
+    report(&app, &["mesh-1-2"]).await;
+
+    write(dir.path(), &[("routers/de1.yaml", "{id: 3, token: x}\n")]);
+    let (status, _) = ask(&app, "x", "/agent/de1/config", None).await;
+    assert_eq!(status, 500, "a 404 would wait for an operator");
+    quiet();
+    assert_eq!(ask(&app, "x", "/agent/de1/config", None).await.0, 200);
+    let app = served(dir.path());
+    assert_eq!(
+        names(&ask(&app, "one", "/agent/jp1/mesh", None).await.1, "peers"),
+        ["hk1"]
+    );
+
+    // The key of a tunnel that exists is lost.
+    fs::remove_file(dir.path().join("reported/hk1/heartbeat.json")).unwrap();
+    let app = served(dir.path());
+    assert_eq!(ask(&app, "one", "/agent/jp1/mesh", None).await.0, 500);
+}
+
+#[tokio::test]
+async fn missing_file_of_a_router_removes_nothing() {
+    let dir = network();
+    quiet();
+    let app = served(dir.path());
+    heartbeat(&app, "hk1", "other").await;
+    report(&app, &[]).await;
+    let before = ask(&app, "one", "/agent/jp1/mesh", None).await;
+    assert_eq!(names(&before.1, "peers"), ["hk1"]);
+    let file = dir.path().join("routers/hk1.yaml");
+    let aside = dir.path().join("routers/hk1.yml");
+    fs::rename(&file, &aside).unwrap();
+    quiet();
+    assert_eq!(ask(&app, "one", "/agent/jp1/mesh", None).await, before);
+    fs::remove_file(&aside).unwrap();
+    std::os::unix::fs::symlink("gone", &file).unwrap();
+    quiet();
+    assert_eq!(ask(&app, "one", "/agent/jp1/mesh", None).await, before);
+    assert_eq!(ask(&app, "other", "/agent/hk1/config", None).await.0, 200);
+}
+
+#[tokio::test]
+async fn half_an_edit_of_two_files_is_not_served() {
+    let dir = network();
+    quiet();
+    let app = served(dir.path());
+    let before = ask(&app, "one", "/agent/jp1/config", None).await;
+    // Two routers exchange their ids, in two writes.
+    write(dir.path(), &[("routers/jp1.yaml", "{id: 5, token: one}\n")]);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    write(
+        dir.path(),
+        &[("routers/hk1.yaml", "{id: 1, token: other}\n")],
+    );
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(ask(&app, "one", "/agent/jp1/config", None).await, before);
+    quiet();
+    let (_, after) = ask(&app, "one", "/agent/jp1/config", None).await;
+    assert_eq!(after["node"]["id"], 5);
+}
+
+#[tokio::test]
+async fn bad_session_affects_its_own_list_only() {
+    let dir = network();
+    let other = SESSION.replace("abc-123", "def-456");
+    write(dir.path(), &[("sessions/hk1/bob.yaml", &other)]);
+    quiet();
+    let app = served(dir.path());
+    let before = ask(&app, "one", "/agent/jp1/sessions", None).await;
+    assert_eq!(before.0, 200);
+    let changed = other.replace("4242421080", "4242421081");
+    write(
+        dir.path(),
+        &[
+            ("sessions/jp1/alice.yaml", "uuid: ["),
+            ("sessions/hk1/bob.yaml", &changed),
+        ],
+    );
+    quiet();
+    assert_eq!(ask(&app, "one", "/agent/jp1/sessions", None).await, before);
+    let (_, others) = ask(&app, "other", "/agent/hk1/sessions", None).await;
+    assert_eq!(others["sessions"][0]["asn"], 4242421081u32);
+    // A server that never read the session cannot leave it out.
+    let app = served(dir.path());
+    let (status, error) = ask(&app, "one", "/agent/jp1/sessions", None).await;
+    assert_eq!(status, 500);
+    assert!(
+        error["error"]
+            .as_str()
+            .unwrap()
+            .contains("sessions/jp1/alice.yaml:1:"),
+        "{error}"
+    );
+    assert_eq!(ask(&app, "other", "/agent/hk1/sessions", None).await.0, 200);
+}
+
+#[tokio::test]
+async fn broken_description_changes_no_answer() {
+    let dir = network();
+    quiet();
+    let app = served(dir.path());
+    heartbeat(&app, "hk1", "other").await;
+    let before = ask(&app, "one", "/agent/jp1/mesh", None).await;
+    assert_eq!(names(&before.1, "peers"), ["hk1"]);
+    for (path, text) in [
+        ("routers/hk1.yaml", "id: [\n"),
+        ("routers/hk1.yaml", "id: 1\n"),
+        ("network.yaml", "asn: 0\n"),
+    ] {
+        let good = fs::read_to_string(dir.path().join(path)).unwrap();
+        write(dir.path(), &[(path, text)]);
+        quiet();
+        assert_eq!(
+            ask(&app, "one", "/agent/jp1/mesh", None).await,
+            before,
+            "{path} {text}"
+        );
+        // A server that never saw a valid description answers nothing.
+        let fresh = served(dir.path());
+        assert_eq!(ask(&fresh, "one", "/agent/jp1/mesh", None).await.0, 500);
+        write(dir.path(), &[(path, &good)]);
+        quiet();
+    }
+    fs::remove_file(dir.path().join("network.yaml")).unwrap();
+    assert_eq!(
+        ask(&app, "one", "/agent/jp1/mesh", None).await,
+        before,
+        "no network.yaml"
+    );
+    write(dir.path(), &[("network.yaml", NETWORK)]);
+    fs::remove_file(dir.path().join("routers/hk1.yaml")).unwrap();
+    quiet();
+    assert_eq!(
+        names(&ask(&app, "one", "/agent/jp1/mesh", None).await.1, "peers"),
+        Vec::<String>::new()
     );
 }

@@ -183,11 +183,16 @@ impl Instance {
     }
 
     fn call(&self, method: &str, endpoint: &str, body: &str) -> (u16, Value) {
+        self.call_as("jp1", method, endpoint, body)
+    }
+
+    /// As another router with the same token.
+    fn call_as(&self, router: &str, method: &str, endpoint: &str, body: &str) -> (u16, Value) {
         let answer = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
             write!(
                 stream,
-                "{method} /agent/jp1/{endpoint} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer s3cret\r\ncontent-length: {}\r\n\r\n{body}",
+                "{method} /agent/{router}/{endpoint} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer s3cret\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
             )?;
             let mut text = String::new();
@@ -281,6 +286,50 @@ fn instances_share_a_fleet_and_outlive_each_other() {
     database.import(fleet.dir.path());
     let new = Instance::start(&database);
     assert_eq!(new.sessions().unwrap()[0], status("abc-123", 3));
+    share_a_network(&database, &fleet, [&new, &one]);
+}
+
+/// A described network beside the folder: a key that one instance gets is served by the other.
+fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance; 2]) {
+    let write = |path: &str, text: &str| {
+        let path = fleet.dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write(
+        "network.yaml",
+        "{asn: 4242420998, prefixes: {ipv6: 'fd48:4da8:420::/48'}}",
+    );
+    write("secrets/token", "s3cret\n");
+    write("routers/hk1.yaml", "{id: 2, tokenFile: ../secrets/token}");
+    write(
+        "routers/de1.yaml",
+        "{id: 3, address: de1.example.net, token: s3cret}",
+    );
+    write(
+        "sessions/hk1/alice.yaml",
+        "{uuid: alice, asn: 4242421080, status: 5}",
+    );
+    database.import(fleet.dir.path());
+    soon("the sessions of the network are served", || {
+        let (_, body) = other.call_as("hk1", "GET", "sessions", "");
+        same(body["sessions"][0]["uuid"].clone(), json!("alice"))
+    });
+    let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+    let body = json!({"version": "1", "uptime": 1, "meshPublicKey": key}).to_string();
+    assert_eq!(other.call_as("hk1", "GET", "mesh", "").0, 500, "no key");
+    assert_eq!(one.call_as("de1", "POST", "heartbeat", &body).0, 200);
+    soon("the key is served by the other", || {
+        let (_, body) = other.call_as("hk1", "GET", "mesh", "");
+        same(body["peers"][0]["publicKey"].clone(), json!(key))
+    });
+    // A broken description changes nothing.
+    write("routers/de1.yaml", "{id: 2}");
+    database.import(fleet.dir.path());
+    soon("the edit has arrived", || {
+        same(one.call_as("de1", "GET", "config", "").0, 200)
+    });
+    assert_eq!(other.call_as("hk1", "GET", "mesh", "").0, 200);
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(crate) struct Member {
 pub(crate) struct Backbone {
     pub(crate) members: Vec<Member>,
     pub(crate) networks: Vec<Network>,
-    _underlay: Namespace,
+    pub(crate) underlay: Namespace,
 }
 
 pub(crate) const MESH_PORT_BASE: u16 = 23455;
@@ -186,7 +186,7 @@ impl Backbone {
         Self {
             members,
             networks: vec![],
-            _underlay: underlay,
+            underlay,
         }
     }
 

@@ -11,6 +11,8 @@ use super::parsed::{Parsed, ReadError, is_being_written, read_quiet};
 use crate::fleet::layout::{
     MAINTENANCE, MAX_BYTES, Tokens, config, file_of, invalid, missing, parse_router, shaped, wrong,
 };
+use crate::fleet::network::{NETWORK, RESERVED};
+use crate::fleet::posts::REPORTED;
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
 use crate::util::file::{self, Stamp};
@@ -20,19 +22,24 @@ use crate::wire::Call;
 /// A router's folder. Its name is checked: it is untrusted text, and becomes a path.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
+    fleet: PathBuf,
     path: PathBuf,
     router: ObjectName,
 }
 
 impl Folder {
     pub(super) fn new(fleet: &Path, router: ObjectName) -> Self {
-        let path = fleet.join(router.as_str());
-        Self { path, router }
+        Self {
+            fleet: fleet.to_owned(),
+            path: fleet.join(router.as_str()),
+            router,
+        }
     }
 
-    /// Returns whether the fleet has this router.
+    /// Returns whether the router has a folder of its own. The folders of a network are none.
     pub(super) fn exists(&self) -> bool {
         fs::exists(self.path.join("router.yaml"))
+            && !(RESERVED.contains(&self.router.as_str()) && fs::exists(self.fleet.join(NETWORK)))
     }
 
     pub(super) fn all(fleet: &Path) -> Vec<Self> {
@@ -54,9 +61,14 @@ impl Folder {
         &self.router
     }
 
-    /// Returns the directory with the router's posts.
+    /// Returns the directory with the router's posts: outside of its folder for a router that is, or was, a part of a
+    /// network.
     pub(super) fn reported(&self) -> PathBuf {
-        self.path.join("reported")
+        let of_network = self.fleet.join(REPORTED).join(self.router.as_str());
+        match self.exists() && !fs::exists(&of_network) {
+            true => self.path.join(REPORTED),
+            false => of_network,
+        }
     }
 
     /// Returns whether the operator has put a file `maintenance` into the folder.
@@ -72,13 +84,16 @@ impl Folder {
         let file = parse_router(router, &text)?;
         let wrong = |message: String| wrong(router, "router.yaml", message);
         let token = match (file.token, file.token_file) {
-            (Some(token), _) => token,
-            (None, Some(path)) => file::read_text(&self.path.join(path), file::TOKEN)
-                .map(Secret::new)
-                .map_err(|error| wrong(format!("tokenFile: {error}")))?,
-            (None, None) => return Err(wrong("has neither token nor tokenFile".to_owned())),
+            (Some(token), _) => Some(token),
+            (None, Some(path)) => {
+                let text = file::read_text(&self.path.join(path), file::TOKEN);
+                Some(Secret::new(
+                    text.map_err(|error| wrong(format!("tokenFile: {error}")))?,
+                ))
+            }
+            (None, None) => None,
         };
-        Tokens::new(router, &token)
+        Tokens::new(token.as_ref(), file.token_hashes).map_err(|error| wrong(error.to_string()))
     }
 
     /// Returns the answer to a `GET` from the files: an object with the call's key.

@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::fleet::good::Good;
-use crate::fleet::posts::{Posts, ReportedStatus, Statuses};
+use crate::fleet::posts::{Post, Posts, ReportedStatus, Statuses};
 use crate::fleet::store::Change;
 use crate::model::{ObjectName, Uid};
 use crate::util::file::{self, Stamp, Writer};
@@ -80,10 +80,14 @@ impl Reported {
     /// Returns the stored posts, for display.
     pub(super) fn posts(&self) -> io::Result<Posts> {
         Ok(Posts {
-            heartbeat: self.read(Path::new(HEARTBEAT))?,
+            heartbeat: self.heartbeat()?,
             report: self.read(Path::new(REPORT))?,
             sessions: self.statuses()?,
         })
+    }
+
+    pub(super) fn heartbeat(&self) -> io::Result<Option<Post>> {
+        self.read(Path::new(HEARTBEAT))
     }
 
     /// Returns the newest posted status of each session.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Component, Path};
 use std::sync::{Arc, OnceLock};
 
 use axum::http::StatusCode;
@@ -14,6 +15,7 @@ use crate::fleet::good::Written;
 use crate::fleet::layout::{
     MAINTENANCE, Tokens, config, file_of, invalid, missing, parse_router, shaped, wrong,
 };
+use crate::fleet::network::{FleetFiles, RESERVED};
 use crate::fleet::posts::{ReportedStatus, Statuses};
 use crate::fleet::store::{Door, Version};
 use crate::http::ApiError;
@@ -53,6 +55,8 @@ struct Fleet {
     /// `None` until the whole fleet was read once.
     revision: Option<i64>,
     files: BTreeMap<String, Arc<File>>,
+    /// The texts of all files.
+    network: Arc<FleetFiles>,
     posted: HashMap<ObjectName, Posted>,
 }
 
@@ -76,7 +80,10 @@ impl Memory {
         let mut fleet = self.0.write();
         for one in news {
             match one {
-                News::File(path, _, None) => drop(fleet.files.remove(&path)),
+                News::File(path, _, None) => {
+                    Arc::make_mut(&mut fleet.network).remove(&path);
+                    fleet.files.remove(&path);
+                }
                 News::File(path, revision, Some(text)) => fleet.set_file(path, revision, &text),
                 News::Status(router, uuid, revision, entry) => {
                     let posted = fleet.posted.entry(router).or_default();
@@ -108,12 +115,36 @@ impl Memory {
             .collect()
     }
 
+    /// Returns the files as a network; `None` without its description.
+    pub(super) fn network(&self) -> Result<Option<Arc<FleetFiles>>, ApiError> {
+        let fleet = self.0.read();
+        fleet.was_read()?;
+        let network = fleet.network.has_network();
+        Ok(network.then(|| Arc::clone(&fleet.network)))
+    }
+
+    /// Returns the file at a path, which may go through the folder above.
+    pub(super) fn file_at(&self, path: &Path) -> Option<Arc<str>> {
+        let mut parts = Vec::new();
+        for part in path.components() {
+            match part {
+                Component::Normal(name) => parts.push(name.to_str()?),
+                Component::ParentDir => drop(parts.pop()?),
+                _ => return None,
+            }
+        }
+        let fleet = self.0.read();
+        let file = fleet.files.get(&parts.join("/"))?;
+        Some(Arc::clone(&file.text))
+    }
+
     pub(super) fn lists(&self) -> Vec<(ObjectName, Version)> {
         let fleet = self.0.read();
         let routers = fleet
             .files
             .keys()
-            .filter_map(|path| path.strip_suffix("/router.yaml")?.parse().ok());
+            .filter_map(|path| path.strip_suffix("/router.yaml")?.parse().ok())
+            .filter(|router| fleet.has_folder(router));
         routers
             .map(|router: ObjectName| {
                 let revision = fleet.file_revision(&router, file_of(Call::Sessions));
@@ -124,14 +155,9 @@ impl Memory {
 
     pub(super) fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
         let fleet = self.0.read();
-        if fleet.revision.is_none() {
-            return Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                STORE_UNAVAILABLE,
-                "the fleet was not read from the store yet; retry later",
-            ));
-        }
-        Ok(fleet.file(router, "router.yaml").map(|file| Door {
+        fleet.was_read()?;
+        let file = fleet.file(router, "router.yaml");
+        Ok(file.filter(|_| fleet.has_folder(router)).map(|file| Door {
             tokens: fleet.tokens(router, &file.text),
             is_being_written: false,
             in_maintenance: fleet.file(router, MAINTENANCE).is_some(),
@@ -202,9 +228,22 @@ impl Memory {
 }
 
 impl Fleet {
+    fn was_read(&self) -> Result<(), ApiError> {
+        match self.revision {
+            Some(_) => Ok(()),
+            None => Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                STORE_UNAVAILABLE,
+                "the fleet was not read from the store yet; retry later",
+            )),
+        }
+    }
+
     fn set_file(&mut self, path: String, revision: i64, text: &str) {
+        let text: Arc<str> = text.into();
+        Arc::make_mut(&mut self.network).insert(path.clone(), Arc::clone(&text));
         let file = File {
-            text: text.into(),
+            text,
             revision,
             answer: OnceLock::new(),
         };
@@ -219,20 +258,25 @@ impl Fleet {
         self.file(router, name).map(|file| file.revision)
     }
 
+    /// Returns whether a folder is that of a router. The folders of a network are none.
+    fn has_folder(&self, router: &ObjectName) -> bool {
+        !(RESERVED.contains(&router.as_str()) && self.network.has_network())
+    }
+
     fn tokens(&self, router: &ObjectName, text: &str) -> Result<Tokens, ApiError> {
         let name = router.as_str();
         let file = parse_router(name, text)?;
         let wrong = |message: &str| wrong(name, "router.yaml", message);
         let token = match (file.token, file.token_file) {
-            (Some(token), _) => token,
+            (Some(token), _) => Some(token),
             (None, Some(path)) => {
                 let stored = path.to_str().and_then(|path| self.file(router, path));
                 let stored = stored.ok_or_else(|| wrong("tokenFile: not a file of the fleet"))?;
-                Secret::new(stored.text.to_string())
+                Some(Secret::new(stored.text.to_string()))
             }
-            (None, None) => return Err(wrong("has neither token nor tokenFile")),
+            (None, None) => None,
         };
-        Tokens::new(name, &token)
+        Tokens::new(token.as_ref(), file.token_hashes).map_err(|error| wrong(&error.to_string()))
     }
 }
 

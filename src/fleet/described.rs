@@ -1,0 +1,350 @@
+//! What the operators wrote for each router: derived from the description of a network, else in the router's own
+//! folder. The last description without an error is served; the store only holds files.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+
+use super::check::Problem;
+use super::finding::Finding;
+use super::good::Written;
+use super::layout::{Tokens, file_of, shown};
+use super::mesh_keys::KnownKeys;
+use super::network::{
+    FleetFiles, MeshKeys, NETWORK, Network, ROUTERS, RouterSpec, SESSIONS, maintenance_path,
+    router_path, session,
+};
+use super::store::{Door, Store, Version};
+use crate::http::ApiError;
+use crate::model::{ObjectName, Secret};
+use crate::util::notices::Notices;
+use crate::util::task::blocking;
+use crate::wire::Call;
+
+/// Most errors of a description that are logged at once.
+const FINDINGS_LOGGED: usize = 20;
+
+/// The files of the operators, of both layouts.
+pub(super) struct Described {
+    store: Arc<dyn Store>,
+    last: tokio::sync::Mutex<Last>,
+    keys: KnownKeys,
+    /// The last valid content of each session's file, with its text.
+    sessions: Mutex<HashMap<String, (Arc<str>, Value)>>,
+}
+
+/// The files at the last look, and the last description without an error.
+#[derive(Default)]
+struct Last {
+    seen: Option<Arc<FleetFiles>>,
+    current: Option<Arc<Current>>,
+    /// Why the newest files are not served.
+    error: Option<String>,
+    errors: Notices<String>,
+}
+
+/// A description, and the files with its sessions.
+struct Current {
+    files: Arc<FleetFiles>,
+    network: Network,
+    /// A number that changes with the list of sessions.
+    lists: BTreeMap<ObjectName, Version>,
+    /// The answers that depend on nothing else.
+    written: Mutex<HashMap<(ObjectName, Call), Written>>,
+}
+
+impl Described {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            last: tokio::sync::Mutex::default(),
+            keys: KnownKeys::default(),
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// Returns the description to serve, and why a newer one is not served.
+    async fn look(&self) -> (Option<Arc<Current>>, Option<String>) {
+        let mut last = self.last.lock().await;
+        match self.store.network().await {
+            Err(error) => last.fail(vec![error.to_string()]),
+            Ok(None) if last.current.is_none() => *last = Last::default(),
+            Ok(None) => last.fail(vec![format!("{NETWORK} does not exist any more")]),
+            Ok(Some(files)) if last.has_seen(&files) => {}
+            Ok(Some(files)) => {
+                let read = blocking(move || (Current::read(&files), files)).await;
+                self.forget_sessions(&read.1);
+                last.take(read.1, read.0);
+            }
+        }
+        (last.current.clone(), last.error.clone())
+    }
+
+    async fn current(&self, router: &ObjectName) -> Option<Arc<Current>> {
+        let (current, _) = self.look().await;
+        current.filter(|current| current.network.router(router).is_some())
+    }
+
+    /// Returns each router with a number that changes with its list of sessions.
+    pub(super) async fn lists(&self) -> Vec<(ObjectName, Version)> {
+        let mut all = self.store.lists().await;
+        if let (Some(current), _) = self.look().await {
+            all.retain(|(name, _)| !current.lists.contains_key(name));
+            let described = current.lists.iter();
+            all.extend(described.map(|(name, version)| (name.clone(), *version)));
+        }
+        all
+    }
+
+    /// Returns how a router is let in. `None`: the fleet has no such router.
+    pub(super) async fn door(&self, name: &ObjectName) -> Result<Option<Door>, ApiError> {
+        let (current, error) = self.look().await;
+        let router = current
+            .as_ref()
+            .and_then(|it| Some((it, it.network.router(name)?)));
+        if let Some((current, router)) = router {
+            return Ok(Some(Door {
+                tokens: self.tokens(name, router).await,
+                is_being_written: error.is_some(),
+                in_maintenance: current.files.text(&maintenance_path(name)).is_some(),
+            }));
+        }
+        if let Some(door) = self.store.door(name).await? {
+            return Ok(Some(door));
+        }
+        // After a 404, a router waits for an operator.
+        match self.store.file(Path::new(&router_path(name))).await {
+            Ok(None) => Ok(None),
+            Ok(Some(_)) | Err(_) => {
+                let why = error.unwrap_or_else(|| "its file is being written; retry".to_owned());
+                let message = format!("{name} is not served yet: {why}");
+                Err(ApiError::internal(message))
+            }
+        }
+    }
+
+    /// Returns the tokens of a router.
+    async fn tokens(&self, name: &ObjectName, router: &RouterSpec) -> Result<Tokens, ApiError> {
+        let wrong = |message: String| ApiError::internal(format!("routers/{name}.yaml: {message}"));
+        let token = match (&router.token, &router.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(path)) => {
+                let text = self.store.file(&Path::new(ROUTERS).join(path)).await;
+                let text = text.map_err(|error| wrong(format!("tokenFile: {error}")))?;
+                let text = text.ok_or_else(|| wrong("tokenFile does not exist".to_owned()))?;
+                Some(Secret::new(text.to_string()))
+            }
+            (None, None) => None,
+        };
+        Tokens::new(token.as_ref(), router.token_hashes.clone())
+            .map_err(|error| wrong(error.to_string()))
+    }
+
+    /// Returns what the operator wrote for an answer. May wait until a file is complete.
+    pub(super) async fn written(
+        &self,
+        router: &ObjectName,
+        call: Call,
+    ) -> Result<Written, ApiError> {
+        let Some(current) = self.current(router).await else {
+            return self.store.written(router, call).await;
+        };
+        let key = (router.clone(), call);
+        if let Some(written) = current.written.lock().get(&key) {
+            return Ok(written.clone());
+        }
+        let answer = match call {
+            Call::Config => current.network.config(router),
+            Call::Mesh => Some(self.mesh(&current.network, router).await?),
+            Call::BirdConfig => current.network.bird_config(router),
+            _ => Some(self.sessions(&current.files, router)?),
+        };
+        let config = current.network.config(router).unwrap_or_default();
+        let written = Written {
+            answer: Arc::new(answer.unwrap_or_default()),
+            node: config.get("node").cloned(),
+        };
+        if call != Call::Mesh {
+            current.written.lock().insert(key, written.clone());
+        }
+        Ok(written)
+    }
+
+    async fn mesh(
+        &self,
+        network: &Network,
+        router: &ObjectName,
+    ) -> Result<Map<String, Value>, ApiError> {
+        let mut keys = MeshKeys {
+            known: self.keys.of(network, &*self.store).await?,
+            tunnels: None,
+        };
+        let mesh = match network.mesh(router, &keys) {
+            Err(_) => {
+                let report = self.store.posts(router).await?.report;
+                keys.tunnels = report.map(|report| uuids(&report.body));
+                network.mesh(router, &keys)
+            }
+            mesh => mesh,
+        };
+        let mesh = mesh.map_err(|error| ApiError::internal(error.to_string()))?;
+        Ok(mesh.unwrap_or_default())
+    }
+
+    /// Returns the list of sessions; of a file with an error, the last valid version.
+    fn sessions(
+        &self,
+        files: &FleetFiles,
+        router: &ObjectName,
+    ) -> Result<Map<String, Value>, ApiError> {
+        let mut last = self.sessions.lock();
+        let mut list = Vec::new();
+        for (path, text) in files.sessions_of(router) {
+            let error = match (text, last.get(path)) {
+                (Ok(text), Some((known, value))) if text == known => {
+                    list.push(value.clone());
+                    continue;
+                }
+                (Ok(text), _) => match session(path, text) {
+                    Ok(value) => {
+                        list.push(value.clone());
+                        last.insert(path.to_owned(), (Arc::clone(text), value));
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                (Err(why), _) => Finding::whole(path.as_ref(), why),
+            };
+            let Some((_, value)) = last.get(path) else {
+                // Without it, the list would remove a session.
+                return Err(ApiError::internal(error.to_string()));
+            };
+            tracing::warn!(%error, "session has an error; serving the last valid version");
+            list.push(value.clone());
+        }
+        let list = ("sessions".to_owned(), Value::from(list));
+        Ok(Map::from_iter([list]))
+    }
+
+    fn forget_sessions(&self, files: &FleetFiles) {
+        let mut last = self.sessions.lock();
+        last.retain(|path, _| files.has(path));
+    }
+
+    /// Returns a number that changes with everything an answer depends on; `None`: the answer may change without it.
+    pub(super) async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
+        match self.current(router).await {
+            Some(_) => None,
+            None => self.store.version(router, call).await,
+        }
+    }
+
+    /// Returns the file behind an answer, to name it.
+    pub(super) async fn shown(&self, router: &ObjectName, call: Call) -> PathBuf {
+        match (self.current(router).await, call) {
+            (Some(_), Call::Sessions) => Path::new(SESSIONS).join(router.as_str()),
+            (Some(_), _) => router_path(router).into(),
+            (None, _) => shown(router.as_str(), file_of(call)),
+        }
+    }
+
+    /// Returns problems of an answer with their places in the files.
+    pub(super) async fn findings(
+        &self,
+        router: &ObjectName,
+        call: Call,
+        problems: &[Problem],
+    ) -> Vec<Finding> {
+        let problems = problems.iter();
+        if let Some(current) = self.current(router).await {
+            let Current { network, files, .. } = &*current;
+            return problems
+                .map(|problem| network.finding(files, router, call, problem))
+                .collect();
+        }
+        let file = shown(router.as_str(), file_of(call));
+        let text = self.store.text(router, call).await;
+        problems
+            .map(|problem| Finding::new(&file, &text, problem))
+            .collect()
+    }
+}
+
+impl Current {
+    fn read(files: &Arc<FleetFiles>) -> Result<Self, Vec<Finding>> {
+        let network = Network::read(files)?;
+        let version = |name: &ObjectName| {
+            let mut hasher = DefaultHasher::new();
+            for session in files.sessions_of(name) {
+                session.hash(&mut hasher);
+            }
+            hasher.finish()
+        };
+        let lists = network
+            .routers()
+            .map(|(name, _)| (name.clone(), version(name)));
+        Ok(Self {
+            files: Arc::clone(files),
+            lists: lists.collect(),
+            network,
+            written: Mutex::default(),
+        })
+    }
+}
+
+impl Last {
+    fn has_seen(&mut self, files: &Arc<FleetFiles>) -> bool {
+        let has_seen = self
+            .seen
+            .as_ref()
+            .is_some_and(|seen| Arc::ptr_eq(seen, files));
+        let serves = |current: &Arc<Current>| Arc::ptr_eq(&current.files, files);
+        if has_seen && self.current.as_ref().is_some_and(serves) {
+            // The store had an error in between.
+            self.recover();
+        }
+        has_seen
+    }
+
+    fn take(&mut self, files: Arc<FleetFiles>, read: Result<Current, Vec<Finding>>) {
+        self.seen = Some(files);
+        match read {
+            Ok(current) => {
+                self.recover();
+                self.current = Some(Arc::new(current));
+            }
+            Err(findings) => self.fail(findings.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    fn recover(&mut self) {
+        self.error = None;
+        if self.errors.news([]).is_over {
+            tracing::info!("description of the network is valid again");
+        }
+    }
+
+    /// Keeps the description that is served.
+    fn fail(&mut self, errors: Vec<String>) {
+        self.error = errors.first().cloned();
+        for error in self.errors.new_in(errors).iter().take(FINDINGS_LOGGED) {
+            tracing::warn!(
+                error,
+                "description of the network has an error; serving the last valid one"
+            );
+        }
+    }
+}
+
+/// Returns the uuids in a report.
+fn uuids(report: &Value) -> std::collections::BTreeSet<String> {
+    let sessions = report.get("sessions").and_then(Value::as_array);
+    let sessions = sessions.into_iter().flatten();
+    sessions
+        .filter_map(|session| Some(session.get("uuid")?.as_str()?.to_owned()))
+        .collect()
+}

@@ -20,7 +20,7 @@ struct Draft<'a, S: Spec> {
 
 /// What is left to do for a document.
 enum State {
-    /// Both files are complete on disk under temporary names.
+    /// Both files are complete under temporary names.
     Staged(Files),
     /// The document is in its place; its copy is still called the next one.
     Put,
@@ -56,12 +56,6 @@ impl Store {
             .iter()
             .map(|document| self.draft(document))
             .collect();
-        let staged = drafts.iter().filter_map(|draft| match &draft.state {
-            State::Staged(files) => Some(files),
-            _ => None,
-        });
-        let files = staged.flat_map(|files| files.copy.iter().chain([&files.document]));
-        self.flush(files)?;
         if drafts
             .iter()
             .all(|draft| matches!(draft.state, State::Done(_)))
@@ -74,7 +68,7 @@ impl Store {
             draft.check(self);
             copies.extend(draft.put_copy());
         }
-        sync_folders(&copies)?;
+        self.flush_staged(copies, &drafts)?;
         let mut written = Vec::new();
         for draft in &mut drafts {
             written.extend(draft.put_document(self));
@@ -83,6 +77,27 @@ impl Store {
         // First, since a document that differs from its copy is taken for an operator's edit.
         let results = drafts.into_iter().map(|draft| draft.end(self)).collect();
         flushed.map(|()| results)
+    }
+
+    /// Makes the copies, their names and the staged documents durable: the file system in one flush. Without copies,
+    /// the documents alone. A power failure before its end may leave a damaged copy under the name of a next one, which
+    /// the start removes, since the document still equals its copy.
+    fn flush_staged<S: Spec>(
+        &self,
+        copies: Vec<PathBuf>,
+        drafts: &[Draft<'_, S>],
+    ) -> Result<(), StoreError> {
+        let staged = || drafts.iter().filter_map(Draft::staged);
+        if copies.is_empty() {
+            return self.flush(staged());
+        }
+        let documents = staged().map(|document| document.path().to_owned());
+        // Several folders: contents and names are flushed together.
+        let flushed = sync_folders(&copies.into_iter().chain(documents).collect::<Vec<_>>());
+        if flushed.is_err() {
+            self.attempts.write(&flushed);
+        }
+        flushed
     }
 
     /// Makes files durable before they get their final names.
@@ -144,6 +159,14 @@ impl Store {
 }
 
 impl<S: Spec> Draft<'_, S> {
+    /// Returns the document that is to get its final name.
+    fn staged(&self) -> Option<&Staged> {
+        match &self.state {
+            State::Staged(files) => Some(&files.document),
+            _ => None,
+        }
+    }
+
     /// Refuses to overwrite an operator's content.
     fn check(&mut self, store: &Store) {
         if let State::Done(_) = self.state {

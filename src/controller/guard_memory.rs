@@ -84,9 +84,12 @@ impl GuardMemory {
             ledger: before,
             writable,
         } = self.state.lock().clone();
-        // A tool that cleans the directory also removes this file.
-        let is_there = fs::symlink_metadata(store.dir().join(HELD)).is_ok();
-        if *before == *ledger && writable && is_there {
+        // A tool that cleans the directory also removes this file. Before the first record there is nothing to remember.
+        let is_there = || {
+            fs::symlink_metadata(store.dir().join(HELD)).is_ok()
+                || (*ledger == Ledger::default() && !store.has_applied())
+        };
+        if *before == *ledger && writable && is_there() {
             return true;
         }
         let written = write(store, ledger);

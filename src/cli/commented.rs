@@ -39,6 +39,21 @@ pub(super) fn configuration(values: &Map<String, Value>) -> String {
     text
 }
 
+/// Returns a file of a fleet with every field of its schema, commented out unless it has a value here.
+pub(super) fn fields(head: &str, schema: &Value, values: &Map<String, Value>) -> String {
+    let mut text = head.to_owned();
+    for field in Schema::of(schema).fields() {
+        text.push('\n');
+        text.push_str(&comment("", &field).replace("##", "#"));
+        let given = values.get(&field.name);
+        let mark = if given.is_some() { "" } else { "#" };
+        let value = given.or(field.schema.default()).or(field.schema.example());
+        let value = value.map_or("null".to_owned(), Value::to_string);
+        text.push_str(&format!("{mark}{}: {value}\n", field.name));
+    }
+    text
+}
+
 /// Returns the description of a field as comments, at most 100 columns wide.
 fn comment(indent: &str, field: &Field<'_>) -> String {
     let mut text = field.schema.description();

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::offline::Offline;
 use super::output;
 use crate::controller::{KeyPlan, LoggedStep};
+use crate::fleet::{self, ObjectChange};
 use crate::model::ObjectKey;
 use crate::plan::{Action, Mark, Plan, Reset, text_diff};
 use crate::status::{self, Hold};
@@ -55,7 +56,7 @@ const CREATED: [&str; 2] = ["tunnel.interface", "bird.session"];
 pub(crate) struct PrintedStep {
     change: Mark,
     action: String,
-    field: &'static str,
+    field: String,
     want: String,
     have: String,
     #[serde(skip)]
@@ -73,10 +74,31 @@ impl From<LoggedStep> for PrintedStep {
             change: because.mark(),
             resets,
             action,
-            field: because.field,
+            field: because.field.to_owned(),
             want: because.want,
             have: because.have,
         }
+    }
+}
+
+impl From<fleet::PlanStep> for PrintedStep {
+    fn from(step: fleet::PlanStep) -> Self {
+        Self {
+            change: step.mark,
+            action: step.action,
+            field: step.field,
+            want: step.want,
+            have: step.have,
+            resets: step.resets,
+        }
+    }
+}
+
+impl From<ObjectChange> for ObjectSteps {
+    fn from(change: ObjectChange) -> Self {
+        let mut object = Self::new(change.object);
+        object.set_steps(change.steps.into_iter());
+        object
     }
 }
 
@@ -103,11 +125,11 @@ impl ObjectSteps {
     }
 
     /// Sets the steps, and what they do together. A link that is removed with its object resets nothing that stays.
-    fn set_steps(&mut self, steps: impl Iterator<Item = LoggedStep>) {
-        self.steps = steps.map(PrintedStep::from).collect();
+    fn set_steps(&mut self, steps: impl Iterator<Item = impl Into<PrintedStep>>) {
+        self.steps = steps.map(Into::into).collect();
         let marks = || self.steps.iter().map(|step| step.change);
         let creates =
-            |step: &PrintedStep| step.change == Mark::Add && CREATED.contains(&step.field);
+            |step: &PrintedStep| step.change == Mark::Add && CREATED.contains(&step.field.as_str());
         self.change = match () {
             () if self.steps.is_empty() => None,
             () if marks().all(|mark| mark == Mark::Remove) => Some(Mark::Remove),
@@ -167,7 +189,7 @@ pub(crate) fn taken(
                 .collect();
             object.error = Some(format!("not done: {}", left.join("; ")));
         }
-        object.set_steps(std::iter::empty());
+        object.set_steps(std::iter::empty::<PrintedStep>());
     }
     for (key, steps) in taken {
         let object = left

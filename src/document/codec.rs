@@ -1,15 +1,19 @@
 //! Converts documents to text and back. The only file that names the YAML crate.
 
+mod edit;
+
 use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use serde_yaml::granit_parser::ErrorKind;
+use serde_yaml::granit_parser::{self, ErrorKind};
 use serde_yaml::{DefaultMessageFormatter, MessageFormatter as _};
 
 use super::check::{Fault, faults, read, sample};
 use super::value::Scalars;
 use super::{ApiVersion, Document, Kind, Spec, with_spec};
+
+pub use edit::{Edit, EditError, edit};
 
 /// Size limit of a document that is read, in bytes. Real documents are below 4 KiB.
 const MAX_BYTES: usize = 256 * 1024;

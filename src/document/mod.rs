@@ -17,7 +17,8 @@ pub(crate) use check::{Fault, check_patch, check_spec, faults, read};
 pub(crate) use codec::parse_document;
 pub(crate) use codec::parse_list;
 pub use codec::{
-    DocumentError, Reader, check_document, parse, parse_value, parse_versions, to_yaml,
+    DocumentError, Edit, EditError, Reader, check_document, edit, parse, parse_value,
+    parse_versions, to_yaml,
 };
 pub(crate) use codec::{locate, placed, problems, value};
 pub(crate) use envelope::ApiVersion;

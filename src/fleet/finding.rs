@@ -84,3 +84,9 @@ fn dotted(path: &[&str]) -> String {
     }
     text
 }
+
+/// Returns one line for each finding.
+pub(super) fn lines(findings: &[Finding]) -> String {
+    let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}

@@ -4,7 +4,9 @@
 //! of an item that an agent would reject the last valid version is served.
 
 mod answers;
+mod change;
 mod check;
+mod commit;
 mod described;
 mod files;
 mod finding;
@@ -13,12 +15,14 @@ mod layout;
 mod mesh_keys;
 pub mod network;
 mod openapi;
+mod plan;
 mod posts;
 mod service;
 mod store;
 mod tagged;
 #[cfg(feature = "postgres")]
 mod transfer;
+mod tree;
 mod validate;
 
 use std::future::Future;
@@ -32,13 +36,17 @@ use crate::util::fs;
 use crate::util::task::check_blocking_work;
 use tokio::net::TcpListener;
 
-pub use network::schemas;
+pub use change::{ChangeError, Changes, Must, SessionPlace, Wish, is_removed};
+pub(crate) use commit::read as read_commit;
+pub use network::{TokenHash, router_path, schemas, session_path};
 pub use openapi::openapi;
+pub(crate) use plan::{ObjectChange, Step as PlanStep, plan};
 pub use service::{Watcher, watched};
 #[cfg(feature = "postgres")]
 pub use store::postgres::StoreError;
 #[cfg(feature = "postgres")]
 pub use transfer::{Replace, TransferError, export, import};
+pub use tree::read;
 pub(crate) use validate::Findings;
 pub use validate::validate;
 

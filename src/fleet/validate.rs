@@ -1,23 +1,19 @@
-//! `fleet validate`: finds everything that an agent would reject in a fleet directory, with its place.
+//! `fleet validate`: finds everything that an agent would reject in a fleet, with its place.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::finding::Finding;
-use super::layout::{MAX_BYTES, RouterFile, file_of};
-use super::{FleetError, check, files, network};
+use super::layout::{RouterFile, file_of};
+use super::network::FleetFiles;
+use super::tree::CALLS;
+use super::{FleetError, check, network, tree};
 use crate::document::{parse_list, parse_value};
-use crate::util::file;
-use crate::util::fs;
 use crate::wire::Call;
 
-/// The calls whose answers come from files.
-const CALLS: [Call; 4] = [Call::Config, Call::Sessions, Call::Mesh, Call::BirdConfig];
-
-/// All errors of a fleet directory.
+/// All errors of a fleet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
     pub routers: usize,
@@ -30,62 +26,51 @@ pub struct Findings {
 /// # Errors
 /// The directory cannot be read.
 pub fn validate(dir: &Path) -> Result<Findings, FleetError> {
-    let missing = |_: io::Error| FleetError::NoDirectory(dir.to_owned());
-    let mut folders: Vec<PathBuf> = fs::read_dir(dir)
-        .map_err(missing)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| fs::is_dir(path) && !hidden(path))
-        .collect();
-    let files = files::read(dir)?;
+    Ok(findings(&tree::read(dir)?))
+}
+
+/// Checks every file of a fleet.
+pub fn findings(files: &FleetFiles) -> Findings {
     let (routers, mut problems) = match files.has_network() {
-        true => network::findings(&files),
+        true => network::findings(files),
         false => (0, Vec::new()),
     };
-    if files.has_network() {
-        // Beside a network, only a folder with this file is that of a router.
-        folders.retain(|path| fs::exists(path.join("router.yaml")));
-    }
-    folders.sort();
-    problems.extend(folders.iter().flat_map(|router| check_router(dir, router)));
-    Ok(Findings {
+    let folders = tree::folders(files);
+    problems.extend(
+        folders
+            .iter()
+            .flat_map(|router| check_router(files, router)),
+    );
+    Findings {
         routers: routers + folders.len(),
         problems,
-    })
+    }
 }
 
-fn hidden(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+fn check_router(files: &FleetFiles, router: &str) -> Vec<Finding> {
+    let path = format!("{router}/{}", file_of(Call::Config));
+    let file = files
+        .text(&path)
+        .map(|text| parse_value::<RouterFile>(text));
+    let node = file.and_then(|file| file.ok()?.node);
+    let check = |call| check_file(files, call, router, node.as_ref());
+    CALLS.into_iter().flat_map(check).collect()
 }
 
-fn check_router(dir: &Path, router: &Path) -> Vec<Finding> {
-    let node = read_router(&router.join("router.yaml")).and_then(|file| file.node);
-    CALLS
-        .into_iter()
-        .flat_map(|call| {
-            let path = router.join(file_of(call));
-            let shown = path.strip_prefix(dir).unwrap_or(&path).to_owned();
-            check_file(call, &path, &shown, node.as_ref())
-        })
-        .collect()
-}
-
-fn read_router(path: &Path) -> Option<RouterFile> {
-    parse_value(&file::read_text(path, file::DOCUMENT).ok()?).ok()
-}
-
-fn check_file(call: Call, path: &Path, shown: &Path, node: Option<&Value>) -> Vec<Finding> {
-    let text = match file::read_text(path, MAX_BYTES) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return vec![Finding::whole(shown, missing_file(call))];
+fn check_file(files: &FleetFiles, call: Call, router: &str, node: Option<&Value>) -> Vec<Finding> {
+    let path = format!("{router}/{}", file_of(call));
+    let shown: &Path = path.as_ref();
+    let Some(text) = files.text(&path) else {
+        if files.has(&path) {
+            // A fault, which is among the network's errors.
+            return Vec::new();
         }
-        Err(error) => return vec![Finding::whole(shown, format!("cannot be read: {error}"))],
+        return vec![Finding::whole(shown, missing_file(call))];
     };
     let parsed: Result<Map<String, Value>, _> = match call {
-        Call::Config => parse_value::<RouterFile>(&text)
+        Call::Config => parse_value::<RouterFile>(text)
             .map(|file| Map::from_iter([("node".to_owned(), file.node.unwrap_or_default())])),
-        _ => parse_list(&text),
+        _ => parse_list(text),
     };
     let answer = match parsed {
         Ok(answer) => answer,
@@ -100,7 +85,7 @@ fn check_file(call: Call, path: &Path, shown: &Path, node: Option<&Value>) -> Ve
                 .flat_map(|unit| unit.problems),
         );
     let mut found: Vec<Finding> = problems
-        .map(|problem| Finding::new(shown, &text, &problem))
+        .map(|problem| Finding::new(shown, text, &problem))
         .collect();
     found.sort_by_key(|finding| (finding.line, finding.column));
     found

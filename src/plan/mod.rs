@@ -30,7 +30,7 @@ mod wanted;
 mod wireguard;
 
 pub use bird::{BaseFiles, Reset, plan_base};
-pub(crate) use bird::{enabled_in, plan_enable, text_diff};
+pub(crate) use bird::{enabled_in, fragment, plan_enable, text_diff};
 pub(crate) use drift::{Drift, Mark};
 pub(crate) use host::{forwarding_blocked, plan_host};
 pub use loopback::{Loopback, plan_loopback};

@@ -1,9 +1,11 @@
 //! The embedded Control Plane: every endpoint, every error, and what follows a report.
 
 mod network;
+mod plan;
 mod postgres;
 mod reported;
 mod server;
+mod verbs;
 
 use std::fs;
 use std::path::Path;

@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::Answer;
 use crate::adopt::fleet::session;
+use crate::cli::fleet::random;
 use crate::cli::{Outcome, output};
 use crate::config::Config;
 use crate::document::to_yaml;
 use crate::fleet;
-use crate::model::{ObjectName, Uid};
+use crate::model::ObjectName;
 use crate::util::file::Writer;
 use crate::util::fs;
 
@@ -40,7 +41,7 @@ pub(super) fn write(fleet: &Path, config: &Config, answer: &Answer) -> Outcome {
     );
     let mut items = Vec::new();
     for adopted in sessions {
-        let session = session(adopted, &uuid()?);
+        let session = session(adopted, &random::uuid()?);
         let lost = session.lost.join(", ");
         output::line(format_args!(
             "sessions/{}: no field for {lost}",
@@ -91,32 +92,5 @@ fn router_file(config: &Config) -> Value {
     });
     let mut known: Map<_, _> = all.as_object().cloned().unwrap_or_default();
     known.retain(|_, value| !value.is_null());
-    let token: [u8; 16] = rand::random();
-    json!({"token": hex(&token), "node": known})
-}
-
-/// Returns a random identity (RFC 9562, version 4).
-fn uuid() -> anyhow::Result<Uid> {
-    let mut bytes: [u8; 16] = rand::random();
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let text = hex(&bytes);
-    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| text[range].to_owned());
-    Ok(parts.join("-").parse()?)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identities_are_random_and_of_version_4() {
-        let (one, other) = (uuid().unwrap(), uuid().unwrap());
-        assert_ne!(one, other);
-        assert_eq!((one.as_str().len(), &one.as_str()[14..15]), (36, "4"));
-    }
+    json!({"token": random::token().expose(), "node": known})
 }

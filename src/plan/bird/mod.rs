@@ -18,7 +18,7 @@ pub(crate) use text_diff::text_diff;
 pub type BaseFiles = BTreeMap<String, String>;
 
 /// Plans a session's file.
-pub(super) fn fragment(name: &str, want: &str, have: Option<&str>) -> Option<Step> {
+pub(crate) fn fragment(name: &str, want: &str, have: Option<&str>) -> Option<Step> {
     if have == Some(want) {
         return None;
     }

@@ -1,17 +1,24 @@
 //! `fleet`: the files of the embedded Control Plane.
 
+mod add;
+mod init;
+mod plan;
+pub(super) mod random;
+mod sessions;
+mod token;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 #[cfg(feature = "postgres")]
 use super::block_on;
 use super::{Arguments, Outcome, output};
 #[cfg(feature = "postgres")]
 use crate::fleet::Replace;
-use crate::fleet::{self, Findings};
-#[cfg(feature = "postgres")]
+use crate::fleet::{self, Changes, Findings, Must};
 use crate::model::Secret;
 
 /// Work with a fleet directory.
@@ -22,8 +29,58 @@ pub struct Fleet {
     verb: Verb,
 }
 
+/// The fleet directory of a verb.
+#[derive(Debug, Args)]
+struct Directory {
+    /// The fleet directory
+    #[arg(long = "fleet", value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Write the description of a network, with every field and its description
+    ///
+    /// Takes the values from flags, and asks for missing ones on a terminal. Existing files stay as they are.
+    #[command(after_help = "\
+Examples:
+  moenet-agent fleet init ./fleet
+  moenet-agent fleet init ./fleet --asn 4242420998 --ipv4 172.23.105.176/28 --ipv6 fd48:4242:420::/48")]
+    Init(init::Init),
+    /// Add a router or a session to a network
+    Add {
+        #[command(subcommand)]
+        what: add::Add,
+    },
+    /// Create, rotate and revoke tokens of routers
+    Token {
+        #[command(subcommand)]
+        token: token::Token,
+    },
+    /// Let a router set up a session that waits for review, or that is disabled
+    #[command(after_help = "Example: moenet-agent fleet accept jp1/alice --fleet ./fleet")]
+    Accept(sessions::Accept),
+    /// Take a session down, and keep its file
+    #[command(after_help = "Example: moenet-agent fleet disable jp1/alice --fleet ./fleet")]
+    Disable(sessions::Disable),
+    /// Remove a session from its router, then its file
+    ///
+    /// The first call marks it for removal. Once the router has confirmed the removal, a second call removes the file.
+    #[command(after_help = "Example: moenet-agent fleet delete jp1/alice --fleet ./fleet")]
+    Delete(sessions::Delete),
+    /// Show what a change of the files changes on each router
+    ///
+    /// Compares the files with those of another directory or commit, as the routers would take them: which objects
+    /// change, which BGP sessions reset, what is removed. Needs no server, and changes nothing. The texts for BIRD are
+    /// those of BIRD 3 and the built-in templates; overrides on routers are unknown.
+    #[command(after_help = "\
+Examples:
+  moenet-agent fleet plan --fleet ./fleet                         against the last commit
+  moenet-agent fleet plan --fleet ./fleet --against origin/main   in the CI of a pull request
+  moenet-agent fleet plan --fleet ./new --against ./old
+
+Exit codes: 0 no changes; 2 changes; 1 the fleet is not valid, or the comparison failed.")]
+    Plan(plan::Plan),
     /// Check every file for errors that an agent would reject, with file:line:column
     ///
     /// Exit code 1 if there is a problem.
@@ -93,6 +150,13 @@ impl Copied {
 impl Fleet {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         match &self.verb {
+            Verb::Init(init) => init.run(arguments),
+            Verb::Add { what } => what.run(arguments),
+            Verb::Plan(plan) => plan.run(arguments),
+            Verb::Token { token } => token.run(arguments),
+            Verb::Accept(accept) => accept.run(arguments),
+            Verb::Disable(disable) => disable.run(arguments),
+            Verb::Delete(delete) => delete.run(arguments),
             Verb::Validate { dir } => validate(dir, arguments),
             #[cfg(feature = "postgres")]
             Verb::Import { copy } => {
@@ -138,5 +202,48 @@ fn print(findings: &Findings) {
         0 => output::line(format_args!("All files of {routers} are valid.")),
         1 => output::line(format_args!("1 problem in {routers}.")),
         count => output::line(format_args!("{count} problems in {routers}.")),
+    }
+}
+
+/// The answer of a verb that changes files.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Changed {
+    /// The files, below the fleet directory.
+    files: Vec<String>,
+    /// A new token, which is shown only here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    /// What to do next.
+    next: String,
+}
+
+impl Changed {
+    /// Writes changes, and prints the answer.
+    fn write(
+        changes: Changes,
+        must: Must,
+        (token, next): (Option<Secret<String>>, String),
+        arguments: &Arguments,
+    ) -> Outcome {
+        let files = changes.write(must)?;
+        let token = token.map(|token| token.expose().clone());
+        Self { files, token, next }.print(arguments)
+    }
+
+    fn print(&self, arguments: &Arguments) -> Outcome {
+        if !arguments.output.is_for_people() {
+            // The operator asked for the token.
+            output::unredacted_value(arguments.output, self)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        for file in &self.files {
+            output::line(format_args!("wrote {file}"));
+        }
+        if let Some(token) = &self.token {
+            output::unredacted(format_args!("token: {token}"));
+        }
+        output::note(&self.next);
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,0 +1,102 @@
+//! `fleet accept`, `fleet disable` and `fleet delete`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Changed, Directory};
+use crate::cli::{Arguments, Outcome, block_on, output};
+use crate::fleet::{self, Changes, Must, Wish};
+
+/// A session, by its name.
+#[derive(Debug, Args)]
+struct Named {
+    /// The session: ROUTER/NAME, as jp1/alice or jp1/wg_4242421080, or its uuid
+    #[arg(value_name = "SESSION")]
+    session: String,
+    #[command(flatten)]
+    fleet: Directory,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Accept {
+    #[command(flatten)]
+    named: Named,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Disable {
+    #[command(flatten)]
+    named: Named,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    named: Named,
+    /// Remove the file although the router has not confirmed the removal
+    #[arg(long)]
+    force: bool,
+}
+
+impl Accept {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let next = "the router sets it up at its next poll";
+        self.named.wish(Wish::Accept, next, arguments)
+    }
+}
+
+impl Disable {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let next = "the router takes it down at its next poll; `moenet-agent fleet accept` is the way back";
+        self.named.wish(Wish::Disable, next, arguments)
+    }
+}
+
+impl Delete {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let (named, dir) = (&self.named, &self.named.fleet.dir);
+        let mut changes = Changes::begin(dir)?;
+        let place = changes.session(&named.session)?;
+        if changes.wish(&place, Wish::Delete)? {
+            let next = format!(
+                "the router removes it at its next poll; then `moenet-agent fleet delete {}` removes it from the files",
+                place.full_name()
+            );
+            return Changed::write(changes, Must::NotGetWorse, (None, next), arguments);
+        }
+        let is_gone = || block_on(async { Ok(fleet::is_removed(dir, &place).await?) });
+        anyhow::ensure!(
+            self.force || is_gone()?,
+            "{} has not confirmed the removal of {}; wait for it, or add --force if the router is gone for good",
+            place.router,
+            place.full_name()
+        );
+        changes.forget(&place)?;
+        let next = format!("{} is removed", place.full_name());
+        Changed::write(changes, Must::NotGetWorse, (None, next), arguments)
+    }
+}
+
+impl Named {
+    fn wish(&self, wish: Wish, next: &str, arguments: &Arguments) -> Outcome {
+        let mut changes = Changes::begin(&self.fleet.dir)?;
+        let place = changes.session(&self.session)?;
+        if changes.wish(&place, wish)? {
+            let next = (None, next.to_owned());
+            return Changed::write(changes, Must::NotGetWorse, next, arguments);
+        }
+        let files = Vec::new();
+        let next = format!("{} is as wanted already", place.full_name());
+        if arguments.output.is_for_people() {
+            output::line(format_args!("No changes: {next}."));
+            return Ok(ExitCode::SUCCESS);
+        }
+        Changed {
+            files,
+            token: None,
+            next,
+        }
+        .print(arguments)
+    }
+}

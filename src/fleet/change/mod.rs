@@ -1,0 +1,238 @@
+//! Changes of the files of a fleet, as the verbs make them. A change is written only if the fleet is as valid with it
+//! as it was before.
+
+mod sessions;
+mod tokens;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::finding::Finding;
+use super::network::FleetFiles;
+use super::validate::findings;
+use super::{FleetError, tree};
+use crate::document::{Edit, EditError, edit, parse_value};
+use crate::model::ObjectName;
+use crate::util::file::{self, Writer};
+use crate::util::fs;
+
+pub use sessions::{SessionPlace, Wish, is_removed};
+
+/// Mode of the files, which may hold tokens and preshared keys.
+const MODE: u32 = 0o600;
+
+/// The reason why the files of a fleet are not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    #[error("{path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{0} exists already, and was not changed")]
+    Exists(String),
+    #[error("{file}: {source}")]
+    Edit {
+        file: String,
+        source: Box<EditError>,
+    },
+    #[error("{0} was changed by another program meanwhile; run the command again")]
+    ChangedMeanwhile(String),
+    #[error("the fleet has no router {name}; it has {known}")]
+    NoRouter { name: String, known: String },
+    #[error("the fleet has no session {0}; write ROUTER/NAME, as jp1/alice, or its uuid")]
+    NoSession(String),
+    #[error("{name} is the name of several sessions: {all}; write one of these")]
+    Ambiguous { name: String, all: String },
+    #[error("{session}: {reason}")]
+    Session { session: String, reason: String },
+    #[error("{router}: {reason}")]
+    Token { router: String, reason: String },
+    #[error("nothing was written, because the fleet would be invalid:\n{}", crate::fleet::finding::lines(.0))]
+    Invalid(Vec<Finding>),
+}
+
+/// How valid a fleet has to be with a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Must {
+    /// It has no error.
+    BeValid,
+    /// It has no new error: a session must be disabled beside an error in another file.
+    NotGetWorse,
+}
+
+/// Changes of a fleet's files that are not written yet.
+#[derive(Debug)]
+pub struct Changes {
+    dir: PathBuf,
+    before: FleetFiles,
+    files: FleetFiles,
+    changed: BTreeSet<String>,
+}
+
+impl Changes {
+    /// Reads a fleet.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn begin(dir: &Path) -> Result<Self, ChangeError> {
+        let files = tree::read(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            before: files.clone(),
+            files,
+            changed: BTreeSet::new(),
+        })
+    }
+
+    /// Returns the files with all changes.
+    pub fn files(&self) -> &FleetFiles {
+        &self.files
+    }
+
+    /// Adds a file.
+    ///
+    /// # Errors
+    /// It exists.
+    pub fn create(&mut self, path: &str, text: String) -> Result<(), ChangeError> {
+        if self.files.text(path).is_some() || fs::symlink_metadata(self.dir.join(path)).is_ok() {
+            return Err(ChangeError::Exists(path.to_owned()));
+        }
+        self.files.insert(path, text);
+        self.changed.insert(path.to_owned());
+        Ok(())
+    }
+
+    /// Changes one value of a file, and nothing else of it.
+    fn edit(&mut self, path: &str, at: &[&str], change: &Edit) -> Result<(), ChangeError> {
+        let failed = |source: EditError| ChangeError::Edit {
+            file: path.to_owned(),
+            source: source.into(),
+        };
+        let missing = || failed(EditError::Missing(path.to_owned()));
+        let text = self.files.text(path).ok_or_else(missing)?;
+        let text = edit(text, at, change).map_err(failed)?;
+        self.files.insert(path, text);
+        self.changed.insert(path.to_owned());
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &str) {
+        self.files.remove(path);
+        self.changed.insert(path.to_owned());
+    }
+
+    /// Returns the names of all routers.
+    pub fn routers(&self) -> BTreeSet<String> {
+        let described = self.files.iter().filter_map(|(path, _)| {
+            let file = path.strip_prefix("routers/")?;
+            file.strip_suffix(".yaml").map(str::to_owned)
+        });
+        described.chain(tree::folders(&self.files)).collect()
+    }
+
+    /// Returns an id that no router has.
+    pub fn next_id(&self) -> Option<u16> {
+        let ids = self.routers().into_iter().filter_map(|router| {
+            let router = router.parse().ok()?;
+            let text = self.files.text(&self.router_file(&router).ok()?)?;
+            let fields: Value = parse_value(text).ok()?;
+            let id = fields.get("id").or_else(|| fields.get("node")?.get("id"));
+            u16::try_from(id?.as_u64()?).ok()
+        });
+        ids.max().unwrap_or_default().checked_add(1)
+    }
+
+    /// Returns whether a router has a folder of its own.
+    ///
+    /// # Errors
+    /// There is no such router.
+    pub fn is_folder(&self, router: &ObjectName) -> Result<bool, ChangeError> {
+        let file = self.router_file(router)?;
+        Ok(file != super::network::router_path(router))
+    }
+
+    /// Returns the file of a router.
+    fn router_file(&self, router: &ObjectName) -> Result<String, ChangeError> {
+        let described = super::network::router_path(router);
+        let folder = format!("{router}/router.yaml");
+        let found = [described, folder]
+            .into_iter()
+            .find(|path| self.files.text(path).is_some());
+        found.ok_or_else(|| ChangeError::NoRouter {
+            name: router.to_string(),
+            known: match self.routers() {
+                none if none.is_empty() => {
+                    "none; `moenet-agent fleet add router` adds one".to_owned()
+                }
+                all => all.into_iter().collect::<Vec<_>>().join(", "),
+            },
+        })
+    }
+
+    /// Writes the changes, each file in one step. Returns the changed files.
+    ///
+    /// # Errors
+    /// The fleet would be invalid, a file changed meanwhile, or cannot be written.
+    pub fn write(self, must: Must) -> Result<Vec<String>, ChangeError> {
+        let allowed = match must {
+            Must::BeValid => BTreeMap::new(),
+            Must::NotGetWorse => counts(&findings(&self.before).problems),
+        };
+        let mut problems = findings(&self.files).problems;
+        let now = counts(&problems);
+        problems.retain(|it| now.get(&key(it)) > allowed.get(&key(it)));
+        if !problems.is_empty() {
+            return Err(ChangeError::Invalid(problems));
+        }
+        for path in &self.changed {
+            self.write_file(path)?;
+        }
+        Ok(self.changed.into_iter().collect())
+    }
+
+    fn write_file(&self, name: &str) -> Result<(), ChangeError> {
+        let path = self.dir.join(name);
+        let failed = |source| ChangeError::Io {
+            path: path.clone(),
+            source,
+        };
+        let there = match file::read_text(&path, super::layout::MAX_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            text => Some(text.map_err(failed)?),
+        };
+        let before: Option<&Arc<str>> = self.before.text(name);
+        if there.as_deref() != before.map(|text| &**text) {
+            return Err(ChangeError::ChangedMeanwhile(name.to_owned()));
+        }
+        let Some(text) = self.files.text(name) else {
+            return file::remove_file(&path).map(drop).map_err(failed);
+        };
+        fs::create_dirs(path.parent().unwrap_or(&path), 0o755).map_err(failed)?;
+        let mode = fs::metadata(&path).map_or(MODE, |found| mode_of(&found));
+        Writer::new(mode)
+            .replace(&path, text.as_bytes())
+            .map_err(failed)
+    }
+}
+
+fn mode_of(found: &std::fs::Metadata) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    found.permissions().mode() & 0o777
+}
+
+/// Identifies a problem beside a change that moves lines.
+fn key(finding: &Finding) -> (PathBuf, String) {
+    (finding.file.clone(), finding.message.clone())
+}
+
+fn counts(findings: &[Finding]) -> BTreeMap<(PathBuf, String), usize> {
+    let mut counts = BTreeMap::new();
+    for finding in findings {
+        *counts.entry(key(finding)).or_default() += 1;
+    }
+    counts
+}

@@ -1,0 +1,102 @@
+//! `fleet plan`: what a change of the files changes on each router. Both sides are built as an agent builds its wanted
+//! state, and compared. No server, kernel or BIRD is needed.
+
+mod answers;
+mod compare;
+mod documents;
+mod wanted;
+
+use super::finding::Finding;
+use super::network::FleetFiles;
+use crate::document::DocumentError;
+use crate::plan::{Mark, Reset};
+use crate::render::RenderError;
+use crate::sync::plan::PortBases;
+
+use answers::{Answers, answers};
+use documents::Documents;
+use wanted::Agent;
+
+/// A failure to compare two fleets.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The new files are not valid.
+    #[error("the fleet is not valid, so its plan is unknown:\n{}", super::finding::lines(.0))]
+    Invalid(Vec<Finding>),
+    #[error("the templates of this program: {0}")]
+    Templates(RenderError),
+    #[error("router {router}: {source}")]
+    Router {
+        router: String,
+        source: Box<DocumentError>,
+    },
+}
+
+/// The change of one object of a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectChange {
+    /// The router and the object, as `jp1/sessions/wg_4242421080`.
+    pub object: String,
+    pub steps: Vec<Step>,
+}
+
+/// A part of a change, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub(crate) mark: Mark,
+    pub(crate) action: String,
+    pub(crate) field: String,
+    pub(crate) want: String,
+    pub(crate) have: String,
+    /// The BGP sessions that go down.
+    pub(crate) resets: Vec<Reset>,
+}
+
+/// Returns what changes on the routers when the files change. Files that were not valid before count as far as their
+/// routers would have taken them.
+///
+/// # Errors
+/// The new files are not valid.
+pub fn plan(before: &FleetFiles, after: &FleetFiles) -> Result<Vec<ObjectChange>, PlanError> {
+    let problems = super::validate::findings(after).problems;
+    if !problems.is_empty() {
+        return Err(PlanError::Invalid(problems));
+    }
+    let before = answers(before).unwrap_or_default();
+    let after = answers(after).map_err(PlanError::Invalid)?;
+    let agent = Agent::new()?;
+    let none = Answers::new();
+    let mut changes = Vec::new();
+    for (router, wanted) in &after {
+        let had = before.get(router);
+        if had == Some(wanted) {
+            continue;
+        }
+        changes.extend(had.is_none().then(|| compare::new_router(router)));
+        let old = agent.documents(router, Documents::default(), had.unwrap_or(&none))?;
+        let new = agent.documents(router, old.0.clone(), wanted)?;
+        changes.extend(compare::objects(router, &old.1, &new.1));
+    }
+    let gone = before.keys().filter(|router| !after.contains_key(*router));
+    changes.extend(gone.map(|router| compare::removed_router(router)));
+    Ok(changes)
+}
+
+impl Agent {
+    /// Returns the documents of a router after a fetch, and the wanted state.
+    fn documents(
+        &self,
+        router: &str,
+        before: Documents,
+        answers: &Answers,
+    ) -> Result<(Documents, crate::desired::Desired), PlanError> {
+        let config = Self::config(router)?;
+        let bases = PortBases {
+            sessions: config.wireguard.listen_port_base,
+            mesh: config.mesh.listen_port_base,
+        };
+        let documents = before.synced(answers, bases);
+        let desired = self.wanted(config, &documents);
+        Ok((documents, desired))
+    }
+}

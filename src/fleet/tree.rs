@@ -1,0 +1,88 @@
+//! Reads all files of a fleet, in both layouts.
+
+use std::io;
+use std::path::Path;
+
+use super::layout::{MAX_BYTES, file_of};
+use super::network::{FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored};
+use super::{FleetError, files};
+use crate::util::file;
+use crate::util::fs;
+use crate::wire::Call;
+
+/// The calls whose answers come from files of a router's folder.
+pub const CALLS: [Call; 4] = [Call::Config, Call::Sessions, Call::Mesh, Call::BirdConfig];
+
+/// Reads the description of a network, and the folders of routers.
+///
+/// # Errors
+/// The directory does not exist, or a file cannot be read.
+pub fn read(dir: &Path) -> Result<FleetFiles, FleetError> {
+    let missing = |_: io::Error| FleetError::NoDirectory(dir.to_owned());
+    let entries = fs::read_dir(dir).map_err(missing)?;
+    let mut files = files::read(dir)?;
+    for entry in entries {
+        let name = entry.map_err(missing)?.file_name();
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
+            continue;
+        };
+        if files.has_network() && RESERVED.contains(&name) {
+            continue;
+        }
+        for call in CALLS {
+            let path = format!("{name}/{}", file_of(call));
+            if files.has(&path) {
+                continue;
+            }
+            match file::read_text(&dir.join(&path), MAX_BYTES) {
+                Ok(text) => files.insert(path, text),
+                Err(error) if is_absent(&error) => {}
+                Err(source) => {
+                    let file = path.into();
+                    return Err(FleetError::Unreadable { file, source });
+                }
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Returns whether there is no such file, also because its folder is a file.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Returns the names of the routers with a folder of their own. Beside a network, only a folder with `router.yaml` is
+/// that of a router.
+pub fn folders(files: &FleetFiles) -> Vec<String> {
+    let has_network = files.has_network();
+    let mut found = Vec::new();
+    for (path, _) in files.iter() {
+        let Some((folder, file)) = path.split_once('/') else {
+            continue;
+        };
+        let is_routers = match has_network {
+            true => file == file_of(Call::Config) && !RESERVED.contains(&folder),
+            false => CALLS.iter().any(|call| file == file_of(*call)),
+        };
+        if is_routers && found.last().is_none_or(|last| last != folder) {
+            found.push(folder.to_owned());
+        }
+    }
+    found
+}
+
+/// Returns whether a path below the fleet's directory is that of one of its files, or of one that has another name.
+pub fn is_of_fleet(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    !parts.iter().any(|part| is_ignored(part))
+        && match parts[..] {
+            [file] => file == NETWORK,
+            [ROUTERS | SESSIONS, ..] => true,
+            [_, file] => CALLS.iter().any(|call| file == file_of(*call)),
+            _ => false,
+        }
+}

@@ -1,0 +1,229 @@
+//! The verbs that change the files of a fleet.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use moenet_agent::fleet::validate;
+use serde_json::Value;
+
+pub const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+pub struct Fleet(tempfile::TempDir);
+
+impl Fleet {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Calls the verb in the fleet's directory, and returns the exit code with all output.
+    pub fn call(&self, arguments: &str) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moenet-agent"));
+        command.arg("fleet").args(arguments.split_whitespace());
+        let output = command.current_dir(self.0.path()).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(text).unwrap(),
+        )
+    }
+
+    #[track_caller]
+    pub fn done(&self, arguments: &str) -> String {
+        let (code, text) = self.call(arguments);
+        assert_eq!(code, 0, "{arguments}: {text}");
+        text
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &str, why: &str) {
+        let files = self.files();
+        let (code, text) = self.call(arguments);
+        assert_eq!(code, 1, "{arguments}: {text}");
+        assert!(text.contains(why), "{arguments}: no {why:?} in {text}");
+        assert_eq!(self.files(), files, "{arguments} wrote something");
+    }
+
+    /// Returns all files with their texts.
+    fn files(&self) -> Vec<(String, String)> {
+        fn add(folder: &Path, found: &mut Vec<(String, String)>) {
+            for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                match entry.path() {
+                    path if path.is_dir() => add(&path, found),
+                    path => found.push((
+                        path.display().to_string(),
+                        fs::read_to_string(&path).unwrap(),
+                    )),
+                }
+            }
+        }
+        let mut found = Vec::new();
+        add(self.0.path(), &mut found);
+        found.sort();
+        found
+    }
+
+    #[track_caller]
+    fn assert_valid(&self) {
+        let problems = validate(self.0.path()).unwrap().problems;
+        assert!(problems.is_empty(), "{problems:?}");
+    }
+}
+
+/// A network with two routers and one session.
+pub fn network() -> Fleet {
+    let fleet = Fleet(tempfile::tempdir().unwrap());
+    fleet.done("init --asn 4242420998 --ipv4 172.23.105.176/28 --ipv6 fd48:4242:420::/48");
+    fleet.done("add router jp1 --address jp1.example.net");
+    fleet.done("add router hk1");
+    fleet.done(&format!(
+        "add session jp1 alice --asn 4242421080 --link-local fe80::1080 --public-key {KEY} --review"
+    ));
+    fleet
+}
+
+/// A router with a folder of its own.
+pub fn folder() -> Fleet {
+    let fleet = Fleet(tempfile::tempdir().unwrap());
+    fleet.write(
+        "de1/router.yaml",
+        "# who\ntoken: old-token # from the shelf\nnode: {id: 9, name: de1, asn: 4242420998}\n",
+    );
+    fleet.write("de1/mesh.yaml", "peers: []\n");
+    fleet.write("de1/bird-config.yaml", "policy: {}\n");
+    let sessions = format!(
+        "sessions:\n  # the first\n  - uuid: a\n    asn: 4242421080\n    status: 3 # waits\n    interface: wg_alice\n    ipv6LinkLocal: fe80::1\n    credential: {KEY}\n  - {{uuid: b, asn: 4242421081, status: 1, ipv6LinkLocal: 'fe80::2', credential: {KEY}}}\n"
+    );
+    fleet.write("de1/sessions.yaml", &sessions);
+    fleet.assert_valid();
+    fleet
+}
+
+#[test]
+fn network_is_written_by_verbs_alone_and_valid() {
+    let fleet = network();
+    fleet.assert_valid();
+    let described = fleet.text("network.yaml");
+    assert!(
+        described.contains("\nasn: 4242420998\n") && described.contains("\n#regions: "),
+        "{described}"
+    );
+    let router = fleet.text("routers/hk1.yaml");
+    assert!(
+        router.contains("\nid: 2\n") && router.contains("\n# The region, a name of"),
+        "{router}"
+    );
+    assert!(
+        fleet
+            .text("sessions/jp1/alice.yaml")
+            .contains("\nstatus: 3\n")
+    );
+}
+
+#[test]
+fn nothing_is_overwritten_or_added_invalid() {
+    let fleet = network();
+    fleet.refused("init --asn 1", "network.yaml exists already");
+    fleet.refused("add router hk1", "routers/hk1.yaml exists already");
+    fleet.refused("add router de1 --id 2", "routers/");
+    fleet.refused(
+        "add router de1 --region moon --bandwidth 1G --type moon",
+        "routers/de1.yaml:",
+    );
+    let alice = "add session jp1 bob --asn 4242421081 --link-local fe80::2";
+    fleet.refused(alice, "sessions/jp1/bob.yaml");
+    fleet.refused(
+        "add session de1 bob --asn 4242421081",
+        "no router de1; it has hk1, jp1",
+    );
+    fleet.refused("add session jp1 bob", "--asn");
+    fleet.write("routers/jp1.yaml", "{id: 1, tokn: x}\n");
+    fleet.refused("add router de1", "routers/jp1.yaml:1:15: tokn:");
+}
+
+#[test]
+fn only_hashes_of_tokens_are_stored() {
+    let (fleet, router, file) = (network(), "hk1", "routers/hk1.yaml");
+    let token = |text: &str| {
+        let token = text.lines().find_map(|line| line.strip_prefix("token: "));
+        token.unwrap().to_owned()
+    };
+    let hashes = || fleet.text(file).matches("\"sha256:").count();
+    let new = token(&fleet.done(&format!("token new {router}")));
+    assert_eq!((new.len(), hashes()), (64, 1));
+    let rotated = token(&fleet.done(&format!("token rotate {router}")));
+    assert_ne!(rotated, new);
+    assert_eq!(hashes(), 2);
+    fleet.refused(&format!("token rotate {router}"), "token revoke");
+    fleet.done(&format!("token revoke {router}"));
+    assert_eq!(hashes(), 1);
+    fleet.refused(&format!("token revoke {router}"), "only one token");
+    let text = fleet.text(file);
+    assert!(!text.contains(&new) && !text.contains(&rotated), "{text}");
+    fleet.assert_valid();
+    fleet.refused("token new moon", "no router moon");
+    let fleet = folder();
+    fleet.done("token rotate de1");
+    let text = fleet.text("de1/router.yaml");
+    assert!(
+        text.starts_with("# who\nnode: ") && text.matches("\"sha256:").count() == 2,
+        "{text}"
+    );
+    fleet.assert_valid();
+    fleet.done("token revoke de1");
+    assert_eq!(
+        fleet.text("de1/router.yaml").matches("\"sha256:").count(),
+        1
+    );
+}
+
+#[test]
+fn status_changes_at_its_place_in_both_layouts() {
+    for (fleet, file, name) in [
+        (network(), "sessions/jp1/alice.yaml", "jp1/alice"),
+        (folder(), "de1/sessions.yaml", "wg_alice"),
+    ] {
+        let before = fleet.text(file);
+        for (verb, status) in [("accept", 4), ("disable", 0), ("accept", 4), ("delete", 5)] {
+            fleet.done(&format!("{verb} {name}"));
+            let wanted = before.replace("status: 3", &format!("status: {status}"));
+            assert_eq!(fleet.text(file), wanted, "{verb}");
+        }
+        fleet.refused(&format!("delete {name}"), "has not confirmed the removal");
+        fleet.refused(&format!("accept {name}"), "is being deleted");
+        fleet.refused("accept moon", "no session moon");
+        fleet.done(&format!("delete {name} --force"));
+        assert!(!fleet.path(file).exists() || !fleet.text(file).contains("wg_alice"));
+        fleet.assert_valid();
+    }
+}
+
+#[test]
+fn session_is_disabled_beside_an_error_elsewhere() {
+    let fleet = network();
+    fleet.write("routers/hk1.yaml", "{id: 2, tokn: x}\n");
+    fleet.done("disable jp1/alice");
+    let said = fleet.done("disable jp1/alice");
+    assert!(said.contains("No changes"), "{said}");
+}
+
+#[test]
+fn session_is_added_to_the_list_of_a_folder() {
+    let fleet = folder();
+    fleet.done(&format!(
+        "add session de1 carol --asn 4242421082 --link-local fe80::3 --public-key {KEY}"
+    ));
+    assert!(fleet.text("de1/sessions.yaml").contains("# the first\n"));
+    let (_, text) = fleet.call("-o json accept de1/carol");
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(answer["files"], serde_json::json!([]));
+}

@@ -38,4 +38,3 @@ pub use session::{plan_removal, plan_session};
 pub use step::{Action, Plan, Refusal, Step};
 pub(crate) use tunnel::{plan_tunnel, plan_tunnel_removal};
 pub use wanted::{ObjectObservation, WantedTunnel};
-pub use wireguard::HANDSHAKE_FRESH_SECONDS;

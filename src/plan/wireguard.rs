@@ -10,11 +10,7 @@ use super::action::{KernelAction, PeerPatch, WireGuardPatch};
 use super::wanted::{ObjectObservation, WantedTunnel, WantedWireGuard};
 use super::{Drift, Refusal, Step};
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey, RouterKey};
-use crate::observed::kernel::{Link, WireGuard, WireGuardPeer};
-
-/// While the last handshake is younger than this, WireGuard's own endpoint of the peer is more accurate
-/// (docs/contract/safety.md#rule-7; a session's keys live 180 s, WireGuard's `REJECT_AFTER_TIME`).
-pub const HANDSHAKE_FRESH_SECONDS: i64 = 180;
+use crate::observed::kernel::{HANDSHAKE_FRESH_SECONDS, Link, WireGuard, WireGuardPeer};
 
 /// Returns all prefixes: every source is allowed from a peer; the agent installs no routes for it, BGP does.
 fn allowed_ips() -> BTreeSet<IpNet> {

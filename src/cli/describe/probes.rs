@@ -15,8 +15,8 @@ use crate::document::{ConditionType, Kind, StatusBody};
 use crate::kernel::source_towards;
 use crate::model::{Host, InterfaceName};
 use crate::observed::Mark;
+use crate::observed::kernel::HANDSHAKE_FRESH_SECONDS;
 use crate::observed::kernel::{Link, WireGuardPeer};
-use crate::plan::HANDSHAKE_FRESH_SECONDS;
 use crate::status::{Cause, FailedProbe, HANDSHAKE_STALE};
 
 /// One probe and its result.

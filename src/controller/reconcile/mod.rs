@@ -29,8 +29,8 @@ use crate::effective::Claim;
 use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{Endpoint, ErrorClass, InterfaceName, ObjectKey, ObjectName, Uid};
 use crate::observed::bird::BirdName;
-use crate::observed::kernel::KernelView;
-use crate::plan::{Action, Drift, HANDSHAKE_FRESH_SECONDS, Plan, Refusal};
+use crate::observed::kernel::{HANDSHAKE_FRESH_SECONDS, KernelView};
+use crate::plan::{Action, Drift, Plan, Refusal};
 use crate::store::AppliedOverride;
 
 use commit::{BirdSteps, Work};

@@ -289,19 +289,32 @@ mod tests {
     #[test]
     fn traffic_is_no_change_of_a_link() {
         let name: InterfaceName = "a".parse().unwrap();
-        let with = |rx_bytes, keepalive| -> Links {
+        let of = |peer| -> Links {
             let mut link = link("a", 1);
-            let peer = WireGuardPeer {
-                rx_bytes,
-                keepalive,
-                ..WireGuardPeer::default()
-            };
             let peers = &mut link.wireguard.as_mut().unwrap().peers;
             peers.insert(PublicKey::new([1; 32]), peer);
             [(name.clone(), link)].into_iter().collect()
         };
+        let with = |rx_bytes, keepalive| {
+            of(WireGuardPeer {
+                rx_bytes,
+                keepalive,
+                ..WireGuardPeer::default()
+            })
+        };
+        let answered = |second: Option<i64>| {
+            let at = |second| jiff::Timestamp::from_second(second).unwrap();
+            of(WireGuardPeer {
+                last_handshake: second.map(at),
+                ..WireGuardPeer::default()
+            })
+        };
         assert_eq!(with(2, None).changed_since(&with(1, None)).count(), 0);
         assert_eq!(with(1, Some(5)).changed_since(&with(1, None)).count(), 1);
+        for (before, now, changes) in [(Some(0), 130, 0), (Some(0), 200, 1), (None, 130, 1)] {
+            let changed = answered(Some(now));
+            assert_eq!(changed.changed_since(&answered(before)).count(), changes);
+        }
         let mut now = with(2, None);
         now.share(&with(1, None));
         assert_eq!(now, with(2, None), "the counters are the new ones");

@@ -230,6 +230,10 @@ impl WireGuard {
     }
 }
 
+/// While the last handshake is younger than this, the peer answers, and WireGuard's own endpoint of it is more accurate
+/// (docs/contract/safety.md#rule-7; a session's keys live 180 s, WireGuard's `REJECT_AFTER_TIME`).
+pub const HANDSHAKE_FRESH_SECONDS: i64 = 180;
+
 /// One peer of a WireGuard interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WireGuardPeer {
@@ -246,6 +250,7 @@ pub struct WireGuardPeer {
 }
 
 impl WireGuardPeer {
+    /// A handshake that follows another one in time is traffic too: each peer has one every two minutes.
     fn is_same_but_traffic(&self, other: &Self) -> bool {
         let Self {
             preshared_key,
@@ -258,7 +263,13 @@ impl WireGuardPeer {
         } = self;
         (preshared_key, endpoint, keepalive)
             == (&other.preshared_key, &other.endpoint, &other.keepalive)
-            && (allowed_ips, last_handshake) == (&other.allowed_ips, &other.last_handshake)
+            && *allowed_ips == other.allowed_ips
+            && match (last_handshake, &other.last_handshake) {
+                (Some(one), Some(other)) => {
+                    (one.as_second() - other.as_second()).abs() < HANDSHAKE_FRESH_SECONDS
+                }
+                (one, other) => one == other,
+            }
     }
 
     /// Returns the same peer with the kernel's "none" values replaced by `None`.

@@ -3,8 +3,8 @@
 use super::{BabelFacts, Facts, NameFacts, RouteFacts, TunnelFacts};
 use crate::document::{ConditionType as About, TunnelStatus};
 use crate::model::PublicKey;
+use crate::observed::kernel::HANDSHAKE_FRESH_SECONDS;
 use crate::observed::kernel::{Link, WireGuardPeer};
-use crate::plan::HANDSHAKE_FRESH_SECONDS;
 use crate::status::Conditions;
 
 /// The action for a handshake that is too old.

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use moenet_agent::model::{InterfaceName, ObjectName};
 use moenet_agent::observed::Mark;
-use moenet_agent::observed::kernel::{KernelView, Link, LinkKind, Unread};
+use moenet_agent::observed::kernel::{HANDSHAKE_FRESH_SECONDS, KernelView, Link, LinkKind, Unread};
 use moenet_agent::plan::action::KernelAction;
 use moenet_agent::plan::{
-    Action, HANDSHAKE_FRESH_SECONDS, ObjectObservation, Plan, Refusal, WantedTunnel, plan_removal,
-    plan_session,
+    Action, ObjectObservation, Plan, Refusal, WantedTunnel, plan_removal, plan_session,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;

@@ -409,7 +409,7 @@ fn cells(row: &Row, format: Format) -> Vec<String> {
     cells
 }
 
-fn or_dash(text: Option<String>) -> String {
+pub(crate) fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }
 

@@ -15,6 +15,7 @@ mod layout;
 mod mesh_keys;
 pub mod network;
 mod openapi;
+mod overview;
 mod plan;
 mod posts;
 mod service;
@@ -40,6 +41,9 @@ pub use change::{ChangeError, Changes, Must, SessionPlace, Wish, is_removed};
 pub(crate) use commit::read as read_commit;
 pub use network::{TokenHash, router_path, schemas, session_path};
 pub use openapi::openapi;
+#[cfg(feature = "postgres")]
+pub(crate) use overview::routers_in_store;
+pub(crate) use overview::{RouterView, SessionView, routers};
 pub(crate) use plan::{ObjectChange, Step as PlanStep, plan};
 pub use service::{Watcher, watched};
 #[cfg(feature = "postgres")]

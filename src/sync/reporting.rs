@@ -19,10 +19,14 @@ use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
 
 /// Reports that this router is alive.
 pub(super) async fn heartbeat(sync: Arc<Syncer>) -> Result<(), CallError> {
+    let desired = sync.context.desired();
+    let held = desired.held().len() as u64;
     let heartbeat = Heartbeat {
         version: VERSION.to_owned(),
         uptime: sync.started.elapsed().as_secs(),
         mesh_public_key: sync.sources.key.current().public(),
+        drained: desired.maintenance.enabled.then_some(true),
+        held: (held > 0).then_some(held),
     };
     sync.client.post_heartbeat(&heartbeat).await
 }

@@ -1,6 +1,7 @@
 //! The embedded Control Plane: every endpoint, every error, and what follows a report.
 
 mod network;
+mod overview;
 mod plan;
 mod postgres;
 mod reported;

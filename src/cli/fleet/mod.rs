@@ -1,6 +1,7 @@
 //! `fleet`: the files of the embedded Control Plane.
 
 mod add;
+mod get;
 mod init;
 mod plan;
 pub(super) mod random;
@@ -68,6 +69,14 @@ Examples:
     /// The first call marks it for removal. Once the router has confirmed the removal, a second call removes the file.
     #[command(after_help = "Example: moenet-agent fleet delete jp1/alice --fleet ./fleet")]
     Delete(sessions::Delete),
+    /// List the routers: when they were seen, their sessions by state, drained, held, errors
+    ///
+    /// Shows what the routers have posted last, from the fleet directory or the database; no server is asked.
+    #[command(after_help = "Example: moenet-agent fleet get -o wide --fleet ./fleet")]
+    Get(get::Get),
+    /// Show one router with each of its sessions
+    #[command(after_help = "Example: moenet-agent fleet describe jp1 --fleet ./fleet")]
+    Describe(get::Describe),
     /// Show what a change of the files changes on each router
     ///
     /// Compares the files with those of another directory or commit, as the routers would take them: which objects
@@ -152,6 +161,8 @@ impl Fleet {
         match &self.verb {
             Verb::Init(init) => init.run(arguments),
             Verb::Add { what } => what.run(arguments),
+            Verb::Get(get) => get.run(arguments),
+            Verb::Describe(describe) => describe.run(arguments),
             Verb::Plan(plan) => plan.run(arguments),
             Verb::Token { token } => token.run(arguments),
             Verb::Accept(accept) => accept.run(arguments),

@@ -28,6 +28,12 @@ pub struct Heartbeat {
         skip_serializing_if = "Option::is_none"
     )]
     pub mesh_public_key: Option<PublicKey>,
+    /// Whether the router is drained; an addition to the API, left out when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<bool>,
+    /// The number of changes that wait for an operator of the router; an addition, left out when it is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
 }
 
 /// The largest number that every JSON library represents exactly (RFC 8259, section 6).
@@ -99,6 +105,21 @@ pub enum PeerState {
     OpenConfirm,
     #[default]
     Down,
+}
+
+impl PeerState {
+    /// Returns the word of the report.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Active => "active",
+            Self::Connect => "connect",
+            Self::Idle => "idle",
+            Self::OpenSent => "opensent",
+            Self::OpenConfirm => "openconfirm",
+            Self::Down => "down",
+        }
+    }
 }
 
 impl FromStr for PeerState {

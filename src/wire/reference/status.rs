@@ -35,6 +35,18 @@ impl WireStatus {
         self as u8
     }
 
+    /// Returns the name in the reference.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Disabled => "DISABLED",
+            Self::Active => "ACTIVE",
+            Self::Error => "ERROR",
+            Self::PendingReview => "PENDING_REVIEW",
+            Self::QueuedForSetup => "QUEUED_FOR_SETUP",
+            Self::QueuedForDelete => "QUEUED_FOR_DELETE",
+        }
+    }
+
     /// Returns the status of a number, if it has one.
     pub fn from_number(number: u64) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()

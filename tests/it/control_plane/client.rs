@@ -128,6 +128,8 @@ async fn every_call_goes_to_its_path_with_the_token() {
         version: "1".into(),
         uptime: 1,
         mesh_public_key: None,
+        drained: None,
+        held: None,
     };
     client.post_heartbeat(&heartbeat).await.unwrap();
     let script = script.lock().unwrap();
@@ -302,6 +304,8 @@ fn heartbeat() -> Heartbeat {
         version: "1".into(),
         uptime: 1,
         mesh_public_key: None,
+        drained: None,
+        held: None,
     }
 }
 

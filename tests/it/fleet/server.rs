@@ -195,6 +195,8 @@ async fn the_agents_client_and_outbox_speak_with_it() {
         version: "1".into(),
         uptime: 1,
         mesh_public_key: None,
+        drained: None,
+        held: None,
     };
     jp1.post_heartbeat(&heartbeat).await.unwrap();
     jp1.post_report(&Report::default()).await.unwrap();

@@ -45,12 +45,24 @@ impl Fleet {
     }
 
     #[track_caller]
-    fn refused(&self, arguments: &str, why: &str) {
+    pub fn refused(&self, arguments: &str, why: &str) {
         let files = self.files();
         let (code, text) = self.call(arguments);
         assert_eq!(code, 1, "{arguments}: {text}");
         assert!(text.contains(why), "{arguments}: no {why:?} in {text}");
         assert_eq!(self.files(), files, "{arguments} wrote something");
+    }
+
+    /// Returns the name of the server's file for a session's status.
+    pub fn status_file(&self, uuid: &str) -> String {
+        use sha2::{Digest, Sha256};
+        let digest = Sha256::digest(uuid.as_bytes());
+        let short: String = digest
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("{uuid}-{short}.json")
     }
 
     /// Returns all files with their texts.

@@ -297,6 +297,8 @@ fn what_is_posted_has_the_fields_of_the_reference() {
         version: "1.2.0".into(),
         uptime: 3600,
         mesh_public_key: Some(KEY.parse().unwrap()),
+        drained: None,
+        held: None,
     };
     let want = json!({"version": "1.2.0", "uptime": 3600, "meshPublicKey": KEY});
     assert_eq!(json_of(D.encode_heartbeat(&heartbeat)), want);

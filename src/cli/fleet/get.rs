@@ -1,0 +1,190 @@
+//! `fleet get` and `fleet describe`: what the routers have posted last.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::get::{ago, or_dash};
+use crate::cli::output::{self, Format};
+use crate::cli::{Arguments, Outcome, block_on};
+use crate::fleet::{self, RouterView, SessionView};
+#[cfg(feature = "postgres")]
+use crate::model::Secret;
+use crate::wire::WireStatus;
+
+/// Where the fleet is.
+#[derive(Debug, Args)]
+struct Place {
+    /// The fleet directory
+    #[arg(long = "fleet", value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    #[cfg(feature = "postgres")]
+    /// The database instead: postgres://USER:PASSWORD@HOST/DATABASE
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MOENET_FLEET_STORE",
+        hide_env_values = true
+    )]
+    store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Get {
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Describe {
+    /// The router
+    #[arg(value_name = "ROUTER")]
+    router: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Place {
+    fn routers(&self) -> anyhow::Result<Vec<RouterView>> {
+        #[cfg(feature = "postgres")]
+        if let Some(url) = &self.store {
+            let url = Secret::new(url.clone());
+            return block_on(async { Ok(fleet::routers_in_store(&url).await?) });
+        }
+        block_on(async { Ok(fleet::routers(&self.dir).await?) })
+    }
+}
+
+/// The columns of `-o wide`; without it the first nine.
+const COLUMNS: [&str; 11] = [
+    "ROUTER",
+    "SEEN",
+    "VERSION",
+    "SESSIONS",
+    "ESTABLISHED",
+    "REVIEW",
+    "DRAINED",
+    "HELD",
+    "ERRORS",
+    "STATES",
+    "UPTIME",
+];
+const NARROW: usize = 9;
+
+impl Get {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let routers = self.place.routers()?;
+        if !output::value(arguments.output, &routers)? {
+            print(&routers, arguments.output);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print(routers: &[RouterView], format: Format) {
+    if routers.is_empty() {
+        return output::line("No routers.");
+    }
+    if format == Format::Name {
+        return routers.iter().for_each(|it| output::line(&it.router));
+    }
+    let columns = match format {
+        Format::Wide => COLUMNS.len(),
+        _ => NARROW,
+    };
+    let cells = routers.iter().map(cells);
+    output::line(output::table(&COLUMNS[..columns], cells));
+    for router in routers {
+        errors(router);
+    }
+}
+
+fn cells(router: &RouterView) -> Vec<String> {
+    let states = router.states();
+    let listed = states
+        .iter()
+        .map(|(state, count)| format!("{count} {state}"));
+    let listed = listed.collect::<Vec<_>>().join(", ");
+    let count = |status| router.with_status(status).to_string();
+    let established = states.get("established").copied().unwrap_or_default();
+    vec![
+        router.router.to_string(),
+        router.last_seen.map_or_else(|| "never".to_owned(), ago),
+        or_dash(router.version.clone()),
+        router.sessions.len().to_string(),
+        established.to_string(),
+        count(WireStatus::PendingReview),
+        if router.drained { "yes" } else { "no" }.to_owned(),
+        router.held.to_string(),
+        count(WireStatus::Error),
+        or_dash(Some(listed).filter(|listed| !listed.is_empty())),
+        or_dash(router.uptime.map(|seconds| format!("{seconds}s"))),
+    ]
+}
+
+/// Prints the errors of a router and of its sessions.
+fn errors(router: &RouterView) {
+    let name = &router.router;
+    let sessions = router.sessions.iter();
+    let of_sessions = sessions.filter_map(|it| Some((title(it), it.error.as_ref()?)));
+    for (session, error) in of_sessions {
+        let word = output::shade("Error");
+        output::line(format_args!("{name}/{session}  {word}: {error}"));
+    }
+    if let Some(error) = &router.error {
+        output::line(format_args!("{name}  {}: {error}", output::shade("Error")));
+    }
+}
+
+fn title(session: &SessionView) -> String {
+    let uuid = || session.uuid.to_string();
+    session.name.clone().unwrap_or_else(uuid)
+}
+
+impl Describe {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let routers = self.place.routers()?;
+        let found = routers.iter().find(|it| it.router.as_str() == self.router);
+        let Some(router) = found else {
+            let known: Vec<_> = routers.iter().map(|it| it.router.as_str()).collect();
+            anyhow::bail!(
+                "the fleet has no router {}; it has {}",
+                self.router,
+                known.join(", ")
+            );
+        };
+        if !output::value(arguments.output, router)? {
+            describe(router);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+const SESSION: [&str; 8] = [
+    "SESSION", "ASN", "WANTED", "BGP", "RTT", "IMPORTED", "EXPORTED", "UUID",
+];
+
+fn describe(router: &RouterView) {
+    output::line(output::table(&COLUMNS, [cells(router)]));
+    if !router.sessions.is_empty() {
+        output::line("");
+        let sessions = router.sessions.iter().map(session_cells);
+        output::line(output::table(&SESSION, sessions));
+    }
+    errors(router);
+}
+
+fn session_cells(session: &SessionView) -> Vec<String> {
+    let number = |count: Option<u64>| or_dash(count.map(|count| count.to_string()));
+    vec![
+        title(session),
+        number(session.asn),
+        or_dash(session.status.map(|status| status.word().to_owned())),
+        or_dash(session.state.map(|state| state.word().to_owned())),
+        or_dash(session.rtt_ms.map(|rtt| format!("{rtt:.1}ms"))),
+        number(session.routes_imported),
+        number(session.routes_exported),
+        session.uuid.to_string(),
+    ]
+}

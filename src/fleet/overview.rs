@@ -1,0 +1,196 @@
+//! What the routers of a fleet have posted last, beside what the files want of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::FleetError;
+use super::described::Described;
+use super::posts::{Posts, served_status};
+use super::store::Store;
+use super::store::directory::Directory;
+#[cfg(feature = "postgres")]
+use super::store::postgres::{Postgres, StoreError};
+use crate::http::ApiError;
+#[cfg(feature = "postgres")]
+use crate::model::Secret;
+use crate::model::{ObjectName, Uid};
+use crate::util::fs;
+use crate::wire::reference::identity;
+use crate::wire::{Call, Heartbeat, PeerState, Report, WireStatus};
+
+/// A router, as it showed itself last.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RouterView {
+    pub(crate) router: ObjectName,
+    /// The arrival of its newest post.
+    pub(crate) last_seen: Option<Timestamp>,
+    /// The version of its agent.
+    pub(crate) version: Option<String>,
+    /// Seconds since its agent started, at the newest heartbeat.
+    pub(crate) uptime: Option<u64>,
+    /// Whether it is drained.
+    pub(crate) drained: bool,
+    /// The number of changes that wait for an operator of the router.
+    pub(crate) held: u64,
+    /// The sessions of its files, and the tunnels that it reports.
+    pub(crate) sessions: Vec<SessionView>,
+    /// Why its files or posts cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+/// A session of a router, as the router showed it last.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SessionView {
+    pub(crate) uuid: Uid,
+    /// The name in its file, or that of its link.
+    pub(crate) name: Option<String>,
+    pub(crate) asn: Option<u64>,
+    /// The status that is served; absent for a tunnel, and once a removal is confirmed.
+    pub(crate) status: Option<WireStatus>,
+    /// The state of its BGP session; absent before the first report.
+    pub(crate) state: Option<PeerState>,
+    pub(crate) rtt_ms: Option<f64>,
+    pub(crate) routes_imported: Option<u64>,
+    pub(crate) routes_exported: Option<u64>,
+    /// The reason that the router gave for its error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+impl RouterView {
+    /// Returns the number of sessions with this status.
+    pub(crate) fn with_status(&self, status: WireStatus) -> usize {
+        let sessions = self.sessions.iter();
+        sessions.filter(|it| it.status == Some(status)).count()
+    }
+
+    /// Returns the number of reported sessions by state.
+    pub(crate) fn states(&self) -> BTreeMap<&'static str, usize> {
+        let mut states = BTreeMap::new();
+        for state in self.sessions.iter().filter_map(|session| session.state) {
+            *states.entry(state.word()).or_default() += 1;
+        }
+        states
+    }
+}
+
+/// Returns all routers of a fleet directory, in the order of their names.
+///
+/// # Errors
+/// The directory does not exist.
+pub(crate) async fn routers(dir: &Path) -> Result<Vec<RouterView>, FleetError> {
+    if !fs::is_dir(dir) {
+        return Err(FleetError::NoDirectory(dir.to_owned()));
+    }
+    Ok(of_store(Arc::new(Directory::new(dir.to_owned()))).await)
+}
+
+/// Returns all routers of a fleet in PostgreSQL.
+///
+/// # Errors
+/// The database is not available.
+#[cfg(feature = "postgres")]
+pub(crate) async fn routers_in_store(url: &Secret<String>) -> Result<Vec<RouterView>, StoreError> {
+    let store = Postgres::open(url)?;
+    store.load().await?;
+    Ok(of_store(Arc::new(store)).await)
+}
+
+async fn of_store(store: Arc<dyn Store>) -> Vec<RouterView> {
+    let described = Described::new(Arc::clone(&store));
+    let lists = described.lists().await.into_iter();
+    let routers: BTreeSet<ObjectName> = lists.map(|list| list.0).collect();
+    let mut views = Vec::new();
+    for router in routers {
+        views.push(view(&*store, &described, router).await);
+    }
+    views
+}
+
+async fn view(store: &dyn Store, described: &Described, router: ObjectName) -> RouterView {
+    let posts = store.posts(&router).await;
+    let written = described.written(&router, Call::Sessions).await;
+    let error = posts.as_ref().err().or(written.as_ref().err());
+    let error = error.map(ApiError::to_string);
+    let posts = posts.unwrap_or_default();
+    let items = written.ok().and_then(|written| {
+        let items = written.answer.get("sessions").and_then(Value::as_array);
+        items.cloned()
+    });
+    let heartbeat: Option<Heartbeat> = body(posts.heartbeat.as_ref().map(|post| &post.body));
+    let seen = [&posts.heartbeat, &posts.report];
+    let seen = seen.into_iter().flatten().map(|post| post.received_at);
+    let statuses = posts.sessions.values().map(|posted| posted.at);
+    RouterView {
+        last_seen: seen.chain(statuses).max(),
+        uptime: heartbeat.as_ref().map(|it| it.uptime),
+        drained: heartbeat
+            .as_ref()
+            .is_some_and(|it| it.drained == Some(true)),
+        held: heartbeat
+            .as_ref()
+            .and_then(|it| it.held)
+            .unwrap_or_default(),
+        version: heartbeat.map(|it| it.version),
+        sessions: sessions(&items.unwrap_or_default(), &posts),
+        router,
+        error,
+    }
+}
+
+/// Reads a post. One of another kind of agent may lack fields.
+fn body<T: serde::de::DeserializeOwned>(body: Option<&Value>) -> Option<T> {
+    serde_json::from_value(body?.clone()).ok()
+}
+
+/// Returns the sessions of the files, then what the router reports besides: the tunnels of the backbone.
+fn sessions(items: &[Value], posts: &Posts) -> Vec<SessionView> {
+    let report: Option<Report> = body(posts.report.as_ref().map(|post| &post.body));
+    let reported = report.map(|report| report.sessions).unwrap_or_default();
+    let mut reported: BTreeMap<Uid, _> = reported
+        .into_iter()
+        .map(|session| (session.uuid.clone(), session))
+        .collect();
+    let mut views = Vec::new();
+    for item in items {
+        let Some(uuid) = identity(item) else { continue };
+        let state = reported.remove(&uuid);
+        let text = |key: &str| item.get(key).and_then(Value::as_str).map(str::to_owned);
+        let posted = posts.sessions.get(uuid.as_str());
+        let status = served_status(item, &posts.sessions).flatten();
+        let failed = posted.filter(|_| status == Some(WireStatus::Error));
+        views.push(SessionView {
+            name: text("name").or_else(|| text("interface")),
+            asn: item.get("asn").and_then(Value::as_u64),
+            status,
+            error: failed.and_then(|posted| posted.error.clone()),
+            ..of_report(uuid, state)
+        });
+    }
+    let others = reported.into_iter();
+    views.extend(others.map(|(uuid, session)| of_report(uuid, Some(session))));
+    views
+}
+
+fn of_report(uuid: Uid, session: Option<crate::wire::SessionReport>) -> SessionView {
+    let session = session.as_ref();
+    SessionView {
+        uuid,
+        name: None,
+        asn: None,
+        status: None,
+        state: session.map(|it| it.state),
+        rtt_ms: session.and_then(|it| it.rtt_ms),
+        routes_imported: session.map(|it| it.routes_imported),
+        routes_exported: session.map(|it| it.routes_exported),
+        error: None,
+    }
+}

@@ -34,12 +34,19 @@ pub async fn trace(target: &Target, timeout: Duration) -> Result<Vec<Option<Hop>
     Ok(way(answers?))
 }
 
-/// Ends the list with the target, or with the last hop that answered.
+/// Ends the list with the target, or with the last hop that answered. A router that rejects the target answers all later
+/// echoes too, and is one hop.
 fn way(mut hops: Vec<Option<Hop>>) -> Vec<Option<Hop>> {
     let is_target = |hop: &Option<Hop>| hop.is_some_and(|hop| hop.is_target);
     let end = hops.iter().position(is_target);
     let end = end.or_else(|| hops.iter().rposition(Option::is_some));
     hops.truncate(end.map_or(0, |end| end + 1));
+    if let Some(Some(last)) = hops.last().copied().filter(|last| !is_target(last)) {
+        let of_others = |hop: &Option<Hop>| hop.is_some_and(|hop| hop.address != last.address);
+        let others = hops.iter().rposition(of_others).map_or(0, |at| at + 1);
+        let first = hops.iter().skip(others).position(Option::is_some);
+        hops.truncate(others + first.unwrap_or_default() + 1);
+    }
     hops
 }
 
@@ -82,5 +89,32 @@ mod tests {
         assert_eq!(length(&[hop(false), None, hop(true), hop(true)]), 3);
         assert_eq!(length(&[hop(false), None, None]), 1);
         assert_eq!(length(&[None, None]), 0);
+    }
+
+    #[test]
+    fn router_that_rejects_the_target_is_one_hop() {
+        let hop = |last: u8| {
+            Some(Hop {
+                address: [10, 0, 0, last].into(),
+                time: Duration::ZERO,
+                is_target: false,
+            })
+        };
+        let ways = [
+            (
+                vec![hop(1), hop(2), hop(2), None, hop(2)],
+                vec![hop(1), hop(2)],
+            ),
+            (vec![None, hop(2), hop(2), None], vec![None, hop(2)]),
+            (
+                vec![hop(1), None, hop(2), hop(2)],
+                vec![hop(1), None, hop(2)],
+            ),
+            // A loop is shown.
+            (vec![hop(1), hop(2), hop(1)], vec![hop(1), hop(2), hop(1)]),
+        ];
+        for (answers, wanted) in ways {
+            assert_eq!(way(answers), wanted);
+        }
     }
 }

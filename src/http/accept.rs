@@ -55,6 +55,10 @@ impl ClientAddress for tokio::net::unix::SocketAddr {
     }
 }
 
+/// The address of a request's client, as connections are counted.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Client(pub(super) Option<IpAddr>);
+
 /// Serves until the shutdown, and gives calls in progress a limited time to end.
 pub(crate) async fn run<L>(mut listener: L, app: Router, shutdown: impl Future<Output = ()>)
 where
@@ -200,8 +204,9 @@ where
     let seat = taken.seat.clone();
     let (close, is_busy) = (seat.close.clone(), Arc::clone(&seat.busy));
     let inner = TowerToHyperService::new(app);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         let seat = seat.clone();
+        request.extensions_mut().insert(Client(seat.address));
         seat.begin();
         let answer = inner.call(request);
         async move {

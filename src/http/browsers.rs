@@ -38,14 +38,22 @@ fn other_page() -> ApiError {
     )
 }
 
-/// Returns whether a page of this origin was served by this server. HTTP's port 80 may be omitted.
+/// Returns whether a page of this origin was served by this server, as the client names it. A proxy that ends TLS makes an origin
+/// `https` of what arrives here as HTTP, so both schemes count; the port of the scheme may be omitted.
 fn is_own_origin(origin: &str, host: Option<&str>) -> bool {
-    let with_port = |authority: &str| match authority.strip_suffix(":80") {
-        Some(name) => name.to_ascii_lowercase(),
-        None => authority.to_ascii_lowercase(),
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
     };
-    let authority = origin.strip_prefix("http://").map(with_port);
-    authority.is_some() && authority == host.map(with_port)
+    let port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let bare = |authority: &str| {
+        let name = authority.strip_suffix(port).unwrap_or(authority);
+        name.to_ascii_lowercase()
+    };
+    Some(bare(authority)) == host.map(bare)
 }
 
 fn is_local_host(host: &str) -> bool {
@@ -71,10 +79,18 @@ mod tests {
         let host = Some("localhost:24368");
         assert!(is_own_origin("http://localhost:24368", host));
         assert!(is_own_origin("http://LOCALHOST", Some("localhost:80")));
+        // Behind a proxy that ends TLS: the page is this server's, and a browser names the scheme of the proxy.
+        assert!(is_own_origin("https://localhost:24368", host));
+        for name in ["glass.example", "glass.example:443"] {
+            assert!(is_own_origin("https://glass.example", Some(name)));
+        }
         for origin in [
             "http://localhost:3000",
             "http://localhost",
-            "https://localhost:24368",
+            "https://localhost",
+            "https://localhost:443",
+            "ftp://localhost:24368",
+            "localhost:24368",
             "http://127.0.0.1:24368",
             "null",
             "",
@@ -82,6 +98,10 @@ mod tests {
             assert!(!is_own_origin(origin, host), "{origin}");
         }
         assert!(!is_own_origin("http://localhost:24368", None));
+        assert!(!is_own_origin(
+            "https://glass.example",
+            Some("glass.example:80")
+        ));
     }
 
     #[test]

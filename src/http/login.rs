@@ -13,21 +13,24 @@ use crate::model::Secret;
 pub(super) struct Logins {
     /// The name of the cookie. Cookies ignore ports, and other agents may be forwarded to the same host.
     name: String,
+    /// The paths that get the cookie: this one and those below it.
+    path: &'static str,
     key: Secret<[u8; 32]>,
 }
 
 impl Logins {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(path: &'static str) -> Self {
         Self {
             name: format!("moenet-agent-{:08x}", rand::random::<u32>()),
+            path,
             key: Secret::new(rand::random()),
         }
     }
 
     /// Returns the cookie of someone who knows the token.
     pub(super) fn cookie(&self, token: &Secret<String>) -> Option<HeaderValue> {
-        let (name, value) = (&self.name, self.value(token));
-        let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/");
+        let (name, path, value) = (&self.name, self.path, self.value(token));
+        let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Path={path}");
         let mut cookie = HeaderValue::from_str(&cookie).ok()?;
         cookie.set_sensitive(true);
         Some(cookie)
@@ -73,7 +76,7 @@ mod tests {
 
     #[test]
     fn cookie_opens_with_its_token_and_process_only() {
-        let (logins, others) = (Logins::new(), Logins::new());
+        let (logins, others) = (Logins::new("/"), Logins::new("/"));
         let token = Secret::new("s3cret".to_owned());
         let cookie = logins.cookie(&token).unwrap();
         let cookie = cookie.to_str().unwrap().split(';').next().unwrap();

@@ -26,6 +26,7 @@ pub use api::{
     StatusView,
 };
 pub(crate) use api::{BirdView, HeldView};
+use bucket::Guesses;
 pub(crate) use bucket::TokenBucket;
 pub(crate) use error::ApiError;
 pub use glass::{GlassError, HopView, LookingGlass, PingView, RouteView, TraceView};
@@ -36,6 +37,7 @@ pub use routes::{HttpOptions, app};
 pub(crate) use server::bind_unix;
 pub use server::{ServeError, Server};
 
+use accept::Client;
 pub(crate) use accept::run;
 pub(crate) use routes::read_body;
 pub(crate) use token::{bearer, same};

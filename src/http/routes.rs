@@ -72,7 +72,7 @@ pub fn app(options: &HttpOptions) -> Router {
         restarts: bucket(),
         pages: bucket(),
         histories: Semaphore::new(HISTORIES),
-        logins: Logins::new(),
+        logins: Logins::new("/"),
         streams: Streams::new(),
         gate: Gate::new(),
     };

@@ -5,9 +5,9 @@ mod ask;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::browsers::refuse_other_pages;
 use super::glass::{GlassError, LookingGlass, PingView, RouteView, TraceView};
 use super::login::{Logins, token_of};
-use super::{ApiError, TokenBucket, bearer, page, same};
+use super::{ApiError, Client, Guesses, TokenBucket, bearer, page, same};
 use crate::intervals::GLASS_BUSY;
 use crate::model::Secret;
 use ask::Ask;
@@ -25,7 +25,7 @@ use ask::Ask;
 /// The path of the page; the other paths are below it.
 pub(super) const PAGE: &str = "/looking-glass";
 
-/// Limits: calls per second, and calls at once. The same, on their own, for attempts to log in.
+/// Limits of questions and, for each client, of wrong tokens: calls per second, and calls at once.
 const RATE: (f64, u32) = (1.0, 10);
 /// Questions that are answered at once.
 const SEATS: usize = 4;
@@ -57,7 +57,7 @@ pub(super) struct Gate {
     started: Instant,
     logins: Logins,
     asked: Mutex<TokenBucket>,
-    tried: Mutex<TokenBucket>,
+    tried: Mutex<Guesses>,
     seats: Semaphore,
 }
 
@@ -81,12 +81,11 @@ enum Answer {
 
 impl Gate {
     pub(super) fn new() -> Self {
-        let bucket = || Mutex::new(TokenBucket::new(RATE.0, RATE.1));
         Self {
             started: Instant::now(),
-            logins: Logins::new(),
-            asked: bucket(),
-            tried: bucket(),
+            logins: Logins::new(PAGE),
+            asked: Mutex::new(TokenBucket::new(RATE.0, RATE.1)),
+            tried: Mutex::new(Guesses::new(RATE.0, RATE.1)),
             seats: Semaphore::new(SEATS),
         }
     }
@@ -104,9 +103,9 @@ impl Gate {
     ) -> Result<Response, ApiError> {
         let token = self.token(glass)?;
         if call == GlassCall::Login {
-            return self.login(&parts.headers, body, &token);
+            return self.login(parts, body, &token);
         }
-        if !self.knows(&parts.headers, &token) {
+        if !self.knows(parts, &token)? {
             return match call {
                 GlassCall::Page => {
                     Ok((StatusCode::UNAUTHORIZED, page::glass_login(None)?).into_response())
@@ -130,21 +129,35 @@ impl Gate {
         }
     }
 
-    fn knows(&self, headers: &HeaderMap, token: &Secret<String>) -> bool {
-        let is_given = bearer(headers).is_some_and(|given| same(given, token));
-        is_given || self.logins.is_known(headers, token)
+    fn knows(&self, parts: &Parts, token: &Secret<String>) -> Result<bool, ApiError> {
+        if self.logins.is_known(&parts.headers, token) {
+            return Ok(true);
+        }
+        let Some(given) = bearer(&parts.headers) else {
+            return Ok(false);
+        };
+        self.check(parts, same(given, token))
+    }
+
+    /// Returns whether a token is right, unless its sender has guessed too often.
+    fn check(&self, parts: &Parts, is_right: bool) -> Result<bool, ApiError> {
+        let client = parts.extensions.get::<Client>().copied();
+        let client = client.unwrap_or_default().0;
+        let mut tried = self.tried.lock();
+        let checked = tried.check(client, is_right, self.started.elapsed());
+        checked.map_err(ApiError::rate_limited).map(|()| is_right)
     }
 
     fn login(
         &self,
-        headers: &HeaderMap,
+        parts: &Parts,
         body: &Bytes,
         token: &Secret<String>,
     ) -> Result<Response, ApiError> {
-        refuse_other_pages(headers)?;
-        self.take(&self.tried)?;
-        let given = token_of(body).filter(|given| same(given, token));
-        match given.and_then(|_| self.logins.cookie(token)) {
+        refuse_other_pages(&parts.headers)?;
+        let given = token_of(body);
+        let is_right = self.check(parts, given.is_some_and(|given| same(&given, token)))?;
+        match is_right.then(|| self.logins.cookie(token)).flatten() {
             Some(cookie) => Ok(([(SET_COOKIE, cookie)], Redirect::to(PAGE)).into_response()),
             None => {
                 let form = page::glass_login(Some("This is not the token of this looking glass."))?;
@@ -198,7 +211,8 @@ impl Gate {
     }
 
     async fn ask(&self, glass: &dyn LookingGlass, ask: Ask) -> Result<Answer, ApiError> {
-        self.take(&self.asked)?;
+        let taken = self.asked.lock().take(self.started.elapsed());
+        taken.map_err(ApiError::rate_limited)?;
         let Ok(_seat) = self.seats.try_acquire() else {
             return Err(ApiError::rate_limited(GLASS_BUSY));
         };
@@ -219,10 +233,5 @@ impl Gate {
             };
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string())
         })
-    }
-
-    fn take(&self, bucket: &Mutex<TokenBucket>) -> Result<(), ApiError> {
-        let taken = bucket.lock().take(self.started.elapsed());
-        taken.map_err(ApiError::rate_limited)
     }
 }

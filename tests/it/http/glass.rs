@@ -193,6 +193,40 @@ async fn questions_are_answered_and_limited() {
     assert_eq!(glass.asked.lock().unwrap().len(), 10);
 }
 
+#[tokio::test(start_paused = true)]
+async fn wrong_tokens_of_any_kind_are_limited() {
+    let (bench, _) = bench(false);
+    for _ in 0..5 {
+        assert_eq!(get(&bench, PATHS[0], "wrong").await.0, 401);
+        let login = Request::post("/looking-glass/login");
+        assert_eq!(page(&bench, login, "token=wrong").await.0, 401);
+    }
+    // The right one too: otherwise a guess beyond the limit would still tell that it is right.
+    for token in ["wrong", "glass"] {
+        let (status, ..) = get(&bench, PATHS[0], token).await;
+        assert_eq!(status, 429, "{token}");
+        let login = Request::post("/looking-glass/login");
+        let (status, ..) = page(&bench, login, &format!("token={token}")).await;
+        assert_eq!(status, 429, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn login_passes_a_proxy_that_ends_tls() {
+    let (bench, _) = bench(false);
+    let from = |origin: &str| {
+        Request::post("/looking-glass/login")
+            .header("host", "glass.example")
+            .header("origin", origin)
+    };
+    let (status, headers, _) = page(&bench, from("https://glass.example"), "token=glass").await;
+    assert_eq!(status, 303);
+    let cookie = headers[SET_COOKIE].to_str().unwrap();
+    assert!(cookie.ends_with("; Path=/looking-glass"), "{cookie}");
+    let elsewhere = from("https://evil.example");
+    assert_eq!(page(&bench, elsewhere, "token=glass").await.0, 400);
+}
+
 #[tokio::test]
 async fn router_that_cannot_answer_is_unavailable() {
     let (bench, _) = bench(true);

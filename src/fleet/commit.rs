@@ -75,6 +75,7 @@ async fn run(
         .env("GIT_OPTIONAL_LOCKS", "0")
         .env("GIT_NO_LAZY_FETCH", "1")
         .args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false"])
+        .args(["-c", "protocol.allow=never"])
         .args(args)
         .dir(dir)
         .input(input);

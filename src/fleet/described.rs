@@ -113,11 +113,15 @@ impl Described {
                 in_maintenance: current.files.text(&maintenance_path(name)).is_some(),
             }));
         }
-        if let Some(door) = self.store.door(name).await? {
+        let file = self.store.file(Path::new(&router_path(name))).await;
+        // A server that has read no valid description does not serve an old folder in its place.
+        if (current.is_some() || matches!(file, Ok(None)))
+            && let Some(door) = self.store.door(name).await?
+        {
             return Ok(Some(door));
         }
         // After a 404, a router waits for an operator.
-        match self.store.file(Path::new(&router_path(name))).await {
+        match file {
             Ok(None) => Ok(None),
             Ok(Some(_)) | Err(_) => {
                 let why = error.unwrap_or_else(|| "its file is being written; retry".to_owned());

@@ -58,7 +58,7 @@ fn is_folder(dir: &Path, path: &Path) -> bool {
 /// A folder cannot be read.
 pub fn stamps(dir: &Path) -> Result<Stamps, FleetError> {
     let mut found = Stamps::new();
-    if Stamp::at_unlinked(&dir.join(NETWORK)).is_none() {
+    if lookup(dir, Path::new(NETWORK))?.is_none() {
         return Ok(found);
     }
     found.insert(NETWORK.into(), Stamp::at(&dir.join(NETWORK)));
@@ -77,8 +77,20 @@ pub fn stamps(dir: &Path) -> Result<Stamps, FleetError> {
     Ok(found)
 }
 
+/// Returns the stamp of a path itself; `None` only if nothing is there.
+fn lookup(dir: &Path, path: &Path) -> Result<Option<Stamp>, FleetError> {
+    match fs::symlink_metadata(dir.join(path)) {
+        Ok(found) => Ok(Some(Stamp::of(&found))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FleetError::Unreadable {
+            file: path.to_owned(),
+            source,
+        }),
+    }
+}
+
 fn add(found: &mut Stamps, dir: &Path, folder: &Path, depth: usize) -> Result<(), FleetError> {
-    let Some(stamp) = Stamp::at_unlinked(&dir.join(folder)) else {
+    let Some(stamp) = lookup(dir, folder)? else {
         return Ok(());
     };
     found.insert(folder.to_owned(), Some(stamp));

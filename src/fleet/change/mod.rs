@@ -6,6 +6,7 @@ mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ pub enum ChangeError {
         file: String,
         source: Box<EditError>,
     },
+    #[error("{0} is a link, which a new file would replace; change the file that it names")]
+    Link(String),
     #[error("{0} was changed by another program meanwhile; run the command again")]
     ChangedMeanwhile(String),
     #[error("the fleet has no router {name}; it has {known}")]
@@ -211,17 +214,23 @@ impl Changes {
         let Some(text) = self.files.text(name) else {
             return file::remove_file(&path).map(drop).map_err(failed);
         };
-        fs::create_dirs(path.parent().unwrap_or(&path), 0o755).map_err(failed)?;
-        let mode = fs::metadata(&path).map_or(MODE, |found| mode_of(&found));
+        let folder = path.parent().unwrap_or(&path);
+        fs::create_dirs(folder, 0o755).map_err(failed)?;
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
+            return Err(ChangeError::Link(name.to_owned()));
+        }
+        // The server reads the file as another user than root.
+        let (mode, like) = match fs::metadata(&path) {
+            Ok(found) => (found.mode() & 0o777, Ok(found)),
+            Err(_) => (MODE, fs::metadata(&self.dir)),
+        };
+        let like = like.map_err(failed)?;
         Writer::new(mode)
+            .owner(Some(like.uid()))
+            .group(Some(like.gid()))
             .replace(&path, text.as_bytes())
             .map_err(failed)
     }
-}
-
-fn mode_of(found: &std::fs::Metadata) -> u32 {
-    use std::os::unix::fs::PermissionsExt as _;
-    found.permissions().mode() & 0o777
 }
 
 /// Identifies a problem beside a change that moves lines.

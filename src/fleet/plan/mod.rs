@@ -23,6 +23,9 @@ pub enum PlanError {
     /// The new files are not valid.
     #[error("the fleet is not valid, so its plan is unknown:\n{}", super::finding::lines(.0))]
     Invalid(Vec<Finding>),
+    /// Nothing is derived from the files before.
+    #[error("the files before the change are not valid; compare with the last valid commit:\n{}", super::finding::lines(.0))]
+    InvalidBefore(Vec<Finding>),
     #[error("the templates of this program: {0}")]
     Templates(RenderError),
     #[error("router {router}: {source}")]
@@ -52,17 +55,16 @@ pub struct Step {
     pub(crate) resets: Vec<Reset>,
 }
 
-/// Returns what changes on the routers when the files change. Files that were not valid before count as far as their
-/// routers would have taken them.
+/// Returns what changes on the routers when the files change. A session that was not valid before counts as new.
 ///
 /// # Errors
-/// The new files are not valid.
+/// The new files are not valid, or nothing can be derived from those before.
 pub fn plan(before: &FleetFiles, after: &FleetFiles) -> Result<Vec<ObjectChange>, PlanError> {
     let problems = super::validate::findings(after).problems;
     if !problems.is_empty() {
         return Err(PlanError::Invalid(problems));
     }
-    let before = answers(before).unwrap_or_default();
+    let before = answers(before).map_err(PlanError::InvalidBefore)?;
     let after = answers(after).map_err(PlanError::Invalid)?;
     let agent = Agent::new()?;
     let none = Answers::new();

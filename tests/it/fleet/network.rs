@@ -407,3 +407,24 @@ async fn broken_description_changes_no_answer() {
         Vec::<String>::new()
     );
 }
+
+#[tokio::test]
+async fn folder_is_not_served_in_place_of_an_invalid_description() {
+    let dir = network();
+    let old = [
+        (
+            "jp1/router.yaml",
+            "token: one\nnode: {id: 1, name: jp1, asn: 4242420998}\n",
+        ),
+        ("jp1/sessions.yaml", "sessions: []\n"),
+    ];
+    write(dir.path(), &old);
+    quiet();
+    let fresh = served(dir.path());
+    let answer = ask(&fresh, "one", "/agent/jp1/sessions", None).await;
+    assert_eq!(answer.0, 500, "{}", answer.1);
+    fs::remove_file(dir.path().join("jp1/router.yaml")).unwrap();
+    quiet();
+    let answer = ask(&fresh, "one", "/agent/jp1/sessions", None).await;
+    assert_eq!(answer.1["sessions"].as_array().unwrap().len(), 1);
+}

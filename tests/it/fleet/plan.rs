@@ -166,3 +166,17 @@ fn directory_is_compared_with_a_directory() {
     let (code, text) = new.call(&format!("plan --against {against}"));
     assert!(code == 2 && text.contains("~ hk1/policy"), "{text}");
 }
+
+#[test]
+fn change_of_an_invalid_fleet_has_no_plan() {
+    let fleet = network();
+    let good = fleet.text("routers/hk1.yaml");
+    fleet.write("routers/hk1.yaml", "{id: 2, tokn: x}\n");
+    committed(&fleet);
+    fleet.write("routers/hk1.yaml", &good);
+    let (code, text) = plan(&fleet);
+    assert!(
+        code == 1 && text.contains("before the change are not valid"),
+        "{text}"
+    );
+}

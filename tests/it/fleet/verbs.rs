@@ -239,3 +239,17 @@ fn session_is_added_to_the_list_of_a_folder() {
     let answer: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(answer["files"], serde_json::json!([]));
 }
+
+#[test]
+fn changed_file_keeps_its_owner_and_a_link_stays() {
+    use std::os::unix::fs::{MetadataExt as _, chown, symlink};
+    let fleet = network();
+    let file = fleet.path("routers/hk1.yaml");
+    chown(&file, Some(65534), Some(65534)).unwrap();
+    fleet.done("token rotate hk1");
+    let found = fs::metadata(&file).unwrap();
+    assert_eq!((found.uid(), found.gid()), (65534, 65534));
+    fs::rename(&file, fleet.path("hk1.private")).unwrap();
+    symlink("../hk1.private", &file).unwrap();
+    fleet.refused("token new hk1", "is a link");
+}

@@ -251,7 +251,7 @@ async fn network_is_served_and_no_missing_key_removes_a_peer() {
     assert_eq!(config["node"]["loopbackIpv4"], "172.23.105.177");
     let (_, sessions) = ask(&app, "one", "/agent/jp1/sessions", None).await;
     assert_eq!(sessions["sessions"][0]["uuid"], "abc-123");
-    // Nobody knows whether jp1 has a tunnel to hk1 already.
+    // No report says whether jp1 has a tunnel to hk1 already.
     let (status, error) = ask(&app, "one", "/agent/jp1/mesh", None).await;
     assert_eq!(status, 500);
     assert!(

@@ -37,7 +37,7 @@ changes() { grep -cE '^(wg_[0-9]|drained) ' "$work/acknowledged" || true; }
 
 failed() {
   echo "$1" >&2
-  # What a loss is, guest.sh says; a guest that did not come up is none.
+  # What a loss is, guest.sh says; a guest that did not come up is not a loss.
   [ -z "$control" ] || ! grep -E '^FAILED: ' "$work/said" "$work/errors" || { echo "the loss was found, as it must be"; exit 0; }
   cat "$work/said" "$work/errors" >&2
   exit 1

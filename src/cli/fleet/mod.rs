@@ -95,8 +95,8 @@ Exit codes: 0 no changes; 2 changes; 1 the fleet is not valid, or the comparison
     /// Exit code 1 if there is a problem.
     #[command(after_help = "Example: moenet-agent fleet validate ./fleet")]
     Validate {
-        /// The fleet directory: one folder for each router
-        #[arg(value_name = "DIR")]
+        /// The fleet directory
+        #[arg(value_name = "DIR", default_value = ".")]
         dir: PathBuf,
     },
     #[cfg(feature = "postgres")]

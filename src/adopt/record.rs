@@ -45,7 +45,10 @@ pub struct Record {
     /// The same sysctls as the pass left them; empty: it did not end.
     #[serde(default)]
     pub all_left: BTreeMap<String, i64>,
-    /// The systemd units that were disabled.
+    /// The systemd units that configure the same interfaces and were enabled.
+    #[serde(default)]
+    pub enabled: BTreeSet<String>,
+    /// Those that the adoption disabled.
     pub units: BTreeSet<String>,
     /// The files that existed, with their copies.
     pub files: Vec<FileBefore>,

@@ -1,4 +1,4 @@
-//! Copies of the files that an adoption may change, and their restoration byte for byte.
+//! Copies of the files that an adoption may change, and the removal of those that it added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -8,18 +8,16 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{AdoptionError, Undone, record};
+use super::{AdoptionError, record};
 use crate::adopt::record::{FileBefore, Record};
 use crate::document::Kind;
-use crate::model::Identity;
-use crate::observed::bird::mark::{self, Mark};
 use crate::store::{Area, Place, has_copy, is_bookkeeping};
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 
 /// The most files, and bytes, that are copied.
 const MOST_FILES: u64 = 20_000;
-const MOST_BYTES: u64 = 256 << 20;
+pub(super) const MOST_BYTES: u64 = 256 << 20;
 
 /// Regular files and folders below some roots. Links are not followed: the agent replaces none.
 #[derive(Debug, Default)]
@@ -90,10 +88,11 @@ impl Tree {
     }
 }
 
-/// Returns the hashes of the recorded files as they are now.
-pub(super) fn hashes(record: &Record) -> BTreeMap<PathBuf, String> {
-    let files = record.files.iter();
-    let hashed = files.filter_map(|before| Some((before.path.clone(), hash_of(&before.path)?)));
+/// Returns the hashes of the recorded files as they are now, without those that operators write too.
+pub(super) fn hashes(state: &Path, record: &Record) -> BTreeMap<PathBuf, String> {
+    let files = record.files.iter().map(|before| &before.path);
+    let files = files.filter(|path| !path.strip_prefix(state).is_ok_and(is_for_operators));
+    let hashed = files.filter_map(|path| Some((path.clone(), hash_of(path)?)));
     hashed.collect()
 }
 
@@ -101,63 +100,9 @@ fn hash_of(path: &Path) -> Option<String> {
     Some(hash(&file::read_unlinked(path, MOST_BYTES).ok()?))
 }
 
-fn hash(content: &[u8]) -> String {
+pub(super) fn hash(content: &[u8]) -> String {
     let hash = Sha256::digest(content);
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Restores the files that the agent has changed since, with owner and mode. One outside the state directory without its mark
-/// is left alone: another has written it since, the operator or the distribution.
-pub(super) fn restore(
-    state: &Path,
-    record: &Record,
-    is_ours: impl Fn(&Path) -> bool,
-    undone: &mut Undone,
-) -> Result<(), AdoptionError> {
-    let folder = record::folder(state);
-    for before in &record.files {
-        let copy = folder.join(&before.copy);
-        let content =
-            file::read_unlinked(&copy, MOST_BYTES).map_err(AdoptionError::file("read", &copy))?;
-        let path = &before.path;
-        let now = file::open_unlinked(path).and_then(|opened| {
-            let found = (opened.1.mode() & 0o7777, opened.1.uid(), opened.1.gid());
-            Ok((file::bytes(opened, MOST_BYTES)?, found))
-        });
-        let now = now.ok();
-        let meta = (before.mode, before.owner, before.group);
-        let is_same = |(now, (mode, owner, group)): &(Vec<u8>, (u32, u32, u32))| {
-            *now == content && (*mode, before.owner.and(Some(*owner)), *group) == meta
-        };
-        if now.as_ref().is_some_and(is_same) {
-            continue;
-        }
-        let left = record.files_left.get(path);
-        let now = now.map(|(now, _)| hash(&now));
-        let is_changed = left.is_some() && left != now.as_ref();
-        let is_foreign = !path.starts_with(state) && fs::exists(path) && !is_ours(path);
-        if is_changed || is_foreign {
-            let what = if now.is_some() { "changed" } else { "removed" };
-            undone
-                .kept
-                .push(format!("{} was {what} since", path.display()));
-            continue;
-        }
-        if !is_real(path) {
-            let kept = format!("{}: a folder of it is a symbolic link now", path.display());
-            undone.kept.push(kept);
-            continue;
-        }
-        if let Some(parent) = path.parent() {
-            fs::create_dirs(parent, 0o755).map_err(AdoptionError::file("create", parent))?;
-        }
-        let writer = Writer::new(before.mode);
-        let writer = writer.owner(before.owner).group(Some(before.group));
-        let written = writer.replace(path, &content);
-        written.map_err(AdoptionError::file("restore", path))?;
-        undone.done.push(format!("restored {}", path.display()));
-    }
-    Ok(())
 }
 
 /// Returns the hashes of the files that the adoption added to the state directory, without a document that an operator
@@ -193,7 +138,7 @@ fn documents(record: &Record) -> BTreeSet<PathBuf> {
 }
 
 /// Returns whether a file below the state directory is in a place for documents or overrides, where operators write too.
-fn is_for_operators(relative: &Path) -> bool {
+pub(super) fn is_for_operators(relative: &Path) -> bool {
     let first = relative.iter().next().unwrap_or_default();
     let stem = Path::new(first).file_stem().and_then(OsStr::to_str);
     first == Area::Overrides.folder() || Kind::ALL.iter().any(|kind| stem == Some(kind.folder()))
@@ -309,34 +254,13 @@ pub(super) fn remove_new(
     Ok(removed)
 }
 
-/// Returns whether no folder on the way to a file is a symbolic link. Recorded paths had none.
-fn is_real(path: &Path) -> bool {
-    let mut folders = path.ancestors().skip(1);
-    let nearest = folders.find(|folder| fs::symlink_metadata(folder).is_ok());
-    nearest.is_some_and(|folder| fs::canonicalize(folder).is_ok_and(|real| real == folder))
-}
-
-/// Returns whether a file has the mark of this state directory.
-pub(super) fn is_marked(path: &Path, identity: &Identity) -> bool {
-    let Ok(bytes) = file::read_unlinked(path, MOST_BYTES) else {
-        return false;
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let Mark::Complete { identity: of, .. } = mark::read(&text) else {
-        return false;
-    };
-    of.as_ref() == Some(identity)
-}
-
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn record() -> Record {
+    pub(in super::super) fn record() -> Record {
         let time = "2026-01-01T00:00:00Z";
         let record = json!({
             "begun": time, "deadline": time, "phase": "applying", "documents": [], "stateExisted": true,
@@ -345,7 +269,7 @@ mod tests {
         serde_json::from_value(record).unwrap()
     }
 
-    fn write(path: &Path, text: &str) {
+    pub(in super::super) fn write(path: &Path, text: &str) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
@@ -398,29 +322,5 @@ mod tests {
         let tree = Tree::default();
         let moved = move_new(folder.path(), &tree, &record(), &aside, |_| false).unwrap();
         assert_eq!((moved, aside.exists()), (None, false));
-    }
-
-    #[test]
-    fn restoration_follows_no_symbolic_link() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
-        let (state, bird, other) = (root.join("state"), root.join("bird"), root.join("other"));
-        std::fs::create_dir_all(&other).unwrap();
-        write(&bird.join("moenet/a.conf"), "before");
-        let mut record = record();
-        let mut tree = Tree::default();
-        tree.list(&bird, &[]).unwrap();
-        std::fs::create_dir_all(super::record::folder(&state)).unwrap();
-        record.files = tree.copy(&state).unwrap();
-        std::fs::remove_dir_all(bird.join("moenet")).unwrap();
-        symlink(&other, bird.join("moenet")).unwrap();
-        let mut undone = Undone::default();
-        restore(&state, &record, |_| true, &mut undone).unwrap();
-        assert!(undone.kept[0].contains("symbolic link"), "{undone:?}");
-        assert!(!other.join("a.conf").exists());
-        std::fs::remove_file(bird.join("moenet")).unwrap();
-        restore(&state, &record, |_| true, &mut undone).unwrap();
-        let text = std::fs::read_to_string(bird.join("moenet/a.conf")).unwrap();
-        assert_eq!(text, "before");
     }
 }

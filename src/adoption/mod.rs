@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `before` | what the router is before the first change |
 //! | `record` | the record on disk |
-//! | `files` | copies of files, and their restoration |
+//! | `files`, `restore` | copies of files, and their restoration |
 //! | `machine` | the identity of this machine |
 //! | `pass` | the pass that takes the links over, and the check of its result |
 //! | `watch` | looks at sessions and tunnels meanwhile |
@@ -22,6 +22,7 @@ mod machine;
 mod pass;
 mod record;
 mod recorded;
+mod restore;
 mod state;
 mod undo;
 mod undone;
@@ -29,6 +30,7 @@ pub(crate) mod units;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,8 +69,10 @@ pub(crate) struct Takeover {
     pub(crate) added: BTreeSet<Placed>,
     /// The names of the sysctls of all links together that the plan sets.
     pub(crate) sysctls: BTreeSet<String>,
-    /// Units to disable.
-    pub(crate) units: BTreeSet<String>,
+    /// Enabled units that configure the same interfaces.
+    pub(crate) enabled: BTreeSet<String>,
+    /// Whether to disable them at the end.
+    pub(crate) disables: bool,
     /// How long the sessions are watched.
     pub(crate) watch: Duration,
     /// The share of a session's prefixes that may be lost, in percent.
@@ -117,6 +121,7 @@ impl Adoption {
             added: before::missing(&takeover.added, &view),
             all: before::all(&takeover, &view),
             all_left: BTreeMap::new(),
+            enabled: takeover.enabled.clone(),
             units: BTreeSet::new(),
             files: Vec::new(),
             files_left: BTreeMap::new(),
@@ -193,8 +198,8 @@ impl Adoption {
             }
         }
         self.record.all_left = before::all(&self.takeover, &view);
-        let record = self.record.clone();
-        self.record.files_left = blocking(move || files::hashes(&record)).await;
+        let (record, state) = (self.record.clone(), self.state_directory());
+        self.record.files_left = blocking(move || files::hashes(&state, &record)).await;
         self.save().await
     }
 
@@ -232,11 +237,11 @@ impl Adoption {
     /// # Errors
     /// When they cannot be disabled.
     pub(crate) async fn disable_units(&mut self) -> Result<Option<String>, AdoptionError> {
-        if self.takeover.units.is_empty() {
+        if !self.takeover.disables || self.takeover.enabled.is_empty() {
             return Ok(None);
         }
         // Before the command: an undo enables what a kill leaves disabled.
-        self.record.units = self.takeover.units.clone();
+        self.record.units = self.takeover.enabled.clone();
         self.save().await?;
         units::switch(&self.record.units, false).await.map(Some)
     }
@@ -249,6 +254,10 @@ impl Adoption {
         let store = &self.parts.shared.context.store;
         let undo = Undo::open(&self.parts.config, store).await?;
         undo.run(&self.parts.config).await
+    }
+
+    fn state_directory(&self) -> PathBuf {
+        self.parts.shared.context.store.dir().to_owned()
     }
 
     async fn save(&self) -> Result<(), AdoptionError> {

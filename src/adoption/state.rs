@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::files::{self, Tree};
-use super::{AdoptionError, Undone, record};
+use super::{AdoptionError, Undone, record, restore};
 use crate::adopt::{Phase, Record, without};
 use crate::controller::known_agents;
 use crate::document::Kind;
@@ -25,9 +25,9 @@ pub(super) fn everything(
     let identity = store.identity().map(|known| known.identity);
     let marked = |path: &Path| {
         let identity = identity.as_ref();
-        identity.is_some_and(|identity| files::is_marked(path, identity))
+        identity.is_some_and(|identity| restore::is_marked(path, identity))
     };
-    files::restore(state, record, marked, undone)?;
+    let beside = restore::all(state, record, marked, undone)?;
     let mut bird = Tree::default();
     for root in roots {
         bird.list(root, &[])?;
@@ -38,7 +38,7 @@ pub(super) fn everything(
         undone.done.push(done);
     }
     if !move_whole(state, record, undone)? {
-        clear(state, record, undone)?;
+        clear(state, record, beside, undone)?;
     }
     identity.iter().for_each(known_agents::forget);
     Ok(())
@@ -50,7 +50,7 @@ fn move_whole(state: &Path, record: &Record, undone: &mut Undone) -> Result<bool
     if record.phase != Phase::Kept || record.state_existed {
         return Ok(false);
     }
-    let aside = aside(state, record);
+    let aside = restore::aside(state, record);
     match fs::rename(state, &aside) {
         // A mount cannot be moved.
         Err(error) if files::is_of_mount(&error) => return Ok(false),
@@ -61,12 +61,18 @@ fn move_whole(state: &Path, record: &Record, undone: &mut Undone) -> Result<bool
     Ok(true)
 }
 
-/// Removes everything from the state directory that was not there before. What another may have written is moved aside.
-fn clear(state: &Path, record: &Record, undone: &mut Undone) -> Result<(), AdoptionError> {
-    let aside = aside(state, record);
+/// Removes everything from the state directory that was not there before, except these files. What another may have written is
+/// moved aside.
+fn clear(
+    state: &Path,
+    record: &Record,
+    mut except: Vec<PathBuf>,
+    undone: &mut Undone,
+) -> Result<(), AdoptionError> {
+    let aside = restore::aside(state, record);
     let inside = files::inside(state, &aside);
     let mut own = Tree::default();
-    let mut except = vec![record::folder(state), inside];
+    except.extend([record::folder(state), inside]);
     if record.state_existed {
         except.push(state.join(".git"));
     }
@@ -99,13 +105,6 @@ fn clear(state: &Path, record: &Record, undone: &mut Undone) -> Result<(), Adopt
     Ok(())
 }
 
-/// Returns the place for files that another may have written.
-fn aside(state: &Path, record: &Record) -> PathBuf {
-    let mut name = state.as_os_str().to_owned();
-    name.push(format!(".undone-{}", record.begun.as_second()));
-    PathBuf::from(name)
-}
-
 fn moved(from: &Path, to: &Path) -> String {
     format!("moved {} to {}", from.display(), to.display())
 }
@@ -132,7 +131,7 @@ pub(super) fn adopted(
         for root in roots {
             let fragment = root.join("sessions").join(format!("{name}.conf"));
             let identity = identity.as_ref();
-            if identity.is_some_and(|identity| files::is_marked(&fragment, identity)) {
+            if identity.is_some_and(|identity| restore::is_marked(&fragment, identity)) {
                 remove(&fragment)?;
                 undone.done.push(format!("removed {}", fragment.display()));
             }
@@ -164,7 +163,7 @@ fn document(
     let now = now.and_then(|stored| serde_json::to_value(&stored.document.spec).ok());
     let written = record.written.documents.get(name);
     if written.is_some() && now.as_ref() != written {
-        let aside = aside(&path, record);
+        let aside = restore::aside(&path, record);
         fs::rename(&path, &aside).map_err(AdoptionError::file("move away", &path))?;
         undone.kept.push(format!(
             "sessions/{name} was changed since: {}",

@@ -71,7 +71,7 @@ impl Undo {
             let done = "removed the agent's table in nftables";
             undone.done.push(done.to_owned());
         }
-        enable(&self.record.units, &mut undone).await;
+        enable(&self.record, &mut undone).await;
         let Self {
             store,
             record,
@@ -186,17 +186,31 @@ impl Undo {
     }
 }
 
-/// Enables units again. Nothing else waits for systemd.
-async fn enable(all: &BTreeSet<String>, undone: &mut Undone) {
-    if all.is_empty() {
+/// Enables units that the adoption disabled, and names those that someone else has disabled since. Nothing else waits for
+/// systemd.
+async fn enable(record: &Record, undone: &mut Undone) {
+    let mut disabled = BTreeSet::new();
+    for unit in record.enabled.difference(&record.units) {
+        if !units::is_enabled(unit).await {
+            disabled.insert(unit.clone());
+        }
+    }
+    if !disabled.is_empty() {
+        undone.kept.push(format!(
+            "units were enabled before the adoption and are disabled now; `{}` enables them",
+            units::command(&disabled, true)
+        ));
+    }
+    if record.units.is_empty() {
         return;
     }
-    match units::switch(all, true).await {
+    match units::switch(&record.units, true).await {
         Ok(command) => undone.done.push(format!("ran `{command}`")),
         Err(error) => {
             let error = chain(&error);
             warn!(error, "units not enabled again");
-            undone.kept.push(format!("units are disabled: {error}"));
+            let kept = format!("units are disabled: {error}; run it yourself");
+            undone.kept.push(kept);
         }
     }
 }

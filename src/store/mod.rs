@@ -97,7 +97,7 @@ use snapshot::Caches;
 use trouble::Attempts;
 
 /// The folder with the last versions of the sync, used to detect manual edits.
-const SYNCED: &str = ".synced";
+pub(crate) const SYNCED: &str = ".synced";
 pub const SECRETS: &str = "secrets";
 /// The folder of reports that the Control Plane has not acknowledged.
 pub const OUTBOX: &str = "outbox";

@@ -56,6 +56,7 @@ fn record() -> Record {
         added: [placed("fe80::1/128")].into(),
         all: [].into(),
         all_left: [].into(),
+        enabled: BTreeSet::new(),
         units: [].into(),
         files: Vec::new(),
         files_left: [].into(),

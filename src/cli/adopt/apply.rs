@@ -42,10 +42,8 @@ pub(super) async fn take_over(config: Config, answer: Answer, accepted: Accepted
         planned: answer.planned,
         added: answer.added,
         sysctls: answer.sysctls,
-        units: match disables {
-            true => enabled.clone(),
-            false => BTreeSet::new(),
-        },
+        enabled: enabled.clone(),
+        disables,
         watch: accepted.watch,
         max_loss: accepted.max_loss,
     };

@@ -411,16 +411,19 @@ fn failed_step_of_the_pass_undoes_everything() {
     same(&before, &built.whole());
 }
 
-/// Units are disabled with consent, together, and only once systemd starts the agent; an undo enables them.
+/// Units are disabled with consent, together, and only once systemd starts the agent; an undo enables them. It names those that
+/// the operator has disabled since.
 #[test]
 fn units_are_disabled_only_beside_an_enabled_agent() {
     let built = Built::new(&GO_AGENT);
     let calls = built.router.path("agent.calls");
     let enabled = built.router.path("agent.enabled");
+    let by_hand = built.router.path("agent.disabled");
     let text = format!(
-        "#!/bin/sh\necho \"$@\" >>{}\ncase \"$*\" in *moenet-agent*) test -e {};; esac\n",
+        "#!/bin/sh\necho \"$@\" >>{}\ncase \"$*\" in *moenet-agent*) test -e {};; is-enabled*) test ! -e {};; esac\n",
         calls.display(),
-        enabled.display()
+        enabled.display(),
+        by_hand.display()
     );
     // The program is there before and after.
     built.with_program("systemctl", &text, &["--plan"]).ended(0);
@@ -438,13 +441,18 @@ fn units_are_disabled_only_beside_an_enabled_agent() {
     };
     let advice = format!("then run `systemctl disable {unit}`");
     run(&["--watch", "1s"], &advice, &asked);
-    run(&["--undo"], "Undone", "");
+    std::fs::write(&by_hand, "").unwrap();
+    let kept = format!(
+        "left alone: units were enabled before the adoption and are disabled now; `systemctl enable {unit}`"
+    );
+    run(&["--undo"], &kept, &asked);
+    std::fs::remove_file(&by_hand).unwrap();
     run(
         &["--watch", "1s", "--yes"],
         &advice,
         &format!("{asked}{agent}"),
     );
-    run(&["--undo"], "Undone", "");
+    run(&["--undo"], "Undone: every change", &asked);
     std::fs::write(&enabled, "").unwrap();
     let disabled = format!("{asked}{agent}disable --quiet {unit}\n");
     let done = format!("ran `systemctl disable {unit}`");

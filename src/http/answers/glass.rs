@@ -73,11 +73,16 @@ impl LookingGlass for Glass {
         };
         let echoes = IcmpPing.echoes(&target(address), &settings).await;
         let echoes = echoes.map_err(|error| GlassError::Probe(error.to_string()))?;
-        let sent = echoes.iter().filter(|echo| **echo != Echo::Unsent);
+        let sent = echoes.iter().filter(|echo| **echo != Echo::Unsent).count();
+        if sent == 0 {
+            return Err(GlassError::Probe(format!(
+                "no echo to {address} could be sent; check that a route leads there and no filter drops it"
+            )));
+        }
         let times = echoes.iter().filter_map(|echo| echo.time());
         Ok(PingView {
             target: address.to_string(),
-            sent: sent.count() as u64,
+            sent: sent as u64,
             times_ms: times.map(milliseconds).collect(),
         })
     }

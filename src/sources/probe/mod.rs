@@ -133,6 +133,17 @@ pub enum ProbeError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// Only raw sockets receive the answers of routers on the way.
+    #[error("trace {target}: the system grants no raw socket; give the agent CAP_NET_RAW")]
+    NotRaw { target: Target },
+    /// No echo left this machine.
+    #[error(
+        "send an echo to {target}: {source}; check that a route leads there and no filter drops it"
+    )]
+    Unsent {
+        target: Target,
+        source: std::io::Error,
+    },
     /// A link-local address without an interface.
     #[error("probe {target}: a link-local address needs the interface it is reached through")]
     NoInterface { target: Target },

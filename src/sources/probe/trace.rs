@@ -1,11 +1,12 @@
 //! The way to a target: one echo for each number of hops, all at once.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::join_all;
 use socket2::Type;
-use surge_ping::{IcmpPacket, PingIdentifier, PingSequence};
+use surge_ping::{Client, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
 
 use super::icmp::{PAYLOAD, is_reply, socket};
 use super::{ProbeError, Target};
@@ -27,11 +28,24 @@ pub struct Hop {
 /// the last one that has answered.
 ///
 /// # Errors
-/// The system grants no raw socket: only those receive the answers of routers.
+/// The system grants no raw socket: only those receive the answers of routers. Or an echo could not be sent, and no other was
+/// answered.
 pub async fn trace(target: &Target, timeout: Duration) -> Result<Vec<Option<Hop>>, ProbeError> {
     let asked = (1..=MOST_HOPS).map(|hops| ask(target, hops, timeout));
-    let answers: Result<Vec<_>, _> = join_all(asked).await.into_iter().collect();
-    Ok(way(answers?))
+    let (mut hops, mut unsent) = (Vec::new(), None);
+    for answer in join_all(asked).await {
+        hops.push(match answer {
+            Err(error @ ProbeError::Unsent { .. }) => {
+                unsent.get_or_insert(error);
+                None
+            }
+            answer => answer?,
+        });
+    }
+    match unsent {
+        Some(error) if hops.iter().all(Option::is_none) => Err(error),
+        _ => Ok(way(hops)),
+    }
 }
 
 /// Ends the list with the target, or with the last hop that answered. A router that rejects the target answers all later
@@ -51,18 +65,41 @@ fn way(mut hops: Vec<Option<Hop>>) -> Vec<Option<Hop>> {
 }
 
 async fn ask(target: &Target, hops: u8, timeout: Duration) -> Result<Option<Hop>, ProbeError> {
-    let client = socket(target, |config| {
-        config.ttl(hops.into()).sock_type_hint(Type::RAW)
-    })?;
+    let client = raw_socket(target, hops)?;
     let identifier = PingIdentifier(rand::random());
     let mut pinger = client.pinger(target.address, identifier).await;
     let pinger = pinger.timeout(timeout);
-    let answer = pinger.ping(PingSequence(hops.into()), &PAYLOAD).await;
-    Ok(answer.ok().map(|(packet, time)| Hop {
-        address: sender(&packet),
-        time,
-        is_target: is_reply(&packet),
-    }))
+    match pinger.ping(PingSequence(hops.into()), &PAYLOAD).await {
+        Ok((packet, time)) => Ok(Some(Hop {
+            address: sender(&packet),
+            time,
+            is_target: is_reply(&packet),
+        })),
+        Err(SurgeError::IOError(source)) => Err(ProbeError::Unsent {
+            target: target.clone(),
+            source,
+        }),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Opens a raw socket for echoes that live for some hops. The library falls back to a datagram socket, which would hear nothing
+/// of the routers on the way.
+fn raw_socket(target: &Target, hops: u8) -> Result<Client, ProbeError> {
+    let not_raw = || ProbeError::NotRaw {
+        target: target.clone(),
+    };
+    let opened = socket(target, |config| {
+        config.ttl(hops.into()).sock_type_hint(Type::RAW)
+    });
+    match opened {
+        Ok(client) if client.get_socket().get_type() == Type::RAW => Ok(client),
+        Ok(_) => Err(not_raw()),
+        Err(ProbeError::Socket { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+            Err(not_raw())
+        }
+        failed => failed,
+    }
 }
 
 fn sender(packet: &IcmpPacket) -> IpAddr {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::support::namespace;
-use moenet_agent::sources::probe::{IcmpPing, Ping, Probe, ProbeError, ProbeSettings, Target};
+use moenet_agent::sources::probe::{
+    IcmpPing, Ping, Probe, ProbeError, ProbeSettings, Target, trace,
+};
 
 /// `lo` routes 198.51.100.1 to nobody. The nested namespace behind `left` has fe80::2, and so has the
 /// one behind `other`, which is slower.
@@ -66,6 +68,18 @@ async fn assert_echoes() {
     }
 }
 
+/// Awaits without CAP_NET_RAW. Capabilities are of one thread, as is the runtime here.
+async fn without_raw_sockets<T>(future: impl Future<Output = T>) -> T {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let before = capabilities(None).unwrap();
+    let mut less = before;
+    less.effective.remove(CapabilitySet::NET_RAW);
+    set_capabilities(None, less).unwrap();
+    let done = future.await;
+    set_capabilities(None, before).unwrap();
+    done
+}
+
 #[test]
 #[ignore = "runs inside a namespace"]
 fn inner() {
@@ -81,9 +95,22 @@ fn inner() {
         // A new namespace grants unprivileged sockets to nobody ("1 0", inet_init_net).
         println!("with raw sockets");
         assert_echoes().await;
+        println!("a trace tells what keeps it from asking");
+        let traced = |address| async move {
+            trace(&target(address, None), Duration::from_millis(200)).await
+        };
+        assert_eq!(traced("127.0.0.1").await.unwrap().len(), 1);
+        for unreachable in ["203.0.113.9", "2001:db8::9"] {
+            let error = traced(unreachable).await.unwrap_err().to_string();
+            assert!(error.contains("check that a route leads there"), "{error}");
+        }
         println!("with unprivileged sockets");
         namespace::sh("echo '0 0' > /proc/sys/net/ipv4/ping_group_range");
         assert_echoes().await;
+        println!("a trace needs a raw socket");
+        let traced = without_raw_sockets(traced("127.0.0.1")).await;
+        let error = traced.unwrap_err().to_string();
+        assert!(error.contains("CAP_NET_RAW"), "{error}");
         println!("the same address at the end of two tunnels");
         namespace::sh("ip link set other down");
         let (left, other) = tokio::join!(

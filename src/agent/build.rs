@@ -180,6 +180,7 @@ impl Parts {
             listen: self.config.server.listen.clone(),
             token: self.shared.api_token.clone(),
             state: self.shared.clone(),
+            trusted_proxies: self.config.server.trusted_proxies.clone(),
         }
     }
 

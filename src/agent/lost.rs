@@ -64,6 +64,7 @@ async fn serve(config: Config, state: Arc<Waiting>, stop: CancellationToken) {
             listen: config.server.listen.clone(),
             token: blocking(move || of_server.token_source()).await,
             state: state.clone(),
+            trusted_proxies: config.server.trusted_proxies.clone(),
         };
         match Server::bind(&options).await {
             Ok(server) => return server.run(stop.cancelled_owned()).await,

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::{Asn, InterfaceName, LinkLocal, Secret};
+use crate::model::{AddressRange, Asn, InterfaceName, LinkLocal, Secret};
 
 pub use listen::Listen;
 pub(crate) use live::{LiveConfig, is_reloadable};
@@ -221,6 +221,10 @@ pub struct Server {
     /// Default: `moenet-agent`, which the packages create.
     #[schemars(example = "moenet-agent")]
     pub read_group: Option<String>,
+    /// Prefixes of reverse proxies: from them the last address of `X-Forwarded-For` or `Forwarded` is the client by which
+    /// limits count. `127.0.0.1/32` and `::1/128` include unix sockets; every local user can write these headers then.
+    #[schemars(example = ["127.0.0.1/32", "::1/128"])]
+    pub trusted_proxies: Vec<AddressRange>,
     /// The looking glass at `/looking-glass`; off without it.
     pub looking_glass: Option<LookingGlass>,
 }
@@ -258,6 +262,7 @@ impl Default for Server {
             token_file: None,
             read_socket: READ_SOCKET.into(),
             read_group: None,
+            trusted_proxies: Vec::new(),
             looking_glass: None,
         }
     }

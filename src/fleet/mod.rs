@@ -159,8 +159,9 @@ async fn serve_over(
     let listen = listener.local_addr().unwrap_or(listen);
     tracing::info!(%listen, fleet = source, "embedded Control Plane listens");
     check_blocking_work();
+    let proxies = crate::http::Proxies::default();
     tokio::select! {
-        () = crate::http::run(listener, app, shutdown) => {}
+        () = crate::http::run(listener, app, &proxies, shutdown) => {}
         () = watcher.run() => {}
     }
     Ok(())

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::Proxies;
 use crate::intervals::{
     HTTP_CONNECTION, HTTP_FULL_POLL, HTTP_HEAD, HTTP_LAST_CALL, HTTP_SHUTDOWN, HTTP_STREAM_END,
 };
@@ -55,13 +56,17 @@ impl ClientAddress for tokio::net::unix::SocketAddr {
     }
 }
 
-/// The address of a request's client, as connections are counted.
+/// The address of a request's client, as limits count it; of the peer, until the headers of proxies are read.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Client(pub(super) Option<IpAddr>);
 
-/// Serves until the shutdown, and gives calls in progress a limited time to end.
-pub(crate) async fn run<L>(mut listener: L, app: Router, shutdown: impl Future<Output = ()>)
-where
+/// Serves until the shutdown, and gives calls in progress a limited time to end. Connections of a proxy are not counted.
+pub(crate) async fn run<L>(
+    mut listener: L,
+    app: Router,
+    proxies: &Proxies,
+    shutdown: impl Future<Output = ()>,
+) where
     L: Listener<Addr: ClientAddress>,
 {
     let stop = CancellationToken::new();
@@ -75,8 +80,11 @@ where
             // The connection has released its seat.
             Some(_) = connections.join_next() => {}
             (io, client) = listener.accept(), if free => {
-                if let Some(taken) = seats.take(client.counted()) {
-                    connections.spawn(converse(io, app.clone(), taken, stop.clone()));
+                let client = client.counted();
+                let counted = client.filter(|_| !proxies.has(client));
+                if let Some(taken) = seats.take(counted) {
+                    let connection = converse(io, app.clone(), Client(client), taken, stop.clone());
+                    connections.spawn(connection);
                 }
             }
             () = sleep(HTTP_FULL_POLL), if !free => {}
@@ -197,7 +205,7 @@ impl Seats {
 }
 
 /// Serves one connection, from its first byte to its end. Its failure concerns only the client.
-async fn converse<I>(io: I, app: Router, taken: TakenSeat, stop: CancellationToken)
+async fn converse<I>(io: I, app: Router, client: Client, taken: TakenSeat, stop: CancellationToken)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -206,7 +214,7 @@ where
     let inner = TowerToHyperService::new(app);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         let seat = seat.clone();
-        request.extensions_mut().insert(Client(seat.address));
+        request.extensions_mut().insert(client);
         seat.begin();
         let answer = inner.call(request);
         async move {
@@ -301,7 +309,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1024);
         let taken = seats.take(ROUTER).unwrap();
         let stop = CancellationToken::new();
-        let connection = tokio::spawn(converse(server, app, taken, stop));
+        let connection = tokio::spawn(converse(server, app, Client(ROUTER), taken, stop));
         let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         tokio::io::AsyncWriteExt::write_all(&mut client, request)
             .await

@@ -15,6 +15,7 @@ mod listen;
 mod login;
 mod openapi;
 mod page;
+mod proxies;
 mod routes;
 mod server;
 mod token;
@@ -39,5 +40,7 @@ pub use server::{ServeError, Server};
 
 use accept::Client;
 pub(crate) use accept::run;
+pub(crate) use proxies::Proxies;
 pub(crate) use routes::read_body;
+use token::Guarded;
 pub(crate) use token::{bearer, same};

@@ -20,11 +20,14 @@ use super::events::Streams;
 use super::gate::{self, Gate, GlassCall};
 use super::login::{Logins, token_of};
 use super::openapi::{OPENAPI, openapi};
-use super::{AgentApi, ApiError, ApiRefusal, Confirmation, TokenBucket, bearer, page, same};
+use super::{
+    AgentApi, ApiError, ApiRefusal, Client, Confirmation, Guarded, Proxies, TokenBucket, bearer,
+    page,
+};
 use crate::config::{Listen, TokenSource};
 use crate::document::Kind;
 use crate::intervals::HTTP_BODY;
-use crate::model::{InterfaceName, ObjectName};
+use crate::model::{AddressRange, InterfaceName, ObjectName};
 use crate::redact::redact_value;
 
 /// Size limit of a body; a real one has fifty bytes.
@@ -42,6 +45,8 @@ pub struct HttpOptions {
     /// The required token; mandatory if other machines can reach the address.
     pub token: TokenSource,
     pub state: Arc<dyn AgentApi>,
+    /// Ranges of reverse proxies.
+    pub trusted_proxies: Vec<AddressRange>,
 }
 
 struct Api {
@@ -56,6 +61,8 @@ struct Api {
     /// The page of an object reads the history with a program; a few at once.
     histories: Semaphore,
     logins: Logins,
+    tried: Guarded,
+    proxies: Proxies,
     streams: Streams,
     gate: Gate,
 }
@@ -73,6 +80,8 @@ pub fn app(options: &HttpOptions) -> Router {
         pages: bucket(),
         histories: Semaphore::new(HISTORIES),
         logins: Logins::new("/"),
+        tried: Guarded::new(),
+        proxies: Proxies::new(options.trusted_proxies.clone()),
         streams: Streams::new(),
         gate: Gate::new(),
     };
@@ -160,9 +169,13 @@ fn route(path: &str) -> Option<(&'static str, Call)> {
 
 impl Api {
     async fn dispatch(&self, request: Request<Body>) -> Result<Response, ApiError> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let peer = parts.extensions.get::<Client>().copied();
+        let peer = peer.unwrap_or_default().0;
+        let client = Client(self.proxies.client(peer, &parts.headers));
+        parts.extensions.insert(client);
         let found = route(parts.uri.path());
-        if let Err(refusal) = self.admit(&parts.headers, found.map(|(_, call)| call)) {
+        if let Err(refusal) = self.admit(&parts, found.map(|(_, call)| call)) {
             let is_page = matches!(found, Some((_, Call::Page | Call::ObjectPage)));
             // A browser gets the form instead of a text for programs.
             return match is_page && refusal.status == StatusCode::UNAUTHORIZED {
@@ -197,7 +210,8 @@ impl Api {
     }
 
     /// Admits a call; the looking glass asks for its own token.
-    fn admit(&self, headers: &HeaderMap, call: Option<Call>) -> Result<(), ApiError> {
+    fn admit(&self, parts: &Parts, call: Option<Call>) -> Result<(), ApiError> {
+        let headers = &parts.headers;
         if matches!(call, Some(Call::Glass(_))) {
             return Ok(());
         }
@@ -213,8 +227,10 @@ impl Api {
             {
                 Ok(())
             }
-            Ok(Some(token)) if bearer(headers).is_some_and(|given| same(given, &token)) => Ok(()),
-            Ok(Some(_)) => Err(ApiError::invalid_token()),
+            Ok(Some(token)) => match bearer(headers) {
+                given @ Some(_) if self.tried.check(parts, given, &token)? => Ok(()),
+                _ => Err(ApiError::invalid_token()),
+            },
             // Refuses every call until the file exists: the agent's log and status name it.
             Err(_) => Err(ApiError::no_token_yet()),
         }
@@ -238,7 +254,7 @@ impl Api {
                 page::overview(&self.agent.overview().await)
             }
             Call::ObjectPage => self.object_page(parts.uri.path()).await,
-            Call::Login => self.login(&parts.headers, body),
+            Call::Login => self.login(parts, body),
             Call::Style => Ok(page::style()),
             Call::Script => Ok(page::script()),
             Call::Events => self.streams.open(Arc::clone(&self.agent)),
@@ -261,16 +277,13 @@ impl Api {
     }
 
     /// Answers the form that takes the token.
-    fn login(&self, headers: &HeaderMap, body: &Bytes) -> Result<Response, ApiError> {
-        refuse_other_pages(headers)?;
+    fn login(&self, parts: &Parts, body: &Bytes) -> Result<Response, ApiError> {
+        refuse_other_pages(&parts.headers)?;
         let Ok(Some(token)) = self.token.current() else {
             return Ok(Redirect::to("/").into_response());
         };
-        let cookie = match token_of(body) {
-            Some(given) if same(&given, &token) => self.logins.cookie(&token),
-            _ => None,
-        };
-        match cookie {
+        let is_right = self.tried.check(parts, token_of(body).as_deref(), &token)?;
+        match is_right.then(|| self.logins.cookie(&token)).flatten() {
             Some(cookie) => Ok(([(SET_COOKIE, cookie)], Redirect::to("/")).into_response()),
             None => {
                 let form = page::login(Some("This is not the token of this agent."))?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use super::{HttpOptions, accept, app};
+use super::{HttpOptions, Proxies, accept, app};
 use crate::config::{Listen, TokenSource};
 use crate::util::fs;
 use crate::util::task::blocking;
@@ -40,6 +40,7 @@ pub struct Server {
     listen: Listen,
     socket: Socket,
     app: Router,
+    proxies: Proxies,
 }
 
 enum Socket {
@@ -85,6 +86,7 @@ impl Server {
             listen,
             socket,
             app: app(options),
+            proxies: Proxies::new(options.trusted_proxies.clone()),
         })
     }
 
@@ -101,8 +103,10 @@ impl Server {
         let listen = self.listen;
         tracing::info!(%listen, "local API listens");
         match self.socket {
-            Socket::Tcp(listener) => accept::run(listener, self.app, shutdown).await,
-            Socket::Unix(listener) => accept::run(listener, self.app, shutdown).await,
+            Socket::Tcp(listener) => accept::run(listener, self.app, &self.proxies, shutdown).await,
+            Socket::Unix(listener) => {
+                accept::run(listener, self.app, &self.proxies, shutdown).await
+            }
         }
         if let Listen::Unix(path) = &listen {
             // Best effort: the next start recognizes a stale socket.

@@ -1,9 +1,49 @@
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
+use tokio::time::Instant;
 
+use super::{ApiError, Client, Guesses};
 use crate::model::Secret;
+
+/// Limits of wrong tokens for each client: calls per second, and calls at once.
+const GUESSES: (f64, u32) = (1.0, 10);
+
+/// Checks a token, with a limit for those who guess it.
+pub(super) struct Guarded {
+    started: Instant,
+    guesses: Mutex<Guesses>,
+}
+
+impl Guarded {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            guesses: Mutex::new(Guesses::new(GUESSES.0, GUESSES.1)),
+        }
+    }
+
+    /// Returns whether a token is right.
+    ///
+    /// # Errors
+    /// Its sender has guessed too often.
+    pub(super) fn check(
+        &self,
+        request: &Parts,
+        given: Option<&str>,
+        wanted: &Secret<String>,
+    ) -> Result<bool, ApiError> {
+        let client = request.extensions.get::<Client>().copied();
+        let client = client.unwrap_or_default().0;
+        let is_right = given.is_some_and(|given| same(given, wanted));
+        let mut guesses = self.guesses.lock();
+        let checked = guesses.check(client, is_right, self.started.elapsed());
+        checked.map_err(ApiError::rate_limited).map(|()| is_right)
+    }
+}
 
 /// Returns the token of an `Authorization: Bearer` header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -3,6 +3,7 @@
 mod clients;
 mod glass;
 mod page;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -158,6 +159,7 @@ fn bench_beside(token: Option<&str>, glass: Option<Arc<FakeGlass>>) -> Bench {
         listen: "127.0.0.1:0".parse().unwrap(),
         token: token.map(|token| Secret::new(token.to_owned())).into(),
         state: fake.clone(),
+        trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
     };
     Bench {
         fake,

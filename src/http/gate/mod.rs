@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::browsers::refuse_other_pages;
 use super::glass::{GlassError, LookingGlass, PingView, RouteView, TraceView};
 use super::login::{Logins, token_of};
-use super::{ApiError, Client, Guesses, TokenBucket, bearer, page, same};
+use super::{ApiError, Guarded, TokenBucket, bearer, page};
 use crate::intervals::GLASS_BUSY;
 use crate::model::Secret;
 use ask::Ask;
@@ -25,7 +25,7 @@ use ask::Ask;
 /// The path of the page; the other paths are below it.
 pub(super) const PAGE: &str = "/looking-glass";
 
-/// Limits of questions and, for each client, of wrong tokens: calls per second, and calls at once.
+/// Limits of questions: calls per second, and calls at once.
 const RATE: (f64, u32) = (1.0, 10);
 /// Questions that are answered at once.
 const SEATS: usize = 4;
@@ -57,7 +57,7 @@ pub(super) struct Gate {
     started: Instant,
     logins: Logins,
     asked: Mutex<TokenBucket>,
-    tried: Mutex<Guesses>,
+    tried: Guarded,
     seats: Semaphore,
 }
 
@@ -85,7 +85,7 @@ impl Gate {
             started: Instant::now(),
             logins: Logins::new(PAGE),
             asked: Mutex::new(TokenBucket::new(RATE.0, RATE.1)),
-            tried: Mutex::new(Guesses::new(RATE.0, RATE.1)),
+            tried: Guarded::new(),
             seats: Semaphore::new(SEATS),
         }
     }
@@ -133,19 +133,10 @@ impl Gate {
         if self.logins.is_known(&parts.headers, token) {
             return Ok(true);
         }
-        let Some(given) = bearer(&parts.headers) else {
-            return Ok(false);
-        };
-        self.check(parts, same(given, token))
-    }
-
-    /// Returns whether a token is right, unless its sender has guessed too often.
-    fn check(&self, parts: &Parts, is_right: bool) -> Result<bool, ApiError> {
-        let client = parts.extensions.get::<Client>().copied();
-        let client = client.unwrap_or_default().0;
-        let mut tried = self.tried.lock();
-        let checked = tried.check(client, is_right, self.started.elapsed());
-        checked.map_err(ApiError::rate_limited).map(|()| is_right)
+        match bearer(&parts.headers) {
+            None => Ok(false),
+            given => self.tried.check(parts, given, token),
+        }
     }
 
     fn login(
@@ -156,7 +147,7 @@ impl Gate {
     ) -> Result<Response, ApiError> {
         refuse_other_pages(&parts.headers)?;
         let given = token_of(body);
-        let is_right = self.check(parts, given.is_some_and(|given| same(&given, token)))?;
+        let is_right = self.tried.check(parts, given.as_deref(), token)?;
         match is_right.then(|| self.logins.cookie(token)).flatten() {
             Some(cookie) => Ok(([(SET_COOKIE, cookie)], Redirect::to(PAGE)).into_response()),
             None => {

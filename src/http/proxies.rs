@@ -1,0 +1,152 @@
+//! The client of a request that came through a reverse proxy.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use axum::http::HeaderMap;
+
+use crate::model::AddressRange;
+
+/// Reverse proxies whose word about a client counts. A client could write these headers itself: only the last hop of a header,
+/// which the proxy added, counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Proxies(Vec<AddressRange>);
+
+impl Proxies {
+    pub(crate) fn new(ranges: Vec<AddressRange>) -> Self {
+        Self(ranges)
+    }
+
+    /// Returns whether connections of this address are a proxy's. A unix socket (`None`) counts as loopback.
+    pub(super) fn has(&self, peer: Option<IpAddr>) -> bool {
+        let local = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let has = |address| self.0.iter().any(|range| range.contains(address));
+        peer.map_or_else(|| local.into_iter().any(has), has)
+    }
+
+    /// Returns the client by which limits count. If a proxy's two headers disagree, one of them is the client's own, and the
+    /// proxy counts.
+    pub(super) fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+        if !self.has(peer) {
+            return peer;
+        }
+        let plain = last(headers, "x-forwarded-for");
+        let standard = last(headers, "forwarded").map(forwarded_for);
+        let plain = plain.map(node);
+        let named = match (plain, standard) {
+            (Some(plain), Some(standard)) if plain != standard => None,
+            (plain, standard) => plain.or(standard).flatten(),
+        };
+        named.or(peer)
+    }
+}
+
+/// Returns the last element of a header that is a list.
+fn last<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let line = headers.get_all(name).iter().next_back()?;
+    Some(line.to_str().map_or("", |line| last_part(line, ',')))
+}
+
+/// Returns the address of `for=` (RFC 7239).
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut rest = element;
+    loop {
+        let part = last_part(rest, ';');
+        let (key, value) = part.trim().split_once('=')?;
+        if key.eq_ignore_ascii_case("for") {
+            return node(value.trim_matches('"'));
+        }
+        rest = rest.get(..rest.len().checked_sub(part.len() + 1)?)?;
+    }
+}
+
+/// Returns the part after the last separator outside of quotes: a quoted value may have a client's text.
+fn last_part(text: &str, separator: char) -> &str {
+    let mut quoted = false;
+    let mut escaped = false;
+    let mut start = 0;
+    for (at, found) in text.char_indices() {
+        match found {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            found if found == separator && !quoted => start = at + found.len_utf8(),
+            _ => {}
+        }
+    }
+    text.get(start..).unwrap_or_default()
+}
+
+/// Parses an address, perhaps in brackets or with a port.
+fn node(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let address = bare.unwrap_or(text).parse::<IpAddr>();
+    let address = address.or_else(|_| text.parse().map(|it: SocketAddr| it.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: &str = "192.0.2.1";
+
+    fn client(peer: Option<&str>, lines: &[(&'static str, &str)]) -> Option<String> {
+        let ranges = ["127.0.0.1/32", "2001:db8::/64"].map(|range| range.parse().unwrap());
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let peer = peer.map(|peer| peer.parse().unwrap());
+        let client = Proxies::new(ranges.into()).client(peer, &headers);
+        client.map(|client| client.to_string())
+    }
+
+    #[test]
+    fn last_hop_of_a_proxy_is_the_client() {
+        for lines in [
+            &[("x-forwarded-for", "198.51.100.9, 192.0.2.1")][..],
+            &[
+                ("x-forwarded-for", "198.51.100.9"),
+                ("x-forwarded-for", CLIENT),
+            ],
+            &[("forwarded", "for=198.51.100.9, For=192.0.2.1;proto=https")],
+            &[("forwarded", "proto=https; for=\"192.0.2.1:4711\"")],
+            &[("x-forwarded-for", CLIENT), ("forwarded", "for=192.0.2.1")],
+            &[("x-forwarded-for", "::ffff:192.0.2.1")],
+        ] {
+            for peer in [None, Some("127.0.0.1"), Some("2001:db8::7")] {
+                assert_eq!(client(peer, lines).as_deref(), Some(CLIENT), "{lines:?}");
+            }
+        }
+        let sixth = [("forwarded", "for=\"[2001:db8:1::2]:4711\"")];
+        assert_eq!(client(None, &sixth).as_deref(), Some("2001:db8:1::2"));
+    }
+
+    #[test]
+    fn header_of_a_stranger_counts_for_nothing() {
+        let lines = [("x-forwarded-for", CLIENT)];
+        let stranger = "198.51.100.9";
+        assert_eq!(client(Some(stranger), &lines).as_deref(), Some(stranger));
+        assert!(!Proxies::default().has(None), "off by default");
+    }
+
+    #[test]
+    fn doubtful_header_counts_as_the_proxy() {
+        for lines in [
+            &[][..],
+            &[("x-forwarded-for", "unknown")],
+            &[("x-forwarded-for", "192.0.2.1,")],
+            &[("forwarded", "for=_hidden")],
+            &[("forwarded", "host=\"x, for=192.0.2.1\"")],
+            &[("forwarded", "host=\"x\\\", for=192.0.2.1;y=\"")],
+            &[("forwarded", "host=\"x;for=192.0.2.1")],
+            // One of them is the client's own.
+            &[("x-forwarded-for", CLIENT), ("forwarded", "for=192.0.2.2")],
+            &[("x-forwarded-for", CLIENT), ("forwarded", "for=unknown")],
+        ] {
+            let proxy = Some("127.0.0.1");
+            assert_eq!(client(proxy, lines).as_deref(), proxy, "{lines:?}");
+        }
+    }
+}

@@ -16,8 +16,9 @@ use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_stat
 use super::store::{Change, Store, Version};
 use crate::http::ApiError;
 use crate::model::ObjectName;
-use crate::util::notices::News;
+use crate::util::notices::{News, Notices};
 use crate::util::task::blocking;
+use crate::util::text::bounded;
 use crate::wire::reference::{
     CONFIG_HASH, SESSION_NOT_FOUND, check_heartbeat, check_report, decode_modify, identity,
     written_status,
@@ -32,6 +33,8 @@ pub(super) struct Answers {
     pub(super) store: Arc<dyn Store>,
     pub(super) files: Described,
     good: LastGood,
+    /// The items that the last report of each router lost.
+    rejected: Mutex<HashMap<ObjectName, Notices>>,
     /// Held while a router's posts are read, changed and written.
     writing: Mutex<HashMap<ObjectName, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -42,6 +45,7 @@ impl Answers {
             files: Described::new(Arc::clone(&store)),
             store,
             good: LastGood::default(),
+            rejected: Mutex::default(),
             writing: Mutex::default(),
         }
     }
@@ -58,24 +62,53 @@ impl Answers {
         })
     }
 
-    /// Stores a post.
+    /// Stores a post. Returns the items that were left out.
     pub(super) async fn post(
         &self,
         router: &ObjectName,
         call: Call,
         body: &[u8],
-    ) -> Result<(), ApiError> {
-        let change = match call {
-            Call::Heartbeat => Change::Heartbeat(post(check_heartbeat(body))?),
-            Call::Report => Change::Report(post(check_report(body))?),
+    ) -> Result<Vec<String>, ApiError> {
+        let (change, rejected) = match call {
+            Call::Heartbeat => {
+                let heartbeat = check_heartbeat(body).map_err(bad_request)?;
+                (Change::Heartbeat(post(heartbeat)), Vec::new())
+            }
+            Call::Report => {
+                let (report, rejected) = check_report(body).map_err(bad_request)?;
+                let texts = rejected
+                    .iter()
+                    .map(|it| format!("{}: {}", it.field, it.message));
+                let rejected = bounded(texts, "items");
+                self.log_rejected(router, &rejected);
+                (Change::Report(post(report)), rejected)
+            }
             _ => {
                 let modify = decode_modify(body).map_err(bad_request)?;
-                return self.modify(router, modify).await;
+                return self.modify(router, modify).await.map(|()| Vec::new());
             }
         };
         let writing = self.writing(router);
         let _writing = writing.lock().await;
-        self.store.write(router, vec![change]).await
+        self.store.write(router, vec![change]).await?;
+        Ok(rejected)
+    }
+
+    /// Logs the items that a router's report has lost since its last one.
+    fn log_rejected(&self, router: &ObjectName, rejected: &[String]) {
+        let new = match (self.rejected.lock(), rejected.is_empty()) {
+            (mut all, true) => {
+                all.remove(router);
+                return;
+            }
+            (mut all, false) => {
+                let notices = all.entry(router.clone()).or_default();
+                notices.new_in(rejected.iter().cloned())
+            }
+        };
+        if let Some(first) = new.first() {
+            tracing::warn!(%router, items = rejected.len(), error = %first, "items of a report rejected; update this server if the agent is newer");
+        }
     }
 
     /// Returns a number that changes with an answer, and costs much less than it. `None`: the answer may change
@@ -232,11 +265,11 @@ fn hashed(mut answer: Map<String, Value>) -> Value {
     Value::Object(answer)
 }
 
-fn post(body: Result<Value, WireError>) -> Result<Post, ApiError> {
-    Ok(Post {
+fn post(body: Value) -> Post {
+    Post {
         received_at: Timestamp::now(),
-        body: body.map_err(bad_request)?,
-    })
+        body,
+    }
 }
 
 fn bad_request(error: WireError) -> ApiError {

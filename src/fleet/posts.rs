@@ -36,11 +36,14 @@ pub(super) struct ReportedStatus {
 }
 
 /// The answer to a post.
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct PostDone {
     /// Always `ok`.
     #[schemars(extend("const" = "ok"))]
     pub(super) status: &'static str,
+    /// Items of a report that were left out, because a field breaks a rule; an addition to the API.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) rejected: Vec<String>,
 }
 
 /// A post with the time of its arrival.

@@ -237,8 +237,9 @@ impl Fleet {
         match wanted {
             Wanted::Reported => Ok(json!(self.answers.store.posts(router).await?)),
             Wanted::Call(call) if wanted.method() == "POST" => {
-                self.answers.post(router, call, body).await?;
-                Ok(json!(PostDone { status: "ok" }))
+                let rejected = self.answers.post(router, call, body).await?;
+                let status = "ok";
+                Ok(json!(PostDone { status, rejected }))
             }
             Wanted::Call(call) => self.answers.get(router, call).await,
         }

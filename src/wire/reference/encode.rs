@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::scalar::whole;
 use super::WireStatus;
@@ -62,7 +62,17 @@ fn exact_key<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PublicKey>, D::Er
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// One item a session.
+    #[schemars(transform = read_alone)]
     pub sessions: Vec<SessionReport>,
+}
+
+/// Describes that an item that breaks a rule is left out alone.
+fn read_alone(list: &mut Schema) {
+    if let Some(item) = list.remove("items") {
+        let other = "Any other item is left out, and named in `rejected` of the answer.";
+        let items = json!({"anyOf": [item, {"description": other}]});
+        list.insert("items".to_owned(), items);
+    }
 }
 
 /// The state of one session (docs/contract/session.md#report-states).

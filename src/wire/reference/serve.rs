@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::super::FieldError;
 use super::super::scalar::Fields;
 use super::super::scalar::kind;
-use super::{Heartbeat, Report, WireStatus};
+use super::{Heartbeat, Report, SessionReport, WireStatus};
 use crate::model::Uid;
 use crate::wire::{Call, Modify, WireError};
 
@@ -33,23 +33,47 @@ pub fn check_heartbeat(body: &[u8]) -> Result<Value, WireError> {
     Ok(value)
 }
 
-/// Checks a `POST report` and returns it unchanged, unknown fields included.
+/// Checks a `POST report`, and returns it with the problems of items that break a rule. These items are left out; everything else
+/// is unchanged, unknown fields included.
 ///
 /// # Errors
-/// As [`decode_modify`].
-pub fn check_report(body: &[u8]) -> Result<Value, WireError> {
-    let value = Value::Object(object(body, "sessions")?);
+/// Not a JSON object, or `sessions` is no list.
+pub fn check_report(body: &[u8]) -> Result<(Value, Vec<FieldError>), WireError> {
+    let mut report = object(body, "sessions")?;
+    let mut rejected = Vec::new();
+    if let Some(Value::Array(items)) = report.get_mut("sessions") {
+        let mut place = 0..;
+        items.retain(|item| {
+            let of = format!("sessions[{}]", place.next().unwrap_or_default());
+            let read = read::<SessionReport>(item);
+            let error = read.map_err(|(path, message)| FieldError {
+                field: [of].into_iter().chain(path).collect::<Vec<_>>().join("."),
+                message,
+            });
+            error.map_err(|error| rejected.push(error)).is_ok()
+        });
+    }
+    let value = Value::Object(report);
     post::<Report>(&value)?;
-    Ok(value)
+    Ok((value, rejected))
 }
 
 /// Reads a post with the type that agents write.
-fn post<T: DeserializeOwned>(body: &Value) -> Result<T, WireError> {
-    serde_path_to_error::deserialize(body).map_err(|error| {
+fn post<T: DeserializeOwned>(body: &Value) -> Result<T, FieldError> {
+    read(body).map_err(|(path, message)| FieldError {
+        field: path.unwrap_or_else(|| "body".to_owned()),
+        message,
+    })
+}
+
+/// Reads a value; its error has the path of the field, if it is about one.
+fn read<T: DeserializeOwned>(value: &Value) -> Result<T, (Option<String>, String)> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." { "body".to_owned() } else { path };
-        let message = error.into_inner().to_string();
-        FieldError { field, message }.into()
+        (
+            (path != ".").then_some(path),
+            error.into_inner().to_string(),
+        )
     })
 }
 

@@ -229,11 +229,8 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
-    table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect::<Vec<_>>()
-        .join("\n")
+    let lines = table.lines().map(|line| line.trim_end().to_owned());
+    printable::marked(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// Returns the colour of a word: good, doubtful or bad.
@@ -256,5 +253,6 @@ pub(crate) fn shade(word: &str) -> String {
         Some(_) => AnsiColor::Yellow.on_default(),
         None => Style::new(),
     };
-    format!("{style}{word}{style:#}")
+    let word = printable::escaped(word);
+    printable::marked(&format!("{style}{word}{style:#}"))
 }

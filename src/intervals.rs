@@ -264,6 +264,8 @@ pub(crate) const GIT_AT_WORK_CHECK: Duration = Duration::from_millis(20);
 pub(crate) const INDEX_LOCK_STALE: Duration = Duration::from_secs(10);
 /// How long one writer of the approvals waits for another.
 pub(crate) const APPROVALS_WAIT: Duration = Duration::from_secs(2);
+/// How long a command that changes documents waits for another.
+pub(crate) const CHANGES_WAIT: Duration = Duration::from_secs(10);
 /// Interval at which that writer checks.
 pub(crate) const APPROVALS_POLL: Duration = Duration::from_millis(20);
 /// Probable delay between the writes of the index and of HEAD by a git.

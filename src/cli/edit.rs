@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use serde_json::Value;
+use similar::TextDiff;
 
 use super::change::document::Refused;
-use super::change::{self, Because, Draft};
+use super::change::{self, Because, ChangedMeanwhile, Draft};
 use super::{Arguments, Outcome, block_on, complete, output};
 use crate::config::Config;
 use crate::store::Place;
@@ -33,29 +34,30 @@ const NOTE: &str = "#| ";
 impl Edit {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        let Shown { text, note, files } = block_on(self.shown(config.clone()))?;
+        let mut shown = block_on(self.shown(config.clone()))?;
         let folder = fs::temporary_dir().context("create a temporary directory")?;
         let path = folder
             .path()
             .join(format!("{}.yaml", self.name.replace('/', "-")));
-        let (mut text, mut notes, mut is_refused) = (text, vec![note], false);
+        let (mut text, mut notes) = (shown.text.clone(), vec![shown.note.clone()]);
+        let mut is_again = false;
         loop {
             let edited = match open(&path, &with_notes(&notes, &text)) {
-                Ok(edited) if is_refused && edited == text => {
+                Ok(None) if is_again => {
                     return Err(kept(folder, &path, &text, &notes.join("; ")));
                 }
-                Err(error) if is_refused => {
+                Err(error) if is_again => {
                     return Err(kept(folder, &path, &text, &chain(error.as_ref())));
                 }
-                edited => edited?,
+                edited => edited?.unwrap_or_else(|| text.clone()),
             };
-            if edited.trim().is_empty() || edited == text {
+            if edited.trim().is_empty() || !is_again && edited == text {
                 output::line("Edit cancelled: no changes.");
                 return Ok(ExitCode::SUCCESS);
             }
             text = edited;
-            is_refused = true;
-            match block_on(self.write(config.clone(), &text, &files)) {
+            is_again = true;
+            match block_on(self.write(config.clone(), &text, &shown.files)) {
                 Ok(rows) => {
                     if !output::value(arguments.output, &rows)? {
                         change::print(&rows, false);
@@ -63,7 +65,14 @@ impl Edit {
                     return Ok(ExitCode::SUCCESS);
                 }
                 Err(error) if error.is::<ChangedMeanwhile>() => {
-                    return Err(kept(folder, &path, &text, &chain(error.as_ref())));
+                    let now = match block_on(self.shown(config.clone())) {
+                        Ok(now) => now,
+                        Err(error) => {
+                            return Err(kept(folder, &path, &text, &chain(error.as_ref())));
+                        }
+                    };
+                    notes = difference(&self.name, &shown.text, &now.text);
+                    shown = now;
                 }
                 Err(error) => notes = problems(&error),
             }
@@ -133,10 +142,18 @@ struct Shown {
     files: [Option<String>; 2],
 }
 
-/// A saved text is compared with the document that was shown: of another one it would undo the change.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} changed while you edited it; run `moenet-agent edit {0}` again")]
-struct ChangedMeanwhile(String);
+/// Returns the notes about a document that changed while it was edited: the saved text would undo that change.
+fn difference(name: &str, before: &str, now: &str) -> Vec<String> {
+    let diff = TextDiff::from_lines(before, now);
+    let mut diff = diff.unified_diff();
+    vec![
+        format!(
+            "{name} changed while you edited it, as below; your text follows. Take the change over, or delete these lines to \
+             undo it"
+        ),
+        diff.context_radius(0).to_string(),
+    ]
+}
 
 /// Keeps a text that was not written, and returns the error that says where it is.
 fn kept(folder: tempfile::TempDir, path: &Path, text: &str, why: &str) -> anyhow::Error {
@@ -176,12 +193,12 @@ fn with_notes(notes: &[String], text: &str) -> String {
     head
 }
 
-/// Opens a text in the editor, and returns the saved one without the notes.
+/// Opens a text in the editor, and returns the saved one without the notes; `None`: nothing was changed, not even a note.
 #[expect(
     clippy::disallowed_methods,
     reason = "a person edits for as long as it takes, on this terminal"
 )]
-fn open(path: &Path, text: &str) -> anyhow::Result<String> {
+fn open(path: &Path, text: &str) -> anyhow::Result<Option<String>> {
     fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     let editor = ["VISUAL", "EDITOR"]
         .iter()
@@ -203,7 +220,8 @@ fn open(path: &Path, text: &str) -> anyhow::Result<String> {
     let lines = saved
         .lines()
         .skip_while(|line| line.starts_with(NOTE.trim_end()));
-    Ok(lines.map(|line| format!("{line}\n")).collect())
+    let lines = || lines.map(|line| format!("{line}\n")).collect();
+    Ok((saved != text).then(lines))
 }
 
 #[cfg(test)]

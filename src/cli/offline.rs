@@ -127,15 +127,13 @@ impl Wanted {
         })
     }
 
-    /// Returns why BIRD's parser rejects the wanted files together with the operator's main file; `None` if it accepts
-    /// them,
-    /// and if the main file is the agent's or does not include the agent's files.
+    /// Returns why BIRD's parser rejects wanted files together with the operator's main file; `None` if it accepts them, and if the main file is the agent's or does not include the agent's files.
     ///
     /// # Errors
     /// When it cannot be checked.
-    pub(crate) async fn refused(&self) -> anyhow::Result<Option<String>> {
+    pub(crate) async fn refused(&self, desired: &Desired) -> anyhow::Result<Option<String>> {
         let main = &self.bird.live.main;
-        let Ok(base) = &self.desired.base else {
+        let Ok(base) = &desired.base else {
             return Ok(None);
         };
         if main.is_agents() || !main.included {
@@ -143,7 +141,7 @@ impl Wanted {
         }
         let tree = Tree {
             base: base.clone(),
-            fragments: self.desired.texts(),
+            fragments: desired.texts(),
             ..Tree::default()
         };
         match self.parts.shared.committer.check(tree).await {
@@ -210,7 +208,7 @@ impl Offline {
     /// Adds the observed state to the wanted one.
     async fn beside(wanted: Wanted) -> anyhow::Result<Self> {
         let wanted = wanted.resolved().await?;
-        let refused = wanted.refused().await?;
+        let refused = wanted.refused(&wanted.desired).await?;
         let Wanted {
             parts,
             snapshot,

@@ -1,16 +1,19 @@
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{APPROVED, StoreError, at_branch, atomic, moved};
-use crate::intervals::{APPROVALS_POLL, APPROVALS_WAIT, HEAD_FOLLOWS};
+use crate::intervals::{APPROVALS_POLL, APPROVALS_WAIT, CHANGES_WAIT, HEAD_FOLLOWS};
 use crate::util::fs;
 use crate::util::task::pause;
 
 /// The lock of the file of approvals.
 pub(super) const LOCK: &str = ".approved.lock";
+/// The lock of commands that change documents.
+pub(super) const CHANGES: &str = ".changes.lock";
 
 /// The lines of the file of approvals.
 pub(super) fn read(dir: &Path) -> Result<BTreeSet<String>, StoreError> {
@@ -29,22 +32,10 @@ pub(super) fn change(
 ) -> Result<(), StoreError> {
     moved::wait_for_git(dir, HEAD_FOLLOWS, Instant::now());
     at_branch(dir)?;
-    let lock = dir.join(LOCK);
-    let mut options = File::options();
-    // Another user who could open it could hold it.
-    let options = options.create(true).truncate(false).write(true).mode(0o600);
-    let file = fs::open(&lock, options).map_err(StoreError::io("open", &lock))?;
-    let end = Instant::now() + APPROVALS_WAIT;
-    while let Err(error) = file.try_lock() {
-        if let TryLockError::Error(error) = error {
-            return Err(StoreError::io("lock", &lock)(error));
-        }
-        if Instant::now() >= end {
-            let dir = dir.to_owned();
-            return Err(StoreError::ApprovalsLocked { dir });
-        }
-        pause(APPROVALS_POLL);
-    }
+    let Some(_lock) = locked(dir, LOCK, APPROVALS_WAIT)? else {
+        let dir = dir.to_owned();
+        return Err(StoreError::ApprovalsLocked { dir });
+    };
     let mut approved = read(dir)?;
     change(&mut approved);
     let path = dir.join(APPROVED);
@@ -53,4 +44,47 @@ pub(super) fn change(
     }
     let lines: String = approved.iter().map(|line| format!("{line}\n")).collect();
     atomic::write(&path, lines.as_bytes(), 0o644)
+}
+
+/// Takes the lock that lets one operator's command at a time check and write documents; `None`: this user cannot write here.
+///
+/// # Errors
+/// Another command has it for long.
+pub(crate) fn lock_changes(dir: &Path) -> Result<Option<File>, StoreError> {
+    match locked(dir, CHANGES, CHANGES_WAIT) {
+        Err(StoreError::Io { source, .. }) if is_unwritable(&source) => Ok(None),
+        Ok(None) => {
+            let dir = dir.to_owned();
+            Err(StoreError::ChangesLocked { dir })
+        }
+        taken => taken,
+    }
+}
+
+fn is_unwritable(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(
+        error.kind(),
+        NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem
+    )
+}
+
+/// Takes a lock of the state directory; `None`: another process has it for longer than `wait`.
+fn locked(dir: &Path, name: &str, wait: Duration) -> Result<Option<File>, StoreError> {
+    let lock = dir.join(name);
+    let mut options = File::options();
+    // Another user who could open it could hold it.
+    let options = options.create(true).truncate(false).write(true).mode(0o600);
+    let file = fs::open(&lock, options).map_err(StoreError::io("open", &lock))?;
+    let end = Instant::now() + wait;
+    while let Err(error) = file.try_lock() {
+        if let TryLockError::Error(error) = error {
+            return Err(StoreError::io("lock", &lock)(error));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        pause(APPROVALS_POLL);
+    }
+    Ok(Some(file))
 }

@@ -28,6 +28,15 @@ pub enum StoreError {
         /// The holder of the lock, if known.
         holder: String,
     },
+    /// Another command changes documents.
+    #[error(
+        "another command changes documents in {}, so nothing was written; try again when it has ended",
+        dir.display()
+    )]
+    ChangesLocked {
+        /// The state directory.
+        dir: PathBuf,
+    },
     /// Another process changes the approvals.
     #[error(
         "another process changes the approvals in {}, so nothing was approved; look at \
@@ -111,6 +120,7 @@ impl StoreError {
             | Self::Vanished { .. }
             | Self::Locked { .. }
             | Self::ApprovalsLocked { .. }
+            | Self::ChangesLocked { .. }
             | Self::Moved { .. } => ErrorClass::Transient,
             Self::OperatorOwned { .. } | Self::EditedInPlace { .. } => ErrorClass::Conflict,
             Self::Document(_) | Self::SecretName | Self::Secret { .. } => ErrorClass::Invalid,

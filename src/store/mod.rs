@@ -70,6 +70,7 @@ use crate::util::fs;
 pub(crate) use any::{AnyDocument, AnySlot};
 pub(crate) use applied::applied_schema;
 pub use applied::{AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride};
+pub(crate) use approvals::lock_changes;
 pub(crate) use cache::{Slot, Stored};
 pub use error::StoreError;
 pub(crate) use head::{BRANCH, IndexWrite, is_id, is_moving, moved};
@@ -111,13 +112,14 @@ pub const COMPLETE: &str = "nothing-is-missing";
 
 /// Returns whether a file below the state directory is one that the agent alone writes.
 pub(crate) fn is_bookkeeping(relative: &Path) -> bool {
-    const OWN: [&str; 10] = [
+    const OWN: [&str; 11] = [
         "applied",
         "status",
         OUTBOX,
         HELD,
         SYNCED,
         approvals::LOCK,
+        approvals::CHANGES,
         identity::IDENTITY,
         identity::LOCK,
         identity::DOUBT,

@@ -6,6 +6,8 @@ pub(crate) mod document;
 pub(crate) mod expiry;
 pub(crate) mod patch;
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,12 +17,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::offline::Wanted;
+use super::validate::refusals;
 use super::{documents, objects, output};
 use crate::config::Config;
+use crate::desired::Desired;
 use crate::document::{Document, Kind, Metadata, OverrideSpec, to_yaml};
 use crate::effective::difference;
 use crate::model::ObjectName;
 use crate::store::{self, Area, Place};
+use crate::telemetry::chain;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 use crate::util::task::blocking;
@@ -29,14 +34,23 @@ use crate::util::task::blocking;
 pub(crate) struct Draft {
     pub(crate) wanted: Wanted,
     changes: Vec<Change>,
+    /// Keeps other changes of operators waiting, so that what was checked is what is written.
+    lock: Option<File>,
 }
 
 struct Change {
     place: Place,
     /// `None`: the file is removed.
     text: Option<String>,
+    /// The text that it replaces.
+    base: Option<String>,
     result: Outcome,
 }
+
+/// A file is not as it was when the change was made.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} changed meanwhile, so nothing was written; look at it, and try again")]
+pub(crate) struct ChangedMeanwhile(pub(crate) String);
 
 /// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -73,11 +87,14 @@ impl Present {
 }
 
 impl Draft {
-    /// Reads the state directory.
+    /// Reads the state directory, and keeps other changes of operators waiting.
     pub(crate) async fn read(config: Config) -> anyhow::Result<Self> {
+        let directory = config.state.directory.clone();
+        let lock = blocking(move || store::lock_changes(&directory)).await?;
         Ok(Self {
             wanted: Wanted::read(config).await?,
             changes: Vec::new(),
+            lock,
         })
     }
 
@@ -114,7 +131,7 @@ impl Draft {
             Place::document(kind, name),
             Place::new(Area::Overrides, kind, name),
         ];
-        places.map(|place| file::read_text(&self.path(&place), file::DOCUMENT).ok())
+        places.map(|place| text_at(&self.path(&place)))
     }
 
     /// Returns whether the file of a document of the Control Plane is invalid.
@@ -194,32 +211,35 @@ impl Draft {
         let place = Place::new(Area::Overrides, kind, name);
         let snapshot = Arc::make_mut(&mut self.wanted.snapshot);
         match snapshot.overrides.remove(&(kind, name.clone())) {
-            Some(_) => self.changes.push(Change {
-                place,
-                text: None,
-                result: Outcome::Removed,
-            }),
+            Some(_) => self.add(&place, None, Outcome::Removed),
             None => self.unchanged(&place),
         }
     }
 
     /// Notes a file that has its content already.
     pub(crate) fn unchanged(&mut self, place: &Place) {
-        self.changes.push(Change {
-            place: place.clone(),
-            text: None,
-            result: Outcome::Unchanged,
-        });
+        self.add(place, None, Outcome::Unchanged);
     }
 
     fn push(&mut self, place: &Place, text: Option<String>, exists: bool) {
+        let result = match exists {
+            true => Outcome::Changed,
+            false => Outcome::Created,
+        };
+        self.add(place, text, result);
+    }
+
+    fn add(&mut self, place: &Place, text: Option<String>, result: Outcome) {
+        // Of two changes of one file the second replaces the first.
+        let path = self.path(place);
+        let first = self.changes.iter().find(|change| change.place == *place);
+        let base = first.map_or_else(|| text_at(&path), |first| first.base.clone());
+        self.changes.retain(|change| change.place != *place);
         self.changes.push(Change {
             place: place.clone(),
             text,
-            result: match exists {
-                true => Outcome::Changed,
-                false => Outcome::Created,
-            },
+            base,
+            result,
         });
     }
 
@@ -227,32 +247,34 @@ impl Draft {
         self.wanted.parts.shared.context.store.path(place)
     }
 
-    /// Checks that the router would accept every change: a secret may be missing, or another object may have the port.
+    /// Checks that a pass would accept everything that it accepts now: a secret may be missing, another object may have the port,
+    /// and a policy concerns every session.
     ///
     /// # Errors
-    /// The first rejected change; nothing was written.
+    /// What would be rejected by the changes; nothing was written.
     pub(crate) async fn check(&self) -> anyhow::Result<()> {
         let now = &self.wanted.desired;
         let desired = self.wanted.again().await;
-        for change in self
-            .changes
-            .iter()
-            .filter(|it| it.result != Outcome::Unchanged)
-        {
-            let path = change.place.kind.path(&change.place.name);
-            // Maintenance is no object of the desired state.
-            let Ok(object) = objects::find(&desired, &self.wanted.snapshot, &path) else {
-                continue;
+        // What is rejected already can still be paused.
+        let before = rejected(now);
+        let mut new = rejected(&desired).into_iter();
+        let mut new = new.by_ref().filter(|it| !before.contains(it));
+        if let Some((path, why)) = new.next() {
+            let more = match new.count() {
+                0 => String::new(),
+                more => format!("; and {more} more"),
             };
-            // An object that is rejected already can still be paused.
-            let before = objects::find(now, &self.wanted.snapshot, &path).ok();
-            let before = before.and_then(|object| object.refused().map(str::to_owned));
-            if let Some(why) = object
-                .refused()
-                .filter(|why| before.as_deref() != Some(*why))
-            {
-                anyhow::bail!("{path} would be rejected, so nothing was written: {why}");
+            anyhow::bail!("{path} would be rejected, so nothing was written: {why}{more}");
+        }
+        match self.wanted.refused(&desired).await {
+            Ok(Some(why)) if !matches!(self.wanted.refused(now).await, Ok(Some(_))) => {
+                anyhow::bail!("BIRD would reject the result, so nothing was written: {why}")
             }
+            Ok(_) => {}
+            Err(error) => output::note(&format!(
+                "the result was not checked by BIRD: {}",
+                chain(error.as_ref())
+            )),
         }
         Ok(())
     }
@@ -262,7 +284,13 @@ impl Draft {
     /// # Errors
     /// A change would be rejected, or cannot be written.
     pub(crate) async fn write(self, dry_run: bool) -> anyhow::Result<Vec<Row>> {
-        self.check().await?;
+        if self
+            .changes
+            .iter()
+            .any(|it| it.result != Outcome::Unchanged)
+        {
+            self.check().await?;
+        }
         let changes: Vec<_> = self
             .changes
             .into_iter()
@@ -271,7 +299,13 @@ impl Draft {
                 (path, change)
             })
             .collect();
+        let lock = self.lock;
         blocking(move || {
+            // Held until all files are written.
+            let _lock = lock;
+            for (path, change) in &changes {
+                change.check_base(path)?;
+            }
             let mut rows = Vec::new();
             for (path, change) in changes {
                 if !dry_run {
@@ -290,6 +324,14 @@ impl Draft {
 }
 
 impl Change {
+    /// Refuses to replace a text that was not part of the check.
+    fn check_base(&self, path: &Path) -> Result<(), ChangedMeanwhile> {
+        match self.result == Outcome::Unchanged || text_at(path) == self.base {
+            true => Ok(()),
+            false => Err(ChangedMeanwhile(self.place.kind.path(&self.place.name))),
+        }
+    }
+
     /// Writes a temporary file and renames it, as the daemon does.
     fn write(&self, path: &Path) -> anyhow::Result<()> {
         match (&self.text, self.result) {
@@ -305,6 +347,21 @@ impl Change {
             }
         }
     }
+}
+
+fn text_at(path: &Path) -> Option<String> {
+    file::read_text(path, file::DOCUMENT).ok()
+}
+
+/// Returns everything that a pass would reject.
+fn rejected(desired: &Desired) -> BTreeSet<(String, String)> {
+    let shared = match (&desired.router, &desired.base) {
+        (Err(why), _) => Some(chain(why)),
+        (_, Err(why)) => Some(chain(why)),
+        _ => None,
+    };
+    let shared = shared.map(|why| ("node".to_owned(), why));
+    refusals(desired).into_iter().chain(shared).collect()
 }
 
 fn has_comments(slot: &store::Slot<OverrideSpec>) -> bool {

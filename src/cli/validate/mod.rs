@@ -12,7 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Arguments, Outcome, output};
-pub(super) use router::token_problems;
+pub(super) use router::{refusals, token_problems};
 
 /// Check documents and configuration.
 #[derive(Debug, Args)]

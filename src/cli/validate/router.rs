@@ -113,7 +113,7 @@ async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()
         findings.report(desired.key.is_denied(), why.to_owned());
     }
     findings.problems.extend(problems(snapshot, desired));
-    let refused = match wanted.refused().await {
+    let refused = match wanted.refused(desired).await {
         Ok(refused) => refused,
         Err(error) => {
             let error = chain(error.as_ref());
@@ -173,6 +173,16 @@ fn further_problems(error: &DocumentError) -> Vec<String> {
 fn object_problems(desired: &Desired, files: &BTreeSet<String>) -> Vec<String> {
     let router = desired.router.as_ref().err();
     let router = router.map(|why| format!("node: {why}"));
+    // An entry whose file is not a document repeats the file's problem.
+    let repeated = |why: &String| files.iter().any(|problem| why.starts_with(problem));
+    let refused = refusals(desired).into_iter();
+    let refused = refused.filter(|(_, why)| !repeated(why));
+    let refused = refused.map(|(path, why)| format!("{path}.yaml: {why}"));
+    router.into_iter().chain(refused).collect()
+}
+
+/// Returns every rejected object with the reasons.
+pub(in crate::cli) fn refusals(desired: &Desired) -> BTreeSet<(String, String)> {
     let documents = &desired.router_documents;
     let single = [
         ("node", &documents.node.acceptance, &documents.node.further),
@@ -196,11 +206,7 @@ fn object_problems(desired: &Desired, files: &BTreeSet<String>) -> Vec<String> {
         let all: Vec<_> = all.map(|why| (object.path(), why)).collect();
         all
     });
-    // An entry whose file is not a document repeats the file's problem.
-    let repeated = |why: &String| files.iter().any(|problem| why.starts_with(problem));
-    let refused = single.chain(objects).filter(|(_, why)| !repeated(why));
-    let refused = refused.map(|(path, why)| format!("{path}.yaml: {why}"));
-    router.into_iter().chain(refused).collect()
+    single.chain(objects).collect()
 }
 
 /// Returns the facts of the host that could not be read, and the names that do not resolve.

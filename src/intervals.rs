@@ -373,6 +373,12 @@ pub(crate) const FLEET_POSTS_KEPT: Duration = Duration::from_secs(86400);
 /// Interval at which an instance creates and drops the partitions of posts; each is for an hour.
 #[cfg(feature = "postgres")]
 pub(crate) const FLEET_POSTS_UPKEEP: Duration = Duration::from_secs(300);
+/// Interval at which the embedded Control Plane decides on the next step of a change.
+pub(crate) const FLEET_ROLLOUT_POLL: Duration = Duration::from_secs(2);
+/// A router without a post for this time is silent: it is out of service, and its reports decide nothing.
+pub(crate) const FLEET_SILENT: SignedDuration = SignedDuration::from_mins(5);
+/// How long a router that may drain counts as drained without a heartbeat that says so.
+pub(crate) const FLEET_DRAIN_KEPT: SignedDuration = SignedDuration::from_mins(5);
 /// How long the end of the process waits for lines to be written.
 pub(crate) const LOG_FLUSH: Duration = Duration::from_secs(1);
 

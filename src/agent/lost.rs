@@ -172,6 +172,10 @@ impl AgentApi for Waiting {
         MaintenanceView::default()
     }
 
+    async fn may_drain(&self, _: bool) -> Result<Option<String>, ApiRefusal> {
+        self.refusal()
+    }
+
     async fn set_maintenance(&self, _: bool) -> Result<Confirmation, ApiRefusal> {
         self.refusal()
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::api::Api;
 use super::{Arguments, Outcome, block_on, output};
@@ -14,6 +14,9 @@ pub struct Maintenance {
     /// Default: show the mode
     #[arg(value_enum)]
     act: Option<Act>,
+    /// With start: drain even if the Control Plane refuses it
+    #[arg(long)]
+    force: bool,
 }
 
 /// What to do.
@@ -31,7 +34,16 @@ impl Maintenance {
         let state = block_on(async {
             let api = Api::new(&config)?;
             match self.act {
-                Some(Act::Start) => confirmed(&api.post("/maintenance/start", None).await?)?,
+                Some(Act::Start) => {
+                    let body = self.force.then(|| json!({"force": true}));
+                    let answer = api.post("/maintenance/start", body.as_ref()).await?;
+                    if let Some(warning) = answer["warning"].as_str() {
+                        output::note(&format!(
+                            "the Control Plane was not asked whether the router may drain: {warning}"
+                        ));
+                    }
+                    confirmed(&answer)?;
+                }
                 Some(Act::Stop) => confirmed(&api.post("/maintenance/stop", None).await?)?,
                 None => {}
             }

@@ -19,8 +19,8 @@ use crate::document::MeshPeerSpec;
 use crate::intervals::{CALL_WAIT_MAX, RETRY_AFTER_DEFAULT};
 use crate::model::shown;
 use crate::wire::{
-    Call, Dialect, Heartbeat, Listing, Modify, NodeItem, PeerItem, PolicyItem, Report, SessionItem,
-    WireError, error_body,
+    Call, Dialect, DrainWish, Heartbeat, Listing, Modify, NodeItem, PeerItem, PolicyItem, Report,
+    SessionItem, WireError, error_body,
 };
 
 /// Size limit of an answer. A thousand sessions take half a mebibyte.
@@ -172,6 +172,19 @@ impl Client {
     pub async fn post_modify(&self, modify: &Modify) -> Result<(), CallError> {
         self.post(Call::Modify, self.options.dialect.encode_modify(modify))
             .await
+    }
+
+    /// Asks whether the router may drain, once: the operator waits.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] with 409: it must not. Any other failure says nothing about it.
+    pub async fn may_drain(&self, wish: DrainWish) -> Result<(), CallError> {
+        let call = Call::Drain;
+        let body = self.options.dialect.encode_drain(&wish);
+        let dialect = self.options.dialect;
+        let read = |body: Vec<u8>| dialect.decode_acknowledgement(&body).map_err(Failure::Body);
+        let answer = self.attempt(call, Some(body), read).await;
+        answer.map_err(|failure| CallError { call, failure })
     }
 
     /// Returns the state of the circuit breaker of the fetches: `circuitBreaker` in `/status`.

@@ -20,8 +20,8 @@ use crate::util::notices::{News, Notices};
 use crate::util::task::blocking;
 use crate::util::text::bounded;
 use crate::wire::reference::{
-    CONFIG_HASH, SESSION_NOT_FOUND, check_heartbeat, check_report, decode_modify, identity,
-    written_status,
+    CONFIG_HASH, SESSION_NOT_FOUND, check_heartbeat, check_report, decode_drain, decode_modify,
+    identity, written_status,
 };
 use crate::wire::{Call, Modify, WireError, WireStatus};
 
@@ -42,7 +42,7 @@ pub(super) struct Answers {
 impl Answers {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
         Self {
-            files: Described::new(Arc::clone(&store)),
+            files: Described::in_waves(Arc::clone(&store)),
             store,
             good: LastGood::default(),
             rejected: Mutex::default(),
@@ -82,6 +82,11 @@ impl Answers {
                 let rejected = bounded(texts, "items");
                 self.log_rejected(router, &rejected);
                 (Change::Report(post(report)), rejected)
+            }
+            Call::Drain => {
+                let wish = decode_drain(body).map_err(bad_request)?;
+                self.files.drain(router, wish.force).await?;
+                return Ok(Vec::new());
             }
             _ => {
                 let modify = decode_modify(body).map_err(bad_request)?;

@@ -55,7 +55,7 @@ pub(super) fn units(call: Call, answer: &Map<String, Value>, node: Option<&Value
             ibgp_peer,
         ))
         .collect(),
-        Call::Heartbeat | Call::Report | Call::Modify => Vec::new(),
+        Call::Heartbeat | Call::Report | Call::Modify | Call::Drain => Vec::new(),
     }
 }
 

@@ -18,6 +18,7 @@ use super::network::{
     FleetFiles, MeshKeys, NETWORK, Network, ROUTERS, RouterSpec, SESSIONS, maintenance_path,
     router_path, session,
 };
+use super::rollout::{Newest, Rollouts};
 use super::store::{Door, Store, Version};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
@@ -31,6 +32,10 @@ const FINDINGS_LOGGED: usize = 20;
 /// The files of the operators, of both layouts.
 pub(super) struct Described {
     store: Arc<dyn Store>,
+    /// `None` for verbs of the command line, which decide nothing.
+    rollouts: Option<Rollouts>,
+    /// The description of routers without the change on its way.
+    before: Mutex<Option<Arc<Current>>>,
     last: tokio::sync::Mutex<Last>,
     keys: KnownKeys,
     /// The last valid content of each session's file, with its text.
@@ -50,7 +55,7 @@ struct Last {
 /// A description, and the files with its sessions.
 struct Current {
     files: Arc<FleetFiles>,
-    network: Network,
+    network: Arc<Network>,
     /// A number that changes with the list of sessions.
     lists: BTreeMap<ObjectName, Version>,
     /// The answers that depend on nothing else.
@@ -61,9 +66,19 @@ impl Described {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
+            rollouts: None,
+            before: Mutex::default(),
             last: tokio::sync::Mutex::default(),
             keys: KnownKeys::default(),
             sessions: Mutex::default(),
+        }
+    }
+
+    /// The same for a server, which gives changes to the routers in waves.
+    pub(super) fn in_waves(store: Arc<dyn Store>) -> Self {
+        Self {
+            rollouts: Some(Rollouts::new(Arc::clone(&store))),
+            ..Self::new(store)
         }
     }
 
@@ -74,14 +89,75 @@ impl Described {
             Err(error) => last.fail(vec![error.to_string()]),
             Ok(None) if last.current.is_none() => *last = Last::default(),
             Ok(None) => last.fail(vec![format!("{NETWORK} does not exist any more")]),
-            Ok(Some(files)) if last.has_seen(&files) => {}
-            Ok(Some(files)) => {
-                let read = blocking(move || (Current::read(&files), files)).await;
-                self.forget_sessions(&read.1);
-                last.take(read.1, read.0);
-            }
+            Ok(Some(files)) if last.has_seen(&files) => self.go_on(&last).await,
+            Ok(Some(files)) => self.take(&mut last, files).await,
         }
         (last.current.clone(), last.error.clone())
+    }
+
+    async fn take(&self, last: &mut Last, files: Arc<FleetFiles>) {
+        let (read, files) = blocking(move || (Current::read(&files), files)).await;
+        if let (Ok(current), Some(rollouts)) = (&read, &self.rollouts) {
+            match rollouts.look(&current.newest()).await {
+                Ok(true) => {}
+                // Until it is decided on, no router gets it.
+                Ok(false) => return,
+                Err(error) => return last.fail(vec![error.to_string()]),
+            }
+        }
+        self.forget_sessions(&files);
+        last.take(files, read);
+    }
+
+    /// Makes the next step of a change that is on its way.
+    async fn go_on(&self, last: &Last) {
+        let (Some(rollouts), Some(current)) = (&self.rollouts, &last.current) else {
+            return;
+        };
+        if rollouts.is_recent() {
+            return;
+        }
+        if let Err(error) = rollouts.look(&current.newest()).await {
+            tracing::debug!(%error, "next step of a change of the network is not possible now");
+        }
+    }
+
+    /// Returns the description that a router gets, which is an earlier one until a change reaches the router.
+    fn structure(
+        &self,
+        newest: &Arc<Current>,
+        router: &ObjectName,
+    ) -> Result<Arc<Current>, ApiError> {
+        let rollouts = self.rollouts.as_ref();
+        let Some(files) = rollouts.and_then(|rollouts| rollouts.before(router)) else {
+            return Ok(Arc::clone(newest));
+        };
+        let mut before = self.before.lock();
+        let known = before.take().filter(|it| Arc::ptr_eq(&it.files, &files));
+        let known = match known {
+            Some(known) => known,
+            None => Arc::new(Current::read(&files).map_err(|found| {
+                let why = found.first().map(ToString::to_string).unwrap_or_default();
+                ApiError::internal(format!(
+                    "the description from before the change: {why}; remove `rollout` from {NETWORK} to end the change"
+                ))
+            })?),
+        };
+        *before = Some(Arc::clone(&known));
+        // A router that is new has no earlier description.
+        match known.network.router(router) {
+            Some(_) => Ok(known),
+            None => Ok(Arc::clone(newest)),
+        }
+    }
+
+    /// Permits a router to drain, or says which budget forbids it.
+    pub(super) async fn drain(&self, router: &ObjectName, force: bool) -> Result<(), ApiError> {
+        match (self.current(router).await, &self.rollouts) {
+            (Some(current), Some(it)) => it.drain(&current.network, router, force).await,
+            // A router with a folder of its own has no budgets.
+            _ => Ok(()),
+        }
     }
 
     async fn current(&self, router: &ObjectName) -> Option<Arc<Current>> {
@@ -156,6 +232,11 @@ impl Described {
     ) -> Result<Written, ApiError> {
         let Some(current) = self.current(router).await else {
             return self.store.written(router, call).await;
+        };
+        let current = match call {
+            // A list of sessions concerns its own router only.
+            Call::Sessions => current,
+            _ => self.structure(&current, router)?,
         };
         let key = (router.clone(), call);
         if let Some(written) = current.written.lock().get(&key) {
@@ -279,6 +360,13 @@ impl Described {
 }
 
 impl Current {
+    fn newest(&self) -> Newest {
+        Newest {
+            files: Arc::clone(&self.files),
+            network: Arc::clone(&self.network),
+        }
+    }
+
     fn read(files: &Arc<FleetFiles>) -> Result<Self, Vec<Finding>> {
         let network = Network::read(files)?;
         let version = |name: &ObjectName| {
@@ -294,7 +382,7 @@ impl Current {
         Ok(Self {
             files: Arc::clone(files),
             lists: lists.collect(),
-            network,
+            network: Arc::new(network),
             written: Mutex::default(),
         })
     }

@@ -25,7 +25,9 @@ pub(super) fn file_of(call: Call) -> &'static str {
         Call::Config => "router.yaml",
         Call::Mesh => "mesh.yaml",
         Call::BirdConfig => "bird-config.yaml",
-        Call::Sessions | Call::Heartbeat | Call::Report | Call::Modify => "sessions.yaml",
+        Call::Sessions | Call::Heartbeat | Call::Report | Call::Modify | Call::Drain => {
+            "sessions.yaml"
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod openapi;
 mod overview;
 mod plan;
 mod posts;
+mod rollout;
 mod service;
 mod store;
 mod tagged;
@@ -31,6 +32,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::http::ApiError;
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::util::fs;
@@ -41,10 +43,11 @@ pub use change::{ChangeError, Changes, Must, SessionPlace, Wish, is_removed};
 pub(crate) use commit::read as read_commit;
 pub use network::{TokenHash, router_path, schemas, session_path};
 pub use openapi::openapi;
+pub(crate) use overview::{RouterView, SessionView, rollout, routers};
 #[cfg(feature = "postgres")]
-pub(crate) use overview::routers_in_store;
-pub(crate) use overview::{RouterView, SessionView, routers};
+pub(crate) use overview::{rollout_in_store, routers_in_store};
 pub(crate) use plan::{ObjectChange, Step as PlanStep, plan};
+pub(crate) use rollout::RolloutView;
 pub use service::{Watcher, watched};
 #[cfg(feature = "postgres")]
 pub use store::postgres::StoreError;
@@ -103,6 +106,9 @@ pub enum FleetError {
     /// A file or folder of the network's description cannot be read.
     #[error("read {file} of the fleet: {source}; check its owner and mode", file = .file.display())]
     Unreadable { file: PathBuf, source: io::Error },
+    /// The record of the whole fleet cannot be read.
+    #[error("record of the fleet: {0}")]
+    Record(ApiError),
     /// The store cannot be used.
     #[cfg(feature = "postgres")]
     #[error(transparent)]

@@ -7,7 +7,7 @@ use super::posts::{PostDone, Posts, REPORTED};
 use crate::http::{Answer, Description, Endpoint, OPENAPI, OpenApi};
 use crate::model::ObjectName;
 use crate::wire::reference::{ROOT, endpoint, shapes};
-use crate::wire::{Call, Heartbeat, Modify, Report};
+use crate::wire::{Call, DrainWish, Heartbeat, Modify, Report};
 
 const ABOUT: &str = "The API between agents and a Control Plane: what agents accept in answers, and what the embedded \
     server (`moenet-agent control-plane`) accepts in posts. Unknown fields are ignored. A list is complete or an error; \
@@ -42,11 +42,18 @@ pub fn openapi() -> Value {
             Call::Heartbeat => api.body::<Heartbeat>(),
             Call::Report => api.body::<Report>(),
             Call::Modify => api.body::<Modify>(),
+            Call::Drain => api.body::<DrainWish>(),
             Call::Sessions | Call::Mesh | Call::Config | Call::BirdConfig => None,
         };
-        let gone = "`SESSION_NOT_FOUND`: no session has this uuid.";
-        let unknown = (call == Call::Modify).then_some((404, gone));
-        add(&mut api, endpoint(call), summary, body, done, unknown);
+        let own = match call {
+            Call::Modify => Some((404, "`SESSION_NOT_FOUND`: no session has this uuid.")),
+            Call::Drain => Some((
+                409,
+                "`DRAIN_REFUSED`: a budget of the network would be broken.",
+            )),
+            _ => None,
+        };
+        add(&mut api, endpoint(call), summary, body, done, own);
     }
     let posts = api.json::<Posts>(200, "The newest posts; an addition of the embedded server.");
     add(
@@ -84,7 +91,7 @@ fn answer(api: &mut Description, call: Call) -> (&'static str, Answer) {
             let done = api.accepted::<BirdConfig>(200, "The policy and the neighbours.");
             ("The routing policy and the internal BGP neighbours", done)
         }
-        Call::Heartbeat | Call::Report | Call::Modify => {
+        Call::Heartbeat | Call::Report | Call::Modify | Call::Drain => {
             let summary = match call {
                 Call::Heartbeat => "The agent is alive",
                 Call::Report => "The state of the sessions",

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::FleetError;
 use super::described::Described;
 use super::posts::{Posts, served_status};
+use super::rollout::RolloutView;
 use super::store::Store;
 use super::store::directory::Directory;
 #[cfg(feature = "postgres")]
@@ -102,6 +103,30 @@ pub(crate) async fn routers_in_store(url: &Secret<String>) -> Result<Vec<RouterV
     let store = Postgres::open(url)?;
     store.load().await?;
     Ok(of_store(Arc::new(store)).await)
+}
+
+/// Returns how far a change of the network has come.
+///
+/// # Errors
+/// The directory does not exist, or the record cannot be read.
+pub(crate) async fn rollout(dir: &Path) -> Result<RolloutView, FleetError> {
+    if !fs::is_dir(dir) {
+        return Err(FleetError::NoDirectory(dir.to_owned()));
+    }
+    let store = Arc::new(Directory::new(dir.to_owned()));
+    RolloutView::read(store).await.map_err(FleetError::Record)
+}
+
+/// The same for a fleet in PostgreSQL.
+///
+/// # Errors
+/// The database is not available, or the record cannot be read.
+#[cfg(feature = "postgres")]
+pub(crate) async fn rollout_in_store(url: &Secret<String>) -> Result<RolloutView, FleetError> {
+    let store = Postgres::open(url)?;
+    store.load().await?;
+    let view = RolloutView::read(Arc::new(store)).await;
+    view.map_err(FleetError::Record)
 }
 
 async fn of_store(store: Arc<dyn Store>) -> Vec<RouterView> {

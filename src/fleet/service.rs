@@ -113,16 +113,15 @@ enum Wanted {
 
 impl Wanted {
     fn of(endpoint: &str) -> Option<Self> {
-        if endpoint == REPORTED {
-            Some(Self::Reported)
-        } else {
-            call(endpoint).map(Self::Call)
+        match endpoint {
+            REPORTED => Some(Self::Reported),
+            _ => call(endpoint).map(Self::Call),
         }
     }
 
     fn method(self) -> &'static str {
         match self {
-            Self::Call(Call::Heartbeat | Call::Report | Call::Modify) => "POST",
+            Self::Call(call) if call.is_post() => "POST",
             _ => "GET",
         }
     }

@@ -51,6 +51,10 @@ pub trait AgentApi: Send + Sync {
     /// before they reach the agent.
     async fn maintenance(&self) -> MaintenanceView;
 
+    /// Asks the Control Plane whether the router may drain. Returns what prevented the question, if it could not be
+    /// asked.
+    async fn may_drain(&self, force: bool) -> Result<Option<String>, ApiRefusal>;
+
     /// Drains or undrains the router. Idempotent. Returns once BIRD has confirmed, or after 5 s.
     /// The request is recorded in any case.
     async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal>;
@@ -80,6 +84,9 @@ pub enum ApiRefusal {
     /// The router is drained.
     #[error("router is in maintenance: run `moenet-agent maintenance stop` first")]
     Maintenance,
+    /// A budget of the network forbids the drain.
+    #[error("the Control Plane refuses the drain: {0}")]
+    DrainRefused(String),
     /// BIRD does not answer; the request is recorded, and takes effect when BIRD answers.
     #[error(
         "BIRD cannot be configured: {0}; the request is recorded and takes effect as soon as BIRD \
@@ -280,6 +287,17 @@ pub(super) struct MaintenanceDone {
     pub(super) status: &'static str,
     /// The state, and what is missing.
     pub(super) message: String,
+    /// Why the Control Plane was not asked before the drain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) warning: Option<String>,
+}
+
+/// The body of `/maintenance/start`, which may be left out.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct DrainBody {
+    /// Whether the router drains even if a budget of the network forbids it.
+    pub(super) force: bool,
 }
 
 /// The body of `/restart`.

@@ -126,6 +126,9 @@ impl From<ApiRefusal> for ApiError {
             ApiRefusal::BirdUnavailable(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "BIRD_UNAVAILABLE", message)
             }
+            ApiRefusal::DrainRefused(_) => {
+                Self::new(StatusCode::CONFLICT, "DRAIN_REFUSED", message)
+            }
             ApiRefusal::Failed(_) => Self::internal(message),
         }
     }

@@ -14,7 +14,9 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::api::{METRICS, MaintenanceDone, Ready, RestartBody, RestartDone, SyncTriggered};
+use super::api::{
+    DrainBody, METRICS, MaintenanceDone, Ready, RestartBody, RestartDone, SyncTriggered,
+};
 use super::browsers::{refuse_browsers, refuse_other_pages};
 use super::events::Streams;
 use super::gate::{self, Gate, GlassCall};
@@ -243,8 +245,8 @@ impl Api {
             Call::Sync => self.sync().await,
             Call::Metrics => Ok(metrics(self.agent.metrics().await)),
             Call::Maintenance => Ok(Json(self.agent.maintenance().await).into_response()),
-            Call::MaintenanceStart => self.set_maintenance(true).await,
-            Call::MaintenanceStop => self.set_maintenance(false).await,
+            Call::MaintenanceStart => self.drain(body).await,
+            Call::MaintenanceStop => self.set_maintenance(false, None).await,
             Call::Restart => self.restart(&parts.headers, body).await,
             Call::Health => Ok(Json(Ready { status: "ok" }).into_response()),
             Call::Ready => self.ready().await,
@@ -309,7 +311,27 @@ impl Api {
         Ok(Json(RestartDone { status, interface }).into_response())
     }
 
-    async fn set_maintenance(&self, enabled: bool) -> Result<Response, ApiError> {
+    /// Drains the router, unless the Control Plane refuses it.
+    async fn drain(&self, body: &Bytes) -> Result<Response, ApiError> {
+        let wish = match body.is_empty() {
+            true => DrainBody::default(),
+            false => serde_json::from_slice(body).map_err(|error| {
+                let what = "the body is empty or {\"force\": true}; this one is not";
+                ApiError::bad_request(format!("{what}: {error}"))
+            })?,
+        };
+        let warning = match self.agent.maintenance().await.enabled {
+            true => None,
+            false => self.agent.may_drain(wish.force).await?,
+        };
+        self.set_maintenance(true, warning).await
+    }
+
+    async fn set_maintenance(
+        &self,
+        enabled: bool,
+        warning: Option<String>,
+    ) -> Result<Response, ApiError> {
         let word = if enabled { "enabled" } else { "disabled" };
         let (code, status, message) = match self.agent.set_maintenance(enabled).await? {
             Confirmation::Confirmed => (StatusCode::OK, "ok", format!("Maintenance mode {word}")),
@@ -320,7 +342,12 @@ impl Api {
                 (StatusCode::ACCEPTED, "pending", message)
             }
         };
-        Ok((code, Json(MaintenanceDone { status, message })).into_response())
+        let done = MaintenanceDone {
+            status,
+            message,
+            warning,
+        };
+        Ok((code, Json(done)).into_response())
     }
 
     async fn ready(&self) -> Result<Response, ApiError> {

@@ -17,11 +17,13 @@ pub enum Call {
     Report,
     /// A session's change of status.
     Modify,
+    /// The question whether the router may drain; an addition to the API.
+    Drain,
 }
 
 impl Call {
     /// Every call, in the order of the variants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Sessions,
         Self::Mesh,
         Self::Config,
@@ -29,6 +31,7 @@ impl Call {
         Self::Heartbeat,
         Self::Report,
         Self::Modify,
+        Self::Drain,
     ];
 
     /// Returns the word for labels of metrics, log fields and `/status`: `sessions`, `bird-config`, `heartbeat`, ….
@@ -41,12 +44,16 @@ impl Call {
             Self::Heartbeat => "heartbeat",
             Self::Report => "report",
             Self::Modify => "modify",
+            Self::Drain => "drain",
         }
     }
 
     /// Returns whether the call is a post; the others fetch.
     pub fn is_post(self) -> bool {
-        matches!(self, Self::Heartbeat | Self::Report | Self::Modify)
+        matches!(
+            self,
+            Self::Heartbeat | Self::Report | Self::Modify | Self::Drain
+        )
     }
 }
 
@@ -60,6 +67,7 @@ impl fmt::Display for Call {
             Self::Heartbeat => "post the heartbeat",
             Self::Report => "post the report",
             Self::Modify => "post a session's status",
+            Self::Drain => "ask whether the router may drain",
         })
     }
 }

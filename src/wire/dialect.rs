@@ -3,8 +3,8 @@ use std::str::FromStr;
 
 use super::reference;
 use super::{
-    Call, Heartbeat, Listing, Modify, NodeItem, PeerItem, PolicyItem, Report, SessionItem,
-    WireError,
+    Call, DrainWish, Heartbeat, Listing, Modify, NodeItem, PeerItem, PolicyItem, Report,
+    SessionItem, WireError,
 };
 use crate::document::MeshPeerSpec;
 
@@ -111,6 +111,11 @@ impl Dialect {
     /// Returns the body of a report.
     pub fn encode_report(self, report: &Report) -> Vec<u8> {
         encode(report)
+    }
+
+    /// Returns the body of the question whether the router may drain.
+    pub fn encode_drain(self, wish: &DrainWish) -> Vec<u8> {
+        encode(wish)
     }
 
     /// Returns the body of a change of status.

@@ -19,4 +19,4 @@ pub(crate) use error::FieldError;
 pub use error::WireError;
 pub use listing::{Listing, PeerItem, PolicyItem, SessionItem};
 pub(crate) use listing::{NodeItem, Rejected, RejectedField};
-pub use reference::{Heartbeat, Modify, PeerState, Report, SessionReport, WireStatus};
+pub use reference::{DrainWish, Heartbeat, Modify, PeerState, Report, SessionReport, WireStatus};

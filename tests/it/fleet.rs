@@ -5,6 +5,7 @@ mod overview;
 mod plan;
 mod postgres;
 mod reported;
+mod rollout;
 mod server;
 mod verbs;
 

@@ -34,6 +34,8 @@ use crate::support::openapi::LOCAL;
 struct Fake {
     /// How BIRD takes it that the router is drained.
     bird: Mutex<Result<Confirmation, ApiRefusal>>,
+    /// The answer of the Control Plane before a drain.
+    drains: Mutex<Result<Option<String>, ApiRefusal>>,
     drained: AtomicBool,
     unready: AtomicBool,
     syncs: AtomicUsize,
@@ -119,6 +121,13 @@ impl AgentApi for Fake {
         }
     }
 
+    async fn may_drain(&self, force: bool) -> Result<Option<String>, ApiRefusal> {
+        match (self.drains.lock().unwrap().clone(), force) {
+            (Err(_), true) => Ok(None),
+            (answer, _) => answer,
+        }
+    }
+
     async fn set_maintenance(&self, enabled: bool) -> Result<Confirmation, ApiRefusal> {
         self.drained.store(enabled, Ordering::SeqCst);
         self.bird.lock().unwrap().clone()
@@ -147,6 +156,7 @@ fn bench_with(token: Option<&str>) -> Bench {
 fn bench_beside(token: Option<&str>, glass: Option<Arc<FakeGlass>>) -> Bench {
     let fake = Arc::new(Fake {
         bird: Mutex::new(Ok(Confirmation::Confirmed)),
+        drains: Mutex::new(Ok(None)),
         drained: AtomicBool::default(),
         unready: AtomicBool::default(),
         syncs: AtomicUsize::default(),
@@ -300,6 +310,29 @@ async fn maintenance_starts_and_stops_and_is_idempotent() {
         );
     }
     assert_eq!(bench.call("GET", "/sync").await.0, 200);
+}
+
+#[tokio::test]
+async fn drain_asks_the_control_plane_first() {
+    let bench = bench();
+    let drain = async |body: &str| {
+        let request = Request::post("/maintenance/start").body(Body::from(body.to_owned()));
+        let (status, _, body) = bench.send(request.unwrap()).await;
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    *bench.fake.drains.lock().unwrap() = Err(ApiRefusal::DrainRefused("jp2 is drained".into()));
+    is_error(&drain("").await, 409, "DRAIN_REFUSED");
+    is_error(&drain(r#"{"forc": true}"#).await, 400, "BAD_REQUEST");
+    let enabled = async || bench.call("GET", "/maintenance").await.1["enabled"].clone();
+    assert_eq!(enabled().await, false);
+    assert_eq!(drain(r#"{"force": true}"#).await.0, 200);
+    assert_eq!(enabled().await, true);
+    // A drained router is not asked about again.
+    assert_eq!(drain("").await.0, 200);
+    bench.call("POST", "/maintenance/stop").await;
+    *bench.fake.drains.lock().unwrap() = Ok(Some("no answer".into()));
+    assert_eq!(drain("").await.1["warning"], "no answer");
+    assert_eq!(enabled().await, true);
 }
 
 #[tokio::test]

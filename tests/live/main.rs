@@ -17,6 +17,7 @@ mod approval;
 mod audit;
 mod bird_versions;
 mod book;
+mod canary;
 mod changes_in_place;
 mod control_plane_faults;
 mod conveniences;

@@ -9,23 +9,23 @@ use moenet_agent::model::Secret;
 use serde_json::{Value, json};
 use std::path::Path;
 
-const ADDRESS: &str = "198.51.100.254";
+pub(crate) const ADDRESS: &str = "198.51.100.254";
 
 /// Writes a file as `git` does: whole.
-fn write(dir: &Path, name: &str, value: &Value) {
+pub(crate) fn write(dir: &Path, name: &str, value: &Value) {
     let path = dir.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(dir.join(".new"), value.to_string()).unwrap();
     std::fs::rename(dir.join(".new"), path).unwrap();
 }
 
-fn add_router(dir: &Path, id: u16, name: &str) {
+pub(crate) fn add_router(dir: &Path, id: u16, name: &str) {
     let hash = TokenHash::of(&Secret::new("lab-token".to_owned())).to_string();
     let router = json!({"id": id, "address": format!("198.51.100.{id}"), "tokenHashes": [hash]});
     write(dir, &format!("routers/{name}.yaml"), &router);
 }
 
-fn start(member: &mut Member) {
+pub(crate) fn start(member: &mut Member) {
     let mut config = member.router.config(&format!("http://{ADDRESS}:8080"), 1);
     config["node"]["name"] = json!(member.name);
     config["controlPlane"]["birdConfigInterval"] = json!(1);

@@ -8,14 +8,14 @@ use clap::Args;
 use crate::cli::get::{ago, or_dash};
 use crate::cli::output::{self, Format};
 use crate::cli::{Arguments, Outcome, block_on};
-use crate::fleet::{self, RouterView, SessionView};
+use crate::fleet::{self, RolloutView, RouterView, SessionView};
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::wire::WireStatus;
 
 /// Where the fleet is.
 #[derive(Debug, Args)]
-struct Place {
+pub(super) struct Place {
     /// The fleet directory
     #[arg(long = "fleet", value_name = "DIR", default_value = ".")]
     dir: PathBuf,
@@ -53,6 +53,15 @@ impl Place {
             return block_on(async { Ok(fleet::routers_in_store(&url).await?) });
         }
         block_on(async { Ok(fleet::routers(&self.dir).await?) })
+    }
+
+    pub(super) fn rollout(&self) -> anyhow::Result<RolloutView> {
+        #[cfg(feature = "postgres")]
+        if let Some(url) = &self.store {
+            let url = Secret::new(url.clone());
+            return block_on(async { Ok(fleet::rollout_in_store(&url).await?) });
+        }
+        block_on(async { Ok(fleet::rollout(&self.dir).await?) })
     }
 }
 

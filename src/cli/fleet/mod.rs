@@ -5,6 +5,7 @@ mod get;
 mod init;
 mod plan;
 pub(super) mod random;
+mod rollout;
 mod sessions;
 mod token;
 
@@ -77,6 +78,9 @@ Examples:
     /// Show one router with each of its sessions
     #[command(after_help = "Example: moenet-agent fleet describe jp1 --fleet ./fleet")]
     Describe(get::Describe),
+    /// Show how far a change of the network has come, and why one was taken back
+    #[command(after_help = "Example: moenet-agent fleet rollout --fleet ./fleet")]
+    Rollout(rollout::Rollout),
     /// Show what a change of the files changes on each router
     ///
     /// Compares the files with those of another directory or commit, as the routers would take them: which objects
@@ -163,6 +167,7 @@ impl Fleet {
             Verb::Add { what } => what.run(arguments),
             Verb::Get(get) => get.run(arguments),
             Verb::Describe(describe) => describe.run(arguments),
+            Verb::Rollout(rollout) => rollout.run(arguments),
             Verb::Plan(plan) => plan.run(arguments),
             Verb::Token { token } => token.run(arguments),
             Verb::Accept(accept) => accept.run(arguments),

@@ -173,6 +173,14 @@ pub(super) fn is_session(path: &str) -> bool {
         .is_some_and(|rest| rest.trim_start_matches('/').contains('/'))
 }
 
+/// Returns whether a file describes the structure of a network.
+pub fn is_structure(path: &str) -> bool {
+    let in_routers = path
+        .strip_prefix(ROUTERS)
+        .and_then(|rest| rest.strip_prefix('/'));
+    path == NETWORK || in_routers.is_some_and(|file| file.ends_with(YAML))
+}
+
 /// Returns the file whose presence answers every call of a router with 503.
 pub fn maintenance_path(router: &ObjectName) -> String {
     format!("{ROUTERS}/{router}{MAINTENANCE}")

@@ -5,6 +5,7 @@
 //! error in it affects that session only.
 
 mod answers;
+mod care;
 mod files;
 mod findings;
 mod keys;
@@ -18,9 +19,10 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub(super) use answers::session;
+pub use care::{Budgets, Gates, Percent, RolloutSpec, Wave};
 pub use files::{
-    FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored, maintenance_path, router_path,
-    session_path,
+    FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored, is_structure, maintenance_path,
+    router_path, session_path,
 };
 pub use findings::findings;
 pub use keys::{MeshKeys, UnknownKey};
@@ -45,6 +47,16 @@ impl Network {
     /// Returns all routers by their names.
     pub fn routers(&self) -> impl Iterator<Item = (&ObjectName, &RouterSpec)> {
         self.routers.iter()
+    }
+
+    /// Returns how a change reaches the routers; `None`: at once.
+    pub fn rollout(&self) -> Option<&RolloutSpec> {
+        self.spec.rollout.as_ref()
+    }
+
+    /// Returns how many routers may be out of service.
+    pub fn budgets(&self) -> &Budgets {
+        &self.spec.budgets
     }
 
     /// Returns the loopback IPv4 address of a router: the given one, else the network's prefix and the id.

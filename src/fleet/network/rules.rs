@@ -9,7 +9,7 @@ use super::super::finding::Finding;
 use super::files::{FleetFiles, NETWORK, router_path};
 use super::spec::{Ibgp, Topology};
 use super::topology::{Named, is_reflector, link};
-use super::{Network, RouterSpec};
+use super::{Network, RouterSpec, Wave};
 use crate::effective::mesh_interface;
 use crate::model::{InterfaceName, ObjectName};
 
@@ -46,6 +46,7 @@ impl Network {
         self.check_layouts(&mut findings);
         self.check_topology(&mut findings);
         self.check_regions(&mut findings);
+        self.check_rollout(&mut findings);
         self.check_unique(&mut findings);
         for own in &self.routers {
             self.check_loopbacks(own, &mut findings);
@@ -62,6 +63,19 @@ impl Network {
             let file = format!("routers/{name}.yaml");
             let message = format!("{name} has also {name}/router.yaml; remove one of the two");
             findings.found.push(Finding::whole(file.as_ref(), message));
+        }
+    }
+
+    fn check_rollout(&self, findings: &mut Findings<'_>) {
+        let waves = self.spec.rollout.iter().flat_map(|rollout| &rollout.waves);
+        for (at, wave) in waves.enumerate() {
+            let Wave::Routers(names) = wave else { continue };
+            let unknown = |name: &&ObjectName| !self.routers.contains_key(*name);
+            if let Some(name) = names.iter().find(unknown) {
+                let at = at.to_string();
+                let message = format_args!("{name} has no file in routers/");
+                findings.add(NETWORK, &["rollout", "waves", &at], message);
+            }
         }
     }
 

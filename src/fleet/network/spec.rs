@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::care::{Budgets, RolloutSpec};
 use super::token::TokenHash;
 use crate::document::{Location, OwnPrefixes, root_schema};
 use crate::model::{
@@ -49,6 +50,12 @@ pub struct NetworkSpec {
     /// The backbone.
     #[serde(default)]
     pub mesh: MeshSpec,
+    /// Gives a change to a few routers first. Default: all routers get a change at once.
+    #[serde(default)]
+    pub rollout: Option<RolloutSpec>,
+    /// How many routers may be out of service. Default: no limit.
+    #[serde(default)]
+    pub budgets: Budgets,
 }
 
 /// The backbone.

@@ -3,6 +3,7 @@
 
 mod folder;
 mod parsed;
+mod record;
 mod reported;
 mod snapshot;
 
@@ -24,6 +25,7 @@ use crate::fleet::layout::MAX_BYTES;
 use crate::fleet::mesh_keys::key_in;
 use crate::fleet::network::FleetFiles;
 use crate::fleet::posts::{Posts, REPORTED, Statuses};
+use crate::fleet::rollout::FleetRecord;
 use crate::http::ApiError;
 use crate::model::{ObjectName, Uid};
 use crate::util::file::{self, Stamp};
@@ -40,6 +42,8 @@ struct Files {
     snapshots: Snapshots,
     /// Read at the first use.
     keys: Mutex<Option<Arc<PostedKeys>>>,
+    /// Held while the record of the fleet is replaced.
+    record: Mutex<()>,
 }
 
 impl Directory {
@@ -49,6 +53,7 @@ impl Directory {
             root,
             parsed: Parsed::default(),
             keys: Mutex::default(),
+            record: Mutex::default(),
         }))
     }
 
@@ -213,6 +218,20 @@ impl Store for Directory {
 
     async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError> {
         self.reported(router, Reported::posts).await
+    }
+
+    async fn record(&self) -> Result<FleetRecord, ApiError> {
+        let files = Arc::clone(&self.0);
+        blocking(move || record::read(&files.root)).await
+    }
+
+    async fn set_record(&self, record: &FleetRecord) -> Result<bool, ApiError> {
+        let (files, record) = (Arc::clone(&self.0), record.clone());
+        blocking(move || {
+            let _writing = files.record.lock();
+            record::replace(&files.root, record)
+        })
+        .await
     }
 
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError> {

@@ -15,6 +15,7 @@ use super::good::{Good, Written};
 use super::layout::Tokens;
 use super::network::FleetFiles;
 use super::posts::{Post, Posts, ReportedStatus, Statuses};
+use super::rollout::FleetRecord;
 use crate::http::ApiError;
 use crate::model::{ObjectName, PublicKey, Uid};
 use crate::wire::{Call, Modify};
@@ -58,6 +59,13 @@ pub(super) trait Store: Send + Sync {
 
     /// Returns the newest posts of a router.
     async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError>;
+
+    /// Returns the record of the whole fleet, the empty one if there was none yet.
+    async fn record(&self) -> Result<FleetRecord, ApiError>;
+
+    /// Replaces the record of the version that `record` was made from, durably, with the next version. Returns whether
+    /// it did: another instance may have been faster.
+    async fn set_record(&self, record: &FleetRecord) -> Result<bool, ApiError>;
 
     /// Stores changes, durably when it returns. The caller makes them one at a time for a router.
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError>;

@@ -4,6 +4,7 @@
 
 mod database;
 mod memory;
+mod record;
 mod refresh;
 mod writer;
 
@@ -27,6 +28,7 @@ use super::{Change, Door, PostedKeys, Store, Version};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::network::FleetFiles;
 use crate::fleet::posts::{Post, Posts, Statuses};
+use crate::fleet::rollout::FleetRecord;
 use crate::http::ApiError;
 use crate::intervals::FLEET_STORE_POLL;
 use crate::model::{ObjectName, Secret, Uid};
@@ -183,6 +185,18 @@ impl Store for Postgres {
             report: self.newest(router, REPORT).await?,
             sessions: self.memory.statuses(router),
         })
+    }
+
+    async fn record(&self) -> Result<FleetRecord, ApiError> {
+        let record = record::read(&self.pool).await?;
+        // The one who wrote it may have decided on files that this instance has not read yet.
+        let refreshed = refresh::refresh(&self.pool, &self.memory).await;
+        refreshed.map_err(unavailable)?;
+        Ok(record)
+    }
+
+    async fn set_record(&self, record: &FleetRecord) -> Result<bool, ApiError> {
+        record::replace(&self.pool, record).await
     }
 
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError> {

@@ -27,6 +27,7 @@ use super::glass::LookingGlass;
 use super::view::ObjectView;
 use crate::bird::Committer;
 use crate::config::TokenSource;
+use crate::control_plane::{CallError, Failure};
 use crate::controller::{Context, overrides};
 use crate::desired::{Desired, HeldChange, maintenance_in_effect};
 use crate::document::{
@@ -44,7 +45,7 @@ use crate::telemetry::chain;
 use crate::util::task::blocking;
 use crate::util::text::{MANY, bounded, bounded_to, cut};
 use crate::util::version::{COMMIT, VERSION};
-use crate::wire::Call;
+use crate::wire::{Call, DrainWish};
 
 /// Maximum length of an overridden value in `/status`, in characters.
 const LONG_VALUE: usize = 400;
@@ -190,6 +191,31 @@ impl AgentApi for LocalApi {
         MaintenanceView {
             enabled: state.enabled,
             since: state.since,
+        }
+    }
+
+    async fn may_drain(&self, force: bool) -> Result<Option<String>, ApiRefusal> {
+        let Some(sync) = &self.sync else {
+            return Ok(None);
+        };
+        match sync.client.may_drain(DrainWish { force }).await {
+            Ok(()) => Ok(None),
+            Err(CallError { failure, .. }) => match failure {
+                Failure::Refused {
+                    status: 409,
+                    detail,
+                } => Err(ApiRefusal::DrainRefused(detail)),
+                // A Control Plane without budgets.
+                Failure::NotFound { .. } => Ok(None),
+                failure => {
+                    let why = chain(&failure);
+                    tracing::warn!(
+                        error = why,
+                        "Control Plane could not be asked before the drain"
+                    );
+                    Ok(Some(why))
+                }
+            },
         }
     }
 

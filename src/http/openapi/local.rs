@@ -6,8 +6,8 @@ use utoipa::openapi::HttpMethod::{self, Get, Post};
 use super::{Answer, Description, Endpoint, OPENAPI, text};
 use crate::document::{Kind, StatusBody};
 use crate::http::api::{
-    METRICS, MaintenanceDone, MaintenanceView, Ready, RestartBody, RestartDone, StatusView,
-    SyncTriggered,
+    DrainBody, METRICS, MaintenanceDone, MaintenanceView, Ready, RestartBody, RestartDone,
+    StatusView, SyncTriggered,
 };
 use crate::http::events::StreamEvent;
 use crate::http::glass::{PingView, RouteView, TraceView};
@@ -132,8 +132,13 @@ fn maintenance(api: &mut Description) {
         let done = api.json::<MaintenanceDone>(200, "BIRD runs the requested state.");
         let pending = api.json::<MaintenanceDone>(202, "Recorded; BIRD has not confirmed yet.");
         let down = "`BIRD_UNAVAILABLE`: recorded; takes effect as soon as BIRD answers.";
-        let call = Endpoint::new(Post, path, id(path), summary);
-        add_call(api, call, [done, pending], &[FAILED, (503, down)]);
+        let mut call = Endpoint::new(Post, path, id(path), summary);
+        let mut errors = vec![FAILED, (503, down)];
+        if path == "/maintenance/start" {
+            call.body = api.body::<DrainBody>();
+            errors.push((409, "`DRAIN_REFUSED`: a budget of the network forbids it."));
+        }
+        add_call(api, call, [done, pending], &errors);
     }
 }
 

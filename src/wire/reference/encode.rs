@@ -36,6 +36,14 @@ pub struct Heartbeat {
     pub held: Option<u64>,
 }
 
+/// The body of `POST drain`, an addition to the API: a router asks before it drains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct DrainWish {
+    /// Whether it drains even if a budget of the network forbids it.
+    pub force: bool,
+}
+
 /// The largest number that every JSON library represents exactly (RFC 8259, section 6).
 const COUNT_MAX: u64 = (1 << 53) - 1;
 

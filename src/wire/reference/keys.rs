@@ -83,7 +83,7 @@ pub fn top_keys(call: Call) -> &'static [&'static str] {
         Call::Mesh => &["peers"],
         Call::Config => &["node"],
         Call::BirdConfig => &["configHash", "node", "policy", "ibgpPeers"],
-        Call::Heartbeat | Call::Report | Call::Modify => &[],
+        Call::Heartbeat | Call::Report | Call::Modify | Call::Drain => &[],
     }
 }
 

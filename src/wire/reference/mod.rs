@@ -20,13 +20,13 @@ use super::Call;
 use super::FieldError;
 
 pub use config::decode_config;
-pub use encode::{Heartbeat, Modify, PeerState, Report, SessionReport};
+pub use encode::{DrainWish, Heartbeat, Modify, PeerState, Report, SessionReport};
 pub use keys::{Part, top_keys, unknown_key};
 pub use mesh::decode_mesh;
 pub use policy::decode_policy;
 pub use serve::{
-    CONFIG_HASH, answer_key, check_heartbeat, check_report, decode_modify, identity, write_status,
-    written_status,
+    CONFIG_HASH, answer_key, check_heartbeat, check_report, decode_drain, decode_modify, identity,
+    write_status, written_status,
 };
 pub use session::decode_sessions;
 pub use status::WireStatus;
@@ -44,6 +44,7 @@ pub fn endpoint(call: Call) -> &'static str {
         Call::Heartbeat => "heartbeat",
         Call::Report => "report",
         Call::Modify => "modify",
+        Call::Drain => "drain",
     }
 }
 
@@ -54,16 +55,8 @@ pub fn segments(router: &str, call: Call) -> [&str; 3] {
 
 /// Returns the call of a path's last segment.
 pub fn call(endpoint_name: &str) -> Option<Call> {
-    let all = [
-        Call::Sessions,
-        Call::Mesh,
-        Call::Config,
-        Call::BirdConfig,
-        Call::Heartbeat,
-        Call::Report,
-        Call::Modify,
-    ];
-    all.into_iter()
+    Call::ALL
+        .into_iter()
         .find(|call| endpoint(*call) == endpoint_name)
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::super::FieldError;
 use super::super::scalar::Fields;
 use super::super::scalar::kind;
-use super::{Heartbeat, Report, SessionReport, WireStatus};
+use super::{DrainWish, Heartbeat, Report, SessionReport, WireStatus};
 use crate::model::Uid;
 use crate::wire::{Call, Modify, WireError};
 
@@ -21,6 +21,14 @@ pub fn decode_modify(body: &[u8]) -> Result<Modify, WireError> {
         error: error.filter(|text| !text.is_empty()),
         ..modify
     })
+}
+
+/// Reads a `POST drain`.
+///
+/// # Errors
+/// As [`decode_modify`].
+pub fn decode_drain(body: &[u8]) -> Result<DrainWish, WireError> {
+    post(&Value::Object(object(body, "force")?))
 }
 
 /// Checks a `POST heartbeat` and returns it unchanged, unknown fields included.
@@ -98,7 +106,7 @@ pub fn answer_key(call: Call) -> Option<(&'static str, bool)> {
         Call::Mesh => Some(("peers", true)),
         Call::Config => Some(("node", false)),
         Call::BirdConfig => Some(("policy", false)),
-        Call::Heartbeat | Call::Report | Call::Modify => None,
+        Call::Heartbeat | Call::Report | Call::Modify | Call::Drain => None,
     }
 }
 

@@ -26,7 +26,7 @@ ipv6LinkLocal: fe80::2
 credential: {publicKey: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=}
 ";
 
-fn write(dir: &Path, files: &[(&str, &str)]) {
+pub(super) fn write(dir: &Path, files: &[(&str, &str)]) {
     for (path, text) in files {
         let path = dir.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -180,11 +180,16 @@ fn unreadable_part_of_a_network_is_an_error() {
 
 const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
-fn served(dir: &Path) -> Router {
+pub(super) fn served(dir: &Path) -> Router {
     watched(&FleetOptions::new(dir, "127.0.0.1:0".parse().unwrap())).0
 }
 
-async fn ask(app: &Router, token: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+pub(super) async fn ask(
+    app: &Router,
+    token: &str,
+    path: &str,
+    body: Option<Value>,
+) -> (u16, Value) {
     let method = if body.is_some() { "POST" } else { "GET" };
     let request = Request::builder()
         .method(method)
@@ -223,7 +228,7 @@ fn names(answer: &Value, list: &str) -> Vec<String> {
 }
 
 /// Until files count as quiet.
-fn quiet() {
+pub(super) fn quiet() {
     std::thread::sleep(std::time::Duration::from_millis(1100));
 }
 

@@ -15,8 +15,10 @@ use crate::model::Secret;
 /// One writes, one reads changes, one waits for notifications, and one reads for requests.
 const CONNECTIONS: u32 = 6;
 
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "fleet", include_str!("migrations/0001_fleet.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "fleet", include_str!("migrations/0001_fleet.sql")),
+    (2, "record", include_str!("migrations/0002_record.sql")),
+];
 
 /// A failure of the store. The text has no password.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,141 @@
+//! A change of a network that reaches its routers in waves, and drains within its budgets.
+
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Router;
+use serde_json::{Value, json};
+
+use super::network::{ask, quiet, served, write};
+
+const NETWORK: &str = "\
+asn: 4242420998
+prefixes: {ipv4: 172.23.105.176/28, ipv6: fd48:4da8:420::/48}
+regions: {asia: {}}
+rollout: {waves: [[jp1]], observe: 1s}
+budgets: {outPerRegion: 1}
+";
+
+const ROUTERS: [&str; 3] = ["hk1", "jp1", "jp2"];
+
+fn network() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &[("network.yaml", NETWORK)]);
+    for (at, router) in ROUTERS.iter().enumerate() {
+        let text = format!("{{id: {}, region: asia, token: {router}}}\n", at + 1);
+        write(dir.path(), &[(&format!("routers/{router}.yaml"), &text)]);
+    }
+    dir
+}
+
+fn change(dir: &Path, limit: u32) {
+    let text = format!("{NETWORK}policy: {{ebgpImportLimit: {limit}}}\n");
+    write(dir, &[("network.yaml", &text)]);
+    quiet();
+}
+
+async fn post(app: &Router, router: &str, what: &str, body: Value) -> (u16, Value) {
+    let path = format!("/agent/{router}/{what}");
+    ask(app, router, &path, Some(body)).await
+}
+
+async fn report(app: &Router, router: &str, routes: u32) {
+    let session = json!({"uuid": "s", "state": "established", "routes_imported": routes});
+    let posted = post(app, router, "report", json!({"sessions": [session]})).await;
+    assert_eq!(posted.0, 200, "{}", posted.1);
+}
+
+/// Returns the limit that each router gets.
+async fn limits(app: &Router) -> Vec<Value> {
+    let mut limits = Vec::new();
+    for router in ROUTERS {
+        let (status, answer) =
+            ask(app, router, &format!("/agent/{router}/bird-config"), None).await;
+        assert_eq!(status, 200, "{answer}");
+        limits.push(answer["policy"]["ebgpImportLimit"].clone());
+    }
+    limits
+}
+
+async fn next_look() {
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+}
+
+async fn lose_routes_twice(app: &Router) {
+    for _ in 0..2 {
+        next_look().await;
+        report(app, "jp1", 10).await;
+        next_look().await;
+        limits(app).await;
+    }
+}
+
+#[tokio::test]
+async fn bad_change_reaches_the_canary_only() {
+    let dir = network();
+    quiet();
+    let app = served(dir.path());
+    for router in ROUTERS {
+        report(&app, router, 100).await;
+    }
+    assert_eq!(limits(&app).await, [json!(null), json!(null), json!(null)]);
+    change(dir.path(), 9);
+    let canary = [json!(null), json!(9), json!(null)];
+    assert_eq!(limits(&app).await, canary);
+    // The record is on the disk.
+    let app = served(dir.path());
+    assert_eq!(limits(&app).await, canary);
+    lose_routes_twice(&app).await;
+    assert_eq!(limits(&app).await, [json!(null), json!(null), json!(null)]);
+    let app = served(dir.path());
+    assert_eq!(limits(&app).await, [json!(null), json!(null), json!(null)]);
+
+    // The corrected one reaches all.
+    report(&app, "jp1", 100).await;
+    change(dir.path(), 8);
+    assert_eq!(limits(&app).await, [json!(null), json!(8), json!(null)]);
+    report(&app, "jp1", 100).await;
+    next_look().await;
+    limits(&app).await;
+    assert_eq!(limits(&app).await, [json!(8), json!(8), json!(8)]);
+}
+
+#[tokio::test]
+async fn unreadable_record_gives_a_change_to_no_router() {
+    let dir = network();
+    quiet();
+    let app = served(dir.path());
+    limits(&app).await;
+    let record = dir.path().join("reported/.fleet.json");
+    std::fs::write(&record, "{").unwrap();
+    change(dir.path(), 9);
+    assert_eq!(limits(&app).await, [json!(null), json!(null), json!(null)]);
+    let app = served(dir.path());
+    let (status, error) = ask(&app, "jp2", "/agent/jp2/config", None).await;
+    let text = error["error"].as_str().unwrap();
+    assert!(status == 500 && text.contains(".fleet.json"), "{error}");
+}
+
+#[tokio::test]
+async fn second_drain_of_a_region_is_refused() {
+    let dir = network();
+    quiet();
+    let app = served(dir.path());
+    for router in ROUTERS {
+        report(&app, router, 100).await;
+    }
+    let drain = async |router, body| post(&app, router, "drain", body).await;
+    assert_eq!(drain("jp1", json!({})).await.0, 200);
+    let (status, refusal) = drain("jp2", json!({"force": false})).await;
+    assert_eq!((status, &refusal["code"]), (409, &json!("DRAIN_REFUSED")));
+    assert!(
+        refusal["error"]
+            .as_str()
+            .unwrap()
+            .contains("jp1 of region asia"),
+        "{refusal}"
+    );
+    assert_eq!(drain("jp1", json!({})).await.0, 200);
+    assert_eq!(drain("jp2", json!({"force": true})).await.0, 200);
+    assert_eq!(drain("hk1", json!({"force": "yes"})).await.0, 400);
+}

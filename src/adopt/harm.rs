@@ -323,7 +323,7 @@ mod tests {
     fn sessions_that_a_new_text_resets_are_counted() {
         let text = |hold: u8| {
             let text = format!("protocol bgp p {{ neighbor fe80::2 as 1; hold time {hold}; }}\n");
-            [("main.conf".to_owned(), text)].into()
+            [("main.conf".to_owned(), text.into())].into()
         };
         let kernel = KernelView::default();
         let before = Before {

@@ -38,7 +38,7 @@ impl Render {
             );
         };
         let text = if self.secrets {
-            text.to_owned()
+            text.to_string()
         } else {
             without_password(&object, text)
         };

@@ -10,6 +10,7 @@ use super::output;
 use crate::controller::{KeyPlan, LoggedStep};
 use crate::fleet::{self, ObjectChange};
 use crate::model::ObjectKey;
+use crate::observed::bird::Texts;
 use crate::plan::{Action, Mark, Plan, Reset, text_diff};
 use crate::status::{self, Hold};
 
@@ -239,19 +240,14 @@ fn of_plan(offline: &Offline, key: &ObjectKey, plan: KeyPlan, with_diff: bool) -
 /// Returns the differences of the files that the plan writes or removes.
 fn diff(offline: &Offline, plan: &Plan) -> String {
     let live = &offline.bird.live.tree;
-    let old =
-        |texts: &BTreeMap<String, String>, name: &str| texts.get(name).cloned().unwrap_or_default();
+    let old = |texts: &Texts, name: &str| texts.get(name).cloned().unwrap_or_default();
     let diffs = plan.steps.iter().filter_map(|step| {
         let (file, old, new) = match &step.action {
-            Action::WriteFragment { name, text, .. } => (
-                session_file(name),
-                old(&live.fragments, name),
-                text.as_str(),
-            ),
-            Action::RemoveFragment { name } => (session_file(name), old(&live.fragments, name), ""),
-            Action::WriteBase { path, text, .. } => {
-                (path.clone(), old(&live.base, path), text.as_str())
+            Action::WriteFragment { name, text, .. } => {
+                (session_file(name), old(&live.fragments, name), &**text)
             }
+            Action::RemoveFragment { name } => (session_file(name), old(&live.fragments, name), ""),
+            Action::WriteBase { path, text, .. } => (path.clone(), old(&live.base, path), &**text),
             Action::RemoveBase { path } => (path.clone(), old(&live.base, path), ""),
             _ => return None,
         };

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::bird::Committer;
 use crate::intervals::BIRD_OBSERVATION_WAIT;
 use crate::model::InterfaceName;
-use crate::observed::bird::{BirdName, BirdState, Silence};
+use crate::observed::bird::{BirdName, BirdState, Silence, Texts};
 use crate::observed::kernel::KernelView;
 use crate::ports::{
     BaseError, Bird, BirdError, CommitError, Committed, Fragment, FragmentError, Kernel,
@@ -242,7 +242,7 @@ impl Bird for Committer {
         self.set_fragment(name, fragment).await
     }
 
-    async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError> {
+    async fn set_base(&self, files: Texts) -> Result<Committed, BaseError> {
         self.set_base(files).await
     }
 

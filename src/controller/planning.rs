@@ -209,7 +209,7 @@ fn enable_shared(desired: &Desired, view: &KeyObservation) -> Vec<Step> {
     let ours = base
         .iter()
         .filter(|(path, _)| view.bird.live.tree.base.contains_key(*path));
-    let mut wanted = enabled_in(ours.map(|(_, text)| text.as_str()));
+    let mut wanted = enabled_in(ours.map(|(_, text)| &**text));
     for protocol in desired.protocols() {
         wanted.remove(&protocol);
     }
@@ -250,7 +250,7 @@ fn live_text<'a>(object: &Object, view: &'a KeyObservation) -> Option<&'a str> {
     let fragments = &view.bird.live.tree.fragments;
     let text = fragments.get(object.name.as_str());
     text.filter(|_| object.kind == Kind::BgpSession)
-        .map(String::as_str)
+        .map(|text| &**text)
 }
 
 /// Returns the plan of an object without a tunnel: its text is in the shared files, so only its protocols are enabled.

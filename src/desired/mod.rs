@@ -43,7 +43,7 @@ use crate::effective::{MeshTunnel, Router};
 use crate::model::{
     AdminState, Endpoint, Host, InterfaceName, ObjectKey, ObjectName, RouterKey, Uid,
 };
-use crate::observed::bird::{MainFile, Version};
+use crate::observed::bird::{MainFile, Texts, Version};
 use crate::plan::{BaseFiles, Loopback};
 use crate::render::odd_policy;
 use crate::sources::TemplateError;
@@ -340,8 +340,8 @@ impl Desired {
     }
 
     /// Returns the texts of all sessions for BIRD, by name.
-    pub fn texts(&self) -> BTreeMap<String, String> {
-        let text = |object: &Object| Some((object.name.to_string(), object.text()?.to_owned()));
+    pub fn texts(&self) -> Texts {
+        let text = |object: &Object| Some((object.name.to_string(), object.text()?.clone()));
         self.objects.values().filter_map(text).collect()
     }
 

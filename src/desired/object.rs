@@ -253,9 +253,9 @@ impl Object {
     }
 
     /// Returns its own text for BIRD, if it is wanted and could be rendered.
-    pub fn text(&self) -> Option<&str> {
+    pub fn text(&self) -> Option<&Arc<str>> {
         match self.wanted()? {
-            Wanted::Session(_, text) => text.as_deref(),
+            Wanted::Session(_, text) => text.as_ref(),
             _ => None,
         }
     }

@@ -80,7 +80,8 @@ impl<'a> Parts<'a> {
     /// Returns the files that all sessions share.
     pub(super) fn base(&self, router: &Router) -> Result<BaseFiles, TextError> {
         let (renderer, input) = self.input(router)?;
-        Ok(renderer.base(&input)?)
+        let files = renderer.base(&input)?.into_iter();
+        Ok(files.map(|(path, text)| (path, text.into())).collect())
     }
 
     /// Prepares the texts of sessions.

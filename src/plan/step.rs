@@ -1,5 +1,6 @@
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::action::KernelAction;
 use super::bird::{Effect, Reset};
@@ -19,7 +20,7 @@ pub enum Action {
         /// The name of the session and of its file.
         name: String,
         /// The whole text. It may hold a password, so it is not printed.
-        text: String,
+        text: Arc<str>,
         /// The effect on the session when it is loaded.
         effect: Effect,
     },
@@ -33,7 +34,7 @@ pub enum Action {
         /// The file, below BIRD's directory.
         path: String,
         /// The whole text.
-        text: String,
+        text: Arc<str>,
         /// The effect on sessions when it is loaded.
         effect: Effect,
     },

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use crate::observed::bird::Diagnostic;
 
@@ -6,7 +7,7 @@ use crate::observed::bird::Diagnostic;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fragment {
     /// The whole file.
-    pub text: String,
+    pub text: Arc<str>,
     /// The protocols BIRD must have once this is loaded.
     pub protocols: Vec<String>,
 }

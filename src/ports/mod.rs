@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::model::InterfaceName;
-use crate::observed::bird::{BirdName, BirdState};
+use crate::observed::bird::{BirdName, BirdState, Texts};
 use crate::observed::kernel::{KernelView, Link};
 use crate::plan::action::KernelAction;
 
@@ -56,7 +56,7 @@ pub trait Bird: Send + Sync {
     ) -> Result<Committed, FragmentError>;
 
     /// Sets all files that sessions share.
-    async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError>;
+    async fn set_base(&self, files: Texts) -> Result<Committed, BaseError>;
 
     /// Makes sure that BIRD has loaded the files on disk.
     async fn converge(&self) -> Result<Committed, Arc<CommitError>>;

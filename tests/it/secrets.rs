@@ -177,7 +177,7 @@ fn a_plan_its_steps_and_their_reasons_show_no_secret() {
 
 #[test]
 fn shared_files_of_bird_show_no_secret() {
-    let files = |text: &str| [("bird.conf".to_owned(), text.to_owned())].into();
+    let files = |text: &str| [("bird.conf".to_owned(), text.into())].into();
     let line = |password: &str| files(&format!("password \"{password}\";\n"));
     let plan = plan_base(&line(PASSWORD), &line("recognise"));
     assert_debug_hides("a plan of BIRD's files", &plan);

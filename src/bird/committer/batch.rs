@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::observed::bird::{LiveTree, Tree};
+use crate::observed::bird::{LiveTree, Texts, Tree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
 
 type FragmentReply = oneshot::Sender<Result<Committed, FragmentError>>;
@@ -21,7 +21,7 @@ pub(super) enum Request {
         reply: FragmentReply,
     },
     Base {
-        files: BTreeMap<String, String>,
+        files: Texts,
         reply: BaseReply,
     },
     Converge {
@@ -36,7 +36,7 @@ pub(super) enum Request {
 #[derive(Default)]
 pub(super) struct Wishes {
     /// All base files, if they change.
-    pub(super) base: Option<BTreeMap<String, String>>,
+    pub(super) base: Option<Texts>,
     /// The fragments to set, or to remove (`None`).
     pub(super) fragments: BTreeMap<String, Option<Fragment>>,
 }

@@ -143,7 +143,7 @@ impl Trial<'_> {
         let mut faulty = BTreeMap::new();
         let changed = self.wishes.fragments.iter();
         let texts: Vec<_> = changed
-            .filter_map(|(name, fragment)| Some((name.as_str(), fragment.as_ref()?.text.as_str())))
+            .filter_map(|(name, fragment)| Some((name.as_str(), &*fragment.as_ref()?.text)))
             .collect();
         if texts.is_empty() || self.verdict(&base).await?.is_err() {
             return Ok(faulty);
@@ -266,7 +266,7 @@ fn suspects(path: Option<&str>, group: &[(&str, &str)]) -> Vec<usize> {
 
 /// Returns a tree with these fragments.
 fn with(base: &Tree, fragments: &[(&str, &str)]) -> Tree {
-    let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
+    let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).into());
     Tree {
         fragments: fragments.iter().map(owned).collect(),
         ..base.clone()

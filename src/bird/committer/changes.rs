@@ -85,12 +85,14 @@ pub(super) fn plan_undo(live: &LiveTree, changes: &FileChanges) -> FileChanges {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observed::bird::Texts;
     use crate::observed::bird::tree::fragment_at;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
-    fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
-        proptest::collection::btree_map("[a-c]", "[xy]", 0..3)
+    fn texts() -> impl Strategy<Value = Texts> {
+        let text = "[xy]".prop_map(|text| text.into());
+        proptest::collection::btree_map("[a-c]", text, 0..3)
     }
 
     fn trees() -> impl Strategy<Value = Tree> {
@@ -118,7 +120,7 @@ mod tests {
         for (path, text) in files.chain(generation.map(|text| (GENERATION.to_owned(), text))) {
             let content = mark::marked(&text, None);
             live.marks
-                .insert(path, content[..content.len() - text.len()].to_owned());
+                .insert(path, content[..content.len() - text.len()].into());
         }
         live.tree = tree;
         live
@@ -137,11 +139,11 @@ mod tests {
             else {
                 panic!("{path} has no mark: {content}");
             };
-            after.marks.insert(path.clone(), head.to_owned());
-            let text = text.to_owned();
+            after.marks.insert(path.clone(), head.into());
+            let text: Arc<str> = text.into();
             match fragment_at(path) {
                 Some(name) => drop(after.tree.fragments.insert(name.to_owned(), text)),
-                None if path == GENERATION => after.generation = Some(text),
+                None if path == GENERATION => after.generation = Some(text.to_string()),
                 None => drop(after.tree.base.insert(path.clone(), text)),
             }
         }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::changes::FileChanges;
-use super::files::{MAX_BYTES, Seen, failed, read_file};
+use super::files::{Content, MAX_BYTES, Seen, failed, read_file};
 use super::{main_file, names, owned};
 use crate::bird::counters::BirdCounters;
 use crate::observed::Ownership;
 use crate::observed::bird::mark::Mark;
 use crate::observed::bird::tree::{GENERATION, MAIN, SESSIONS, TREE, fragment_at};
-use crate::observed::bird::{LiveTree, MainFile, mark};
+use crate::observed::bird::{LiveTree, MainFile};
 use crate::ports::CommitError;
 use crate::util::file::{self, QUARANTINED, Staged, Stamp, Writer};
 use crate::util::fs;
@@ -96,8 +96,9 @@ fn read_directory(
         if kind.is_dir() && depth > 0 && relative != SESSIONS {
             read_directory(root, &path, depth - 1, ownership, seen, live)?;
         } else if kind.is_file() && name.ends_with(".conf") && path != GENERATION {
-            let text = seen.read_file(&root.join(&path))?.unwrap_or_default();
-            keep(live, path, text, ownership);
+            let content = seen.read_file(&root.join(&path))?;
+            let content = content.unwrap_or_else(|| String::new().into());
+            keep(live, path, content, ownership);
         }
     }
     Ok(())
@@ -141,31 +142,28 @@ pub(super) fn may_be_incomplete(file: &Path, judged: &str, quiet: Duration) -> b
 }
 
 /// Sorts a file below `moenet/` by its mark.
-fn keep(live: &mut LiveTree, path: String, content: String, ownership: &Ownership) {
-    let mark = mark::read(&content);
+fn keep(live: &mut LiveTree, path: String, content: Content, ownership: &Ownership) {
+    let mark = content.mark();
     if let Some(whose) = owned::other_agent(&mark, ownership) {
         live.others.insert(path.clone(), whose);
-        live.tree.foreign.insert(path, content);
+        live.tree.foreign.insert(path, content.whole());
         return;
     }
     let text = match mark {
         Mark::Complete {
-            head,
-            text,
-            intact,
-            identity,
+            intact, identity, ..
         } => {
-            live.marks.insert(path.clone(), head.to_owned());
+            live.marks.insert(path.clone(), content.line);
             if !ownership.is_current(identity.as_ref()) {
                 live.unmarked.insert(path.clone());
             }
             if !intact {
                 live.edited.insert(path.clone());
             }
-            text.to_owned()
+            content.text
         }
-        Mark::Missing if path != GENERATION && owned::is_foreign(&path, &content, live) => {
-            live.tree.foreign.insert(path, content);
+        Mark::Missing if path != GENERATION && owned::is_foreign(&path, &content.whole(), live) => {
+            live.tree.foreign.insert(path, content.whole());
             return;
         }
         Mark::Missing | Mark::Old => {
@@ -173,12 +171,12 @@ fn keep(live: &mut LiveTree, path: String, content: String, ownership: &Ownershi
             if !live.is_of_old_build() {
                 live.edited.insert(path.clone());
             }
-            content
+            content.whole().into()
         }
     };
     match fragment_at(&path) {
         Some(name) => drop(live.tree.fragments.insert(name.to_owned(), text)),
-        None if path == GENERATION => live.generation = Some(text),
+        None if path == GENERATION => live.generation = Some(text.to_string()),
         None => drop(live.tree.base.insert(path, text)),
     }
 }
@@ -340,6 +338,7 @@ pub(super) fn quarantine(path: &Path) -> Result<(), CommitError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observed::bird::mark;
     use std::fs;
 
     #[test]

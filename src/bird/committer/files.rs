@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::observed::bird::mark::{self, Mark};
 use crate::ports::CommitError;
 use crate::util::file::{self, Stamp};
 use crate::util::fs;
@@ -19,19 +20,50 @@ pub(super) const MAX_BYTES: u64 = 32 * 1024 * 1024;
 #[derive(Default)]
 pub(super) struct Seen {
     stamps: RefCell<BTreeMap<PathBuf, Option<Stamp>>>,
-    /// The texts of the reading before: a file with the same stamp is not read again.
-    before: Texts,
-    texts: RefCell<Texts>,
+    /// The contents of the reading before: a file with the same stamp is not read again.
+    before: Contents,
+    contents: RefCell<Contents>,
     /// Whether something could not be read: the next reading tries again.
     is_incomplete: Cell<bool>,
 }
 
-/// Files that any later change gives another stamp, each with its stamp and text.
-pub(super) type Texts = BTreeMap<PathBuf, (Stamp, Arc<str>)>;
+/// Files that any later change gives another stamp, each with its stamp and content.
+pub(super) type Contents = BTreeMap<PathBuf, (Stamp, Content)>;
+
+/// The content of a file, shared by all who keep it. The first line is apart, because it may be the mark.
+#[derive(Clone)]
+pub(super) struct Content {
+    /// The first line, with its line end.
+    pub(super) line: Arc<str>,
+    /// All lines below.
+    pub(super) text: Arc<str>,
+}
+
+impl From<String> for Content {
+    fn from(content: String) -> Self {
+        let (line, text) = content.split_at(mark::first_line(&content));
+        Self {
+            line: line.into(),
+            text: text.into(),
+        }
+    }
+}
+
+impl Content {
+    /// Returns the mark of the file.
+    pub(super) fn mark(&self) -> Mark<'_> {
+        mark::read_parts(&self.line, &self.text)
+    }
+
+    /// Returns the whole file.
+    pub(super) fn whole(&self) -> String {
+        [&*self.line, &*self.text].concat()
+    }
+}
 
 impl Seen {
-    /// Returns a reading that follows the one with these texts.
-    pub(super) fn after(before: Texts) -> Self {
+    /// Returns a reading that follows the one with these contents.
+    pub(super) fn after(before: Contents) -> Self {
         Self {
             before,
             ..Self::default()
@@ -55,18 +87,16 @@ impl Seen {
     }
 
     /// As [`read_file`], recorded.
-    pub(super) fn read_file(&self, path: &Path) -> Result<Option<String>, CommitError> {
+    pub(super) fn read_file(&self, path: &Path) -> Result<Option<Content>, CommitError> {
         let stamp = self.note(path).filter(Stamp::is_settled);
         let known = self.before.get(path).filter(|(of, _)| Some(*of) == stamp);
-        if let Some(known) = known {
-            let mut texts = self.texts.borrow_mut();
-            texts.insert(path.to_owned(), known.clone());
-            return Ok(Some(known.1.to_string()));
-        }
-        let read = read_file(path);
-        if let (Some(stamp), Ok(Some(text))) = (stamp, &read) {
-            let mut texts = self.texts.borrow_mut();
-            texts.insert(path.to_owned(), (stamp, text.as_str().into()));
+        let read = match known {
+            Some((_, content)) => Ok(Some(content.clone())),
+            None => read_file(path).map(|read| read.map(Content::from)),
+        };
+        if let (Some(stamp), Ok(Some(content))) = (stamp, &read) {
+            let mut contents = self.contents.borrow_mut();
+            contents.insert(path.to_owned(), (stamp, content.clone()));
         }
         self.is_incomplete
             .set(self.is_incomplete.get() || read.is_err());
@@ -79,13 +109,13 @@ impl Seen {
         self.check(fs::read_dir(path))
     }
 
-    /// Returns the stamps, if everything was read and any later change must change one of them, and the texts for the
-    /// next reading.
-    pub(super) fn settled(self) -> (Option<BTreeMap<PathBuf, Option<Stamp>>>, Texts) {
+    /// Returns the stamps, if everything was read and any later change must change one of them, and the contents
+    /// for the next reading.
+    pub(super) fn settled(self) -> (Option<BTreeMap<PathBuf, Option<Stamp>>>, Contents) {
         let stamps = self.stamps.into_inner();
         let mut found = stamps.values().flatten();
         let is_settled = !self.is_incomplete.get() && found.all(Stamp::is_settled);
-        (is_settled.then_some(stamps), self.texts.into_inner())
+        (is_settled.then_some(stamps), self.contents.into_inner())
     }
 }
 

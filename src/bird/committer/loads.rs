@@ -2,6 +2,7 @@
 //! is not retried at every backoff.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::intervals::{LOAD_COINCIDENCE, LOAD_REMEMBERED};
@@ -13,7 +14,7 @@ pub(super) struct FailedLoads {
     /// Failures by the generation of the tree.
     trees: HashMap<String, Failed>,
     /// Failures by name and text, independent of the rest of the tree: BIRD had no such protocols.
-    fragments: HashMap<(String, String), (Instant, FragmentError)>,
+    fragments: HashMap<(String, Arc<str>), (Instant, FragmentError)>,
 }
 
 #[derive(Debug)]
@@ -85,7 +86,7 @@ impl FailedLoads {
     pub(super) fn remember_fragment(
         &mut self,
         name: &str,
-        text: String,
+        text: Arc<str>,
         error: FragmentError,
         now: Instant,
     ) {
@@ -135,10 +136,10 @@ mod tests {
             name: "a".to_owned(),
             missing: vec!["moe_a".to_owned()],
         };
-        loads.remember_fragment("a", "bad".to_owned(), error, now);
+        loads.remember_fragment("a", "bad".into(), error, now);
         let fragment = |text: &str| {
             let protocols = Vec::new();
-            let text = text.to_owned();
+            let text = text.into();
             Some(Fragment { text, protocols })
         };
         let mut fragments = BTreeMap::from([

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::files::Seen;
+use super::files::{Content, Seen};
 use super::names::plain;
 use super::{owned, promise};
 use crate::observed::Ownership;
 use crate::observed::bird::mark::Mark;
 use crate::observed::bird::outline::includes_in;
 use crate::observed::bird::tree::{MAIN, TREE};
-use crate::observed::bird::{LiveTree, MainFile, mark};
+use crate::observed::bird::{LiveTree, MainFile};
 use crate::ports::CommitError;
 use crate::util::fs;
 
@@ -38,7 +38,7 @@ pub(super) fn read(
 ) -> Result<(), CommitError> {
     let path = directory.join(MAIN);
     let content = seen.read_file(&path)?;
-    let mark = content.as_deref().map(mark::read);
+    let mark = content.as_ref().map(Content::mark);
     if let Some(whose) = mark.and_then(|mark| owned::other_agent(&mark, ownership))
         && manages_main
     {
@@ -47,14 +47,13 @@ pub(super) fn read(
     let is_link = fs::symlink_metadata(&path).is_ok_and(|facts| !facts.is_file());
     let agents = manages_main
         && !is_link
-        && content
-            .as_deref()
-            .is_none_or(|content| match mark::read(content) {
-                Mark::Missing => {
-                    !owned::is_foreign(MAIN, content, live) && !includes_tree(directory, content)
-                }
-                Mark::Old | Mark::Complete { .. } => true,
-            });
+        && content.as_ref().is_none_or(|content| match content.mark() {
+            Mark::Missing => {
+                let whole = content.whole();
+                !owned::is_foreign(MAIN, &whole, live) && !includes_tree(directory, &whole)
+            }
+            Mark::Old | Mark::Complete { .. } => true,
+        });
     if agents {
         live.main = MainFile {
             path,
@@ -62,20 +61,15 @@ pub(super) fn read(
             ..MainFile::default()
         };
         if let Some(content) = content {
-            let text = match mark::read(&content) {
-                Mark::Complete {
-                    head,
-                    text,
-                    identity,
-                    ..
-                } => {
-                    live.marks.insert(MAIN.to_owned(), head.to_owned());
+            let text = match content.mark() {
+                Mark::Complete { identity, .. } => {
+                    live.marks.insert(MAIN.to_owned(), content.line);
                     if !ownership.is_current(identity.as_ref()) {
                         live.unmarked.insert(MAIN.to_owned());
                     }
-                    text.to_owned()
+                    content.text
                 }
-                Mark::Old | Mark::Missing => content,
+                Mark::Old | Mark::Missing => content.whole().into(),
             };
             live.tree.base.insert(MAIN.to_owned(), text);
         }
@@ -106,9 +100,10 @@ fn follow(root: &Path, path: &Path, depth: usize, seen: &Seen, found: &mut Vec<S
     if !is_readable || found.len() >= MOST_FILES {
         return false;
     }
-    let Ok(Some(text)) = seen.read_file(path) else {
+    let Ok(Some(content)) = seen.read_file(path) else {
         return false;
     };
+    let text = content.whole();
     let (folder, at) = (path.parent().unwrap_or(root).to_owned(), found.len());
     let patterns = includes_in(&text);
     found.push(Source {
@@ -163,6 +158,7 @@ pub(super) fn matches(pattern: &Path, seen: &Seen) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observed::bird::mark;
     use std::fs;
 
     fn with(files: &[(&str, &str)], manages_main: bool) -> (tempfile::TempDir, LiveTree) {

@@ -41,7 +41,6 @@ mod trial;
 mod worker;
 mod written;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +52,7 @@ use super::client::Client;
 use super::counters::BirdCounters;
 use crate::intervals::{BIRD_COMMAND, BIRD_CONFIRM, BIRD_READ_WAIT, COMMIT_GATHER};
 use crate::observed::SharedOwnership;
-use crate::observed::bird::{LiveTree, Tree};
+use crate::observed::bird::{LiveTree, Texts, Tree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
 use batch::Request;
 use trial::Trials;
@@ -195,7 +194,7 @@ impl Committer {
     /// # Errors
     /// [`BaseError::Path`] and [`BaseError::Refused`] concern these files, and the old ones stay.
     /// [`BaseError::Commit`] concerns all callers; retry later.
-    pub async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError> {
+    pub async fn set_base(&self, files: Texts) -> Result<Committed, BaseError> {
         files.keys().try_for_each(|path| names::base(path))?;
         let (reply, answer) = oneshot::channel();
         self.send(Request::Base { files, reply }).await?;

@@ -118,20 +118,20 @@ mod tests {
     const OURS: &str = "include \"generation.conf\";\ninclude \"sessions/*.conf\";\n";
 
     fn tree(main: Option<&str>, ours: &str, fragment: &str) -> Tree {
-        let main = main.map(|text| (MAIN.to_owned(), text.to_owned()));
+        let main = main.map(|text| (MAIN.to_owned(), text.into()));
         Tree {
             base: main
                 .into_iter()
-                .chain([(OUR_MAIN.to_owned(), ours.to_owned())])
+                .chain([(OUR_MAIN.to_owned(), ours.into())])
                 .collect(),
-            fragments: [("a".to_owned(), fragment.to_owned())].into(),
+            fragments: [("a".to_owned(), fragment.into())].into(),
             ..Tree::default()
         }
     }
 
     fn wishes(text: &str) -> Wishes {
         let fragment = Fragment {
-            text: text.to_owned(),
+            text: text.into(),
             protocols: vec!["moe_a".to_owned()],
         };
         Wishes {

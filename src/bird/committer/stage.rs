@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::files::{Seen, failed};
 use super::{disk, main_file, operator};
@@ -250,7 +251,7 @@ fn split(tree: &Tree, live: &LiveTree) -> (Tree, Vec<String>) {
         return (wanted, Vec::new());
     }
     let is_unchanged =
-        |name: &String, text: &mut String| live.tree.fragments.get(name) == Some(&*text);
+        |name: &String, text: &mut Arc<str>| live.tree.fragments.get(name) == Some(&*text);
     let unchanged = wanted.fragments.extract_if(.., is_unchanged);
     let unchanged = unchanged.map(|(name, _)| name).collect();
     (wanted, unchanged)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::batch::Wishes;
-use super::files::{Seen, Texts};
+use super::files::{Contents, Seen};
 use super::promise::{self, Lack};
 use super::stage::{self, Stage, StageError};
 use super::{CommitterConfig, disk};
@@ -42,7 +42,7 @@ pub(super) struct Trials {
 #[derive(Default)]
 struct Last {
     reading: Option<Reading>,
-    texts: Texts,
+    contents: Contents,
 }
 
 impl std::fmt::Debug for Last {
@@ -100,15 +100,15 @@ impl Trials {
             if let Some(reading) = reading.filter(|it| it.is_valid(&ownership)) {
                 return Ok(Arc::clone(&reading.live));
             }
-            let seen = Seen::after(std::mem::take(&mut last.texts));
+            let seen = Seen::after(std::mem::take(&mut last.contents));
             let live = Arc::new(disk::read(&directory, manages_main, &ownership, &seen)?);
-            let (stamps, texts) = seen.settled();
+            let (stamps, contents) = seen.settled();
             let reading = stamps.map(|stamps| Reading {
                 ownership,
                 stamps,
                 live: Arc::clone(&live),
             });
-            *last = Last { reading, texts };
+            *last = Last { reading, contents };
             Ok(live)
         })
         .await

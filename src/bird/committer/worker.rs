@@ -36,7 +36,7 @@ use crate::util::group::group_id;
 use crate::util::task::blocking;
 
 /// Known rejections, by the generation of the tree, name and text.
-type Refusals = HashMap<(String, String, String), (Instant, FragmentError)>;
+type Refusals = HashMap<(String, String, Arc<str>), (Instant, FragmentError)>;
 
 pub(super) struct Worker {
     config: CommitterConfig,

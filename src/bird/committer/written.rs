@@ -3,32 +3,29 @@
 //! A commit loads all files. Without this memory, the commit of one session would load the edited text of another: an
 //! emptied file takes its session down.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::model::ObjectName;
 
-use crate::observed::bird::tree::{MAIN, fragment_at};
+use crate::observed::bird::tree::{MAIN, Texts, fragment_at};
 use crate::observed::bird::{LiveTree, Tree};
 
 /// Relative path → text of the files below `moenet/`.
 #[derive(Default)]
-pub(super) struct Written(BTreeMap<String, String>);
+pub(super) struct Written(Texts);
 
 impl Written {
     /// Stores the texts of the files that are as the agent wrote them.
     pub(super) fn learn(&mut self, live: &LiveTree) {
-        let files = live.tree.files().into_iter();
-        let intact = files.filter(|(path, _)| path != MAIN && !live.edited.contains(path));
-        for (path, text) in intact {
-            if self.0.get(&path).map(String::as_str) != Some(text) {
-                self.0.insert(path, text.to_owned());
-            }
+        let is_intact = |(path, _): &(String, _)| path != MAIN && !live.edited.contains(path);
+        for (path, text) in live.tree.texts().filter(is_intact) {
+            self.0.insert(path, text.clone());
         }
     }
 
     pub(super) fn set(&mut self, tree: &Tree) {
-        let files = tree.files().into_iter().filter(|(path, _)| path != MAIN);
-        self.0 = files.map(|(path, text)| (path, text.to_owned())).collect();
+        let texts = tree.texts().filter(|(path, _)| path != MAIN);
+        self.0 = texts.map(|(path, text)| (path, text.clone())).collect();
     }
 
     /// Returns whether the agent wrote this file before.
@@ -63,7 +60,7 @@ mod tests {
     fn live(fragments: &[(&str, &str)]) -> LiveTree {
         let fragments = fragments
             .iter()
-            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            .map(|(name, text)| ((*name).to_owned(), (*text).into()));
         LiveTree {
             tree: Tree {
                 fragments: fragments.collect(),
@@ -93,13 +90,13 @@ mod tests {
         );
         written.learn(&now);
         assert_eq!(
-            written.tree(&now, &BTreeSet::new()).fragments["a"],
+            written.tree(&now, &BTreeSet::new()).fragments["a"].as_ref(),
             "1",
             "an edit is not learned"
         );
         let paused = ["a".parse().unwrap()].into();
         assert_eq!(
-            written.tree(&now, &paused).fragments["a"],
+            written.tree(&now, &paused).fragments["a"].as_ref(),
             "",
             "a paused file"
         );

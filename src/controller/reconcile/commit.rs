@@ -191,9 +191,9 @@ impl BirdSteps {
 
     /// Writes a session's text. The text belongs to the shared files of the same desired state, so both go in the same
     /// commit.
-    async fn write(&self, name: &str, text: &str) -> Result<(), Trouble> {
+    async fn write(&self, name: &str, text: &Arc<str>) -> Result<(), Trouble> {
         let fragment = Fragment {
-            text: text.to_owned(),
+            text: text.clone(),
             protocols: self.protocols.clone(),
         };
         let ctx = &self.ctx;
@@ -239,7 +239,7 @@ async fn commit(ctx: &Arc<Context>, desired: &Desired, bird: &BirdState) -> Resu
         let (name, text) = (session.name.as_str(), session.text()?);
         let differs = live.get(name).is_some_and(|there| there != text);
         let fragment = Fragment {
-            text: text.to_owned(),
+            text: text.clone(),
             protocols: session.wanted()?.protocols().into_iter().collect(),
         };
         differs.then(|| ctx.committer.set_fragment(name, Some(fragment)))

@@ -49,14 +49,23 @@ pub fn marked(text: &str, identity: Option<&Identity>) -> String {
 }
 
 pub fn read(file: &str) -> Mark<'_> {
-    let line = file.split_inclusive('\n').next().unwrap_or_default();
+    let (line, text) = file.split_at(first_line(file));
+    read_parts(line, text)
+}
+
+/// Returns the length of a file's first line, with its line end.
+pub fn first_line(file: &str) -> usize {
+    file.find('\n').map_or(file.len(), |at| at + 1)
+}
+
+/// As [`read`], from the first line and all lines below.
+pub fn read_parts<'a>(line: &'a str, text: &'a str) -> Mark<'a> {
     if !line.starts_with(BEGIN) {
         return Mark::Missing;
     }
     let said = line
         .split_whitespace()
         .find_map(|word| word.strip_prefix(HASH));
-    let text = &file[line.len()..];
     match said {
         None => Mark::Old,
         Some(said) => Mark::Complete {

@@ -45,5 +45,5 @@ pub use protocols::{
 pub use session_error::SessionError;
 pub use state::{BirdState, Silence};
 pub use status::{ConfigureStatus, Phase};
-pub use tree::{LiveTree, Tree};
+pub use tree::{LiveTree, Texts, Tree};
 pub use version::{Support, TESTED_VERSIONS, Version};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -21,13 +22,17 @@ pub(crate) const GENERATION: &str = "moenet/generation.conf";
 /// The constant that this file defines.
 pub(crate) const GENERATION_SYMBOL: &str = "MOE_GENERATION";
 
+/// The texts of files, by path or name. Shared, because the wanted tree, the one on disk, and the one that the agent wrote
+/// last mostly have the same texts.
+pub type Texts = BTreeMap<String, Arc<str>>;
+
 /// A whole configuration. `Debug` omits the texts, which may hold passwords.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Tree {
     /// Relative path → text.
-    pub base: BTreeMap<String, String>,
+    pub base: Texts,
     /// Name → text; the file is `moenet/sessions/<name>.conf`.
-    pub fragments: BTreeMap<String, String>,
+    pub fragments: Texts,
     /// Files below `moenet/` that are not the agent's: relative path → text. BIRD reads them, so they are part of
     /// every check; they are never changed, and are not part of the generation.
     pub foreign: BTreeMap<String, String>,
@@ -41,7 +46,7 @@ pub struct LiveTree {
     /// The text of `moenet/generation.conf`. It does not match the tree if the agent was killed while writing.
     pub generation: Option<String>,
     /// The marks of the files: relative path → first line.
-    pub marks: BTreeMap<String, String>,
+    pub marks: Texts,
     /// Files that get the agent's mark with the next commit: those of builds that marked only some or wrote no
     /// identity, those of a lost directory that the agent's succeeds, and files without any statement.
     pub unmarked: BTreeSet<String>,
@@ -69,7 +74,7 @@ impl fmt::Debug for Tree {
 impl LiveTree {
     /// Returns the content of a file as it is on disk.
     pub(crate) fn content(&self, path: &str, text: &str) -> String {
-        let mark = self.marks.get(path).map_or("", String::as_str);
+        let mark = self.marks.get(path).map_or("", |mark| &**mark);
         format!("{mark}{text}")
     }
 
@@ -139,7 +144,7 @@ impl LiveTree {
     }
 
     /// Returns the foreign files whose names these base files need.
-    pub fn in_the_way<'a>(&'a self, wanted: &'a BTreeMap<String, String>) -> Vec<&'a str> {
+    pub fn in_the_way<'a>(&'a self, wanted: &'a Texts) -> Vec<&'a str> {
         let foreign = self.tree.foreign.keys().map(String::as_str);
         foreign.filter(|path| wanted.contains_key(*path)).collect()
     }
@@ -148,16 +153,14 @@ impl LiveTree {
 impl Tree {
     /// Returns every file except the generation: relative path → text.
     pub fn files(&self) -> BTreeMap<String, &str> {
-        let base = self
-            .base
-            .iter()
-            .map(|(path, text)| (path.clone(), text.as_str()));
-        base.chain(
-            self.fragments
-                .iter()
-                .map(|(name, text)| (fragment_path(name), text.as_str())),
-        )
-        .collect()
+        self.texts().map(|(path, text)| (path, &**text)).collect()
+    }
+
+    /// As [`Self::files`], to keep the texts.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (String, &Arc<str>)> {
+        let base = self.base.iter().map(|(path, text)| (path.clone(), text));
+        let fragments = self.fragments.iter();
+        base.chain(fragments.map(|(name, text)| (fragment_path(name), text)))
     }
 
     /// Returns the text of one of the agent's files.
@@ -166,7 +169,7 @@ impl Tree {
             Some(name) => self.fragments.get(name),
             None => self.base.get(path),
         };
-        text.map(String::as_str)
+        text.map(|text| &**text)
     }
 
     /// Returns the hash of all files, in 32 hexadecimal digits. It depends only on names and texts.

@@ -1,8 +1,7 @@
 //! The texts that BIRD reads: one file per session, and the shared files.
 
-use std::collections::BTreeMap;
-
 use super::{Action, Drift, Plan, Step};
+use crate::observed::bird::Texts;
 
 mod drift;
 mod effect;
@@ -15,7 +14,7 @@ pub use enable::{enabled_in, plan_enable};
 pub(crate) use text_diff::text_diff;
 
 /// The files that all sessions share, by their paths below BIRD's directory.
-pub type BaseFiles = BTreeMap<String, String>;
+pub type BaseFiles = Texts;
 
 /// Plans a session's file.
 pub(crate) fn fragment(name: &str, want: &str, have: Option<&str>) -> Option<Step> {
@@ -24,7 +23,7 @@ pub(crate) fn fragment(name: &str, want: &str, have: Option<&str>) -> Option<Ste
     }
     let action = Action::WriteFragment {
         name: name.to_owned(),
-        text: want.to_owned(),
+        text: want.into(),
         effect: Effect::between(have.unwrap_or_default(), want),
     };
     let because = have.map_or_else(
@@ -50,8 +49,8 @@ pub fn plan_base(want: &BaseFiles, have: &BaseFiles) -> Plan {
     let named = effect::named_by_sessions(want);
     let mut plan = Plan::default();
     plan.extend(want.iter().filter_map(|(path, text)| {
-        let there = have.get(path).map(String::as_str);
-        if there == Some(text) {
+        let there = have.get(path).map(|text| &**text);
+        if there == Some(&**text) {
             return None;
         }
         let effect = there

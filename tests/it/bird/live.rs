@@ -7,7 +7,6 @@ mod files;
 mod many;
 mod rejected;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use moenet_agent::bird::{BirdCounters, Checker, Client, Committer, CommitterConfig};
 use moenet_agent::observed::bird::mark::marked;
-use moenet_agent::observed::bird::{BirdName, Phase, ProtocolState, Symbol};
+use moenet_agent::observed::bird::{BirdName, Phase, ProtocolState, Symbol, Texts};
 use moenet_agent::ports::{BaseError, BirdError, CommitError, Committed, Fragment, FragmentError};
 
 pub(super) const VERSIONS: [&str; 5] = ["2.0.12", "2.17", "2.20", "3.1", "3.4"];
@@ -139,7 +138,7 @@ pub(super) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
 }
 
 /// With BFD, for with it every `configure` of BIRD 3 is asynchronous, even an unchanged one.
-fn base() -> BTreeMap<String, String> {
+fn base() -> Texts {
     let main = "include \"generation.conf\";\nrouter id 10.0.0.1;\ntimeformat protocol \"%s\";\n\
                 protocol device { }\nprotocol bfd moe_bfd { }\nprotocol static moe_static { ipv4; route 10.1.0.0/24 blackhole; }\n\
                 include \"sessions/*.conf\";\n";
@@ -147,7 +146,7 @@ fn base() -> BTreeMap<String, String> {
         ("bird.conf", "include \"moenet/main.conf\";\n"),
         ("moenet/main.conf", main),
     ]
-    .map(|(path, text)| (path.to_owned(), text.to_owned()))
+    .map(|(path, text)| (path.to_owned(), text.into()))
     .into()
 }
 
@@ -157,7 +156,7 @@ pub(super) fn fragment(name: &str, extra: &str) -> Fragment {
          multihop; ipv4 {{ import all; export none; }}; }}\n"
     );
     Fragment {
-        text,
+        text: text.into(),
         protocols: vec![format!("moe_{name}")],
     }
 }
@@ -170,7 +169,7 @@ fn session(name: &str, ours: u8, theirs: u8, port: u16) -> Fragment {
          strict bind on; multihop; ipv4 {{ import all; export all; }}; }}\n"
     );
     Fragment {
-        text,
+        text: text.into(),
         protocols: vec![name.to_owned()],
     }
 }
@@ -371,14 +370,16 @@ async fn a_commit_that_takes_an_unchanged_session_down_is_undone() {
         let shared = |hold: u16| Fragment {
             text: format!(
                 "template bgp moe_shared {{ hold time {hold}; connect delay time 1; }}\n"
-            ),
+            )
+            .into(),
             protocols: vec![],
         };
         let live = session("moe_live", 1, 2, port);
         let live = Fragment {
             text: live
                 .text
-                .replace("moe_live {", "moe_live from moe_shared {"),
+                .replace("moe_live {", "moe_live from moe_shared {")
+                .into(),
             ..live
         };
         // "a_shared" is read before "live", which uses it.

@@ -16,7 +16,7 @@ fn drain(agent: &Agent, spec: serde_json::Value) {
 
 /// The text of the one session.
 fn text(machine: &Machine) -> String {
-    machine.bird.tree.lock().unwrap().fragments[&name(1)].clone()
+    machine.bird.tree.lock().unwrap().fragments[&name(1)].to_string()
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use moenet_agent::model::{InterfaceName, Uid};
 use moenet_agent::observed::bird::outline::protocols_in;
 use moenet_agent::observed::bird::{
     Bgp, BgpState, BirdName, BirdState, Diagnostic, LiveTree, Protocol, ProtocolState, Silence,
-    Tree, Version,
+    Texts, Tree, Version,
 };
 use moenet_agent::observed::kernel::{KernelView, Link, Unread};
 use moenet_agent::plan::action::{KernelAction, NewLink};
@@ -376,7 +376,7 @@ impl Bird for FakeBird {
         Ok(self.committed())
     }
 
-    async fn set_base(&self, files: BTreeMap<String, String>) -> Result<Committed, BaseError> {
+    async fn set_base(&self, files: Texts) -> Result<Committed, BaseError> {
         self.gather().await;
         self.fate
             .step(|| self.tree.lock().unwrap().base = files)

@@ -15,6 +15,7 @@ use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, Sta
 use moenet_agent::effective::Secrets;
 use moenet_agent::model::{InterfaceName, ObjectKey, ObjectName};
 use moenet_agent::observed::SharedOwnership;
+use moenet_agent::observed::bird::Texts;
 use moenet_agent::observed::kernel::Link;
 use moenet_agent::render::{Features, Renderer};
 use moenet_agent::sources::probe::{ProbeSettings, Prober};
@@ -38,7 +39,7 @@ pub(crate) struct Machine {
 }
 
 /// All that the agent brings into force: links, and the files for BIRD.
-pub(crate) type InEffect = (BTreeMap<InterfaceName, Link>, BTreeMap<String, String>);
+pub(crate) type InEffect = (BTreeMap<InterfaceName, Link>, Texts);
 
 impl Machine {
     pub(crate) fn new(sessions: u8) -> Self {

@@ -126,7 +126,8 @@ impl Pair {
     fn change(&mut self, from: &str, to: &str) -> String {
         assert!(self.text.contains(from), "no {from:?} in {}", self.text);
         let new = self.text.replacen(from, to, 1);
-        let file = |text: &String| BaseFiles::from([("bird.conf".to_owned(), text.clone())]);
+        let file =
+            |text: &String| BaseFiles::from([("bird.conf".to_owned(), text.as_str().into())]);
         let step = plan_base(&file(&new), &file(&self.text)).steps.remove(0);
         self.text = new;
         self.write();

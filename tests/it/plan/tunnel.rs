@@ -54,7 +54,7 @@ impl World {
                 Action::Kernel(action) => self.kernel.apply(action).unwrap_or_else(|error| {
                     panic!("{step}: {error}\nof {}", shown(plan));
                 }),
-                Action::WriteFragment { text, .. } => self.fragment = Some(text.clone()),
+                Action::WriteFragment { text, .. } => self.fragment = Some(text.to_string()),
                 Action::RemoveFragment { .. } => self.fragment = None,
                 other => panic!("no step of a session: {other}"),
             }

@@ -419,7 +419,7 @@ async fn a_name_that_leads_elsewhere_is_refused_before_anything_happens() {
         committer.set_fragment("../x", None).await,
         Err(FragmentError::Name(_))
     ));
-    let files = [("/etc/passwd".to_owned(), String::new())].into();
+    let files = [("/etc/passwd".to_owned(), "".into())].into();
     assert!(matches!(
         committer.set_base(files).await,
         Err(BaseError::Path(_))

@@ -150,7 +150,7 @@ async fn details_of_many_protocols_are_asked_for_when_states_change() {
         let (router, committer) = Router::running(version).await;
         let text = (0..300).map(|n| format!("protocol static moe_s{n} {{ ipv4; }}\n"));
         let many = Fragment {
-            text: text.collect(),
+            text: text.collect::<String>().into(),
             protocols: Vec::new(),
         };
         committer.set_fragment("many", Some(many)).await.unwrap();

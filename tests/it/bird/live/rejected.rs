@@ -31,9 +31,8 @@ async fn a_bad_base_is_refused_and_the_old_one_stays() {
     for version in VERSIONS {
         let (router, committer) = Router::running(version).await;
         let mut bad = base();
-        bad.get_mut("moenet/main.conf")
-            .unwrap()
-            .push_str("nonsense;\n");
+        let main = bad.get_mut("moenet/main.conf").unwrap();
+        *main = format!("{main}nonsense;\n").into();
         let (bad, good) = tokio::join!(
             committer.set_base(bad),
             committer.set_fragment("a", Some(fragment("a", "")))
@@ -81,7 +80,7 @@ async fn text_without_its_protocol_is_never_loaded() {
         assert_eq!(committer.counters().configures(), 1, "{version}");
         for text in ["", "# nothing but a remark\n"] {
             let emptied = Fragment {
-                text: text.to_owned(),
+                text: text.into(),
                 ..fragment("honest", "")
             };
             let refused = committer.set_fragment("honest", Some(emptied)).await;
@@ -108,7 +107,7 @@ async fn base_that_includes_too_little_is_never_loaded() {
         let without = |path: &str, line: &str| {
             let mut files = base();
             let text = files.get_mut(path).unwrap();
-            *text = text.replace(line, "");
+            *text = text.replace(line, "").into();
             files
         };
         let generation = "include \"generation.conf\";\n";
@@ -236,6 +235,7 @@ fn faulty(name: &str, way: usize) -> Fragment {
         8 => format!("# {}", good.text),
         _ => String::new(),
     };
+    let text = text.into();
     Fragment { text, ..good }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Metric {
 /// The metrics of one scrape.
 #[derive(Default)]
 pub(super) struct Registry {
-    series: prometheus::Registry,
+    collectors: RefCell<Vec<(String, Box<dyn Collector>)>>,
     /// All of them, also those that have no series now.
     metrics: RefCell<Vec<Metric>>,
 }
@@ -55,19 +55,33 @@ impl Registry {
             labels: about.variable_labels.clone(),
             help: about.help.clone(),
         });
-        self.metrics.borrow_mut().extend(metrics);
-        self.series.register(collector)
+        let mut known = self.metrics.borrow_mut();
+        let first = known.len();
+        known.extend(metrics);
+        let name = known.get(first).map(|metric| metric.name.clone());
+        let mut collectors = self.collectors.borrow_mut();
+        collectors.push((name.unwrap_or_default(), collector));
+        Ok(())
     }
 
-    pub(super) fn gather(&self) -> Vec<MetricFamily> {
-        self.series.gather()
+    /// Returns the text of all metrics, by name. The families of a thousand sessions are many times larger than their
+    /// text, so each one is dropped before the next is made.
+    pub(super) fn text(self) -> String {
+        let mut text = String::new();
+        let mut collectors = self.collectors.into_inner();
+        collectors.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (_, collector) in collectors {
+            // It sorts the series.
+            let family = prometheus::Registry::new();
+            let _ = family.register(collector);
+            let _ = TextEncoder::new().encode_utf8(&family.gather(), &mut text);
+        }
+        text
     }
 }
 
 pub(super) fn text(api: &LocalApi, process: Option<&Process>) -> String {
-    TextEncoder::new()
-        .encode_to_string(&filled(api, process).gather())
-        .unwrap_or_default()
+    filled(api, process).text()
 }
 
 /// Returns every metric, by name.

@@ -207,11 +207,9 @@ impl Vectors {
 mod tests {
     use super::*;
     use crate::document::{Condition, ConditionType, Phase};
-    use prometheus::TextEncoder;
 
-    fn series_of(registry: &Registry) -> Vec<String> {
-        let text = TextEncoder::new().encode_to_string(&registry.gather());
-        let text = text.unwrap();
+    fn series_of(registry: Registry) -> Vec<String> {
+        let text = registry.text();
         let series = text.lines().filter(|line| !line.starts_with('#'));
         series.map(str::to_owned).collect()
     }
@@ -236,7 +234,7 @@ mod tests {
         let registry = Registry::new();
         super::statuses(&statuses, &registry).unwrap();
         assert_eq!(
-            series_of(&registry),
+            series_of(registry),
             [
                 r#"moenet_agent_objects{kind="mesh",phase="Error"} 1"#,
                 r#"moenet_agent_objects{kind="node",phase="Configured"} 1"#,
@@ -267,7 +265,7 @@ mod tests {
         let all = Statuses::from([(key(Kind::BgpSession, "wg_1"), status)]);
         super::statuses(&all, &registry).unwrap();
         assert_eq!(
-            series_of(&registry)[..2],
+            series_of(registry)[..2],
             [
                 r#"moenet_agent_condition{object="sessions/wg_1",type="Accepted"} 1"#,
                 r#"moenet_agent_condition{object="sessions/wg_1",type="BgpEstablished"} 0"#,
@@ -294,7 +292,7 @@ mod tests {
         let registry = Registry::new();
         let all = Statuses::from([(key(Kind::BgpSession, "wg_1"), status)]);
         super::statuses(&all, &registry).unwrap();
-        let found = series_of(&registry);
+        let found = series_of(registry);
         for line in [
             r#"established{session="wg_1"} 0"#,
             r#"bgp_state{session="wg_1",state="active"} 1"#,

@@ -113,7 +113,6 @@ fn number(value: &Value) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::controller::OverriddenField;
-    use prometheus::TextEncoder;
     use serde_json::json;
 
     #[test]
@@ -149,9 +148,7 @@ mod tests {
         };
         let registry = Registry::new();
         overridden(&[one], &registry).unwrap();
-        let text = TextEncoder::new()
-            .encode_to_string(&registry.gather())
-            .unwrap();
+        let text = registry.text();
         for line in [
             r#"moenet_agent_session_overridden{field="spec.tunnel.mtu",session="wg_1"} 1"#,
             r#"moenet_agent_session_overridden{field="spec.tunnel.endpoint",session="wg_1"} 1"#,

@@ -1,7 +1,7 @@
 //! The regular look at everything. Not every change is announced, so at each tick all is observed; objects whose
 //! observed state changed since the last tick are due, and of the others a share, so that each has its turn.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::pass::Observation;
@@ -54,7 +54,13 @@ impl Sweep {
             Some(last) => changed(desired, last, now),
             None => BTreeSet::new(),
         };
-        self.last = Some(now.clone());
+        self.last = Some(Observation {
+            kernel: now.kernel.clone(),
+            bird: Arc::clone(&now.bird),
+            // Not compared, and the records of all objects are large.
+            applied: Ok(BTreeMap::new()),
+            ..*now
+        });
         changed
     }
 

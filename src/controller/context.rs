@@ -14,7 +14,7 @@ use super::firewall::FirewallKeeper;
 use super::first_lists::FirstLists;
 use super::hint::Hint;
 use super::observe::Observer;
-use super::pass::{Observation, record_of};
+use super::pass::{Observation, Reads, record_of};
 use super::permits::Permits;
 use super::planning::KeyObservation;
 use super::pulse::Pulse;
@@ -282,18 +282,18 @@ impl Context {
         })
     }
 
-    /// Observes for these keys, not earlier than `not_before`; `reads_kernel`: the kernel too, which otherwise is as last
-    /// observed.
+    /// Observes for these keys, not earlier than `not_before`.
     pub(super) async fn observe(
         &self,
         keys: Vec<ObjectKey>,
         not_before: Instant,
-        reads_kernel: bool,
+        reads: Reads,
     ) -> Observation {
         let begun = Instant::now();
         let kernel = async {
-            match self.observer.last_kernel() {
-                Some(last) if !reads_kernel => Ok(last),
+            match (reads, self.observer.last_kernel()) {
+                (Reads::Nothing, Some(last)) => Ok(last),
+                (Reads::WireGuard, _) => self.observer.wireguard(not_before).await,
                 _ => self.observer.kernel(not_before).await,
             }
         };
@@ -321,7 +321,7 @@ impl Context {
         let kernel = match links {
             Ok(Some(kernel)) if !bird.unread => Ok(kernel),
             Err(error) => Err(error),
-            Ok(_) => return self.observe(keys, begun, true).await,
+            Ok(_) => return self.observe(keys, begun, Reads::Everything).await,
         };
         Observation {
             kernel,

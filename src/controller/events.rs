@@ -26,12 +26,16 @@ pub async fn watch_kernel(
             return stop.cancelled().await;
         }
     };
+    context.observer.announced();
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => None,
         };
-        let Some(event) = event else { return };
+        let Some(event) = event else {
+            return context.observer.events_ended();
+        };
+        context.observer.announced();
         let hint = match &event.interface {
             None => Some(Hint::Everything),
             Some(name) => {

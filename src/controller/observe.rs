@@ -26,6 +26,10 @@ pub struct Observer {
     bird: Arc<BirdLooks>,
     is_patient: AtomicBool,
     observations: AtomicU64,
+    /// Number of the kernel's events so far; 0 while none are received.
+    events: AtomicU64,
+    /// The same number when the last dump of the kernel began.
+    dumped: AtomicU64,
     kernel_error: StdMutex<Option<String>>,
     seen: StdMutex<Arc<KernelView>>,
 }
@@ -39,6 +43,8 @@ impl Observer {
             bird: Arc::new(BirdLooks { bird, state, looks }),
             is_patient: AtomicBool::new(false),
             observations: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            dumped: AtomicU64::new(0),
             kernel_error: StdMutex::default(),
             seen: StdMutex::default(),
         }
@@ -61,6 +67,7 @@ impl Observer {
     pub async fn kernel(&self, not_before: Instant) -> Result<Arc<KernelView>, Arc<KernelError>> {
         let look = || async {
             self.observations.fetch_add(1, Ordering::Relaxed);
+            let events = self.events.load(Ordering::Relaxed);
             let view = self.kernel.observe().await;
             let view = view
                 .map(|view| remember(&mut self.seen.lock(), view))
@@ -70,9 +77,52 @@ impl Observer {
                 .err()
                 .map(|error| crate::telemetry::chain(&**error));
             *self.kernel_error.lock() = error;
+            self.dumped.store(events, Ordering::Relaxed);
             view
         };
         self.links.get(not_before, look).await
+    }
+
+    /// Returns a view of the kernel whose WireGuard configuration is not older than `not_before`. Everything else is as
+    /// last observed if the kernel has announced no change since the last dump.
+    ///
+    /// # Errors
+    /// When the kernel cannot be read.
+    pub(super) async fn wireguard(
+        &self,
+        not_before: Instant,
+    ) -> Result<Arc<KernelView>, Arc<KernelError>> {
+        let Some(last) = self.last_kernel().filter(|_| !self.is_changed()) else {
+            return self.kernel(not_before).await;
+        };
+        let view = KernelView::clone(&last);
+        let view = self.kernel.observe_wireguard(view).await;
+        match self.replace(&last, view) {
+            Some(view) => Ok(view),
+            None => self.kernel(Instant::now()).await,
+        }
+    }
+
+    /// Keeps a view that was made from this one, unless links were read meanwhile.
+    fn replace(&self, last: &Arc<KernelView>, view: KernelView) -> Option<Arc<KernelView>> {
+        let mut seen = self.seen.lock();
+        Arc::ptr_eq(&seen, last).then(|| remember(&mut seen, view))
+    }
+
+    /// Records that the kernel announced a change of a link, or that its events are received from now on.
+    pub fn announced(&self) {
+        self.events.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Records that no event of the kernel is received any more.
+    pub(super) fn events_ended(&self) {
+        self.events.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns whether a link may have changed since the last dump.
+    fn is_changed(&self) -> bool {
+        let events = self.events.load(Ordering::Relaxed);
+        events == 0 || events != self.dumped.load(Ordering::Relaxed)
     }
 
     /// Returns how often the whole kernel was observed.

@@ -19,6 +19,15 @@ use crate::store::{AppliedDocument, StoreError};
 /// Share of the time that observations may take: between two of them pass at least this many times their duration.
 const REST: u32 = 3;
 
+/// What an observation reads of the kernel. The rest is as last observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reads {
+    Nothing,
+    /// What no event announces. After an event, everything.
+    WireGuard,
+    Everything,
+}
+
 /// Everything that the keys of a pass are compared with.
 #[derive(Clone)]
 pub struct Observation {

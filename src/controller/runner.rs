@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::context::Context;
 use super::glances::Glances;
 use super::hint::Hint;
-use super::pass::Observation;
+use super::pass::{Observation, Reads};
 use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
@@ -41,9 +41,9 @@ pub struct Runner {
     committing: Runs<ObjectKey, Committed>,
     /// Their commits, and those whose results no run has taken yet.
     commits: BTreeMap<ObjectKey, Commit>,
-    /// Keys whose commit has ended, and which nothing else concerned since the kernel was read back for them: their
-    /// observation reads BIRD alone.
-    committed: BTreeSet<ObjectKey>,
+    /// Waiting keys whose observation need not read everything of the kernel: those of a tick; and those whose commit has
+    /// ended, and which nothing else concerned since the kernel was read back for them.
+    reads: BTreeMap<ObjectKey, Reads>,
     /// State of the reconciles that are not over.
     progress: BTreeMap<ObjectKey, Progress>,
     sweep: Sweep,
@@ -79,7 +79,7 @@ impl Runner {
             is_hinted: false,
             committing: Runs::new(),
             commits: BTreeMap::new(),
-            committed: BTreeSet::new(),
+            reads: BTreeMap::new(),
             progress: BTreeMap::new(),
             sweep: Sweep::default(),
             stopping: false,
@@ -108,8 +108,8 @@ impl Runner {
                 },
                 at = tick.tick() => {
                     self.context.pulse.tick();
-                    let turns = self.sweep.tick(&self.context.desired());
-                    self.refresh(turns, at);
+                    let (turns, reads) = self.sweep.tick(&self.context.desired());
+                    self.refresh_with(turns, at, reads);
                 }
             }
         }
@@ -268,11 +268,14 @@ impl Runner {
         keys.iter().for_each(|key| self.glances.remove(key, false));
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
-        let committed = std::mem::take(&mut self.committed);
-        // The firewall's run reads the kernel itself, if it needs it.
-        let is_without = |key: &ObjectKey| *key == ObjectKey::Firewall || committed.contains(key);
-        let reads_kernel = !keys.iter().all(is_without);
-        let observe = async move { context.observe(of, latest, reads_kernel).await };
+        let known = std::mem::take(&mut self.reads);
+        let has_firewall = context.desired().firewall;
+        let reads = |key: &ObjectKey| match key {
+            ObjectKey::Firewall if !has_firewall => Reads::Nothing,
+            key => known.get(key).copied().unwrap_or(Reads::Everything),
+        };
+        let reads = keys.iter().map(reads).max().unwrap_or(Reads::Nothing);
+        let observe = async move { context.observe(of, latest, reads).await };
         self.observing.start(Keys(keys), observe);
     }
 
@@ -286,7 +289,8 @@ impl Runner {
                 changed.remove(key);
             }
             if !changed.is_empty() {
-                self.refresh(changed, Instant::now());
+                // This observation is theirs too.
+                self.refresh_with(changed, seen.begun, Reads::Nothing);
             }
             if self.sweep.is_shared_text_new(&seen.bird) {
                 // Those of this pass see the new fact.
@@ -363,13 +367,13 @@ impl Runner {
         }
         // One load of BIRD ends for many keys.
         self.queue.add(key.clone(), now + PASS_GATHER);
-        self.committed.insert(key);
+        self.reads.insert(key, Reads::Nothing);
     }
 
     fn add(&mut self, key: ObjectKey) {
         self.is_hinted |= !self.progress.contains_key(&key) && !self.queue.is_running(&key);
         self.glances.remove(&key, self.queue.is_running(&key));
-        self.committed.remove(&key);
+        self.reads.remove(&key);
         self.queue.add(key, Instant::now());
     }
 
@@ -387,7 +391,7 @@ impl Runner {
         if self.queue.is_running(&key) {
             return self.glances.add_meanwhile(&key, link);
         }
-        self.committed.remove(&key);
+        self.reads.remove(&key);
         let now = Instant::now();
         let has_commit = self.commits.contains_key(&key);
         let is_read_back = self.progress.contains_key(&key) && !has_commit;
@@ -415,8 +419,30 @@ impl Runner {
         gone.retain(|key| !desired.objects.contains_key(key) && !is_shared(key));
         for key in keys.into_iter().chain(gone) {
             self.glances.remove(&key, self.queue.is_running(&key));
-            self.committed.remove(&key);
+            self.reads.remove(&key);
             self.queue.refresh(key, now);
         }
+    }
+
+    /// As [`Self::refresh`]; for the keys that are due for no other reason, an observation of this is enough.
+    fn refresh_with(
+        &mut self,
+        keys: impl IntoIterator<Item = ObjectKey>,
+        at: Instant,
+        reads: Reads,
+    ) {
+        let (now, keys) = (Instant::now(), Vec::from_iter(keys));
+        let is_due_anyway = |key: &&ObjectKey| {
+            self.queue.is_running(key)
+                || self.queue.is_due(key, now)
+                || self.progress.contains_key(*key)
+                || self.glances.has(key)
+        };
+        let anyway: BTreeSet<_> = keys.iter().filter(is_due_anyway).cloned().collect();
+        self.refresh(keys.iter().cloned(), at);
+        // A failing key waits out its backoff.
+        let is_alone = |key: &ObjectKey| !anyway.contains(key) && self.queue.is_due(key, now);
+        let alone = keys.into_iter().filter(is_alone);
+        self.reads.extend(alone.map(|key| (key, reads)));
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::pass::Observation;
+use super::pass::{Observation, Reads};
 use crate::desired::Desired;
 use crate::model::ObjectKey;
 use crate::observed::bird::{BirdState, LiveTree, Protocol, ProtocolState};
@@ -27,8 +27,9 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// Begins a tick. Returns the keys that have their turn.
-    pub(super) fn tick(&mut self, desired: &Desired) -> Vec<ObjectKey> {
+    /// Begins a tick. Returns the keys that have their turn, and what is read of the kernel: once in all turns everything,
+    /// for the few changes of links that the kernel does not announce.
+    pub(super) fn tick(&mut self, desired: &Desired) -> (Vec<ObjectKey>, Reads) {
         let all = desired.keys();
         let turns = all.len().div_ceil(SHARE).clamp(1, TURNS);
         self.ticks += 1;
@@ -38,7 +39,12 @@ impl Sweep {
             let is_shared = matches!(key, ObjectKey::Router | ObjectKey::Firewall);
             (is_shared || index % turns == turn).then_some(key)
         };
-        all.into_iter().enumerate().filter_map(has_turn).collect()
+        let reads = match turn {
+            0 => Reads::Everything,
+            _ => Reads::WireGuard,
+        };
+        let keys = all.into_iter().enumerate().filter_map(has_turn);
+        (keys.collect(), reads)
     }
 
     /// Returns the keys whose observed state changed between the last ticks, if this is the observation of a tick.

@@ -190,6 +190,11 @@ impl Kernel for LinuxKernel {
             .map_err(|error| Fault::Io(error).at("read links and addresses".to_owned()))
     }
 
+    async fn observe_wireguard(&self, mut view: KernelView) -> KernelView {
+        observe::add_unannounced(self, &mut view).await;
+        view
+    }
+
     async fn observe_links(
         &self,
         names: &BTreeSet<InterfaceName>,

@@ -31,12 +31,17 @@ enum Answer {
 
 pub(super) async fn observe(kernel: &LinuxKernel) -> io::Result<KernelView> {
     let mut view = assemble(&kernel.netlink.dump().await?, &kernel.ownership.get());
-    let (all, ()) = tokio::join!(blocking(sysctl::read_all), add_wireguard(kernel, &mut view));
-    view.all = all;
+    add_unannounced(kernel, &mut view).await;
     Ok(view)
 }
 
 /// Reads these links alone.
+/// Reads what no event announces: the configuration of WireGuard, and the sysctls of all links together.
+pub(super) async fn add_unannounced(kernel: &LinuxKernel, view: &mut KernelView) {
+    let (all, ()) = tokio::join!(blocking(sysctl::read_all), add_wireguard(kernel, view));
+    view.all = all;
+}
+
 pub(super) async fn observe_links(
     kernel: &LinuxKernel,
     names: &BTreeSet<InterfaceName>,
@@ -109,11 +114,18 @@ fn assemble(dump: &Dump, ownership: &Ownership) -> KernelView {
 }
 
 fn fill_in(view: &mut KernelView, name: InterfaceName, answer: Answer) {
-    match (answer, view.links.get_mut(&name)) {
-        (Answer::Is(wireguard), Some(link)) => link.wireguard = Some(wireguard),
-        (Answer::Unread(why), Some(link)) => link.unread = Some(Unread::new(why.to_string())),
-        (Answer::Gone, _) => drop(view.links.remove(&name)),
-        _ => {}
+    let (wireguard, unread) = match answer {
+        Answer::Is(wireguard) => (Some(wireguard), None),
+        Answer::Unread(why) => (None, Some(Unread::new(why.to_string()))),
+        Answer::NoWireGuard => (None, None),
+        Answer::Gone => return drop(view.links.remove(&name)),
+    };
+    // A link that is as before stays shared with the earlier view.
+    let is_same = |link: &Link| (&link.wireguard, &link.unread) == (&wireguard, &unread);
+    if !view.links.get(&name).is_some_and(is_same)
+        && let Some(link) = view.links.get_mut(&name)
+    {
+        (link.wireguard, link.unread) = (wireguard, unread);
     }
 }
 

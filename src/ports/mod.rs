@@ -27,6 +27,9 @@ pub trait Kernel: Send + Sync {
     /// Reads all links, their addresses and their WireGuard configuration in one dump.
     async fn observe(&self) -> Result<KernelView, KernelError>;
 
+    /// Reads again what no event announces, the configuration of WireGuard; everything else is as in this view.
+    async fn observe_wireguard(&self, view: KernelView) -> KernelView;
+
     /// Reads these links alone, each as [`Self::observe`] does; `None` for one that does not exist.
     async fn observe_links(
         &self,

@@ -6,10 +6,12 @@ use tracing::{debug, info};
 
 use super::{FirewallState, Pass};
 use crate::controller::context::Context;
+use crate::controller::pass::Observation;
 use crate::controller::planning;
 use crate::firewall::FirewallError;
 use crate::intervals::FIREWALL_GATHER;
 use crate::model::ObjectKey;
+use crate::observed::kernel::KernelView;
 use crate::plan::firewall::concerns_firewall;
 use crate::plan::{Action, Refusal, Step};
 use crate::ports::KernelError;
@@ -22,14 +24,19 @@ pub(in crate::controller) async fn after_links(ctx: &Context, steps: &[&Step]) {
         return;
     }
     if ctx.firewall.state().error.is_none() {
-        follow(ctx, Instant::now()).await;
+        follow(ctx, None).await;
     } else {
         ctx.hint(ObjectKey::Firewall);
     }
 }
 
-/// Runs one pass, unless a pass has begun to observe since `not_before`. Returns the error.
-pub(in crate::controller) async fn follow(ctx: &Context, not_before: Instant) -> Option<String> {
+/// Runs one pass from this observation, or from one that it makes itself, unless a pass has begun to observe since.
+/// Returns the error.
+pub(in crate::controller) async fn follow(
+    ctx: &Context,
+    seen: Option<&Observation>,
+) -> Option<String> {
+    let not_before = seen.map_or_else(Instant::now, |seen| seen.begun);
     let keeper = &ctx.firewall;
     let mut last = keeper.pass.lock().await;
     let wanted = ctx.desired().firewall;
@@ -37,12 +44,19 @@ pub(in crate::controller) async fn follow(ctx: &Context, not_before: Instant) ->
     if settled || last.as_ref().is_some_and(|pass| pass.answers(not_before)) {
         return keeper.state().error;
     }
-    if wanted {
+    if wanted && seen.is_none() {
         tokio::time::sleep(FIREWALL_GATHER).await;
     }
-    let now = Instant::now();
+    let begun = seen.map_or_else(Instant::now, |seen| seen.begun);
     let before = keeper.state();
-    let state = match pass(ctx, wanted, now).await {
+    let kernel = async {
+        match (wanted, seen) {
+            (false, _) => Ok(None),
+            (true, Some(seen)) => seen.kernel.clone().map(Some),
+            (true, None) => ctx.observer.kernel(begun).await.map(Some),
+        }
+    };
+    let state = match pass(ctx, kernel.await).await {
         Ok(state) => state,
         Err(error) => FirewallState {
             error: Some(chain(&error)),
@@ -50,7 +64,7 @@ pub(in crate::controller) async fn follow(ctx: &Context, not_before: Instant) ->
         },
     };
     *last = Some(Pass {
-        begun: now,
+        begun,
         failed: state.error.as_ref().map(|_| Instant::now()),
     });
     keeper
@@ -75,12 +89,13 @@ enum PassError {
     Refused(Refusal),
 }
 
-/// Observes, plans and applies. The apply reads back by itself.
-async fn pass(ctx: &Context, wanted: bool, now: Instant) -> Result<FirewallState, PassError> {
-    let kernel = match wanted {
-        true => Some(ctx.observer.kernel(now).await?),
-        false => None,
-    };
+/// Plans for the links of the kernel, if the table is wanted, and applies. The apply reads back by itself.
+async fn pass(
+    ctx: &Context,
+    kernel: Result<Option<Arc<KernelView>>, Arc<KernelError>>,
+) -> Result<FirewallState, PassError> {
+    let kernel = kernel?;
+    let wanted = kernel.is_some();
     let view = ctx.firewall.look(wanted).await?;
     let ownership = ctx.firewall.ownership();
     let ruleset =

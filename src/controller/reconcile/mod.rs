@@ -58,7 +58,7 @@ pub(super) async fn reconcile(
             router::reconcile(ctx, &desired, seen, progress).await
         }
         ObjectKey::Orphan(uid) => orphan::reconcile(ctx, &desired, uid, seen, progress).await,
-        ObjectKey::Firewall => Next::Done(router::firewall(ctx, seen.begun).await),
+        ObjectKey::Firewall => Next::Done(router::firewall(ctx, seen).await),
         ObjectKey::Named(..) => object::reconcile(ctx, &desired, key, seen, progress).await,
     };
     match next {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::time::Instant;
 use tracing::info;
 
 use super::node_status::{accepted, fields, origins, rpki_names, status};
@@ -100,8 +99,8 @@ fn node_spec(desired: &Desired) -> Option<serde_json::Value> {
 }
 
 /// Reconciles the agent's table in nftables. The node's status reports its state.
-pub(super) async fn firewall(ctx: &Context, due: Instant) -> Outcome {
-    match firewall::follow(ctx, due).await {
+pub(super) async fn firewall(ctx: &Context, seen: &Observation) -> Outcome {
+    match firewall::follow(ctx, Some(seen)).await {
         Some(error) => {
             ctx.statuses.set(
                 ObjectKey::Firewall,

@@ -1,5 +1,5 @@
-//! Changes from outside among many sessions: one that the kernel announces costs a look at one link, one that it does not
-//! announce is found at the next tick, and what did not change is left until its turn.
+//! Changes from outside among many sessions: one that the kernel announces costs a look at one link, one of WireGuard is
+//! found at the next tick, and what did not change is left until its turn.
 
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ async fn settled(sessions: u8) -> (Machine, Agent, UnboundedSender<Hint>) {
     sleep(Duration::from_secs(121)).await;
     assert!((1..=sessions).all(|number| agent.status(number).phase == Phase::Established));
     *machine.kernel.looks.lock().unwrap() = 0;
+    *machine.kernel.wireguard_looks.lock().unwrap() = 0;
     *machine.kernel.glances.lock().unwrap() = 0;
     *machine.bird.looks.lock().unwrap() = 0;
     (machine, agent, hints)
@@ -144,6 +145,96 @@ async fn unannounced_change_is_repaired_at_the_next_tick() {
         }
         assert!(changed.elapsed() <= Duration::from_secs(11));
     }
+}
+
+/// The dumps of the kernel, and the looks at WireGuard alone.
+fn looks(machine: &Machine) -> (usize, usize) {
+    let kernel = &machine.kernel;
+    let (all, of_wireguard) = (kernel.looks.lock(), kernel.wireguard_looks.lock());
+    (*all.unwrap(), *of_wireguard.unwrap())
+}
+
+fn keepalive(machine: &Machine, number: u8, change: Option<u16>) -> Option<u16> {
+    let mut model = machine.kernel.model.lock().unwrap();
+    let link = model.links.get_mut(&interface(number)).unwrap();
+    let mut peers = link.wireguard.as_mut().unwrap().peers.values_mut();
+    let peer = peers.next().unwrap();
+    peer.keepalive = change.or(peer.keepalive);
+    peer.keepalive
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_rest_most_ticks_read_wireguard_alone() {
+    let (machine, agent, _hints) = settled(150).await;
+    agent.context.observer.announced();
+    sleep(Duration::from_secs(60)).await;
+    // Of two turns one reads all links.
+    assert_eq!(looks(&machine), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_of_any_link_makes_the_next_tick_read_all() {
+    let (machine, agent, _hints) = settled(150).await;
+    agent.context.observer.announced();
+    sleep(Duration::from_secs(20)).await;
+    let before = looks(&machine);
+    for _ in 0..4 {
+        agent.context.observer.announced();
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(looks(&machine), (before.0 + 4, before.1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unannounced_change_of_wireguard_is_repaired_at_the_next_tick() {
+    let (machine, agent, _hints) = settled(150).await;
+    agent.context.observer.announced();
+    let wanted = keepalive(&machine, 7, None);
+    for number in [7, 8, 9, 100, 150] {
+        keepalive(&machine, number, Some(99));
+        let changed = Instant::now();
+        while keepalive(&machine, number, None) != wanted {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(changed.elapsed() <= Duration::from_secs(11));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_unannounced_change_waits_for_the_dump() {
+    let (machine, agent, _hints) = settled(150).await;
+    agent.context.observer.announced();
+    sleep(Duration::from_secs(10)).await;
+    let wanted = mtu(&machine, 7);
+    set_mtu(&machine, 7, 1300);
+    let changed = Instant::now();
+    while mtu(&machine, 7) != wanted {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(changed.elapsed() <= Duration::from_secs(21));
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_that_a_tick_finds_is_planned_from_its_observation() {
+    let (machine, agent, _hints) = settled(150).await;
+    agent.context.observer.announced();
+    sleep(Duration::from_secs(20)).await;
+    let before = looks(&machine);
+    let of_bird = *machine.bird.looks.lock().unwrap();
+    let wanted = keepalive(&machine, 7, None);
+    // Of some the turn is at that tick, and of others not.
+    for number in [7, 8, 9] {
+        keepalive(&machine, number, Some(99));
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(keepalive(&machine, number, None), wanted);
+    }
+    let (now, ticks) = (looks(&machine), 3);
+    assert_eq!(
+        now.0 + now.1 - before.0 - before.1,
+        2 * ticks,
+        "and one that reads the steps back"
+    );
+    assert_eq!(*machine.bird.looks.lock().unwrap() - of_bird, 2 * ticks);
 }
 
 #[tokio::test(start_paused = true)]

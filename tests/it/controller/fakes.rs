@@ -85,6 +85,8 @@ pub(crate) struct FakeKernel {
     /// Every change that was asked for, and when.
     pub(crate) asked: Mutex<Vec<(Instant, InterfaceName)>>,
     pub(crate) looks: Mutex<usize>,
+    /// Observations of WireGuard alone.
+    pub(crate) wireguard_looks: Mutex<usize>,
     /// Observations of single links.
     pub(crate) glances: Mutex<usize>,
     /// The time of every peer's handshake.
@@ -166,6 +168,26 @@ impl Kernel for FakeKernel {
             (link.wireguard, link.unread) = (None, Some(Unread::new("its process hangs")));
         }
         Ok(view)
+    }
+
+    async fn observe_wireguard(&self, mut view: KernelView) -> KernelView {
+        let now = self.model.lock().unwrap().observe();
+        *self.wireguard_looks.lock().unwrap() += 1;
+        for (name, link) in now.links.iter() {
+            let Some(seen) = view.links.get_mut(name) else {
+                continue;
+            };
+            let handshake = |link: &Link| {
+                let peers = link.wireguard.as_ref()?.peers.values();
+                peers.filter_map(|peer| peer.last_handshake).max()
+            };
+            let before = handshake(seen);
+            (seen.wireguard, seen.unread) = (link.wireguard.clone(), None);
+            let peers = seen.wireguard.iter_mut();
+            let peers = peers.flat_map(|it| it.peers.values_mut());
+            peers.for_each(|peer| peer.last_handshake = before);
+        }
+        view
     }
 
     async fn observe_links(

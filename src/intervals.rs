@@ -205,6 +205,8 @@ pub(crate) const KERNEL_EVENTS_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const NFTABLES_EVENTS_PAUSE: Duration = Duration::from_secs(1);
 /// Timeout of one exchange with the socket of a userspace WireGuard process.
 pub(crate) const USERSPACE_EXCHANGE: Duration = Duration::from_secs(5);
+/// A process of userspace WireGuard that answers within this time is asked without the runtime's event queue.
+pub(crate) const USERSPACE_PROMPT: Duration = Duration::from_millis(100);
 /// Timeout of starting and of ending such a process.
 pub(crate) const USERSPACE_START: Duration = Duration::from_secs(5);
 /// Timeout of the end of a userspace WireGuard process that hangs, after SIGKILL.

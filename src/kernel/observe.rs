@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use tracing::debug;
@@ -35,13 +36,13 @@ pub(super) async fn observe(kernel: &LinuxKernel) -> io::Result<KernelView> {
     Ok(view)
 }
 
-/// Reads these links alone.
 /// Reads what no event announces: the configuration of WireGuard, and the sysctls of all links together.
 pub(super) async fn add_unannounced(kernel: &LinuxKernel, view: &mut KernelView) {
     let (all, ()) = tokio::join!(blocking(sysctl::read_all), add_wireguard(kernel, view));
     view.all = all;
 }
 
+/// Reads these links alone.
 pub(super) async fn observe_links(
     kernel: &LinuxKernel,
     names: &BTreeSet<InterfaceName>,
@@ -154,8 +155,16 @@ async fn ask_sockets(
     kernel: &LinuxKernel,
     tuns: Vec<(InterfaceName, u32)>,
 ) -> Vec<(InterfaceName, Answer)> {
-    let ask = |(name, _): (InterfaceName, u32)| async move {
-        let reply = uapi::get(&kernel.userspace.socket(&name), &kernel.userspace.last_key).await;
+    let names: Vec<_> = tuns.into_iter().map(|(name, _)| name).collect();
+    let sockets = names.iter().map(|name| kernel.userspace.socket(name));
+    let sockets: Vec<_> = sockets.collect();
+    let last_key = Arc::clone(&kernel.userspace.last_key);
+    let prompt = blocking(move || uapi::get_prompt(&sockets, &last_key)).await;
+    let ask = |(name, prompt): (InterfaceName, Option<io::Result<WireGuard>>)| async move {
+        let reply = match prompt {
+            Some(reply) => reply,
+            None => uapi::get(&kernel.userspace.socket(&name), &kernel.userspace.last_key).await,
+        };
         // A socket disappears with its link, so a failed query may mean that both are gone.
         if reply.is_err() && matches!(kernel.netlink.link(&name).await, Ok(None)) {
             return (name, Answer::Gone);
@@ -167,7 +176,7 @@ async fn ask_sockets(
         };
         (name, answer)
     };
-    futures::stream::iter(tuns)
+    futures::stream::iter(names.into_iter().zip(prompt))
         .map(ask)
         .buffer_unordered(AT_ONCE)
         .collect()

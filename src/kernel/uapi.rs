@@ -6,17 +6,18 @@
 //! own when the socket does not exist; and it prints to standard output.
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::keys::LastKey;
-use crate::intervals::USERSPACE_EXCHANGE;
+use crate::intervals::{USERSPACE_EXCHANGE, USERSPACE_PROMPT};
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey};
 use crate::observed::kernel::{WireGuard, WireGuardPeer};
 use crate::plan::action::{PeerPatch, WireGuardPatch};
@@ -24,12 +25,70 @@ use crate::plan::action::{PeerPatch, WireGuardPatch};
 /// Size limit of an answer: a peer with ten allowed IPs takes 600 bytes.
 const LONGEST_ANSWER: u64 = 16 << 20;
 
+/// The request for a configuration.
+const GET: &str = "get=1\n\n";
+
+/// Number of processes that [`get_prompt`] asks before it reads the first answer.
+const PROMPT: usize = 32;
+
 /// Reads the configuration behind a socket.
 pub(super) async fn get(socket: &Path, last_key: &LastKey) -> io::Result<WireGuard> {
-    parse(
-        &within_deadline(exchange(socket, "get=1\n\n")).await?,
-        last_key,
-    )
+    parse(&within_deadline(exchange(socket, GET)).await?, last_key)
+}
+
+/// Reads the configurations behind these sockets one after the other: a thousand sockets in the runtime's event queue cost
+/// several times as much. From the first process on that does not answer at once, each is `None`: [`get`] waits for it.
+/// Blocks.
+pub(super) fn get_prompt(
+    sockets: &[PathBuf],
+    last_key: &LastKey,
+) -> Vec<Option<io::Result<WireGuard>>> {
+    let mut answers = Vec::with_capacity(sockets.len());
+    let mut is_prompt = true;
+    for some in sockets.chunks(PROMPT) {
+        // The processes work while others are asked.
+        let asked: Vec<_> = some
+            .iter()
+            .map(|socket| is_prompt.then(|| ask(socket)))
+            .collect();
+        for asked in asked {
+            let asked = asked.filter(|_| is_prompt);
+            let answer = asked.map(|asked| parse(&asked.and_then(listen)?, last_key));
+            let answer = answer.filter(|answer| !is_late(answer));
+            is_prompt = answer.is_some();
+            answers.push(answer);
+        }
+    }
+    answers
+}
+
+/// Sends the request for a configuration.
+fn ask(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Also the limit of the wait for a place in the listener's queue.
+    socket.set_write_timeout(Some(USERSPACE_PROMPT))?;
+    socket.set_read_timeout(Some(USERSPACE_PROMPT))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    (&socket).write_all(GET.as_bytes())?;
+    Ok(socket)
+}
+
+/// Reads the answer.
+fn listen(socket: Socket) -> io::Result<String> {
+    let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+    while !answer.ends_with(b"\n\n") {
+        let read = (&socket).read(&mut part)?;
+        answer.extend(&part[..read]);
+        if read == 0 || answer.len() as u64 > LONGEST_ANSWER {
+            return Err(invalid("its answer was cut short"));
+        }
+    }
+    text(answer)
+}
+
+fn is_late(answer: &io::Result<WireGuard>) -> bool {
+    let error = answer.as_ref().err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Changes the configuration behind a socket.
@@ -68,6 +127,10 @@ async fn exchange(socket: &Path, request: &str) -> io::Result<String> {
             return Err(invalid("its answer was cut short"));
         }
     }
+    text(answer)
+}
+
+fn text(answer: Vec<u8>) -> io::Result<String> {
     String::from_utf8(answer).map_err(|_| invalid("its answer is not text"))
 }
 
@@ -382,6 +445,42 @@ mod tests {
         assert!(!text.contains("replace_peers"));
         assert!(text.contains("update_only=true\nremove=true\n"));
         assert!(text.ends_with("replace_allowed_ips=true\nallowed_ip=::/0\n\n"));
+    }
+
+    /// Serves one answer to each of so many requests.
+    fn serve(path: &Path, requests: usize) {
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(requests) {
+                let mut stream = stream.unwrap();
+                stream.read_exact(&mut [0; GET.len()]).unwrap();
+                stream.write_all(b"listen_port=7\n").unwrap();
+                stream.write_all(b"errno=0\n\n").unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn prompt_processes_are_read_and_a_late_one_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let [prompt, late, gone] = ["prompt", "late", "gone"].map(|name| folder.path().join(name));
+        serve(&prompt, 2 * PROMPT);
+        let _late = std::os::unix::net::UnixListener::bind(&late).unwrap();
+        let mut sockets = vec![prompt.clone(); PROMPT + 1];
+        sockets.push(gone);
+        sockets.extend([late, prompt]);
+        let answers = get_prompt(&sockets, &LastKey::default());
+        let (read, others) = answers.split_at(PROMPT + 1);
+        for answer in read {
+            let device = answer.as_ref().unwrap().as_ref().unwrap();
+            assert_eq!(device.listen_port, Port::new(7));
+        }
+        let gone = others[0].as_ref().unwrap().as_ref().unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        assert!(
+            others[1..].iter().all(Option::is_none),
+            "late, and after it"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -372,9 +372,9 @@ fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
         .filter_map(|slot| slot.as_ref().ok())
         .map(|s| of_spec(&s.document.spec));
     let in_effect = snapshot.applied.values().filter_map(|stored| {
-        serde_json::from_value::<BgpSessionSpec>(stored.document.applied.spec.clone()?)
-            .ok()
-            .map(|spec| of_spec(&spec))
+        let spec = stored.document.applied.spec.as_ref()?;
+        let at = |field: &str| spec.pointer(field)?.as_str().map(str::to_owned);
+        Some([at("/tunnel/presharedKeyFile"), at("/bgp/passwordFile")])
     });
     let overrides = snapshot
         .overrides

@@ -129,15 +129,24 @@ pub fn endpoints(snapshot: &Snapshot) -> Vec<(Kind, ObjectName, Endpoint)> {
     let of_mesh = |(name, spec): (&ObjectName, &MeshPeerSpec)| {
         Some((Kind::MeshPeer, name.clone(), spec.endpoint.clone()?))
     };
-    let sessions = recorded(snapshot, Kind::BgpSession);
-    let sessions = valid(&snapshot.sessions).chain(&sessions);
-    let mesh = recorded(snapshot, Kind::MeshPeer);
-    let mesh = valid(&snapshot.mesh).chain(&mesh);
+    let sessions = valid(&snapshot.sessions).filter_map(of_session);
+    let mesh = valid(&snapshot.mesh).filter_map(of_mesh);
     sessions
-        .filter_map(of_session)
-        .chain(mesh.filter_map(of_mesh))
+        .chain(mesh)
+        .chain(recorded_endpoints(snapshot))
         .chain(overridden_endpoints(snapshot))
         .collect()
+}
+
+/// Returns the endpoints of applied records.
+fn recorded_endpoints(snapshot: &Snapshot) -> impl Iterator<Item = (Kind, ObjectName, Endpoint)> {
+    let records = snapshot.applied.iter();
+    let records = records.filter(|((kind, _), _)| kind.has_tunnel());
+    records.filter_map(|((kind, name), stored)| {
+        let spec = stored.document.applied.spec.as_ref()?;
+        let endpoint = spec.pointer(kind.endpoint_field())?.as_str()?;
+        Some((*kind, name.clone(), endpoint.parse().ok()?))
+    })
 }
 
 /// Returns the endpoints that overrides set.

@@ -22,8 +22,8 @@ use super::records::{Group, Records};
 use super::reports::Reports;
 use super::step_log::{LoggedStep, StepLog};
 use super::sysctls::Sysctls;
-use crate::desired::{Desired, HeldChange};
-use crate::document::{Condition, ConditionType, Phase, StatusBody};
+use crate::desired::{Desired, HeldChange, single};
+use crate::document::{Condition, ConditionType, Kind, Phase, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
 use crate::kernel::source_towards;
 use crate::model::{Endpoint, InterfaceName, ObjectKey, Uid};
@@ -179,8 +179,9 @@ impl StatusCache {
 
     /// Forgets an object.
     pub fn remove(&self, key: &ObjectKey) {
-        self.statuses.lock().remove(key);
-        self.logged_changes.send_modify(|number| *number += 1);
+        if self.statuses.lock().remove(key).is_some() {
+            self.logged_changes.send_modify(|number| *number += 1);
+        }
         self.set_unwritten(key, false);
     }
 
@@ -344,6 +345,7 @@ impl Context {
         })
     }
 
+    /// Reads the applied records of these keys. A status without a file is written by the key's run.
     async fn applied(
         &self,
         keys: Vec<ObjectKey>,
@@ -353,8 +355,20 @@ impl Context {
             Some((key, kind, name))
         });
         let recorded: Vec<_> = recorded.collect();
-        let applied = self.disk(move |store| Ok(store.read_all_applied(recorded)));
-        applied.await.map_err(Arc::new)
+        let mut reported = recorded.clone();
+        if recorded.iter().any(|(key, ..)| *key == ObjectKey::Router) {
+            let (kind, name) = (Kind::RoutingPolicy, single(Kind::RoutingPolicy));
+            reported.push((ObjectKey::Policy, kind, name));
+        }
+        let read = self.disk(move |store| {
+            reported.retain(|(_, kind, name)| store.lacks_status(*kind, name));
+            Ok((store.read_all_applied(recorded), reported))
+        });
+        let (applied, lacking) = read.await.map_err(Arc::new)?;
+        for (key, ..) in lacking {
+            self.statuses.set_unwritten(&key, true);
+        }
+        Ok(applied)
     }
 
     /// Runs work on the state directory on a thread that may block.

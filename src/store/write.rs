@@ -1,6 +1,7 @@
 //! Writes documents, without ever losing an operator's content.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -156,6 +157,12 @@ impl Store {
         // A thousand statuses change in a minute; they are written without fsync.
         self.put_with(&path, &text, atomic::write_lightly)?;
         Ok(Written::Changed)
+    }
+
+    /// Returns whether a status file is missing, as after `git clean -xfd`.
+    pub(crate) fn lacks_status(&self, kind: Kind, name: &ObjectName) -> bool {
+        let path = self.path(&Place::new(Area::Status, kind, name));
+        fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Removes a status. `false`: there was none.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 
 use super::{Claims, ReconcileResult, ReconciledObject, is_bird};
 use crate::controller::context::{AppliedChange, Context};
@@ -15,11 +14,10 @@ use crate::plan::Plan;
 use crate::redact::redact;
 use crate::status::changed;
 use crate::store::{
-    AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, Store, StoreError,
+    AppliedBody, AppliedDocument, AppliedFirewall, AppliedOverride, Area, Place, StoreError,
     Written,
 };
 use crate::telemetry::failed;
-use crate::util::fs;
 
 fn metadata(meta: &ReconciledObject<'_>) -> Metadata {
     Metadata {
@@ -284,6 +282,9 @@ pub(super) async fn status(
 ) {
     let write = changed(before, &status) || ctx.statuses.is_unwritten(meta.key);
     ctx.statuses.set(meta.key.clone(), status.clone());
+    if !write {
+        return;
+    }
     let metadata = Metadata {
         generation: 0,
         ..metadata(meta)
@@ -294,21 +295,11 @@ pub(super) async fn status(
         metadata,
         status,
     };
-    let place = Place::new(Area::Status, meta.kind, meta.name);
-    let write = move |store: &Store| match write || is_missing(&store.path(&place)) {
-        true => store.write_status(&document),
-        false => Ok(Written::Unchanged),
-    };
-    let written = ctx.disk(write).await;
+    let written = ctx.disk(move |store| store.write_status(&document)).await;
     ctx.statuses.set_unwritten(meta.key, written.is_err());
     if let Err(error) = written {
         complain(meta, &error, "status not written");
     }
-}
-
-/// Returns whether a status file is missing, as after `git clean -xfd`.
-fn is_missing(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Logs a failed write. A full disk fails every write; the trouble of the state directory is logged once,

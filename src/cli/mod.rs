@@ -50,6 +50,7 @@ mod validate;
 mod version;
 mod wait;
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -83,7 +84,7 @@ Exit codes: 0 success; 1 failure; 2 changes are pending (plan, diff); 64 wrong a
 
 /// A declarative controller for routers that peer over WireGuard and BGP.
 #[derive(Debug, Parser)]
-#[command(name = "moenet-agent", version, about, disable_help_subcommand = true, after_help = FIRST)]
+#[command(name = "moenet-agent", version, about, after_help = FIRST)]
 pub struct Arguments {
     /// The configuration file. Default: ./config.yaml, else /etc/moenet-agent/config.yaml
     #[arg(long, short, global = true, value_name = "FILE")]
@@ -446,6 +447,13 @@ fn is_root() -> bool {
 
 /// Prints the errors in the arguments, or the requested help.
 pub fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && asks_for_json(std::env::args_os()) {
+        output::choose(Format::Json);
+        let text = error.render().to_string();
+        let text = text.trim().trim_start_matches("error: ").to_owned();
+        output::error(&anyhow::Error::msg(text), None);
+        return ExitCode::from(64);
+    }
     let printed = error.print().or_else(|error| output::check(&error));
     match (error.use_stderr(), printed) {
         (true, _) => ExitCode::from(64),
@@ -455,6 +463,15 @@ pub fn usage(error: &clap::Error) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns whether arguments that cannot be parsed ask for JSON.
+fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments = arguments.map(|it| it.to_string_lossy().into_owned());
+    let arguments: Vec<_> = arguments.collect();
+    let apart = |pair: &[String]| matches!(pair, [name, value] if matches!(name.as_str(), "-o" | "--output") && value == "json");
+    let together = ["-ojson", "-o=json", "--output=json"];
+    arguments.windows(2).any(apart) || arguments.iter().any(|it| together.contains(&it.as_str()))
 }
 
 impl Arguments {

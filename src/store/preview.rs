@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::cache::Stored;
 use super::manual_edit::{Change, Edit, edited_in_place};
 use super::{Area, Place, SYNCED, Snapshot, Store, StoreError, read};
-use crate::document::{Document, Kind, OverrideSpec};
+use crate::document::{Document, Kind, OverrideSpec, to_yaml};
 use crate::util::file::Stamp;
 
 impl Snapshot {
@@ -16,12 +16,14 @@ impl Snapshot {
     pub fn set_override(&mut self, kind: Kind, document: Document<OverrideSpec>) {
         let key = (kind, document.metadata.name.clone());
         let path = Place::new(Area::Overrides, kind, &key.1).relative();
+        // The lines of errors are those of the file that would be written.
+        let text = to_yaml(&document).unwrap_or_default();
         let stored = Stored {
             document,
-            hash: read::hash(""),
+            hash: read::hash(&text),
             path,
             owner: 0,
-            text: "".into(),
+            text: text.into(),
         };
         self.overrides.insert(key, Ok(Arc::new(stored)));
     }

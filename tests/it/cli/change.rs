@@ -296,6 +296,52 @@ fn one_bad_document_of_a_stream_writes_nothing() {
 }
 
 #[test]
+fn change_that_harms_another_object_is_refused() {
+    let router = plain();
+    router.apply_text(OWN, &[]).says(0, "created");
+    for name in ["aa", "zz"] {
+        let same_port = OWN.replace("wg_own", name).replace("777'", "778'");
+        let answer = router.apply_text(&same_port, &[]);
+        answer.says(1, " would be rejected, so nothing was written");
+        assert!(!router.state(&format!("sessions/{name}.yaml")).exists());
+    }
+}
+
+#[test]
+fn error_names_the_line_of_the_override() {
+    let router = plain();
+    let arguments = ["override", NAME, "tunnel.mtu=99999", "--reason", "x"];
+    let file = format!("overrides/sessions/{NAME}.yaml:");
+    let answer = router.call(&arguments);
+    answer.says(1, &file);
+    answer.says(1, ": spec.tunnel.mtu: invalid MTU 99999");
+}
+
+#[test]
+fn usage_errors_are_json_for_programs() {
+    let router = plain();
+    let answer = router.call(&["get", "-o", "json", "--nope"]);
+    assert_eq!((answer.code, answer.out.as_str()), (64, ""));
+    let error: Value = serde_json::from_str(&answer.err).unwrap();
+    let text = error["error"].as_str().unwrap();
+    assert!(text.starts_with("unexpected argument '--nope'"), "{text}");
+}
+
+#[test]
+fn command_waits_until_another_has_written() {
+    let router = plain();
+    let lock = fs::File::create(router.state(".changes.lock")).unwrap();
+    lock.lock().unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| router.apply_text(OWN, &[]));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert!(!waits.is_finished());
+        lock.unlock().unwrap();
+        waits.join().unwrap().says(0, "created");
+    });
+}
+
+#[test]
 fn keys_in_plain_text_are_not_written() {
     let router = plain();
     let key = "XgUElZsuhxz12KENlLtJuKP0eYNyTNy2QYUaeGKaPZ4=";

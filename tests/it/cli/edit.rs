@@ -114,3 +114,26 @@ fn broken_document_of_the_operator_can_be_edited() {
         .says(0, "changed");
     assert_eq!(fs::read_to_string(&file).unwrap(), OWN);
 }
+
+#[test]
+fn document_that_changes_meanwhile_is_opened_again() {
+    let router = plain();
+    let file = router.state("sessions/wg_own.yaml");
+    let theirs = OWN.replace("asn: 4242420777", "asn: 4242420778");
+    for (again, code, says) in [
+        ("true", 1, "nothing was written; your text is in "),
+        ("sed -i '/^#| /d' $1", 0, "changed"),
+    ] {
+        fs::write(&file, OWN).unwrap();
+        let script = format!(
+            "if grep -q '^#| wg_own changed while you edited it' $1; then\n\
+             grep -q '^#| +  asn: 4242420778' $1; {again}\n\
+             else sed -i 's/fe80::777/fe80::1777/' $1; sed -i 's/asn: 4242420777/asn: 4242420778/' {}; fi",
+            file.display()
+        );
+        router.edit(&script, &["wg_own"]).says(code, says);
+        let ours = OWN.replace("fe80::777", "fe80::1777");
+        let wanted = if code == 0 { &ours } else { &theirs };
+        assert_eq!(fs::read_to_string(&file).unwrap(), *wanted);
+    }
+}

@@ -15,8 +15,8 @@ use super::good::Written;
 use super::layout::{Tokens, file_of, shown};
 use super::mesh_keys::KnownKeys;
 use super::network::{
-    FleetFiles, MeshKeys, NETWORK, Network, ROUTERS, RouterSpec, SESSIONS, maintenance_path,
-    router_path, session,
+    FleetFiles, NETWORK, Network, ROUTERS, RouterSpec, SESSIONS, maintenance_path, router_path,
+    session,
 };
 use super::rollout::{Newest, Rollouts};
 use super::store::{Door, Store, Version};
@@ -244,7 +244,10 @@ impl Described {
         }
         let answer = match call {
             Call::Config => current.network.config(router),
-            Call::Mesh => Some(self.mesh(&current.network, router).await?),
+            Call::Mesh => {
+                let keys = self.keys.of(&current.network, &*self.store).await?;
+                current.network.mesh(router, &keys)
+            }
             Call::BirdConfig => current.network.bird_config(router),
             _ => Some(self.sessions(&current.files, router)?),
         };
@@ -257,27 +260,6 @@ impl Described {
             current.written.lock().insert(key, written.clone());
         }
         Ok(written)
-    }
-
-    async fn mesh(
-        &self,
-        network: &Network,
-        router: &ObjectName,
-    ) -> Result<Map<String, Value>, ApiError> {
-        let mut keys = MeshKeys {
-            known: self.keys.of(network, &*self.store).await?,
-            tunnels: None,
-        };
-        let mesh = match network.mesh(router, &keys) {
-            Err(_) => {
-                let report = self.store.posts(router).await?.report;
-                keys.tunnels = report.map(|report| uuids(&report.body));
-                network.mesh(router, &keys)
-            }
-            mesh => mesh,
-        };
-        let mesh = mesh.map_err(|error| ApiError::internal(error.to_string()))?;
-        Ok(mesh.unwrap_or_default())
     }
 
     /// Returns the list of sessions; of a file with an error, the last valid version.
@@ -347,7 +329,9 @@ impl Described {
         let problems = problems.iter();
         if let Some(current) = self.current(router).await {
             let Current { network, files, .. } = &*current;
+            // Only the key of a peer's tunnel can be missing, which is logged once and not for each neighbour.
             return problems
+                .filter(|_| call != Call::Mesh)
                 .map(|problem| network.finding(files, router, call, problem))
                 .collect();
         }
@@ -430,13 +414,4 @@ impl Last {
             );
         }
     }
-}
-
-/// Returns the uuids in a report.
-fn uuids(report: &Value) -> std::collections::BTreeSet<String> {
-    let sessions = report.get("sessions").and_then(Value::as_array);
-    let sessions = sessions.into_iter().flatten();
-    sessions
-        .filter_map(|session| Some(session.get("uuid")?.as_str()?.to_owned()))
-        .collect()
 }

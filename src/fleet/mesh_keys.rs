@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::network::Network;
+use super::network::{MeshKeys, Network};
 use super::store::{PostedKeys, Store};
 use crate::http::ApiError;
 use crate::model::{ObjectName, PublicKey};
@@ -34,7 +34,7 @@ impl KnownKeys {
         &self,
         network: &Network,
         store: &dyn Store,
-    ) -> Result<BTreeMap<u16, PublicKey>, ApiError> {
+    ) -> Result<MeshKeys, ApiError> {
         let posted = store.mesh_keys().await;
         let mut keys = self.keys.lock();
         match posted {
@@ -44,7 +44,7 @@ impl KnownKeys {
             Err(_) => {}
         }
         for warning in self.notices.new_in(warnings(network, &keys.known)) {
-            tracing::warn!(error = %warning, "mesh key of a router is doubtful; serving it");
+            tracing::warn!(error = %warning, "mesh key of a router is missing or doubtful");
         }
         let routers = network.routers();
         Ok(routers
@@ -87,6 +87,12 @@ fn warnings(network: &Network, posted: &PostedKeys) -> Vec<String> {
             ));
         }
         let Some(key) = given.or(posted.copied()) else {
+            if network.has_tunnels(name) {
+                found.push(format!(
+                    "{name} has posted no heartbeat, so that no router builds a tunnel to it, and one that has a tunnel keeps it: \
+                     start the agent of {name}, or set mesh.publicKey in routers/{name}.yaml"
+                ));
+            }
             continue;
         };
         if let Some(owner) = owners.insert(key, name) {

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::finding::Finding;
 use super::topology::{Named, is_reflector, link};
-use super::{MeshKeys, Network, UnknownKey};
+use super::{MeshKeys, Network};
 use crate::document::{Location, parse_value};
-use crate::model::{Endpoint, ObjectName, Port, Uid};
+use crate::model::{Endpoint, ObjectName, Port, PublicKey, Uid};
 
 impl Network {
     /// Returns `GET config` of a router; `None` for an unknown one.
@@ -25,35 +25,19 @@ impl Network {
         Some(Map::from_iter([("node".to_owned(), Value::Object(node))]))
     }
 
-    /// Returns `GET mesh` of a router; `None` for an unknown one.
-    ///
-    /// # Errors
-    /// A list without one of the peers could remove its tunnel.
-    pub fn mesh(
-        &self,
-        name: &ObjectName,
-        keys: &MeshKeys,
-    ) -> Result<Option<Map<String, Value>>, UnknownKey> {
-        let Some(own) = self.routers.get_key_value(name) else {
-            return Ok(None);
-        };
-        let mut peers = Vec::new();
-        for peer in self.tunnel_peers(own) {
+    /// Returns `GET mesh` of a router; `None` for an unknown one. A peer whose key is unknown has none in the list: its
+    /// agent rejects the peer and keeps the tunnel that it may have. A list without the peer would remove that tunnel.
+    pub fn mesh(&self, name: &ObjectName, keys: &MeshKeys) -> Option<Map<String, Value>> {
+        let own = self.routers.get_key_value(name)?;
+        let peers = self.tunnel_peers(own).map(|peer| {
             let key = peer.1.mesh.public_key;
-            match key.or_else(|| keys.known.get(&peer.1.id).copied()) {
-                Some(key) => peers.push(self.mesh_peer(own, peer, &json!(key))),
-                // What the router does not have cannot be removed.
-                None if lacks_tunnel(keys, own, peer) => {}
-                None => return Err(UnknownKey(peer.0.clone())),
-            }
-        }
-        Ok(Some(Map::from_iter([(
-            "peers".to_owned(),
-            Value::from(peers),
-        )])))
+            let key = key.or_else(|| keys.get(&peer.1.id).copied());
+            self.mesh_peer(own, peer, key)
+        });
+        Some(Map::from_iter([("peers".to_owned(), peers.collect())]))
     }
 
-    fn mesh_peer(&self, own: Named<'_>, peer: Named<'_>, key: &Value) -> Value {
+    fn mesh_peer(&self, own: Named<'_>, peer: Named<'_>, key: Option<PublicKey>) -> Value {
         let (here, there) = (link(own.1, peer.0), link(peer.1, own.0));
         let mtu = here
             .and_then(|link| link.mtu)
@@ -169,13 +153,6 @@ pub fn session(path: &str, text: &str) -> Result<Value, Finding> {
     session
         .map(Value::Object)
         .map_err(|error| Finding::syntax(path.as_ref(), error))
-}
-
-/// Returns whether a router has reported that it has no tunnel to a peer.
-fn lacks_tunnel(keys: &MeshKeys, own: Named<'_>, peer: Named<'_>) -> bool {
-    let uid = tunnel_uid(own.1.id, peer.1.id);
-    let tunnels = keys.tunnels.as_ref();
-    tunnels.is_some_and(|all| uid.is_some_and(|uid| !all.contains(uid.as_str())))
 }
 
 /// Returns the identity of a tunnel in reports, the same on both sides.

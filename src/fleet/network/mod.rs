@@ -8,7 +8,6 @@ mod answers;
 mod care;
 mod files;
 mod findings;
-mod keys;
 mod read;
 mod rules;
 mod spec;
@@ -25,11 +24,13 @@ pub use files::{
     router_path, session_path,
 };
 pub use findings::findings;
-pub use keys::{MeshKeys, UnknownKey};
 pub use spec::{NetworkSpec, RouterSpec, schemas};
 pub use token::TokenHash;
 
-use crate::model::{LinkLocal, ObjectName};
+use crate::model::{LinkLocal, ObjectName, PublicKey};
+
+/// The last public key that each router posted, by its id.
+pub type MeshKeys = BTreeMap<u16, PublicKey>;
 
 /// A network whose structure is valid.
 #[derive(Debug, Clone, PartialEq)]

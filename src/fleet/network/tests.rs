@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::model::PublicKey;
+use crate::wire::reference::decode_mesh;
 
 const NETWORK_FILE: &str = "\
 asn: 4242420998
@@ -35,17 +36,14 @@ fn key(id: u16) -> PublicKey {
 }
 
 fn keys(network: &Network) -> MeshKeys {
-    let known = network
-        .routers()
-        .map(|(_, router)| (router.id, key(router.id)));
-    MeshKeys {
-        known: known.collect(),
-        tunnels: None,
-    }
+    let routers = network.routers();
+    routers
+        .map(|(_, router)| (router.id, key(router.id)))
+        .collect()
 }
 
 fn peers(network: &Network, router: &ObjectName) -> Vec<Value> {
-    let answer = network.mesh(router, &keys(network)).unwrap().unwrap();
+    let answer = network.mesh(router, &keys(network)).unwrap();
     answer["peers"].as_array().unwrap().clone()
 }
 
@@ -187,25 +185,17 @@ fn two_sides_that_contradict_are_refused() {
 fn an_unknown_key_never_removes_a_peer() {
     let network = Network::read(&files(NETWORK_FILE, &THREE)).unwrap();
     let mut keys = keys(&network);
-    keys.known.remove(&2);
-    assert_eq!(
-        network.mesh(&name("jp1"), &keys),
-        Err(UnknownKey(name("de1")))
-    );
-    // The peer itself lists all others.
-    assert!(network.mesh(&name("de1"), &keys).is_ok());
-    keys.tunnels = Some(BTreeSet::from(["mesh-1-2".to_owned()]));
-    assert!(
-        network.mesh(&name("jp1"), &keys).is_err(),
-        "it has the tunnel"
-    );
-    keys.tunnels = Some(BTreeSet::from(["mesh-1-3".to_owned()]));
-    let answer = network.mesh(&name("jp1"), &keys).unwrap().unwrap();
-    assert_eq!(
-        names(answer["peers"].as_array().unwrap(), "name"),
-        ["us1"],
-        "it has no tunnel to de1"
-    );
+    keys.remove(&2);
+    let answer = network.mesh(&name("jp1"), &keys).unwrap();
+    let peers = answer["peers"].as_array().unwrap();
+    assert_eq!(names(peers, "name"), ["de1", "us1"]);
+    assert_eq!(peers[0].get("publicKey"), None);
+    let body = Value::Object(answer).to_string();
+    let listing = decode_mesh(body.as_bytes()).unwrap();
+    // The agent keeps the tunnel to a rejected peer, and removes that to one that is not listed.
+    assert!(listing.complete);
+    assert_eq!(listing.rejected[0].node_id, Some(2));
+    assert_eq!(listing.items.len(), 1);
 }
 
 #[test]

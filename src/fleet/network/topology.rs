@@ -21,6 +21,12 @@ impl Network {
         others.filter(move |other| self.has_session(of.1, other.1))
     }
 
+    /// Returns whether a router has a tunnel to any other.
+    pub fn has_tunnels(&self, name: &ObjectName) -> bool {
+        let own = self.routers.get_key_value(name);
+        own.is_some_and(|own| self.tunnel_peers(own).next().is_some())
+    }
+
     fn has_tunnel(&self, one: Named<'_>, other: Named<'_>) -> bool {
         let wanted = match self.spec.mesh.topology {
             Topology::Full => true,

@@ -38,7 +38,7 @@ fn described(files: &FleetFiles, network: &Network, keys: &MeshKeys, name: &Obje
     let all = [
         (Call::Config, network.config(name)),
         (Call::Sessions, Some(sessions(files, name))),
-        (Call::Mesh, network.mesh(name, keys).ok().flatten()),
+        (Call::Mesh, network.mesh(name, keys)),
         (Call::BirdConfig, network.bird_config(name)),
     ];
     all.into_iter()
@@ -60,13 +60,10 @@ fn keys(network: &Network) -> MeshKeys {
         bytes[..2].copy_from_slice(&id.to_be_bytes());
         PublicKey::new(bytes)
     };
-    let known = network
-        .routers()
-        .map(|(_, router)| (router.id, key(router.id)));
-    MeshKeys {
-        known: known.collect(),
-        tunnels: None,
-    }
+    let routers = network.routers();
+    routers
+        .map(|(_, router)| (router.id, key(router.id)))
+        .collect()
 }
 
 fn of_folder(files: &FleetFiles, router: &str) -> Answers {

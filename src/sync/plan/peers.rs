@@ -102,6 +102,7 @@ mod tests {
     use crate::document::{MeshPeerSpec, NodeSpec, parse};
     use crate::model::ObjectName;
     use crate::store::Store;
+    use crate::wire::reference::decode_mesh;
 
     #[test]
     fn broken_mesh_peer_is_removed_by_complete_lists_only() {
@@ -131,6 +132,22 @@ mod tests {
             (plan(true), plan(false)),
             (vec![Change::Remove(ObjectName::sanitised("hk1"))], vec![])
         );
+    }
+
+    #[test]
+    fn peer_without_a_key_changes_no_document() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let spec =
+            json!({"nodeId": 2, "publicKey": "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg="});
+        let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
+        let name = ObjectName::sanitised("hk1");
+        let document = Document::new(name, Some(derived("mesh", 2)), 1, spec);
+        store.write_document(&document).unwrap();
+        let snapshot = store.load().unwrap();
+        let body = json!({"peers": [{"nodeId": 2, "name": "hk1"}, {"nodeId": 3, "name": "de1"}]});
+        let listing = decode_mesh(body.to_string().as_bytes()).unwrap();
+        assert_eq!(plan_peers(&listing, &snapshot.mesh, &snapshot), vec![]);
     }
 
     #[test]

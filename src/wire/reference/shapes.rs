@@ -167,8 +167,8 @@ pub struct MeshPeer {
     pub interface: Option<InterfaceName>,
     /// Where the peer listens. Default: the peer calls.
     pub endpoint: Option<Endpoint>,
-    /// The peer's public key.
-    pub public_key: PublicKey,
+    /// The peer's public key. Without one, agents reject the peer and keep the tunnel that they may have.
+    pub public_key: Option<PublicKey>,
     /// The port to listen on.
     pub listen_port: Option<Digits<Port>>,
     /// MTU of the tunnel.

@@ -266,10 +266,10 @@ pub(crate) const GIT_AT_WORK_CHECK: Duration = Duration::from_millis(20);
 pub(crate) const INDEX_LOCK_STALE: Duration = Duration::from_secs(10);
 /// How long one writer of the approvals waits for another.
 pub(crate) const APPROVALS_WAIT: Duration = Duration::from_secs(2);
-/// How long a command that changes documents waits for another.
+/// How long a command that changes documents, or a fleet, waits for another.
 pub(crate) const CHANGES_WAIT: Duration = Duration::from_secs(10);
-/// Interval at which that writer checks.
-pub(crate) const APPROVALS_POLL: Duration = Duration::from_millis(20);
+/// Interval at which one that waits for a lock checks.
+pub(crate) const LOCK_POLL: Duration = Duration::from_millis(20);
 /// Probable delay between the writes of the index and of HEAD by a git.
 pub(crate) const HEAD_FOLLOWS: Duration = Duration::from_millis(50);
 /// A file younger than this may change again within the same tick of the file system's clock, and so with the same

@@ -18,7 +18,7 @@ use crate::telemetry;
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("source").required(true)))]
 pub struct ControlPlane {
-    /// The fleet directory: one folder for each router
+    /// The fleet directory: the description of a network, or one folder for each router
     #[arg(long, value_name = "DIR", group = "source")]
     fleet: Option<PathBuf>,
     /// The fleet in PostgreSQL, which instances share: postgres://USER:PASSWORD@HOST/DATABASE

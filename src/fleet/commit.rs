@@ -7,6 +7,9 @@ use super::tree;
 use crate::intervals::GIT_CALL;
 use crate::util::exec::{ExecError, Run};
 
+/// The exit code of `git rev-parse --verify` for an unknown commit.
+const UNKNOWN: i32 = 1;
+
 /// Limit of git's output, in bytes.
 const MOST_OUTPUT: u64 = 256 * 1024 * 1024;
 
@@ -15,12 +18,11 @@ const MOST_OUTPUT: u64 = 256 * 1024 * 1024;
 pub(crate) enum CommitError {
     #[error("git in {dir}: {source}; install git, or compare with a directory", dir = dir.display())]
     Git { dir: PathBuf, source: ExecError },
-    #[error("{dir} has no commit {commit}: {reason}", dir = dir.display())]
-    NoCommit {
-        dir: PathBuf,
-        commit: String,
-        reason: String,
-    },
+    /// No repository, or one of another user, which git does not trust.
+    #[error("git refuses to read the repository of {dir}: {reason}", dir = dir.display())]
+    Repository { dir: PathBuf, reason: String },
+    #[error("{dir} has no commit {commit}; `git log` lists the commits, and a shallow clone lacks most of them", dir = dir.display())]
+    NoCommit { dir: PathBuf, commit: String },
     #[error("{path} of commit {commit}: {reason}")]
     Content {
         commit: String,
@@ -69,12 +71,13 @@ async fn run(
     args: &[&str],
     input: Vec<u8>,
 ) -> Result<Vec<u8>, CommitError> {
+    // A repository of another user may run that user's programs; the operator's own configuration says which to trust.
+    let home = std::env::var_os("HOME").unwrap_or_default();
     let run = Run::new(Path::new("git"), GIT_CALL, MOST_OUTPUT)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("HOME", home)
         .env("GIT_OPTIONAL_LOCKS", "0")
         .env("GIT_NO_LAZY_FETCH", "1")
-        .args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false"])
+        .args(["-c", "core.fsmonitor=false"])
         .args(["-c", "protocol.allow=never"])
         .args(args)
         .dir(dir)
@@ -87,15 +90,16 @@ async fn run(
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    let reason = match said.is_empty() {
-        true => "unknown; `git log` lists the commits".to_owned(),
-        false => said,
-    };
-    Err(CommitError::NoCommit {
-        dir: dir.to_owned(),
-        commit: commit.to_owned(),
-        reason,
+    let dir = dir.to_owned();
+    Err(match output.status.code() {
+        Some(UNKNOWN) => CommitError::NoCommit {
+            dir,
+            commit: commit.to_owned(),
+        },
+        _ => CommitError::Repository {
+            dir,
+            reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        },
     })
 }
 

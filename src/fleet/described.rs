@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 
 use super::check::Problem;
 use super::finding::Finding;
-use super::good::Written;
+use super::good::{Good, Written};
 use super::layout::{Tokens, file_of, shown};
 use super::mesh_keys::KnownKeys;
 use super::network::{
-    FleetFiles, NETWORK, Network, ROUTERS, RouterSpec, SESSIONS, maintenance_path, router_path,
+    FleetFiles, NETWORK, Network, ROUTERS, SESSIONS, TokenFields, maintenance_path, router_path,
     session,
 };
 use super::rollout::{Newest, Rollouts};
@@ -49,6 +49,8 @@ struct Last {
     current: Option<Arc<Current>>,
     /// Why the newest files are not served.
     error: Option<String>,
+    /// The newest tokens of each router that its file gave, also a file of a description with an error.
+    tokens: HashMap<ObjectName, TokenFields>,
     errors: Notices<String>,
 }
 
@@ -96,7 +98,14 @@ impl Described {
     }
 
     async fn take(&self, last: &mut Last, files: Arc<FleetFiles>) {
-        let (read, files) = blocking(move || (Current::read(&files), files)).await;
+        let (files, read, tokens) = blocking(move || {
+            let read = Current::read(&files);
+            let tokens = tokens(&files, read.as_ref().ok());
+            (files, read, tokens)
+        })
+        .await;
+        // A token counts at once, also one of a description that is not served.
+        last.tokens.extend(tokens);
         if let (Ok(current), Some(rollouts)) = (&read, &self.rollouts) {
             match rollouts.look(&current.newest()).await {
                 Ok(true) => {}
@@ -179,12 +188,12 @@ impl Described {
     /// Returns how a router is let in. `None`: the fleet has no such router.
     pub(super) async fn door(&self, name: &ObjectName) -> Result<Option<Door>, ApiError> {
         let (current, error) = self.look().await;
-        let router = current
+        let described = current
             .as_ref()
-            .and_then(|it| Some((it, it.network.router(name)?)));
-        if let Some((current, router)) = router {
+            .filter(|it| it.network.router(name).is_some());
+        if let Some(current) = described {
             return Ok(Some(Door {
-                tokens: self.tokens(name, router).await,
+                tokens: self.tokens(name).await,
                 is_being_written: error.is_some(),
                 in_maintenance: current.files.text(&maintenance_path(name)).is_some(),
             }));
@@ -208,10 +217,12 @@ impl Described {
     }
 
     /// Returns the tokens of a router.
-    async fn tokens(&self, name: &ObjectName, router: &RouterSpec) -> Result<Tokens, ApiError> {
+    async fn tokens(&self, name: &ObjectName) -> Result<Tokens, ApiError> {
         let wrong = |message: String| ApiError::internal(format!("routers/{name}.yaml: {message}"));
-        let token = match (&router.token, &router.token_file) {
-            (Some(token), _) => Some(token.clone()),
+        let fields = self.last.lock().await.tokens.get(name).cloned();
+        let fields = fields.unwrap_or_default();
+        let token = match (fields.token, fields.token_file) {
+            (Some(token), _) => Some(token),
             (None, Some(path)) => {
                 let text = self.store.file(&Path::new(ROUTERS).join(path)).await;
                 let text = text.map_err(|error| wrong(format!("tokenFile: {error}")))?;
@@ -220,8 +231,7 @@ impl Described {
             }
             (None, None) => None,
         };
-        Tokens::new(token.as_ref(), router.token_hashes.clone())
-            .map_err(|error| wrong(error.to_string()))
+        Tokens::new(token.as_ref(), fields.token_hashes).map_err(|error| wrong(error.to_string()))
     }
 
     /// Returns what the operator wrote for an answer. May wait until a file is complete.
@@ -297,6 +307,27 @@ impl Described {
         Ok(Map::from_iter([list]))
     }
 
+    /// Refuses an empty list after one with sessions that were not deleted: their folder may not be mounted.
+    pub(super) async fn check_no_sessions(
+        &self,
+        name: &ObjectName,
+        before: &Good,
+    ) -> Result<(), ApiError> {
+        let Some(current) = self.current(name).await else {
+            return Ok(());
+        };
+        let router = current.network.router(name);
+        if router.is_none_or(|router| router.allow_no_sessions) {
+            return Ok(());
+        }
+        Err(ApiError::internal(format!(
+            "{SESSIONS}/{name}/ has no file, and the {} sessions before were not deleted: restore their files, or set \
+             allowNoSessions: true in {} to remove them",
+            before.len(),
+            router_path(name)
+        )))
+    }
+
     fn forget_sessions(&self, files: &FleetFiles) {
         let mut last = self.sessions.lock();
         last.retain(|path, _| files.has(path));
@@ -340,6 +371,20 @@ impl Described {
         problems
             .map(|problem| Finding::new(&file, &text, problem))
             .collect()
+    }
+}
+
+/// Returns the tokens of the routers, also if their description is not valid.
+fn tokens(files: &FleetFiles, current: Option<&Current>) -> HashMap<ObjectName, TokenFields> {
+    match current {
+        Some(current) => current.network.tokens().collect(),
+        None => {
+            let routers = files.routers();
+            let fields = |(_, text, name): (_, &Arc<str>, Result<_, _>)| {
+                Some((name.ok()?, TokenFields::read(text)?))
+            };
+            routers.filter_map(fields).collect()
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! The embedded Control Plane (docs/contract/fleet.md): every endpoint of the API, served from a
-//! directory of YAML files, one folder per router. Files are read at each request, so an edit is
+//! directory of YAML files, or from PostgreSQL. Files are read at each request, so an edit is
 //! served at once; a file that does not parse is an error to the router, which keeps its state, and
 //! of an item that an agent would reject the last valid version is served.
 
@@ -60,7 +60,7 @@ pub use validate::validate;
 /// Options of the embedded Control Plane.
 #[derive(Debug, Clone)]
 pub struct FleetOptions {
-    /// The directory with one folder per router.
+    /// The directory with the files of the fleet.
     pub dir: PathBuf,
     pub listen: SocketAddr,
     /// The request limit of each router.

@@ -1,14 +1,13 @@
 use std::collections::BTreeSet;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{APPROVED, StoreError, at_branch, atomic, moved};
-use crate::intervals::{APPROVALS_POLL, APPROVALS_WAIT, CHANGES_WAIT, HEAD_FOLLOWS};
-use crate::util::fs;
-use crate::util::task::pause;
+use crate::intervals::{APPROVALS_WAIT, CHANGES_WAIT, HEAD_FOLLOWS};
+use crate::util::{file, fs};
 
 /// The lock of the file of approvals.
 pub(super) const LOCK: &str = ".approved.lock";
@@ -76,15 +75,6 @@ fn locked(dir: &Path, name: &str, wait: Duration) -> Result<Option<File>, StoreE
     // Another user who could open it could hold it.
     let options = options.create(true).truncate(false).write(true).mode(0o600);
     let file = fs::open(&lock, options).map_err(StoreError::io("open", &lock))?;
-    let end = Instant::now() + wait;
-    while let Err(error) = file.try_lock() {
-        if let TryLockError::Error(error) = error {
-            return Err(StoreError::io("lock", &lock)(error));
-        }
-        if Instant::now() >= end {
-            return Ok(None);
-        }
-        pause(APPROVALS_POLL);
-    }
-    Ok(Some(file))
+    let taken = file::lock(&file, wait).map_err(StoreError::io("lock", &lock))?;
+    Ok(taken.then_some(file))
 }

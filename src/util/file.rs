@@ -9,10 +9,12 @@ use std::path::Path;
 use crate::util::fs;
 use rustix::fs::OFlags;
 
+mod lock;
 mod quarantine;
 mod stamp;
 mod write;
 
+pub(crate) use lock::lock;
 pub(crate) use quarantine::{QUARANTINED, quarantine};
 pub(crate) use stamp::Stamp;
 pub(crate) use write::{

@@ -20,7 +20,7 @@ Example:
   moenet-agent fleet token rotate jp1 --fleet ./fleet     then write the new token to the router
   moenet-agent fleet token revoke jp1 --fleet ./fleet")]
     Rotate(Of),
-    /// Revoke the older one of two tokens
+    /// Revoke all tokens but the newest one
     #[command(after_help = "Example: moenet-agent fleet token revoke jp1 --fleet ./fleet")]
     Revoke(Of),
 }
@@ -39,16 +39,16 @@ impl Token {
         let (Self::New(of) | Self::Rotate(of) | Self::Revoke(of)) = self;
         let router = &of.router;
         let mut changes = Changes::begin(&of.fleet.dir)?;
-        let place = changes.tokens(router)?;
         let token = random::token();
         let (token, next) = match self {
             Self::New(_) => {
-                changes.replace_tokens(&place, &token)?;
+                changes.replace_tokens(router, &token)?;
                 let next =
                     format!("the token is shown only here; {router} is refused until it has it");
                 (Some(token), next)
             }
             Self::Rotate(_) => {
+                let place = changes.tokens(router)?;
                 changes.rotate_tokens(router, &place, &token)?;
                 let next = format!(
                     "the token is shown only here; both tokens of {router} are valid until \
@@ -57,7 +57,8 @@ impl Token {
                 (Some(token), next)
             }
             Self::Revoke(_) => {
-                changes.revoke_token(router, &place)?;
+                let place = changes.tokens(router)?;
+                changes.revoke_tokens(router, &place)?;
                 (None, format!("only the newest token of {router} is valid"))
             }
         };

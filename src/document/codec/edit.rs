@@ -42,10 +42,39 @@ pub fn edit(text: &str, path: &[&str], change: &Edit) -> Result<String, EditErro
     change_value(&mut wanted, path, change).ok_or_else(missing)?;
     let root = Node::read(text).ok_or_else(form)?;
     let changed = change_text(text, &root, path, change).ok_or_else(form)?;
+    let leaving = match change {
+        Edit::Remove => root.lines(text, path).unwrap_or_default(),
+        Edit::Set(_) | Edit::Push(_) => 0..0,
+    };
+    let is_whole = || has_comments(&changed, text, &leaving) == Some(true);
     match parse_list::<Value>(&changed) {
-        Ok(found) if found == wanted => Ok(changed),
+        Ok(found) if found == wanted && is_whole() => Ok(changed),
         Ok(_) | Err(_) => Err(form()),
     }
+}
+
+/// Returns whether a changed text has all comments of the text before, except those in the lines that leave. `None`: one
+/// of them is no YAML.
+fn has_comments(changed: &str, before: &str, leaving: &Range<usize>) -> Option<bool> {
+    let changed = comments(changed)?;
+    let mut found = changed.iter().map(|(_, text)| text).peekable();
+    for (at, text) in comments(before)? {
+        if found.next_if(|found| **found == text).is_none() && !leaving.contains(&at) {
+            return Some(false);
+        }
+    }
+    Some(found.peek().is_none())
+}
+
+/// Returns the comments of a text, with their places.
+fn comments(text: &str) -> Option<Vec<(usize, String)>> {
+    let mut found = Vec::new();
+    for event in Parser::new_from_str(text) {
+        if let (Event::Comment(comment, _), span) = event.ok()? {
+            found.push((span.start.byte_offset()?, comment.into_owned()));
+        }
+    }
+    Some(found)
 }
 
 fn change_value(value: &mut Value, path: &[&str], change: &Edit) -> Option<()> {
@@ -172,6 +201,14 @@ impl Node {
             range: start..end,
             content,
         })
+    }
+
+    /// Returns the lines of the value at a path, from its key on.
+    fn lines(&self, text: &str, path: &[&str]) -> Option<Range<usize>> {
+        let (last, parents) = path.split_last()?;
+        let parent = parents.iter().try_fold(self, |node, key| node.child(key))?;
+        let part = parent.parts().get(parent.position(last)?)?.clone();
+        Some(part.start..line_end(text, part.end))
     }
 
     fn child(&self, key: &str) -> Option<&Self> {
@@ -369,6 +406,21 @@ mod tests {
         assert_eq!(remove("{token: x, id: 1}", "token").unwrap(), "{id: 1}");
         assert_eq!(remove("{id: 1, token: x}", "token").unwrap(), "{id: 1}");
         assert!(matches!(remove(text, "other"), Err(EditError::Missing(_))));
+    }
+
+    #[test]
+    fn edit_that_would_lose_a_comment_is_refused() {
+        let list = "a: [x, # first\n  y] # second\n";
+        assert!(matches!(remove(list, "a.1"), Err(EditError::Form(_))));
+        for block in ["a: |\n  text\n# note\nb: 1\n", "a: |\n  text\n\n# note\n"] {
+            let changed = set(block, "a", json!(1));
+            assert!(
+                changed.clone().is_ok_and(|text| text.contains("# note")) || changed.is_err(),
+                "{changed:?}"
+            );
+        }
+        let folded = "a: >-\n  # no comment\nb: 1 # note\n";
+        assert_eq!(remove(folded, "a").as_deref(), Ok("b: 1 # note\n"));
     }
 
     #[test]

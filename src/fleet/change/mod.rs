@@ -5,6 +5,7 @@ mod sessions;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use super::network::FleetFiles;
 use super::validate::findings;
 use super::{FleetError, tree};
 use crate::document::{Edit, EditError, edit, parse_value};
+use crate::intervals::CHANGES_WAIT;
 use crate::model::ObjectName;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
@@ -42,6 +44,8 @@ pub enum ChangeError {
     },
     #[error("{0} is a link, which a new file would replace; change the file that it names")]
     Link(String),
+    #[error("another command changes the fleet in {dir}; run this one after it", dir = .0.display())]
+    Locked(PathBuf),
     #[error("{0} was changed by another program meanwhile; run the command again")]
     ChangedMeanwhile(String),
     #[error("the fleet has no router {name}; it has {known}")]
@@ -74,16 +78,27 @@ pub struct Changes {
     before: FleetFiles,
     files: FleetFiles,
     changed: BTreeSet<String>,
+    /// The fleet's directory. Its lock is held, because two changes that are valid each may not be so together.
+    _lock: File,
 }
 
 impl Changes {
-    /// Reads a fleet.
+    /// Reads a fleet, and keeps other commands from changing it meanwhile.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// Another command changes it, or a file cannot be read.
     pub fn begin(dir: &Path) -> Result<Self, ChangeError> {
+        let failed = |source| ChangeError::Io {
+            path: dir.to_owned(),
+            source,
+        };
+        let lock = fs::open(dir, File::options().read(true)).map_err(failed)?;
+        if !file::lock(&lock, CHANGES_WAIT).map_err(failed)? {
+            return Err(ChangeError::Locked(dir.to_owned()));
+        }
         let files = tree::read(dir)?;
         Ok(Self {
+            _lock: lock,
             dir: dir.to_owned(),
             before: files.clone(),
             files,

@@ -4,12 +4,15 @@ use serde_json::{Value, json};
 
 use super::{ChangeError, Changes};
 use crate::document::{Edit, parse_value};
-use crate::fleet::network::TokenHash;
+use crate::fleet::network::{TokenFields, TokenHash};
 use crate::model::{ObjectName, Secret};
 use crate::util::file as files;
 
 /// The field with the hashes.
 const HASHES: &str = "tokenHashes";
+
+/// The fields with a token that is no hash. The first one counts.
+const PLAIN: [&str; 2] = ["token", "tokenFile"];
 
 /// The tokens of a router, as its file has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +20,8 @@ pub struct TokenPlace {
     file: String,
     /// The hashes, the newest one last.
     hashes: Vec<TokenHash>,
-    /// The field with a token that is no hash, and its hash.
-    plain: Option<(&'static str, TokenHash)>,
+    /// The hash of a token that is stored as none.
+    plain: Option<TokenHash>,
 }
 
 impl Changes {
@@ -29,52 +32,43 @@ impl Changes {
     pub fn tokens(&self, router: &ObjectName) -> Result<TokenPlace, ChangeError> {
         let file = self.router_file(router)?;
         let text = self.files.text(&file).map_or("", |text| text);
-        let wrong = |reason: String| ChangeError::Token {
+        let fields = TokenFields::read(text).ok_or_else(|| ChangeError::Token {
             router: router.to_string(),
-            reason,
-        };
-        let fields: Value = parse_value(text).map_err(|error| {
-            let error = error.in_file(file.as_ref());
-            wrong(error.to_string())
+            reason: format!(
+                "{file} has no valid token, tokenFile and tokenHashes; `moenet-agent fleet token new {router}` replaces them"
+            ),
         })?;
-        let hashes = fields.get(HASHES).cloned().unwrap_or_else(|| json!([]));
-        let hashes = serde_json::from_value(hashes).map_err(|_| {
-            wrong(format!(
-                "{file}: {HASHES} is not valid; run `moenet-agent fleet validate`"
-            ))
-        })?;
-        let token = fields.get("token").and_then(Value::as_str);
-        let token_file = fields.get("tokenFile").and_then(Value::as_str);
-        let plain = match (token, token_file) {
-            (Some(token), _) => Some(("token", hash(token))),
+        let plain = match (fields.token, fields.token_file) {
+            (Some(token), _) => Some(hash(token.expose())),
             (None, Some(name)) => {
                 let folder = self.dir.join(&file);
                 let path = folder.parent().unwrap_or(&self.dir).join(name);
                 let text = files::read_text(&path, files::TOKEN);
                 let text = text.map_err(|source| ChangeError::Io { path, source })?;
-                Some(("tokenFile", hash(&text)))
+                Some(hash(&text))
             }
             (None, None) => None,
         };
         Ok(TokenPlace {
             file,
-            hashes,
+            hashes: fields.token_hashes,
             plain,
         })
     }
 
-    /// Replaces all tokens of a router by one.
+    /// Replaces all tokens of a router by one, also invalid ones.
     ///
     /// # Errors
-    /// The file cannot be changed at these places.
+    /// There is no such router, or its file cannot be changed at these places.
     pub fn replace_tokens(
         &mut self,
-        place: &TokenPlace,
+        router: &ObjectName,
         token: &Secret<String>,
     ) -> Result<(), ChangeError> {
+        let file = self.router_file(router)?;
         let value = json!([TokenHash::of(token).to_string()]);
-        self.edit(&place.file, &[HASHES], &Edit::Set(value))?;
-        self.without_plain(place)
+        self.edit(&file, &[HASHES], &Edit::Set(value))?;
+        self.without_plain(&file)
     }
 
     /// Adds a token to that of a router, which stays valid.
@@ -87,11 +81,7 @@ impl Changes {
         place: &TokenPlace,
         token: &Secret<String>,
     ) -> Result<(), ChangeError> {
-        let old: Vec<&TokenHash> = place
-            .hashes
-            .iter()
-            .chain(place.plain.as_ref().map(|it| &it.1))
-            .collect();
+        let old: Vec<&TokenHash> = place.hashes.iter().chain(&place.plain).collect();
         if old.len() > 1 {
             let reason = format!(
                 "two tokens are valid already; run `moenet-agent fleet token revoke {router}` once the router has the new one"
@@ -99,20 +89,20 @@ impl Changes {
             let router = router.to_string();
             return Err(ChangeError::Token { router, reason });
         }
-        if let Some((_, hash)) = &place.plain {
+        if let Some(hash) = &place.plain {
             let hash = Edit::Push(json!(hash.to_string()));
             self.edit(&place.file, &[HASHES], &hash)?;
         }
         let new = Edit::Push(json!(TokenHash::of(token).to_string()));
         self.edit(&place.file, &[HASHES], &new)?;
-        self.without_plain(place)
+        self.without_plain(&place.file)
     }
 
-    /// Removes the older one of two tokens.
+    /// Removes all tokens but the newest one.
     ///
     /// # Errors
-    /// The router does not have two.
-    pub fn revoke_token(
+    /// The router has only one.
+    pub fn revoke_tokens(
         &mut self,
         router: &ObjectName,
         place: &TokenPlace,
@@ -124,17 +114,21 @@ impl Changes {
             let router = router.to_string();
             return Err(ChangeError::Token { router, reason });
         }
-        match place.plain {
-            Some(_) => self.without_plain(place),
-            None => self.edit(&place.file, &[HASHES, "0"], &Edit::Remove),
+        for _ in 1..place.hashes.len() {
+            self.edit(&place.file, &[HASHES, "0"], &Edit::Remove)?;
         }
+        self.without_plain(&place.file)
     }
 
-    fn without_plain(&mut self, place: &TokenPlace) -> Result<(), ChangeError> {
-        match place.plain {
-            Some((field, _)) => self.edit(&place.file, &[field], &Edit::Remove),
-            None => Ok(()),
+    fn without_plain(&mut self, file: &str) -> Result<(), ChangeError> {
+        for field in PLAIN {
+            let text = self.files.text(file).map_or("", |text| text);
+            let fields: Result<Value, _> = parse_value(text);
+            if fields.is_ok_and(|fields| fields.get(field).is_some()) {
+                self.edit(file, &[field], &Edit::Remove)?;
+            }
         }
+        Ok(())
     }
 }
 

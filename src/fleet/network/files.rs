@@ -92,7 +92,7 @@ impl FleetFiles {
     }
 
     /// Returns the files of routers, with their names where these are valid.
-    pub(super) fn routers(
+    pub fn routers(
         &self,
     ) -> impl Iterator<Item = (&str, &Arc<str>, Result<ObjectName, crate::model::Invalid>)> {
         self.below(format!("{ROUTERS}/"))

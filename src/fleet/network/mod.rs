@@ -25,7 +25,7 @@ pub use files::{
 };
 pub use findings::findings;
 pub use spec::{NetworkSpec, RouterSpec, schemas};
-pub use token::TokenHash;
+pub use token::{TokenFields, TokenHash};
 
 use crate::model::{LinkLocal, ObjectName, PublicKey};
 
@@ -58,6 +58,18 @@ impl Network {
     /// Returns how many routers may be out of service.
     pub fn budgets(&self) -> &Budgets {
         &self.spec.budgets
+    }
+
+    /// Returns the tokens of each router.
+    pub fn tokens(&self) -> impl Iterator<Item = (ObjectName, TokenFields)> {
+        self.routers.iter().map(|(name, router)| {
+            let fields = TokenFields {
+                token: router.token.clone(),
+                token_file: router.token_file.clone(),
+                token_hashes: router.token_hashes.clone(),
+            };
+            (name.clone(), fields)
+        })
     }
 
     /// Returns the loopback IPv4 address of a router: the given one, else the network's prefix and the id.

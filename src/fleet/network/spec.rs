@@ -155,6 +155,11 @@ pub struct RouterSpec {
     /// This router in the backbone.
     #[serde(default)]
     pub mesh: RouterMesh,
+    /// Lets the router have no session at all. Without it, an empty list is not served after one with sessions, unless
+    /// `fleet delete` removed them: a folder that is not mounted looks the same. Default: no.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub allow_no_sessions: bool,
     /// The token. Better: `tokenHashes`.
     #[serde(default)]
     #[schemars(with = "Option<String>", example = "a-long-random-text")]

@@ -1,12 +1,31 @@
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use crate::document::parse_value;
 use crate::model::{Invalid, Secret, text_type};
 
 const PREFIX: &str = "sha256:";
+
+/// The tokens in a router's file, without its other fields: a revoked token is invalid at once, whatever else is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TokenFields {
+    pub token: Option<Secret<String>>,
+    pub token_file: Option<PathBuf>,
+    pub token_hashes: Vec<TokenHash>,
+}
+
+impl TokenFields {
+    /// Reads the tokens in a file; `None` if these fields are not valid.
+    pub fn read(text: &str) -> Option<Self> {
+        parse_value(text).ok()
+    }
+}
 
 /// The hash of a router's token. Tokens are long and random, so that the hash needs no salt.
 #[derive(Clone, PartialEq, Eq)]

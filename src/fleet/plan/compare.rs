@@ -12,9 +12,6 @@ use crate::plan::{Mark, Plan, Reset, fragment, plan_base};
 
 const NONE: &str = "(none)";
 
-/// Fields whose change replaces the link, with its sessions.
-const REPLACING: [&str; 2] = ["tunnel.type", "tunnel.interface"];
-
 /// Returns the change of a router that is new in the fleet.
 pub fn new_router(router: &str) -> ObjectChange {
     let step = whole(Mark::Add, "add the router", "router", &router);
@@ -137,13 +134,24 @@ fn field_steps(before: &Object, after: &Object) -> Vec<Step> {
         let (have, want) = (shown(old.get(path)), shown(new.get(path)));
         if have != want {
             let mut step = field(path, &want, &have);
-            if REPLACING.contains(&path.as_str()) {
+            if replaces_link(path, before, after) {
                 step.resets.push(Reset::Named(before.name.to_string()));
             }
             steps.push(step);
         }
     }
     steps
+}
+
+/// Returns whether the change of a field replaces the link, with its sessions.
+fn replaces_link(path: &str, before: &Object, after: &Object) -> bool {
+    let name = |object: &Object| object.link().map(|link| link.interface.clone());
+    match path {
+        "tunnel.type" => true,
+        // The name may be the one that was derived before.
+        "interface" | "tunnel.interface" => name(before) != name(after),
+        _ => false,
+    }
 }
 
 fn field(path: &str, want: &str, have: &str) -> Step {

@@ -269,14 +269,14 @@ async fn network_is_served_and_no_missing_key_removes_a_peer() {
     let app = served(dir.path());
     assert_eq!(
         names(&ask(&app, "one", "/agent/jp1/mesh", None).await.1, "peers"),
-        ["hk1"]
+        ["de1", "hk1"]
     );
 
     // The key is lost, and the last one is served.
     fs::remove_file(dir.path().join("reported/hk1/heartbeat.json")).unwrap();
     let app = served(dir.path());
     let (_, mesh) = ask(&app, "one", "/agent/jp1/mesh", None).await;
-    assert_eq!(mesh["peers"][0]["publicKey"], KEY);
+    assert_eq!(mesh["peers"][1]["publicKey"], KEY);
 }
 
 #[tokio::test]
@@ -355,6 +355,36 @@ async fn bad_session_affects_its_own_list_only() {
 }
 
 #[tokio::test]
+async fn lost_folder_of_sessions_is_no_empty_list() {
+    let dir = network();
+    quiet();
+    let app = served(dir.path());
+    let sessions = async |app: &Router| ask(app, "one", "/agent/jp1/sessions", None).await;
+    assert_eq!(sessions(&app).await.0, 200);
+    fs::remove_dir_all(dir.path().join("sessions")).unwrap();
+    quiet();
+    for app in [app, served(dir.path())] {
+        let (status, error) = sessions(&app).await;
+        assert!(
+            status == 500 && error.to_string().contains("allowNoSessions"),
+            "{error}"
+        );
+    }
+    write(
+        dir.path(),
+        &[(
+            "routers/jp1.yaml",
+            "{id: 1, token: one, allowNoSessions: true}\n",
+        )],
+    );
+    quiet();
+    assert_eq!(
+        sessions(&served(dir.path())).await.1,
+        json!({"sessions": []})
+    );
+}
+
+#[tokio::test]
 async fn broken_description_changes_no_answer() {
     let dir = network();
     quiet();
@@ -415,4 +445,43 @@ async fn folder_is_not_served_in_place_of_an_invalid_description() {
     quiet();
     let answer = ask(&fresh, "one", "/agent/jp1/sessions", None).await;
     assert_eq!(answer.1["sessions"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn revoked_token_never_returns_beside_another_error() {
+    let dir = network();
+    quiet();
+    let app = served(dir.path());
+    assert_eq!(ask(&app, "one", "/agent/jp1/config", None).await.0, 200);
+    write(
+        dir.path(),
+        &[
+            ("routers/jp1.yaml", "{id: 1, token: new}\n"),
+            ("routers/hk1.yaml", "{id: 1, token: 23}\n"),
+        ],
+    );
+    quiet();
+    for text in [
+        "{id: 1, token: new}\n",
+        "{id: 1, token: [\n",
+        "{id: 1, token: [new]}\n",
+    ] {
+        write(dir.path(), &[("routers/jp1.yaml", text)]);
+        quiet();
+        assert_eq!(
+            ask(&app, "new", "/agent/jp1/config", None).await.0,
+            200,
+            "{text}"
+        );
+        assert_eq!(
+            ask(&app, "one", "/agent/jp1/config", None).await.0,
+            500,
+            "{text}"
+        );
+        assert_eq!(
+            ask(&app, "23", "/agent/hk1/config", None).await.0,
+            200,
+            "{text}"
+        );
+    }
 }

@@ -149,13 +149,47 @@ fn secrets_are_compared_and_not_shown() {
 fn invalid_files_and_unknown_commits_have_no_plan() {
     let fleet = network();
     let (code, text) = plan(&fleet);
-    assert!(code == 1 && text.contains("no commit HEAD"), "{text}");
+    assert!(code == 1 && text.contains("not a git repository"), "{text}");
     committed(&fleet);
     let (code, text) = fleet.call("plan --against --upload-pack=x");
     assert!(code != 0 && code != 2, "{text}");
+    let (code, text) = fleet.call("plan --against gone");
+    assert!(code == 1 && text.contains("no commit gone"), "{text}");
     fleet.write("routers/hk1.yaml", "{id: 2, tokn: x}\n");
     let (code, text) = plan(&fleet);
     assert!(code == 1 && text.contains("routers/hk1.yaml:1:"), "{text}");
+}
+
+#[test]
+fn repository_of_another_user_is_not_read() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let fleet = network();
+    committed(&fleet);
+    for path in [".", ".git"] {
+        std::os::unix::fs::chown(fleet.path(path), Some(12345), None).unwrap();
+    }
+    let (code, text) = plan(&fleet);
+    assert!(code == 1 && text.contains("--add safe.directory"), "{text}");
+}
+
+#[test]
+fn other_name_of_a_mesh_link_resets_its_sessions() {
+    let fleet = network();
+    committed(&fleet);
+    let file = "routers/jp1.yaml";
+    let before = fleet.text(file);
+    let named = |name: &str| format!("{before}\nmesh: {{links: {{hk1: {{interface: {name}}}}}}}\n");
+    fleet.write(file, &named("other"));
+    let (code, text) = plan(&fleet);
+    assert!(
+        code == 2 && text.ends_with("0 to remove, 1 BGP reset\n"),
+        "{text}"
+    );
+    fleet.write(file, &named("mesh_hk1"));
+    let (_, text) = plan(&fleet);
+    assert!(text.ends_with("0 to remove, 0 BGP resets\n"), "{text}");
 }
 
 #[test]

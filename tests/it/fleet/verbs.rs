@@ -199,6 +199,49 @@ fn only_hashes_of_tokens_are_stored() {
 }
 
 #[test]
+fn two_verbs_never_change_a_fleet_together() {
+    let fleet = network();
+    let folder = std::fs::File::open(fleet.path(".")).unwrap();
+    folder.lock().unwrap();
+    fleet.refused("disable jp1/alice", "another command changes the fleet");
+    drop(folder);
+    fleet.done("disable jp1/alice");
+}
+
+#[test]
+fn new_token_replaces_every_other_one() {
+    let fleet = folder();
+    for tokens in [
+        "token: old\ntokenFile: absent",
+        "token: 123456",
+        "token: [a]\ntokenHashes: wrong",
+        "tokenFile: absent",
+    ] {
+        let node = "node: {id: 9, name: de1, asn: 4242420998}";
+        fleet.write("de1/router.yaml", &format!("{tokens}\n{node}\n"));
+        fleet.done("token new de1");
+        let text = fleet.text("de1/router.yaml");
+        assert!(
+            !text.contains("token: ") && !text.contains("tokenFile"),
+            "{text}"
+        );
+        assert_eq!(text.matches("\"sha256:").count(), 1, "{text}");
+        fleet.assert_valid();
+    }
+    let hashes: Vec<String> = (1..4)
+        .map(|digit| format!("  - sha256:{}\n", digit.to_string().repeat(64)))
+        .collect();
+    let text = format!("id: 2\ntoken: 123456\ntokenHashes:\n{}", hashes.concat());
+    let fleet = network();
+    fleet.write("routers/hk1.yaml", &text);
+    fleet.done("token revoke hk1");
+    assert_eq!(
+        fleet.text("routers/hk1.yaml"),
+        format!("id: 2\ntokenHashes:\n{}", hashes[2])
+    );
+}
+
+#[test]
 fn status_changes_at_its_place_in_both_layouts() {
     for (fleet, file, name) in [
         (network(), "sessions/jp1/alice.yaml", "jp1/alice"),

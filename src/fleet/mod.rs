@@ -3,6 +3,7 @@
 //! served at once; a file that does not parse is an error to the router, which keeps its state, and
 //! of an item that an agent would reject the last valid version is served.
 
+mod across;
 mod answers;
 mod change;
 mod check;
@@ -39,6 +40,8 @@ use crate::util::fs;
 use crate::util::task::check_blocking_work;
 use tokio::net::TcpListener;
 
+#[cfg(feature = "postgres")]
+pub use change::is_removed_in_store;
 pub use change::{ChangeError, Changes, Must, SessionPlace, Wish, is_removed};
 pub(crate) use commit::read as read_commit;
 pub use network::{TokenHash, router_path, schemas, session_path};

@@ -9,7 +9,7 @@ use super::finding::Finding;
 use super::layout::{RouterFile, file_of};
 use super::network::FleetFiles;
 use super::tree::CALLS;
-use super::{FleetError, check, network, tree};
+use super::{FleetError, across, check, network, tree};
 use crate::document::{parse_list, parse_value};
 use crate::wire::Call;
 
@@ -41,6 +41,7 @@ pub fn findings(files: &FleetFiles) -> Findings {
             .iter()
             .flat_map(|router| check_router(files, router)),
     );
+    problems.extend(across::findings(files));
     Findings {
         routers: routers + folders.len(),
         problems,

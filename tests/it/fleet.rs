@@ -1,5 +1,6 @@
 //! The embedded Control Plane: every endpoint, every error, and what follows a report.
 
+mod folders;
 mod network;
 mod overview;
 mod plan;

@@ -6,7 +6,9 @@ use clap::Args;
 
 use super::{Changed, Directory};
 use crate::cli::{Arguments, Outcome, block_on, output};
-use crate::fleet::{self, Changes, Must, Wish};
+use crate::fleet::{self, Changes, Must, SessionPlace, Wish};
+#[cfg(feature = "postgres")]
+use crate::model::Secret;
 
 /// A session, by its name.
 #[derive(Debug, Args)]
@@ -34,6 +36,15 @@ pub(super) struct Disable {
 pub(super) struct Delete {
     #[command(flatten)]
     named: Named,
+    #[cfg(feature = "postgres")]
+    /// The database where the router confirms the removal: postgres://USER:PASSWORD@HOST/DATABASE
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MOENET_FLEET_STORE",
+        hide_env_values = true
+    )]
+    store: Option<String>,
     /// Remove the file although the router has not confirmed the removal
     #[arg(long)]
     force: bool,
@@ -65,9 +76,8 @@ impl Delete {
             );
             return Changed::write(changes, Must::NotGetWorse, (None, next), arguments);
         }
-        let is_gone = || block_on(async { Ok(fleet::is_removed(dir, &place).await?) });
         anyhow::ensure!(
-            self.force || is_gone()?,
+            self.force || self.is_removed(&place)?,
             "{} has not confirmed the removal of {}; wait for it, or add --force if the router is gone for good",
             place.router,
             place.full_name()
@@ -75,6 +85,17 @@ impl Delete {
         changes.forget(&place)?;
         let next = format!("{} is removed", place.full_name());
         Changed::write(changes, Must::NotGetWorse, (None, next), arguments)
+    }
+}
+
+impl Delete {
+    fn is_removed(&self, place: &SessionPlace) -> anyhow::Result<bool> {
+        #[cfg(feature = "postgres")]
+        if let Some(url) = &self.store {
+            let url = Secret::new(url.clone());
+            return block_on(async { Ok(fleet::is_removed_in_store(&url, place).await?) });
+        }
+        block_on(async { Ok(fleet::is_removed(&self.named.fleet.dir, place).await?) })
     }
 }
 

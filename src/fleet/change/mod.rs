@@ -23,6 +23,8 @@ use crate::model::ObjectName;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 
+#[cfg(feature = "postgres")]
+pub use sessions::is_removed_in_store;
 pub use sessions::{SessionPlace, Wish, is_removed};
 
 /// Mode of the files, which may hold tokens and preshared keys.

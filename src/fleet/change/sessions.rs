@@ -6,10 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::{ChangeError, Changes};
 use crate::document::{Edit, parse_list};
-use crate::fleet::store::Store as _;
+#[cfg(feature = "postgres")]
+use crate::fleet::FleetError;
+use crate::fleet::store::Store;
 use crate::fleet::store::directory::Directory;
+#[cfg(feature = "postgres")]
+use crate::fleet::store::postgres::Postgres;
 use crate::fleet::tree;
 use crate::model::ObjectName;
+#[cfg(feature = "postgres")]
+use crate::model::Secret;
 use crate::wire::WireStatus;
 use crate::wire::reference::{identity, written_status};
 
@@ -196,10 +202,27 @@ impl Changes {
 /// # Errors
 /// The posts of the router cannot be read.
 pub async fn is_removed(dir: &Path, place: &SessionPlace) -> Result<bool, ChangeError> {
+    is_removed_of(&Directory::new(dir.to_owned()), place).await
+}
+
+/// Returns the same of a fleet in PostgreSQL.
+///
+/// # Errors
+/// The database is not available, or the posts of the router cannot be read.
+#[cfg(feature = "postgres")]
+pub async fn is_removed_in_store(
+    url: &Secret<String>,
+    place: &SessionPlace,
+) -> Result<bool, ChangeError> {
+    let store = Postgres::open(url).map_err(FleetError::from)?;
+    store.load().await.map_err(FleetError::from)?;
+    is_removed_of(&store, place).await
+}
+
+async fn is_removed_of(store: &dyn Store, place: &SessionPlace) -> Result<bool, ChangeError> {
     let (Some(uuid), Ok(router)) = (identity(&place.item), place.router.parse()) else {
         return Ok(false);
     };
-    let store = Directory::new(dir.to_owned());
     let posted = store.status(&router, &uuid).await;
     let posted = posted.map_err(|error| place.error(&error.to_string()))?;
     let deleted = Some(WireStatus::QueuedForDelete);

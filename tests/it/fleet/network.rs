@@ -204,7 +204,11 @@ pub(super) async fn ask(
 }
 
 async fn heartbeat(app: &Router, router: &str, token: &str) {
-    let body = json!({"version": "1", "uptime": 1, "meshPublicKey": KEY});
+    post_key(app, router, token, KEY).await;
+}
+
+async fn post_key(app: &Router, router: &str, token: &str, key: &str) {
+    let body = json!({"version": "1", "uptime": 1, "meshPublicKey": key});
     let path = format!("/agent/{router}/heartbeat");
     assert_eq!(ask(app, token, &path, Some(body)).await.0, 200);
 }
@@ -260,6 +264,15 @@ async fn network_is_served_and_no_missing_key_removes_a_peer() {
         (names(&mesh, "peers"), &mesh["peers"][0]["publicKey"]),
         (vec!["hk1".into()], &json!(KEY))
     );
+
+    let other = "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg=";
+    post_key(&app, "hk1", "other", other).await;
+    let (_, mesh) = ask(&app, "one", "/agent/jp1/mesh", None).await;
+    assert_eq!(
+        mesh["peers"][0]["publicKey"], other,
+        "the router has a new key"
+    );
+    post_key(&app, "hk1", "other", KEY).await;
 
     write(dir.path(), &[("routers/de1.yaml", "{id: 3, token: x}\n")]);
     let (status, _) = ask(&app, "x", "/agent/de1/config", None).await;

@@ -317,19 +317,50 @@ fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance;
     });
     let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
     let body = json!({"version": "1", "uptime": 1, "meshPublicKey": key}).to_string();
-    assert_eq!(other.call_as("hk1", "GET", "mesh", "").0, 500, "no key");
+    let (_, mesh) = other.call_as("hk1", "GET", "mesh", "");
+    assert_eq!(mesh["peers"][0].get("publicKey"), None, "{mesh}");
     assert_eq!(one.call_as("de1", "POST", "heartbeat", &body).0, 200);
     soon("the key is served by the other", || {
         let (_, body) = other.call_as("hk1", "GET", "mesh", "");
         same(body["peers"][0]["publicKey"].clone(), json!(key))
     });
     // A broken description changes nothing.
-    write("routers/de1.yaml", "{id: 2}");
+    write("routers/de1.yaml", "{id: 2, token: s3cret}");
     database.import(fleet.dir.path());
     soon("the edit has arrived", || {
         same(one.call_as("de1", "GET", "config", "").0, 200)
     });
     assert_eq!(other.call_as("hk1", "GET", "mesh", "").0, 200);
+    show_and_delete(database, fleet, one);
+}
+
+/// The verbs show what routers posted to the database, and believe the removal that one confirmed there.
+fn show_and_delete(database: &Database, fleet: &Fleet, one: &Instance) {
+    let dir = fleet.dir.path();
+    let path = |name: &str| Path::new(name).to_owned();
+    let (done, text) = database.fleet("get", &path("-owide"), &[]);
+    assert!(
+        done && text.contains("de1") && text.contains("hk1"),
+        "{text}"
+    );
+    let (done, text) = database.fleet("describe", &path("hk1"), &[]);
+    assert!(done && text.contains("QUEUED_FOR_DELETE"), "{text}");
+    let delete = || {
+        database.fleet(
+            "delete",
+            &path("hk1/alice"),
+            &["--fleet", dir.to_str().unwrap()],
+        )
+    };
+    let (done, text) = delete();
+    assert!(!done && text.contains("has not confirmed"), "{text}");
+    let gone = json!({"uuid": "alice", "status": 0}).to_string();
+    assert_eq!(one.call_as("hk1", "POST", "modify", &gone).0, 200);
+    let (done, text) = delete();
+    assert!(
+        done && !dir.join("sessions/hk1/alice.yaml").exists(),
+        "{text}"
+    );
 }
 
 #[test]

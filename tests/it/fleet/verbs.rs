@@ -9,7 +9,7 @@ use serde_json::Value;
 
 pub const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
-pub struct Fleet(tempfile::TempDir);
+pub struct Fleet(pub tempfile::TempDir);
 
 impl Fleet {
     pub fn path(&self, name: &str) -> std::path::PathBuf {
@@ -85,7 +85,7 @@ impl Fleet {
     }
 
     #[track_caller]
-    fn assert_valid(&self) {
+    pub fn assert_valid(&self) {
         let problems = validate(self.0.path()).unwrap().problems;
         assert!(problems.is_empty(), "{problems:?}");
     }

@@ -324,6 +324,7 @@ fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance;
         let (_, body) = other.call_as("hk1", "GET", "mesh", "");
         same(body["peers"][0]["publicKey"].clone(), json!(key))
     });
+    show_and_delete(database, fleet, one);
     // A broken description changes nothing.
     write("routers/de1.yaml", "{id: 2, token: s3cret}");
     database.import(fleet.dir.path());
@@ -331,7 +332,6 @@ fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance;
         same(one.call_as("de1", "GET", "config", "").0, 200)
     });
     assert_eq!(other.call_as("hk1", "GET", "mesh", "").0, 200);
-    show_and_delete(database, fleet, one);
 }
 
 /// The verbs show what routers posted to the database, and believe the removal that one confirmed there.

@@ -154,10 +154,11 @@ impl Node {
             .filter(|event| event.as_ref().is_ok_and(|(event, _)| is_part(event)));
         let mut events = || events.next()?.ok();
         let first = events()?;
-        Self::of(first, &mut events)
+        Self::of(text, first, &mut events)
     }
 
     fn of<'t>(
+        text: &str,
         (event, span): (Event<'t>, Span),
         next: &mut dyn FnMut() -> Option<(Event<'t>, Span)>,
     ) -> Option<Self> {
@@ -170,7 +171,7 @@ impl Node {
                 let end = loop {
                     match next()? {
                         (Event::SequenceEnd, span) => break span,
-                        event => items.push(Self::of(event, next)?),
+                        event => items.push(Self::of(text, event, next)?),
                     }
                 };
                 let last = items.last().map(|item: &Self| item.range.end);
@@ -185,8 +186,8 @@ impl Node {
                         (Event::MappingEnd, span) => break span,
                         (event, span) => {
                             let name = event.scalar()?.0.to_owned();
-                            let key = Self::of((event, span), next)?;
-                            let value = Self::of(next()?, next)?;
+                            let key = Self::of(text, (event, span), next)?;
+                            let value = Self::of(text, next()?, next)?;
                             fields.push((name, key, value));
                         }
                     }
@@ -195,7 +196,11 @@ impl Node {
                 let end = end_of(is_flow, end, last)?;
                 (Content::Mapping { is_flow, fields }, end)
             }
-            _ => (Content::Leaf, own_end),
+            // A block text ends where the next line begins.
+            _ => (
+                Content::Leaf,
+                start + text.get(start..own_end)?.trim_end().len(),
+            ),
         };
         Some(Self {
             range: start..end,

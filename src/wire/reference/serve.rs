@@ -28,7 +28,7 @@ pub fn decode_modify(body: &[u8]) -> Result<Modify, WireError> {
 /// # Errors
 /// As [`decode_modify`].
 pub fn decode_drain(body: &[u8]) -> Result<DrainWish, WireError> {
-    post(&Value::Object(object(body, "force")?))
+    Ok(post(&Value::Object(object(body, "force")?))?)
 }
 
 /// Checks a `POST heartbeat` and returns it unchanged, unknown fields included.

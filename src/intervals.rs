@@ -348,8 +348,12 @@ pub(crate) const EVENTS_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) const EVENTS_APART: Duration = Duration::from_millis(200);
 /// Time limit for a router to send its report.
 pub(crate) const FLEET_BODY: Duration = Duration::from_secs(20);
-/// Polling interval of a fleet's lists of sessions.
-pub(crate) const FLEET_POLL: Duration = Duration::from_secs(1);
+/// The longest wait of a request for the revision of a router's lists; proxies commonly end silent requests after it.
+pub(crate) const LONG_POLL_MAX: Duration = Duration::from_secs(60);
+/// The shortest time between two requests for a revision.
+pub(crate) const LONG_POLL_APART: Duration = Duration::from_secs(1);
+/// Polling interval of a fleet's files.
+pub(crate) const FLEET_POLL: Duration = Duration::from_millis(500);
 /// A file that was written less than this ago may be incomplete: `cp`, `git checkout` and some
 /// editors write into the file itself, and an incomplete list of sessions is read as a list with
 /// fewer sessions. A busy disk delays a writer by a quarter of a second and more between two writes

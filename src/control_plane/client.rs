@@ -1,12 +1,15 @@
+mod revision;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_NONE_MATCH};
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::revision::Offer;
 use super::gate::Gate;
 use super::kept::KeptAnswers;
 use super::retry::{ahead, bounds, full_jitter, retry_after};
@@ -70,6 +73,7 @@ pub struct Client {
     /// Seconds by which this host's clock was ahead of the Control Plane's at the last answer.
     ahead: Mutex<Option<i64>>,
     kept: KeptAnswers,
+    offer: Offer,
 }
 
 impl Client {
@@ -99,6 +103,7 @@ impl Client {
             counters,
             ahead,
             kept: KeptAnswers::default(),
+            offer: Offer::default(),
         })
     }
 
@@ -331,19 +336,18 @@ impl Client {
         } else {
             Method::GET
         };
-        let mut request = self
-            .http()?
-            .request(method, self.url(call))
-            .header(AUTHORIZATION, authorization)
-            .header(ACCEPT, "application/json");
+        let segments = self.options.dialect.segments(&self.options.router, call);
+        let mut request = self.request(method, self.url(segments), authorization)?;
         let is_fetch = body.is_none();
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         } else if let Some(tag) = self.kept.tag(call) {
             request = request.header(IF_NONE_MATCH, tag);
         }
-        let response = request.send().await.map_err(|error| self.unsent(&error))?;
-        *self.ahead.lock() = ahead(response.headers(), SystemTime::now());
+        let response = self.send(request).await?;
+        if is_fetch {
+            self.offer.read(response.headers());
+        }
         if is_fetch
             && response.status() == StatusCode::NOT_MODIFIED
             && let Some(body) = self.kept.body(call)
@@ -359,6 +363,24 @@ impl Client {
             self.kept.keep(call, &headers, &body);
         }
         Ok(body)
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        url: Url,
+        authorization: HeaderValue,
+    ) -> Result<RequestBuilder, Failure> {
+        let request = self.http()?.request(method, url);
+        Ok(request
+            .header(AUTHORIZATION, authorization)
+            .header(ACCEPT, "application/json"))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = request.send().await.map_err(|error| self.unsent(&error))?;
+        *self.ahead.lock() = ahead(response.headers(), SystemTime::now());
+        Ok(response)
     }
 
     fn authorization(&self) -> Result<HeaderValue, Failure> {
@@ -433,11 +455,10 @@ impl Client {
         }
     }
 
-    fn url(&self, call: Call) -> Url {
+    fn url(&self, segments: [&str; 3]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty()
-                .extend(self.options.dialect.segments(&self.options.router, call));
+            path.pop_if_empty().extend(segments);
         }
         url
     }

@@ -13,7 +13,7 @@ use super::check::Problem;
 use super::described::Described;
 use super::good::{LastGood, judge};
 use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_status, superseded};
-use super::store::{Change, Store, Version};
+use super::store::{Change, Store};
 use crate::http::ApiError;
 use crate::model::ObjectName;
 use crate::util::notices::{News, Notices};
@@ -114,13 +114,6 @@ impl Answers {
         if let Some(first) = new.first() {
             tracing::warn!(%router, items = rejected.len(), error = %first, "items of a report rejected; update this server if the agent is newer");
         }
-    }
-
-    /// Returns a number that changes with an answer, and costs much less than it. `None`: the answer may change
-    /// without it.
-    #[expect(dead_code, reason = "for conditional requests and long polls")]
-    pub(super) async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
-        self.files.version(router, call).await
     }
 
     /// Returns the lock of a router's posts.

@@ -1,8 +1,7 @@
 //! What the operators wrote for each router: derived from the description of a network, else in the router's own
 //! folder. The last description without an error is served; the store only holds files.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +17,9 @@ use super::network::{
     FleetFiles, NETWORK, Network, ROUTERS, SESSIONS, TokenFields, maintenance_path, router_path,
     session,
 };
+use super::revisions::described as revisions;
 use super::rollout::{Newest, Rollouts};
-use super::store::{Door, Store, Version};
+use super::store::{Door, PostedKeys, Revisions, Store, version};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
 use crate::util::notices::Notices;
@@ -58,8 +58,8 @@ struct Last {
 struct Current {
     files: Arc<FleetFiles>,
     network: Arc<Network>,
-    /// A number that changes with the list of sessions.
-    lists: BTreeMap<ObjectName, Version>,
+    /// The revisions with the keys of tunnels at the last look.
+    revisions: Mutex<Option<(Arc<PostedKeys>, Revisions)>>,
     /// The answers that depend on nothing else.
     written: Mutex<HashMap<(ObjectName, Call), Written>>,
 }
@@ -174,13 +174,22 @@ impl Described {
         current.filter(|current| current.network.router(router).is_some())
     }
 
-    /// Returns each router with a number that changes with its list of sessions.
-    pub(super) async fn lists(&self) -> Vec<(ObjectName, Version)> {
-        let mut all = self.store.lists().await;
+    /// Returns each router with the revision of its answers.
+    pub(super) async fn revisions(&self) -> Revisions {
+        let mut all = self.store.revisions().await;
         if let (Some(current), _) = self.look().await {
-            all.retain(|(name, _)| !current.lists.contains_key(name));
-            let described = current.lists.iter();
-            all.extend(described.map(|(name, version)| (name.clone(), *version)));
+            // Without the keys of now, those of before are served.
+            let keys = self.store.mesh_keys().await.ok();
+            let mut described = blocking(move || current.revisions(keys)).await;
+            if let Some(rollouts) = &self.rollouts {
+                for (router, revision) in &mut described {
+                    // It changes again when the change on its way reaches the router.
+                    if rollouts.before(router).is_some() {
+                        revision.answers = version(&(revision.answers, "before"));
+                    }
+                }
+            }
+            all.extend(described);
         }
         all
     }
@@ -333,14 +342,6 @@ impl Described {
         last.retain(|path, _| files.has(path));
     }
 
-    /// Returns a number that changes with everything an answer depends on; `None`: the answer may change without it.
-    pub(super) async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
-        match self.current(router).await {
-            Some(_) => None,
-            None => self.store.version(router, call).await,
-        }
-    }
-
     /// Returns the file behind an answer, to name it.
     pub(super) async fn shown(&self, router: &ObjectName, call: Call) -> PathBuf {
         match (self.current(router).await, call) {
@@ -397,23 +398,28 @@ impl Current {
     }
 
     fn read(files: &Arc<FleetFiles>) -> Result<Self, Vec<Finding>> {
-        let network = Network::read(files)?;
-        let version = |name: &ObjectName| {
-            let mut hasher = DefaultHasher::new();
-            for session in files.sessions_of(name) {
-                session.hash(&mut hasher);
-            }
-            hasher.finish()
-        };
-        let lists = network
-            .routers()
-            .map(|(name, _)| (name.clone(), version(name)));
         Ok(Self {
             files: Arc::clone(files),
-            lists: lists.collect(),
-            network: Arc::new(network),
+            network: Arc::new(Network::read(files)?),
+            revisions: Mutex::default(),
             written: Mutex::default(),
         })
+    }
+
+    /// Returns the revision of each router, with the newest keys; with those of before if there are no newest.
+    fn revisions(&self, keys: Option<Arc<PostedKeys>>) -> Revisions {
+        let mut last = self.revisions.lock();
+        let is_new = |keys: &Arc<PostedKeys>| {
+            let before = last.as_ref().map(|(before, _)| before);
+            before.is_none_or(|before| !Arc::ptr_eq(before, keys))
+        };
+        let keys = keys.or_else(|| last.is_none().then(Arc::default));
+        if let Some(keys) = keys.filter(is_new) {
+            let revisions = revisions(&self.network, &self.files, &keys);
+            *last = Some((keys, revisions));
+        }
+        let revisions = last.as_ref().map(|(_, revisions)| revisions.clone());
+        revisions.unwrap_or_default()
     }
 }
 

@@ -19,6 +19,7 @@ mod openapi;
 mod overview;
 mod plan;
 mod posts;
+mod revisions;
 mod rollout;
 mod service;
 mod store;
@@ -38,6 +39,7 @@ use crate::http::ApiError;
 use crate::model::Secret;
 use crate::util::fs;
 use crate::util::task::check_blocking_work;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 #[cfg(feature = "postgres")]
@@ -169,9 +171,40 @@ async fn serve_over(
     tracing::info!(%listen, fleet = source, "embedded Control Plane listens");
     check_blocking_work();
     let proxies = crate::http::Proxies::default();
+    let stop = watcher.stop();
+    let shutdown = async {
+        shutdown.await;
+        stop.cancel();
+    };
     tokio::select! {
-        () = crate::http::run(listener, app, &proxies, shutdown) => {}
+        () = crate::http::run(listener, app, &proxies, connections(), shutdown) => {}
         () = watcher.run() => {}
     }
     Ok(())
+}
+
+/// Maximum number of connections: two of each of ten thousand routers, one of which waits for a change.
+const CONNECTIONS: u64 = 32 * 1024;
+
+/// File descriptors that are not those of connections.
+const OTHER_FILES: u64 = 512;
+
+/// Raises the limit of file descriptors of this process, and returns the number of connections that it allows.
+fn connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = CONNECTIONS + OTHER_FILES;
+    let most = limit.maximum.unwrap_or(wanted).min(wanted);
+    let mut current = limit.current.unwrap_or(wanted);
+    if current < most {
+        let raised = Rlimit {
+            current: Some(most),
+            maximum: limit.maximum,
+        };
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => current = most,
+            Err(error) => tracing::warn!(%error, current, "limit of open files cannot be raised"),
+        }
+    }
+    let connections = current.saturating_sub(OTHER_FILES).clamp(1, CONNECTIONS);
+    usize::try_from(connections).unwrap_or(usize::MAX)
 }

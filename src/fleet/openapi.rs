@@ -1,12 +1,13 @@
 //! The description of the Control Plane's API, as agents call it and the embedded server answers.
 
 use serde_json::Value;
-use utoipa::openapi::HttpMethod::{Get, Post};
+use utoipa::openapi::HttpMethod::{self, Get, Post};
+use utoipa::openapi::Type;
 
 use super::posts::{PostDone, Posts, REPORTED};
 use crate::http::{Answer, Description, Endpoint, OPENAPI, OpenApi};
 use crate::model::ObjectName;
-use crate::wire::reference::{ROOT, endpoint, shapes};
+use crate::wire::reference::{REVISION, ROOT, Revision, endpoint, shapes};
 use crate::wire::{Call, DrainWish, Heartbeat, Modify, Report};
 
 const ABOUT: &str = "The API between agents and a Control Plane: what agents accept in answers, and what the embedded \
@@ -64,6 +65,25 @@ pub fn openapi() -> Value {
         posts,
         None,
     );
+    let mut waits = call_of(
+        &mut api,
+        Get,
+        REVISION,
+        "A number that changes with the router's lists; waits for a change",
+    );
+    let known = "The revision that the client knows; another one is answered at once.";
+    waits.parameters.extend([
+        Description::option(
+            "wait",
+            "The longest wait in seconds, at most 60; none without it.",
+            Type::Integer,
+        ),
+        Description::option("revision", known, Type::String),
+    ]);
+    let about = "The newest revision. Offered with the header `moenet-long-poll` of a list: the longest wait in seconds.";
+    let newest = api.json::<Revision>(200, about);
+    let errors = api.errors(ANY);
+    api.add(waits, [newest].into_iter().chain(errors));
     let itself = api.json::<OpenApi>(200, "This document.");
     let mut call = Endpoint::new(Get, OPENAPI, "openapi", "This description");
     call.open = true;
@@ -104,6 +124,19 @@ fn answer(api: &mut Description, call: Call) -> (&'static str, Answer) {
     }
 }
 
+fn call_of(
+    api: &mut Description,
+    method: HttpMethod,
+    endpoint: &str,
+    summary: &'static str,
+) -> Endpoint {
+    let path = format!("/{ROOT}/{{router}}/{endpoint}");
+    let mut call = Endpoint::new(method, path, endpoint, summary);
+    let about = "The router's name, `node.name` of its agent.";
+    call.parameters = vec![api.part::<ObjectName>("router", about)];
+    call
+}
+
 fn add(
     api: &mut Description,
     endpoint: &str,
@@ -113,11 +146,8 @@ fn add(
     error: Option<(u16, &str)>,
 ) {
     let method = if body.is_some() { Post } else { Get };
-    let path = format!("/{ROOT}/{{router}}/{endpoint}");
-    let mut call = Endpoint::new(method, path, endpoint, summary);
+    let mut call = call_of(api, method, endpoint, summary);
     call.body = body;
-    let about = "The router's name, `node.name` of its agent.";
-    call.parameters = vec![api.part::<ObjectName>("router", about)];
     let errors = api.errors(ANY.into_iter().chain(error));
     let mut answers = vec![done];
     if call.body.is_none() {

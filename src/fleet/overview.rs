@@ -1,6 +1,6 @@
 //! What the routers of a fleet have posted last, beside what the files want of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -131,10 +131,8 @@ pub(crate) async fn rollout_in_store(url: &Secret<String>) -> Result<RolloutView
 
 async fn of_store(store: Arc<dyn Store>) -> Vec<RouterView> {
     let described = Described::new(Arc::clone(&store));
-    let lists = described.lists().await.into_iter();
-    let routers: BTreeSet<ObjectName> = lists.map(|list| list.0).collect();
     let mut views = Vec::new();
-    for router in routers {
+    for router in described.revisions().await.into_keys() {
         views.push(view(&*store, &described, router).await);
     }
     views

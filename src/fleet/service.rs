@@ -2,19 +2,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
 
 use super::answers::Answers;
 use super::openapi::openapi;
 use super::posts::{PostDone, REPORTED};
+use super::revisions::Waiting;
 use super::store::directory::Directory;
 use super::store::{Store, Version};
 use super::tagged::tagged;
@@ -23,7 +29,7 @@ use crate::http::{ApiError, OPENAPI, TokenBucket, bearer, read_body};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::ObjectName;
 use crate::wire::Call;
-use crate::wire::reference::{ROOT, ROUTER_NOT_FOUND, call};
+use crate::wire::reference::{LONG_POLL, REVISION, ROOT, ROUTER_NOT_FOUND, Revision, call};
 
 /// Size limit of a body: a report of ten thousand sessions.
 const BODY_MAX: usize = 4 * 1024 * 1024;
@@ -36,6 +42,7 @@ const STRANGERS: RateLimit = RateLimit {
 
 struct Fleet {
     answers: Answers,
+    waiting: Waiting,
     rate: RateLimit,
     started: Instant,
     buckets: Mutex<HashMap<ObjectName, TokenBucket>>,
@@ -47,45 +54,67 @@ pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
     over(Arc::new(Directory::new(options.dir.clone())), options.rate)
 }
 
-/// Returns the service over a store, and the watcher of its lists of sessions.
+/// Returns the service over a store, and the watcher of its files.
 pub(super) fn over(store: Arc<dyn Store>, rate: RateLimit) -> (Router, Watcher) {
     let fleet = Arc::new(Fleet::new(store, rate));
+    let gzip = CompressionLayer::new().quality(CompressionLevel::Fastest);
     let app = Router::new()
         .fallback(handle)
+        .layer(gzip)
         .with_state(Arc::clone(&fleet));
     let seen = HashMap::new();
     (app, Watcher { fleet, seen })
 }
 
-/// Polls the lists of sessions between the requests of their routers. A status that an operator
-/// changes and changes back is a new request, even if no router polled meanwhile; edits within a
-/// second count as one.
+/// Looks at the files twice a second, and tells the routers that wait for a change. It reads each list of sessions that
+/// changed: a status that an operator changes and changes back is a new request, even if no router polled meanwhile;
+/// edits within half a second count as one.
 pub struct Watcher {
     fleet: Arc<Fleet>,
     seen: HashMap<ObjectName, Version>,
 }
 
 impl Watcher {
-    /// Polls once a second, and never ends.
+    /// Looks twice a second, and never ends.
     pub async fn run(mut self) {
-        loop {
-            tokio::time::sleep(FLEET_POLL).await;
-            self.look().await;
-        }
+        let fleet = Arc::clone(&self.fleet);
+        let publish = async {
+            loop {
+                fleet.publish().await;
+                tokio::time::sleep(FLEET_POLL).await;
+            }
+        };
+        let mut newest = fleet.waiting.subscribe();
+        let supersede = async {
+            while newest.changed().await.is_ok() {
+                self.supersede().await;
+            }
+        };
+        tokio::join!(publish, supersede);
     }
 
-    /// Reads each list of sessions that changed since the last poll, and removes the statuses that
-    /// it supersedes.
+    /// Returns the token that ends all waits of routers.
+    pub(super) fn stop(&self) -> CancellationToken {
+        self.fleet.waiting.stop.clone()
+    }
+
+    /// Looks once.
     pub async fn look(&mut self) {
-        for (router, version) in self.fleet.answers.files.lists().await {
-            if self.seen.get(&router) == Some(&version) {
+        self.fleet.publish().await;
+        self.supersede().await;
+    }
+
+    /// Removes the statuses that changed lists supersede.
+    async fn supersede(&mut self) {
+        for (router, revision) in self.fleet.waiting.newest() {
+            if self.seen.get(&router) == Some(&revision.sessions) {
                 continue;
             }
             let (fleet, name) = (Arc::clone(&self.fleet), router.clone());
             // A task of its own, whose panic ends no other request. The router gets the error at its next request.
             let look = tokio::spawn(async move { fleet.answers.sessions(&name).await });
             let _ = look.await;
-            self.seen.insert(router, version);
+            self.seen.insert(router, revision.sessions);
         }
     }
 }
@@ -109,6 +138,15 @@ async fn handle(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Resp
 enum Wanted {
     Call(Call),
     Reported,
+}
+
+/// The query of a request for the revision.
+#[derive(Deserialize)]
+struct Asked {
+    /// Seconds.
+    #[serde(default)]
+    wait: u64,
+    revision: Option<String>,
 }
 
 impl Wanted {
@@ -143,18 +181,26 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
         ));
     };
     let router = fleet.admit(router, &parts.headers).await?;
+    if endpoint == REVISION {
+        // No task of its own: the wait ends with its connection.
+        return match parts.method {
+            Method::GET => fleet.revision(&router, &parts.uri).await,
+            _ => Err(ApiError::method_not_allowed("GET")),
+        };
+    }
     let wanted = Wanted::of(endpoint)
         .ok_or_else(|| ApiError::not_found("no such endpoint below /agent/<router>/"))?;
     if parts.method.as_str() != wanted.method() {
         return Err(ApiError::method_not_allowed(wanted.method()));
     }
     let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
+    let offer = fleet.waiting.offer();
     // A task of its own, because a client that goes away ends this one between two changes.
     let answered = tokio::spawn(async move { fleet.answer(&router, wanted, &body).await }).await;
     answered
         .map_err(|error| ApiError::internal(error.to_string()))?
         .map(|value| match wanted.method() {
-            "GET" => tagged(&value, &parts.headers),
+            "GET" => offered(offer, tagged(&value, &parts.headers)),
             _ => Json(value).into_response(),
         })
 }
@@ -163,6 +209,7 @@ impl Fleet {
     fn new(store: Arc<dyn Store>, rate: RateLimit) -> Self {
         Self {
             answers: Answers::new(store),
+            waiting: Waiting::default(),
             rate,
             started: Instant::now(),
             buckets: Mutex::default(),
@@ -227,6 +274,18 @@ impl Fleet {
             .map_err(ApiError::rate_limited)
     }
 
+    async fn publish(&self) {
+        self.waiting.publish(self.answers.files.revisions().await);
+    }
+
+    async fn revision(&self, router: &ObjectName, uri: &Uri) -> Result<Response, ApiError> {
+        let asked = Query::<Asked>::try_from_uri(uri)
+            .map_err(|error| ApiError::bad_request(error.body_text()))?;
+        let (known, wait) = (asked.revision.as_deref(), Duration::from_secs(asked.wait));
+        let revision = self.waiting.revision(router, known, wait).await;
+        Ok(Json(Revision { revision }).into_response())
+    }
+
     async fn answer(
         &self,
         router: &ObjectName,
@@ -243,6 +302,15 @@ impl Fleet {
             Wanted::Call(call) => self.answers.get(router, call).await,
         }
     }
+}
+
+/// Tells the agent that it may wait for a change.
+fn offered(wait: Option<Duration>, mut answer: Response) -> Response {
+    let wait = wait.map(|wait| (LONG_POLL, HeaderValue::from(wait.as_secs())));
+    answer
+        .headers_mut()
+        .extend(wait.map(|(name, value)| (HeaderName::from_static(name), value)));
+    answer
 }
 
 fn router_not_found() -> ApiError {

@@ -10,7 +10,10 @@ use sha2::{Digest, Sha256};
 pub(super) fn tagged(answer: &Value, request: &HeaderMap) -> Response {
     let body = answer.to_string();
     let tag = tag(body.as_bytes());
-    match has(request, &tag) {
+    let is_known = has(request, &tag);
+    // Weak: the same answer may be compressed or not. Hexadecimal digits in quotes are a valid header value.
+    let tag = HeaderValue::try_from(format!("W/{tag}")).unwrap_or(HeaderValue::from_static("\"\""));
+    match is_known {
         true => (StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response(),
         false => {
             let json = HeaderValue::from_static("application/json");
@@ -19,19 +22,16 @@ pub(super) fn tagged(answer: &Value, request: &HeaderMap) -> Response {
     }
 }
 
-fn tag(body: &[u8]) -> HeaderValue {
-    let digest = Sha256::digest(body);
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    // Hexadecimal digits in quotes are a valid header value.
-    HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+fn tag(body: &[u8]) -> String {
+    format!("\"{:x}\"", Sha256::digest(body))
 }
 
 /// Returns whether the client has an answer with this tag. The comparison is the weak one.
-fn has(request: &HeaderMap, tag: &HeaderValue) -> bool {
+fn has(request: &HeaderMap, tag: &str) -> bool {
     let lists = request.get_all(IF_NONE_MATCH).iter();
     let mut tags = lists
         .filter_map(|list| list.to_str().ok())
         .flat_map(|list| list.split(','))
         .map(str::trim);
-    tags.any(|known| known == "*" || known.trim_start_matches("W/").as_bytes() == tag.as_bytes())
+    tags.any(|known| known == "*" || known.trim_start_matches("W/") == tag)
 }

@@ -143,7 +143,8 @@ async fn write_rows(
 
 /// Copies the newest posts of each router that has none at the target.
 async fn copy_posts(from: Arc<dyn Store>, to: &dyn Store) -> Result<(), TransferError> {
-    for (router, _) in Described::new(Arc::clone(&from)).lists().await {
+    let described = Described::new(Arc::clone(&from));
+    for router in described.revisions().await.into_keys() {
         let copied = copy_posts_of(&*from, to, &router).await;
         copied.map_err(|source| TransferError::Posts { router, source })?;
     }

@@ -26,9 +26,8 @@ use crate::intervals::{
     HTTP_CONNECTION, HTTP_FULL_POLL, HTTP_HEAD, HTTP_LAST_CALL, HTTP_SHUTDOWN, HTTP_STREAM_END,
 };
 
-/// Maximum number of connections served at once; the next one waits. Each may take `HEAD_MAX` of
-/// memory and a file descriptor, which the kernel's and BIRD's sockets need too.
-const CONNECTIONS: usize = 256;
+/// Maximum number of connections of the local API.
+pub(crate) const CONNECTIONS: usize = 256;
 
 /// Maximum number of connections per address. Loopback and unix sockets are exempt: a reverse proxy
 /// connects from there.
@@ -60,31 +59,34 @@ impl ClientAddress for tokio::net::unix::SocketAddr {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Client(pub(super) Option<IpAddr>);
 
-/// Serves until the shutdown, and gives calls in progress a limited time to end. Connections of a proxy are not counted.
+/// Serves until the shutdown, and gives calls in progress a limited time to end. At most `connections` are served at
+/// once; the next one waits. Each may take `HEAD_MAX` of memory and a file descriptor, which the kernel's and BIRD's
+/// sockets need too. Connections of a proxy are not counted by its address.
 pub(crate) async fn run<L>(
     mut listener: L,
     app: Router,
     proxies: &Proxies,
+    connections: usize,
     shutdown: impl Future<Output = ()>,
 ) where
     L: Listener<Addr: ClientAddress>,
 {
     let stop = CancellationToken::new();
-    let mut connections = JoinSet::new();
-    let seats = SharedSeats::default();
+    let mut served = JoinSet::new();
+    let seats = SharedSeats(Arc::new(Mutex::new(Seats::new(connections))));
     tokio::pin!(shutdown);
     loop {
         let free = seats.0.lock().make_room();
         tokio::select! {
             () = &mut shutdown => break,
             // The connection has released its seat.
-            Some(_) = connections.join_next() => {}
+            Some(_) = served.join_next() => {}
             (io, client) = listener.accept(), if free => {
                 let client = client.counted();
                 let counted = client.filter(|_| !proxies.has(client));
                 if let Some(taken) = seats.take(counted) {
                     let connection = converse(io, app.clone(), Client(client), taken, stop.clone());
-                    connections.spawn(connection);
+                    served.spawn(connection);
                 }
             }
             () = sleep(HTTP_FULL_POLL), if !free => {}
@@ -94,13 +96,13 @@ pub(crate) async fn run<L>(
     stop.cancel();
     // The remaining connections end when the set is dropped.
     let _ = timeout(HTTP_SHUTDOWN, async {
-        while connections.join_next().await.is_some() {}
+        while served.join_next().await.is_some() {}
     })
     .await;
 }
 
 /// The seats, shared by the accept loop and every connection.
-#[derive(Default, Clone)]
+#[derive(Clone)]
 struct SharedSeats(Arc<Mutex<Seats>>);
 
 impl SharedSeats {
@@ -125,8 +127,8 @@ impl Drop for TakenSeat {
 }
 
 /// The served connections.
-#[derive(Default)]
 struct Seats {
+    most: usize,
     next: u64,
     taken: BTreeMap<u64, Seat>,
 }
@@ -162,9 +164,17 @@ impl Seat {
 }
 
 impl Seats {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            next: 0,
+            taken: BTreeMap::new(),
+        }
+    }
+
     /// Returns whether another connection fits, if necessary after closing the oldest one without a complete head.
     fn make_room(&mut self) -> bool {
-        self.taken.len() < CONNECTIONS || self.close_oldest(|_| true)
+        self.taken.len() < self.most || self.close_oldest(|_| true)
     }
 
     /// Takes a seat for a client. `None`: its address has the maximum number, and all of them answer requests.
@@ -253,7 +263,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_address_cannot_take_every_seat() {
-        let mut seats = Seats::default();
+        let mut seats = Seats::new(CONNECTIONS);
         let mut first = None;
         for _ in 0..1000 {
             assert!(seats.make_room());
@@ -268,7 +278,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_server_closes_the_oldest_waiting_connection() {
-        let mut seats = Seats::default();
+        let mut seats = Seats::new(CONNECTIONS);
         let (_, working) = seats.take(ROUTER).unwrap();
         working.begin();
         for n in 1..CONNECTIONS {
@@ -284,7 +294,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_at_work_keep_their_seats() {
-        let mut seats = Seats::default();
+        let mut seats = Seats::new(CONNECTIONS);
         for _ in 0..PER_ADDRESS {
             seats.take(STRANGER).unwrap().1.begin();
         }
@@ -305,7 +315,7 @@ mod tests {
             }
         });
         let app = Router::new().route("/", handler);
-        let seats = SharedSeats::default();
+        let seats = SharedSeats(Arc::new(Mutex::new(Seats::new(CONNECTIONS))));
         let (mut client, server) = tokio::io::duplex(1024);
         let taken = seats.take(ROUTER).unwrap();
         let stop = CancellationToken::new();

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use super::{HttpOptions, Proxies, accept, app};
+use super::accept::{self, CONNECTIONS};
+use super::{HttpOptions, Proxies, app};
 use crate::config::{Listen, TokenSource};
 use crate::util::fs;
 use crate::util::task::blocking;
@@ -103,9 +104,11 @@ impl Server {
         let listen = self.listen;
         tracing::info!(%listen, "local API listens");
         match self.socket {
-            Socket::Tcp(listener) => accept::run(listener, self.app, &self.proxies, shutdown).await,
+            Socket::Tcp(listener) => {
+                accept::run(listener, self.app, &self.proxies, CONNECTIONS, shutdown).await
+            }
             Socket::Unix(listener) => {
-                accept::run(listener, self.app, &self.proxies, shutdown).await
+                accept::run(listener, self.app, &self.proxies, CONNECTIONS, shutdown).await
             }
         }
         if let Listen::Unix(path) = &listen {

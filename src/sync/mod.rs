@@ -5,10 +5,12 @@
 //! | `poll` | fetches each list and writes its documents |
 //! | `plan` | a list against the state directory as changes of documents; pure |
 //! | `reporting` | heartbeats, reports and the outbox |
+//! | `follow` | fetches the lists as soon as one has changed |
 //! | `calls` | repeats each call, and records its health |
 //! | `requests` | syncs that `/sync` requests |
 
 mod calls;
+mod follow;
 pub mod plan;
 mod poll;
 mod reporting;

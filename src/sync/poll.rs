@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::calls::every;
+use super::follow::follow;
 use super::plan::{Change, PortBases, SessionChange, plan_peers, plan_sessions, plan_single};
 use super::reporting::{heartbeat, outbox, report};
 use super::requests::Synced;
@@ -53,6 +54,7 @@ impl Syncer {
                 ),
                 every(Call::Report, |c| c.metric_interval.get(), sync, report),
                 outbox(sync),
+                follow(sync),
             )
         };
         tokio::select! {

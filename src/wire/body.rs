@@ -81,7 +81,7 @@ pub(super) fn open(
     }
 }
 
-fn parse(body: &[u8]) -> Result<Value, WireError> {
+pub(super) fn parse(body: &[u8]) -> Result<Value, WireError> {
     let body = body
         .strip_prefix(b"\xef\xbb\xbf")
         .unwrap_or(body)

@@ -42,7 +42,24 @@ impl Dialect {
     /// Returns the segments of a call's path, below `controlPlane.url`, before encoding.
     pub fn segments(self, router: &str, call: Call) -> [&str; 3] {
         match self {
-            Self::Reference => reference::segments(router, call),
+            Self::Reference => reference::segments(router, reference::endpoint(call)),
+        }
+    }
+
+    /// Returns the same of the revision of all lists.
+    pub fn revision_segments(self, router: &str) -> [&str; 3] {
+        match self {
+            Self::Reference => reference::segments(router, reference::REVISION),
+        }
+    }
+
+    /// Reads the revision of all lists.
+    ///
+    /// # Errors
+    /// The body has no revision.
+    pub fn decode_revision(self, body: &[u8]) -> Result<String, WireError> {
+        match self {
+            Self::Reference => reference::decode_revision(body),
         }
     }
 

@@ -26,6 +26,7 @@ pub use files::{
 pub use findings::findings;
 pub use spec::{NetworkSpec, RouterSpec, schemas};
 pub use token::{TokenFields, TokenHash};
+pub use topology::Named;
 
 use crate::model::{LinkLocal, ObjectName, PublicKey};
 

@@ -6,7 +6,7 @@ use super::spec::{Ibgp, LinkSpec, RouterSpec, Topology};
 use crate::model::{NodeType, ObjectName};
 
 /// A router with its name.
-pub(super) type Named<'n> = (&'n ObjectName, &'n RouterSpec);
+pub type Named<'n> = (&'n ObjectName, &'n RouterSpec);
 
 impl Network {
     /// Returns the routers to which a router has a tunnel.
@@ -25,6 +25,14 @@ impl Network {
     pub fn has_tunnels(&self, name: &ObjectName) -> bool {
         let own = self.routers.get_key_value(name);
         own.is_some_and(|own| self.tunnel_peers(own).next().is_some())
+    }
+
+    /// Returns the routers whose files change the answers of a router, beside its own.
+    pub fn neighbours<'n>(&'n self, of: Named<'n>) -> impl Iterator<Item = &'n ObjectName> {
+        let others = self.routers.iter().filter(move |other| other.0 != of.0);
+        others
+            .filter(move |other| self.has_tunnel(of, *other) || self.has_session(of.1, other.1))
+            .map(|other| other.0)
     }
 
     fn has_tunnel(&self, one: Named<'_>, other: Named<'_>) -> bool {

@@ -7,7 +7,6 @@ mod record;
 mod reported;
 mod snapshot;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,16 +18,17 @@ use self::folder::Folder;
 use self::parsed::Parsed;
 use self::reported::Reported;
 use self::snapshot::Snapshots;
-use super::{Change, Door, PostedKeys, Store, Version};
+use super::{Change, Door, PostedKeys, Revision, Revisions, Store};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::layout::MAX_BYTES;
 use crate::fleet::mesh_keys::key_in;
 use crate::fleet::network::FleetFiles;
 use crate::fleet::posts::{Posts, REPORTED, Statuses};
 use crate::fleet::rollout::FleetRecord;
+use crate::fleet::tree::CALLS;
 use crate::http::ApiError;
 use crate::model::{ObjectName, Uid};
-use crate::util::file::{self, Stamp};
+use crate::util::file;
 use crate::util::fs;
 use crate::util::task::blocking;
 use crate::wire::Call;
@@ -150,13 +150,18 @@ impl Store for Directory {
         blocking(move || files.keys()).await.map_err(disk)
     }
 
-    async fn lists(&self) -> Vec<(ObjectName, Version)> {
+    async fn revisions(&self) -> Revisions {
         let files = Arc::clone(&self.0);
-        let list = |folder: Folder| {
-            let version = hash(&folder.stamp(Call::Sessions));
-            (folder.router().clone(), version)
+        let revision = |folder: Folder| {
+            let stamps = CALLS.map(|call| folder.stamp(call));
+            let revision = Revision::of(&stamps, &folder.stamp(Call::Sessions));
+            (folder.router().clone(), revision)
         };
-        blocking(move || Folder::all(&files.root).into_iter().map(list).collect()).await
+        blocking(move || {
+            let folders = Folder::all(&files.root).into_iter();
+            folders.map(revision).collect()
+        })
+        .await
     }
 
     async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
@@ -186,19 +191,6 @@ impl Store for Directory {
     async fn text(&self, router: &ObjectName, call: Call) -> String {
         self.folder(router, move |folder, _| folder.text(call))
             .await
-    }
-
-    async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
-        let version = move |folder: &Folder, _: &Files| {
-            let posted = match call {
-                Call::Sessions => Reported::new(folder.reported()).stamp(),
-                _ => None,
-            };
-            let stamps = [folder.stamp(call), folder.stamp(Call::Config), posted];
-            let settled = stamps.iter().flatten().all(Stamp::is_settled);
-            settled.then(|| hash(&stamps))
-        };
-        self.folder(router, version).await
     }
 
     async fn good(&self, router: &ObjectName, call: Call) -> Result<Good, ApiError> {
@@ -247,12 +239,6 @@ impl Store for Directory {
         };
         self.folder(router, write).await
     }
-}
-
-fn hash(value: &impl Hash) -> Version {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn disk(error: io::Error) -> ApiError {

@@ -5,6 +5,7 @@ pub(super) mod directory;
 pub(super) mod postgres;
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,8 +33,8 @@ pub(super) trait Store: Send + Sync {
     /// Returns the key in the newest heartbeat of each router of a network, the same as before if none changed.
     async fn mesh_keys(&self) -> Result<Arc<PostedKeys>, ApiError>;
 
-    /// Returns each router with a folder of its own, with a number that changes with its list of sessions.
-    async fn lists(&self) -> Vec<(ObjectName, Version)>;
+    /// Returns each router with a folder of its own, with the revision of its files.
+    async fn revisions(&self) -> Revisions;
 
     /// Returns how a router with a folder of its own is let in; `None` without one.
     async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError>;
@@ -43,10 +44,6 @@ pub(super) trait Store: Send + Sync {
 
     /// Returns the text behind an answer, to show where it is invalid. Empty without one.
     async fn text(&self, router: &ObjectName, call: Call) -> String;
-
-    /// Returns a number that changes with everything an answer depends on. Costs much less than the
-    /// answer. `None`: the answer may change without it.
-    async fn version(&self, router: &ObjectName, call: Call) -> Option<Version>;
 
     /// Returns the last valid version of each unit of an answer.
     async fn good(&self, router: &ObjectName, call: Call) -> Result<Good, ApiError>;
@@ -74,8 +71,38 @@ pub(super) trait Store: Send + Sync {
 /// The public keys of tunnels by the names of routers.
 pub(super) type PostedKeys = BTreeMap<ObjectName, PublicKey>;
 
-/// A number that changes with its subject. It means nothing to another process.
+/// The revision of each router.
+pub(super) type Revisions = BTreeMap<ObjectName, Revision>;
+
+/// A number that changes with its subject.
 pub(super) type Version = u64;
+
+/// Numbers that change with what operators write for a router, the same in each instance over one store. The statuses
+/// that the router posted itself do not change them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Revision {
+    /// Changes with any answer.
+    pub(super) answers: Version,
+    /// Changes with the list of sessions.
+    pub(super) sessions: Version,
+}
+
+impl Revision {
+    /// Returns the revision of the files that make the answers, and of the one with the sessions.
+    pub(super) fn of<T: Hash>(files: &[T], sessions: &T) -> Self {
+        Self {
+            answers: version(files),
+            sessions: version(sessions),
+        }
+    }
+}
+
+/// Returns the version of a value.
+pub(super) fn version(value: &(impl Hash + ?Sized)) -> Version {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// How a router is let in.
 pub(super) struct Door {

@@ -24,7 +24,7 @@ use self::database::unavailable;
 use self::memory::Memory;
 pub(in crate::fleet) use self::writer::next_revision;
 use self::writer::{Write, Writer};
-use super::{Change, Door, PostedKeys, Store, Version};
+use super::{Change, Door, PostedKeys, Revisions, Store};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::network::FleetFiles;
 use crate::fleet::posts::{Post, Posts, Statuses};
@@ -137,8 +137,8 @@ impl Store for Postgres {
         Ok(posted)
     }
 
-    async fn lists(&self) -> Vec<(ObjectName, Version)> {
-        self.memory.lists()
+    async fn revisions(&self) -> Revisions {
+        self.memory.revisions()
     }
 
     async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
@@ -151,10 +151,6 @@ impl Store for Postgres {
 
     async fn text(&self, router: &ObjectName, call: Call) -> String {
         self.memory.text(router, call)
-    }
-
-    async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
-        Some(self.memory.version(router, call))
     }
 
     async fn good(&self, router: &ObjectName, call: Call) -> Result<Good, ApiError> {

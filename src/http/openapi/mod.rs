@@ -180,6 +180,18 @@ impl Description {
             .build()
     }
 
+    /// Returns an optional value of the query.
+    pub(crate) fn option(name: &str, about: &str, kind: Type) -> Parameter {
+        let minimum = (kind == Type::Integer).then_some(0);
+        let value = ObjectBuilder::new().schema_type(kind).minimum(minimum);
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Query)
+            .description(Some(about))
+            .schema(Some(value.build()))
+            .build()
+    }
+
     /// Returns an optional header of the request.
     pub(crate) fn header(name: &str, about: &str) -> Parameter {
         let text = ObjectBuilder::new().schema_type(Type::String);

@@ -6,6 +6,7 @@ mod encode;
 mod keys;
 mod mesh;
 mod policy;
+mod revision;
 mod serve;
 mod session;
 pub mod shapes;
@@ -24,6 +25,7 @@ pub use encode::{DrainWish, Heartbeat, Modify, PeerState, Report, SessionReport}
 pub use keys::{Part, top_keys, unknown_key};
 pub use mesh::decode_mesh;
 pub use policy::decode_policy;
+pub use revision::{LONG_POLL, REVISION, Revision, decode_revision};
 pub use serve::{
     CONFIG_HASH, answer_key, check_heartbeat, check_report, decode_drain, decode_modify, identity,
     write_status, written_status,
@@ -49,8 +51,8 @@ pub fn endpoint(call: Call) -> &'static str {
 }
 
 /// Returns `/agent/:router/:endpoint`, before encoding.
-pub fn segments(router: &str, call: Call) -> [&str; 3] {
-    [ROOT, router, endpoint(call)]
+pub fn segments<'a>(router: &'a str, endpoint: &'a str) -> [&'a str; 3] {
+    [ROOT, router, endpoint]
 }
 
 /// Returns the call of a path's last segment.

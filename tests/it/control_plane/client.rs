@@ -1,5 +1,7 @@
 //! The client against a Control Plane that fails in every way there is.
 
+mod long_poll;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,6 +29,7 @@ struct Script {
     seen: Vec<(String, String, Option<String>)>,
     /// The tags of the requests.
     tags: Vec<Option<String>>,
+    queries: Vec<Option<String>>,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -45,6 +48,9 @@ async fn respond(State(script): State<Shared>, request: Request<Body>) -> Respon
     let tag = request.headers().get("if-none-match");
     let tag = tag.map(|tag| tag.to_str().unwrap().to_owned());
     script.tags.push(tag);
+    script
+        .queries
+        .push(request.uri().query().map(str::to_owned));
     let (status, headers, body) = script
         .answers
         .pop_front()

@@ -277,6 +277,55 @@ async fn pipe_or_huge_fleet_file_fails_at_once() {
 }
 
 #[tokio::test]
+async fn edit_is_told_to_a_waiting_router() {
+    let (fleet, mut watcher) = fleet().watched();
+    watcher.look().await;
+    let (_, headers, _) = fleet
+        .send("GET", "/agent/jp1/sessions", Some("s3cret"), "")
+        .await;
+    assert_eq!(headers["moenet-long-poll"], "60");
+    let (_, known) = fleet.get("revision").await;
+    let revision = known["revision"].as_str().unwrap();
+    let path = format!("revision?wait=60&revision={revision}");
+    // The router's own post is no news to it.
+    let post = async {
+        assert_eq!(fleet.modify("abc-123", 1, None).await, 200);
+        watcher.look().await;
+    };
+    let mut wait = std::pin::pin!(fleet.get(&path));
+    tokio::select! {
+        answer = &mut wait => panic!("nothing changed: {answer:?}"),
+        () = post => {}
+    }
+    fleet.edit("sessions.yaml", "status: 5", "status: 0");
+    let ((status, changed), ()) = tokio::join!(wait, watcher.look());
+    assert_eq!(status, 200);
+    assert_ne!(changed, known);
+    assert!(fleet.served().await.contains(&("old".to_owned(), 0)));
+    assert_eq!(fleet.get("revision?wait=long").await.0, 400);
+    assert_eq!(fleet.post("revision", "{}").await.0, 405);
+}
+
+#[tokio::test]
+async fn answer_is_compressed_for_who_accepts_it() {
+    let fleet = fleet();
+    let answer = async |tag: &str| {
+        let request = Request::builder().uri("/agent/jp1/sessions");
+        let request = request.header("authorization", "Bearer s3cret");
+        let request = request.header("if-none-match", tag);
+        let request = request.header("accept-encoding", "gzip");
+        let request = request.body(Body::empty()).unwrap();
+        fleet.app.clone().oneshot(request).await.unwrap()
+    };
+    let first = answer("x").await;
+    assert_eq!(first.headers()["content-encoding"], "gzip");
+    let tag = first.headers()["etag"].to_str().unwrap();
+    assert_eq!(answer(tag).await.status(), 304);
+    let body = to_bytes(first.into_body(), 1 << 20).await.unwrap();
+    assert!(body.starts_with(&[0x1f, 0x8b]));
+}
+
+#[tokio::test]
 async fn unchanged_list_is_not_sent_again() {
     let fleet = fleet();
     let request = |tag: &str| {
@@ -291,7 +340,8 @@ async fn unchanged_list_is_not_sent_again() {
     let first = request("\"another\"").await.unwrap();
     assert_eq!(first.status(), 200);
     let tag = first.headers()["etag"].to_str().unwrap().to_owned();
-    for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}")] {
+    let strong = tag.trim_start_matches("W/").to_owned();
+    for known in [tag.clone(), strong, format!("\"x\", {tag}")] {
         let again = request(&known).await.unwrap();
         assert_eq!(
             (

@@ -15,7 +15,7 @@ use crate::fleet::good::Good;
 use crate::fleet::posts::{Post, Posts, ReportedStatus, Statuses};
 use crate::fleet::store::Change;
 use crate::model::{ObjectName, Uid};
-use crate::util::file::{self, Stamp, Writer};
+use crate::util::file::{self, Writer};
 use crate::util::fs;
 use crate::wire::reference::endpoint;
 use crate::wire::{Call, Modify};
@@ -51,11 +51,6 @@ impl Reported {
         for folder in ["", STATUSES, GOOD] {
             file::sweep(&self.directory.join(folder));
         }
-    }
-
-    /// Returns the stamp that changes with the posted statuses.
-    pub(super) fn stamp(&self) -> Option<Stamp> {
-        Stamp::at(&self.directory.join(STATUSES))
     }
 
     /// Makes one change.

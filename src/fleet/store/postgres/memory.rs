@@ -1,7 +1,6 @@
 //! The complete fleet in memory, as of the newest revision that was read.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Component, Path};
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +16,8 @@ use crate::fleet::layout::{
 };
 use crate::fleet::network::{FleetFiles, RESERVED};
 use crate::fleet::posts::{ReportedStatus, Statuses};
-use crate::fleet::store::{Door, Version};
+use crate::fleet::store::{Door, Revision, Revisions};
+use crate::fleet::tree::CALLS;
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret, Uid};
 use crate::wire::Call;
@@ -41,10 +41,9 @@ pub(super) enum News {
     Status(ObjectName, String, i64, Option<ReportedStatus>),
 }
 
-/// The posted statuses of a router, and the revision of the newest change.
+/// The posted statuses of a router.
 #[derive(Debug, Default)]
 struct Posted {
-    revision: i64,
     /// The revision of each session's change, by uuid.
     revisions: BTreeMap<String, i64>,
     entries: Statuses,
@@ -93,7 +92,6 @@ impl Memory {
                         continue;
                     }
                     *known = revision;
-                    posted.revision = posted.revision.max(revision);
                     match entry {
                         Some(entry) => drop(posted.entries.insert(uuid, entry)),
                         None => drop(posted.entries.remove(&uuid)),
@@ -138,7 +136,7 @@ impl Memory {
         Some(Arc::clone(&file.text))
     }
 
-    pub(super) fn lists(&self) -> Vec<(ObjectName, Version)> {
+    pub(super) fn revisions(&self) -> Revisions {
         let fleet = self.0.read();
         let routers = fleet
             .files
@@ -147,8 +145,9 @@ impl Memory {
             .filter(|router| fleet.has_folder(router));
         routers
             .map(|router: ObjectName| {
-                let revision = fleet.file_revision(&router, file_of(Call::Sessions));
-                (router, hash(&revision))
+                let of = |call| fleet.file_revision(&router, file_of(call));
+                let revision = Revision::of(&CALLS.map(of), &of(Call::Sessions));
+                (router, revision)
             })
             .collect()
     }
@@ -193,19 +192,6 @@ impl Memory {
         let fleet = self.0.read();
         let file = fleet.file(router, file_of(call));
         file.map(|file| file.text.to_string()).unwrap_or_default()
-    }
-
-    pub(super) fn version(&self, router: &ObjectName, call: Call) -> Version {
-        let fleet = self.0.read();
-        let posted = match call {
-            Call::Sessions => fleet.posted.get(router).map(|posted| posted.revision),
-            _ => None,
-        };
-        hash(&[
-            fleet.file_revision(router, file_of(call)),
-            fleet.file_revision(router, file_of(Call::Config)),
-            posted,
-        ])
     }
 
     pub(super) fn statuses(&self, router: &ObjectName) -> Statuses {
@@ -278,10 +264,4 @@ impl Fleet {
         };
         Tokens::new(token.as_ref(), file.token_hashes).map_err(|error| wrong(&error.to_string()))
     }
-}
-
-fn hash(value: &impl Hash) -> Version {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }

@@ -33,6 +33,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::http::ApiError;
 #[cfg(feature = "postgres")]
@@ -139,7 +140,11 @@ pub async fn serve(
     }
     store::directory::sweep(&options.dir);
     let source = options.dir.display().to_string();
-    serve_over(watched(&options), options.listen, &source, shutdown).await
+    let store = Arc::new(store::directory::Directory::journaled(options.dir));
+    let app = service::over(Arc::clone(&store) as _, options.rate);
+    let served = serve_over(app, options.listen, &source, shutdown).await;
+    store.close().await;
+    served
 }
 
 /// Serves a fleet in PostgreSQL until the shutdown, also while the database is unavailable.
@@ -153,7 +158,7 @@ pub async fn serve_store(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), FleetError> {
     let store = store::postgres::Postgres::open(url)?;
-    let app = service::over(std::sync::Arc::new(store), RateLimit::default());
+    let app = service::over(Arc::new(store), RateLimit::default());
     serve_over(app, listen, "PostgreSQL", shutdown).await
 }
 

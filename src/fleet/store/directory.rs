@@ -2,6 +2,7 @@
 //! request, so an edit is served at the next one.
 
 mod folder;
+mod journal;
 mod parsed;
 mod record;
 mod reported;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use self::folder::Folder;
+use self::journal::{Edit, Journal};
 use self::parsed::Parsed;
 use self::reported::Reported;
 use self::snapshot::Snapshots;
@@ -27,8 +29,8 @@ use crate::fleet::posts::{Posts, REPORTED, Statuses};
 use crate::fleet::rollout::FleetRecord;
 use crate::fleet::tree::CALLS;
 use crate::http::ApiError;
-use crate::model::{ObjectName, Uid};
-use crate::util::file;
+use crate::model::{ObjectName, PublicKey, Uid};
+use crate::util::file::{self, Writer};
 use crate::util::fs;
 use crate::util::task::blocking;
 use crate::wire::Call;
@@ -44,11 +46,36 @@ struct Files {
     keys: Mutex<Option<Arc<PostedKeys>>>,
     /// Held while the record of the fleet is replaced.
     record: Mutex<()>,
+    /// `None`: each post is flushed alone.
+    journal: Option<Journal>,
 }
 
 impl Directory {
     pub(in crate::fleet) fn new(root: PathBuf) -> Self {
+        Self::with(root, None)
+    }
+
+    /// Returns the store for a server: posts become durable together. Blocks.
+    pub(in crate::fleet) fn journaled(root: PathBuf) -> Self {
+        let journal = Journal::open(&root).unwrap_or_else(|error| {
+            tracing::warn!(%error, "journal of posts cannot be used; flushing each post alone");
+            None
+        });
+        Self::with(root, journal)
+    }
+
+    /// Makes all posts durable as files, so that an operator may change these before the next start.
+    pub(in crate::fleet) async fn close(&self) {
+        let files = Arc::clone(&self.0);
+        let closed = blocking(move || files.journal.as_ref().map_or(Ok(()), Journal::close)).await;
+        if let Err(error) = closed {
+            tracing::warn!(%error, "posts of the routers are not flushed; their journal is kept");
+        }
+    }
+
+    fn with(root: PathBuf, journal: Option<Journal>) -> Self {
         Self(Arc::new(Files {
+            journal,
             snapshots: Snapshots::new(&root),
             root,
             parsed: Parsed::default(),
@@ -92,9 +119,9 @@ impl Files {
     }
 
     /// Takes the key in a heartbeat.
-    fn take_key(&self, router: &ObjectName, heartbeat: &serde_json::Value) {
+    fn take_key(&self, router: &ObjectName, key: Option<PublicKey>) {
         let mut keys = self.keys.lock();
-        let (Some(posted), Some(key)) = (keys.as_mut(), key_in(heartbeat)) else {
+        let (Some(posted), Some(key)) = (keys.as_mut(), key) else {
             return;
         };
         if posted.get(router) != Some(&key) {
@@ -227,17 +254,40 @@ impl Store for Directory {
     }
 
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError> {
-        let write = move |folder: &Folder, files: &Files| {
+        let keys = changes.iter().filter_map(|change| match change {
+            Change::Heartbeat(post) => key_in(&post.body),
+            _ => None,
+        });
+        let key = keys.last();
+        let edits = move |folder: &Folder, files: &Files| {
             let reported = Reported::new(folder.reported());
-            for change in &changes {
-                reported.apply(change).map_err(disk)?;
-                if let Change::Heartbeat(post) = change {
-                    files.take_key(folder.router(), &post.body);
-                }
+            let edits = changes.iter().map(|change| reported.edit(change));
+            let edits = edits.filter_map(io::Result::transpose);
+            let below = |edit: Edit| Edit {
+                path: edit
+                    .path
+                    .strip_prefix(&files.root)
+                    .unwrap_or(&edit.path)
+                    .to_owned(),
+                ..edit
+            };
+            let edits: Vec<Edit> = edits
+                .map(|edit| edit.map(below))
+                .collect::<io::Result<_>>()?;
+            if files.journal.is_none() {
+                let writer = Writer::new(0o600);
+                edits
+                    .iter()
+                    .try_for_each(|edit| edit.apply(&files.root, writer))?;
             }
-            Ok(())
+            Ok(edits)
         };
-        self.folder(router, write).await
+        let edits = self.folder(router, edits).await.map_err(disk)?;
+        if let Some(journal) = &self.0.journal {
+            journal.write(edits).await.map_err(disk)?;
+        }
+        self.0.take_key(router, key);
+        Ok(())
     }
 }
 

@@ -195,13 +195,34 @@ fn sync_file_systems<'a>(folders: impl IntoIterator<Item = &'a Path>) -> io::Res
     for folder in folders {
         let folder = fs::open_dir(folder)?;
         if flushed.insert(folder.metadata()?.dev()) {
-            FLUSHES.fetch_add(1, Ordering::Relaxed);
-            if !*FLUSHES_NOTHING {
-                rustix::fs::syncfs(&folder)?;
-            }
+            flush_file_system(&folder)?;
         }
     }
     Ok(())
+}
+
+/// Makes everything on the file system of a directory durable.
+///
+/// # Errors
+/// As the system says.
+pub(crate) fn flush_file_system(directory: &File) -> io::Result<()> {
+    FLUSHES.fetch_add(1, Ordering::Relaxed);
+    match *FLUSHES_NOTHING {
+        true => Ok(()),
+        false => Ok(rustix::fs::syncfs(directory)?),
+    }
+}
+
+/// Makes the content of a file durable that exists durably.
+///
+/// # Errors
+/// As the system says.
+pub(crate) fn flush_content(file: &File) -> io::Result<()> {
+    FLUSHES.fetch_add(1, Ordering::Relaxed);
+    match *FLUSHES_NOTHING {
+        true => Ok(()),
+        false => file.sync_data(),
+    }
 }
 
 /// Makes renames and removals in directories durable across a power failure: in one with an fsync, in several with one

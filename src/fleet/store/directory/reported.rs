@@ -11,11 +11,12 @@ use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::journal::Edit;
 use crate::fleet::good::Good;
 use crate::fleet::posts::{Post, Posts, ReportedStatus, Statuses};
 use crate::fleet::store::Change;
 use crate::model::{ObjectName, Uid};
-use crate::util::file::{self, Writer};
+use crate::util::file;
 use crate::util::fs;
 use crate::wire::reference::endpoint;
 use crate::wire::{Call, Modify};
@@ -53,18 +54,21 @@ impl Reported {
         }
     }
 
-    /// Makes one change.
-    pub(super) fn apply(&self, change: &Change) -> io::Result<()> {
-        match change {
-            Change::Heartbeat(post) => self.write(Path::new(HEARTBEAT), post),
-            Change::Report(post) => self.write(Path::new(REPORT), post),
-            Change::Status(entry) => self.write(&status_file(&entry.uuid), entry),
-            Change::Forget(entry) => {
-                file::remove_file(&self.directory.join(status_file(&entry.uuid))).map(drop)
+    /// Returns the change of a file that a change makes; makes that of the log at once.
+    pub(super) fn edit(&self, change: &Change) -> io::Result<Option<Edit>> {
+        let (file, text) = match change {
+            Change::Heartbeat(post) => (HEARTBEAT.into(), Some(text(post)?)),
+            Change::Report(post) => (REPORT.into(), Some(text(post)?)),
+            Change::Status(entry) => (status_file(&entry.uuid), Some(text(entry)?)),
+            Change::Forget(entry) => (status_file(&entry.uuid), None),
+            Change::Log { modify, applied } => {
+                self.log(modify, *applied)?;
+                return Ok(None);
             }
-            Change::Log { modify, applied } => self.log(modify, *applied),
-            Change::Good(call, good) => self.write(&good_file(*call), good),
-        }
+            Change::Good(call, good) => (good_file(*call), Some(text(good)?)),
+        };
+        let path = self.directory.join(file);
+        Ok(Some(Edit { path, text }))
     }
 
     /// Returns the last valid version of each unit of an answer.
@@ -149,15 +153,10 @@ impl Reported {
             Err(error) => file::quarantine(&path, &error.to_string()).map(|_| None),
         }
     }
+}
 
-    fn write(&self, file: &Path, value: &impl Serialize) -> io::Result<()> {
-        let path = self.directory.join(file);
-        let directory = path.parent().unwrap_or(&self.directory);
-        fs::create_dir_all(directory)?;
-        let mut text = serde_json::to_vec_pretty(value)?;
-        text.push(b'\n');
-        Writer::new(0o600).replace(&path, &text)
-    }
+fn text(value: &impl Serialize) -> io::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// Returns a safe file name, which identifies the session to a reader and is unique.

@@ -116,6 +116,9 @@ fn answers(all: &Revisions, router: &ObjectName) -> Version {
 mod tests {
     use super::*;
 
+    const NETWORK_FILE: &str =
+        "{asn: 4242420998, prefixes: {ipv6: 'fd48:4da8:420::/48'}, mesh: {topology: hub}}";
+
     fn name(name: &str) -> ObjectName {
         name.parse().unwrap()
     }
@@ -179,11 +182,11 @@ mod tests {
         let router = |id: u8, more: &str| format!("{{id: {id}, token: t{id}{more}}}");
         let all = |hub: &str, session: &str| -> FleetFiles {
             let files = [
+                ("network.yaml", NETWORK_FILE.to_owned()),
                 (
-                    "network.yaml",
-                    "{asn: 4242420998, mesh: {topology: hub}}".to_owned(),
+                    "routers/hub.yaml",
+                    router(1, &format!(", type: rr, address: {hub}.example.net")),
                 ),
-                ("routers/hub.yaml", router(1, &format!(", type: rr{hub}"))),
                 ("routers/one.yaml", router(2, "")),
                 ("routers/two.yaml", router(3, "")),
                 ("sessions/one/a.yaml", session.to_owned()),
@@ -193,7 +196,7 @@ mod tests {
         let of = |files: &FleetFiles, keys: &PostedKeys| {
             described(&Network::read(files).unwrap(), files, keys)
         };
-        let (none, before) = (PostedKeys::new(), all("", "asn: 1"));
+        let (none, before) = (PostedKeys::new(), all("a", "asn: 1"));
         let known = of(&before, &none);
         let changed = |files: &FleetFiles, keys: &PostedKeys| -> Vec<String> {
             let now = of(files, keys).into_iter();
@@ -202,13 +205,13 @@ mod tests {
                 .collect()
         };
         assert!(changed(&before, &none).is_empty());
-        assert_eq!(changed(&all("", "asn: 2"), &none), ["one"]);
+        assert_eq!(changed(&all("a", "asn: 2"), &none), ["one"]);
         let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
             .parse()
             .unwrap();
         let keys = PostedKeys::from([(name("two"), key)]);
         assert_eq!(changed(&before, &keys), ["hub", "two"]);
-        let moved = all(", address: hub.example.net", "asn: 1");
+        let moved = all("b", "asn: 1");
         assert_eq!(changed(&moved, &none), ["hub", "one", "two"]);
     }
 }

@@ -35,7 +35,11 @@ const ANY: [(u16, &str); 2] = [
     ),
     (413, "`PAYLOAD_TOO_LARGE`: the body has more than 64 KiB."),
 ];
-const TOKEN: (u16, &str) = (401, "`INVALID_TOKEN`: the token is missing or wrong.");
+/// Errors of every call that needs a token.
+const TOKEN: [(u16, &str); 2] = [
+    (401, "`INVALID_TOKEN`: the token is missing or wrong."),
+    (429, "`RATE_LIMITED`: too many wrong tokens."),
+];
 const RATE: (u16, &str) = (429, "`RATE_LIMITED`: more than 10 calls a second.");
 const STREAMS: (u16, &str) = (429, "`RATE_LIMITED`: 16 streams are open.");
 const FAILED: (u16, &str) = (
@@ -85,7 +89,8 @@ fn add_call(
     done: impl IntoIterator<Item = Answer>,
     errors: &[(u16, &str)],
 ) {
-    let token = (!call.open).then_some(TOKEN);
+    let is_open = call.open;
+    let token = TOKEN.into_iter().filter(|_| !is_open);
     let all = ANY.into_iter().chain(token).chain(errors.iter().copied());
     let errors = api.errors(all);
     api.add(call, done.into_iter().chain(errors));
@@ -161,7 +166,7 @@ fn glass(api: &mut Description) {
     let bird = (503, "`BIRD_UNAVAILABLE`: BIRD does not answer.");
     let probe = (
         503,
-        "`PROBE_FAILED`: the system grants no socket for echoes.",
+        "`PROBE_FAILED`: the system grants no socket for echoes, or no echo could be sent, as without a route.",
     );
     let route = api.json::<RouteView>(200, "The routes, as BIRD prints them; bounded.");
     let ping = api.json::<PingView>(200, "The answers to 4 echoes.");

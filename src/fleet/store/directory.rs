@@ -254,11 +254,11 @@ impl Store for Directory {
     }
 
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError> {
-        let keys = changes.iter().filter_map(|change| match change {
+        let mut keys = changes.iter().filter_map(|change| match change {
             Change::Heartbeat(post) => key_in(&post.body),
             _ => None,
         });
-        let key = keys.last();
+        let key = keys.next_back();
         let edits = move |folder: &Folder, files: &Files| {
             let reported = Reported::new(folder.reported());
             let edits = changes.iter().map(|change| reported.edit(change));

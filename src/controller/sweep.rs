@@ -97,7 +97,9 @@ fn changed(desired: &Desired, before: &Observation, now: &Observation) -> BTreeS
     }
     let links = new.links.changed_since(&old.links);
     let links = links.filter_map(|name| desired.key_of(name));
-    let protocols = changed_protocols(&before.bird, &now.bird);
+    let is_other = !Arc::ptr_eq(&before.bird.protocols, &now.bird.protocols);
+    let protocols = is_other.then(|| changed_protocols(&before.bird, &now.bird));
+    let protocols = protocols.into_iter().flatten();
     let protocols = protocols.filter_map(|name| desired.owners.protocols.get(name).cloned());
     links.chain(protocols).collect()
 }

@@ -139,6 +139,7 @@ pub struct Edges {
     /// The time of the first step.
     began: Option<Timestamp>,
     seen: BTreeMap<Topic, Seen>,
+    is_waiting: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -197,13 +198,14 @@ impl Edges {
             let seen = self.seen.remove(&topic);
             events.extend(seen.and_then(|seen| ended(&topic, &seen, now)));
         }
+        let waits = |seen: &Seen| seen.bad_since.is_some() && seen.announced.is_empty();
+        self.is_waiting = self.seen.values().any(waits);
         events
     }
 
     /// Returns whether a bad state waits to be announced, so that the same facts may be an edge later.
     pub fn is_waiting(&self) -> bool {
-        let waits = |seen: &Seen| seen.bad_since.is_some() && seen.announced.is_empty();
-        self.seen.values().any(waits)
+        self.is_waiting
     }
 }
 

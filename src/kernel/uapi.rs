@@ -37,7 +37,7 @@ pub(super) async fn get(socket: &Path, last_key: &LastKey) -> io::Result<WireGua
 }
 
 /// Reads the configurations behind these sockets one after the other: a thousand sockets in the runtime's event queue cost
-/// several times as much. From the first process on that does not answer at once, each is `None`: [`get`] waits for it.
+/// half as much again. From the first process on that does not answer at once, each is `None`: [`get`] waits for it.
 /// Blocks.
 pub(super) fn get_prompt(
     sockets: &[PathBuf],

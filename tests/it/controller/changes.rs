@@ -250,3 +250,16 @@ async fn each_of_many_objects_is_planned_once_in_a_while() {
         "{made} plans in a minute"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn removed_status_files_are_written_again() {
+    let (machine, _agent, _hints) = settled(3).await;
+    let session = format!("sessions/{}.yaml", interface(2));
+    let files = [session.as_str(), "node.yaml", "policy.yaml"];
+    let files = files.map(|file| machine.state().join("status").join(file));
+    for file in &files {
+        std::fs::remove_file(file).unwrap();
+    }
+    sleep(Duration::from_secs(11)).await;
+    assert!(files.iter().all(|file| file.exists()));
+}

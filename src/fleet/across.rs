@@ -278,24 +278,31 @@ impl Findings<'_> {
                 continue;
             };
             // Each pair once.
-            if own.name > other.name {
-                continue;
+            if own.name < other.name {
+                self.sides(own, (*index, &peer.spec), other, &back.spec);
             }
-            let (mtu, theirs) = (
-                peer.spec.mtu.unwrap_or_default(),
-                back.spec.mtu.unwrap_or_default(),
+        }
+    }
+
+    /// Compares the two sides of a tunnel.
+    fn sides(
+        &mut self,
+        own: &Router,
+        (index, here): (usize, &MeshPeerSpec),
+        other: &Router,
+        there: &MeshPeerSpec,
+    ) {
+        let (mtu, theirs) = (here.mtu.unwrap_or_default(), there.mtu.unwrap_or_default());
+        if mtu != theirs {
+            let message = format!("{mtu} here and {theirs} in {}/mesh.yaml", other.name);
+            self.peer(own, index, "mtu", message);
+        }
+        if here.endpoint.is_none() && there.endpoint.is_none() {
+            let message = format!(
+                "missing here and in {}/mesh.yaml, so that neither side calls",
+                other.name
             );
-            if mtu != theirs {
-                let message = format!("{mtu} here and {theirs} in {}/mesh.yaml", other.name);
-                self.peer(own, *index, "mtu", message);
-            }
-            if peer.spec.endpoint.is_none() && back.spec.endpoint.is_none() {
-                let message = format!(
-                    "missing here and in {}/mesh.yaml, so that neither side calls",
-                    other.name
-                );
-                self.peer(own, *index, "endpoint", message);
-            }
+            self.peer(own, index, "endpoint", message);
         }
     }
 

@@ -324,7 +324,7 @@ pub async fn apply_once(parts: &Arc<Parts>) -> Result<Vec<(ObjectKey, String)>, 
     let statuses = parts.shared.context.statuses.all();
     Ok(statuses
         .into_iter()
-        .filter_map(|(key, status)| Some((key, status.last_error?)))
+        .filter_map(|(key, status)| Some((key, status.last_error.clone()?)))
         .collect())
 }
 

@@ -132,7 +132,7 @@ fn facts(context: &Context, more: Vec<(Topic, Fact)>) -> FactSet {
     facts.extend([of_settling(desired)]);
     let node_waits = statuses
         .get(&ObjectKey::Router)
-        .is_some_and(is_bird_blocked);
+        .is_some_and(|status| is_bird_blocked(status));
     for (key, status) in statuses {
         facts.extend(of_status(key, status, node_waits));
     }

@@ -161,7 +161,7 @@ pub struct AppliedChange {
 /// The last status of every object; the source of `/status`, the metrics and the reports.
 #[derive(Debug, Default)]
 pub struct StatusCache {
-    statuses: Mutex<BTreeMap<ObjectKey, StatusBody>>,
+    statuses: Mutex<BTreeMap<ObjectKey, Arc<StatusBody>>>,
     /// Objects whose status file is older than their status.
     unwritten: Mutex<BTreeSet<ObjectKey>>,
     /// Number of changes of what is logged.
@@ -171,10 +171,10 @@ pub struct StatusCache {
 impl StatusCache {
     pub fn set(&self, key: ObjectKey, status: StatusBody) {
         let mut statuses = self.statuses.lock();
-        if statuses.get(&key).map(logged) != Some(logged(&status)) {
+        if statuses.get(&key).map(|last| logged(last)) != Some(logged(&status)) {
             self.logged_changes.send_modify(|number| *number += 1);
         }
-        statuses.insert(key, status);
+        statuses.insert(key, Arc::new(status));
     }
 
     /// Forgets an object.
@@ -211,7 +211,7 @@ impl StatusCache {
     }
 
     /// Returns every status.
-    pub fn all(&self) -> BTreeMap<ObjectKey, StatusBody> {
+    pub fn all(&self) -> BTreeMap<ObjectKey, Arc<StatusBody>> {
         self.statuses.lock().clone()
     }
 
@@ -225,7 +225,8 @@ impl StatusCache {
     }
 
     pub fn get(&self, key: &ObjectKey) -> Option<StatusBody> {
-        self.statuses.lock().get(key).cloned()
+        let statuses = self.statuses.lock();
+        statuses.get(key).map(|status| StatusBody::clone(status))
     }
 }
 

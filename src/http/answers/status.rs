@@ -1,6 +1,7 @@
 //! Health of the agent for `/status`: facts that were read back, bounded in size.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::api::{BirdView, HeldView, ListView, WaitView};
 use super::LocalApi;
@@ -15,7 +16,7 @@ use crate::util::text::{MANY, bounded, cut};
 use crate::wire::Call;
 
 /// The last status of every object.
-pub(super) type Statuses = BTreeMap<ObjectKey, StatusBody>;
+pub(super) type Statuses = BTreeMap<ObjectKey, Arc<StatusBody>>;
 
 pub(super) fn health(
     api: &LocalApi,
@@ -120,7 +121,7 @@ pub(super) fn held(all: Vec<HeldChange>) -> (Vec<HeldView>, u64) {
 
 /// The objects that have documents, as `get` lists them.
 pub(super) fn counted(statuses: &Statuses) -> impl Iterator<Item = (&ObjectKey, &StatusBody)> {
-    let all = statuses.iter();
+    let all = statuses.iter().map(|(key, status)| (key, &**status));
     all.filter(|(key, _)| is_counted(key))
 }
 

@@ -207,6 +207,7 @@ impl Vectors {
 mod tests {
     use super::*;
     use crate::document::{Condition, ConditionType, Phase};
+    use std::sync::Arc;
 
     fn series_of(registry: Registry) -> Vec<String> {
         let text = registry.text();
@@ -220,9 +221,11 @@ mod tests {
 
     #[test]
     fn objects_are_counted_by_kind_and_phase() {
-        let with = |phase| StatusBody {
-            phase,
-            ..StatusBody::default()
+        let with = |phase| {
+            Arc::new(StatusBody {
+                phase,
+                ..StatusBody::default()
+            })
         };
         let statuses = Statuses::from([
             (key(Kind::BgpSession, "wg_1"), with(Phase::Established)),
@@ -262,7 +265,7 @@ mod tests {
             ..StatusBody::default()
         };
         let registry = Registry::new();
-        let all = Statuses::from([(key(Kind::BgpSession, "wg_1"), status)]);
+        let all = Statuses::from([(key(Kind::BgpSession, "wg_1"), Arc::new(status))]);
         super::statuses(&all, &registry).unwrap();
         assert_eq!(
             series_of(registry)[..2],
@@ -290,7 +293,7 @@ mod tests {
             ..StatusBody::default()
         };
         let registry = Registry::new();
-        let all = Statuses::from([(key(Kind::BgpSession, "wg_1"), status)]);
+        let all = Statuses::from([(key(Kind::BgpSession, "wg_1"), Arc::new(status))]);
         super::statuses(&all, &registry).unwrap();
         let found = series_of(registry);
         for line in [

@@ -98,8 +98,9 @@ impl Described {
     }
 
     async fn take(&self, last: &mut Last, files: Arc<FleetFiles>) {
+        let before = last.current.clone();
         let (files, read, tokens) = blocking(move || {
-            let read = Current::read(&files);
+            let read = Current::read(&files, before.as_deref());
             let tokens = tokens(&files, read.as_ref().ok());
             (files, read, tokens)
         })
@@ -145,7 +146,7 @@ impl Described {
         let known = before.take().filter(|it| Arc::ptr_eq(&it.files, &files));
         let known = match known {
             Some(known) => known,
-            None => Arc::new(Current::read(&files).map_err(|found| {
+            None => Arc::new(Current::read(&files, None).map_err(|found| {
                 let why = found.first().map(ToString::to_string).unwrap_or_default();
                 ApiError::internal(format!(
                     "the description from before the change: {why}; remove `rollout` from {NETWORK} to end the change"
@@ -249,13 +250,13 @@ impl Described {
         router: &ObjectName,
         call: Call,
     ) -> Result<Written, ApiError> {
-        let Some(current) = self.current(router).await else {
+        let Some(newest) = self.current(router).await else {
             return self.store.written(router, call).await;
         };
         let current = match call {
             // A list of sessions concerns its own router only.
-            Call::Sessions => current,
-            _ => self.structure(&current, router)?,
+            Call::Sessions => Arc::clone(&newest),
+            _ => self.structure(&newest, router)?,
         };
         let key = (router.clone(), call);
         if let Some(written) = current.written.lock().get(&key) {
@@ -264,7 +265,8 @@ impl Described {
         let answer = match call {
             Call::Config => current.network.config(router),
             Call::Mesh => {
-                let keys = self.keys.of(&current.network, &*self.store).await?;
+                self.keys.look(&newest.network, &*self.store).await?;
+                let keys = self.keys.of(&current.network, router);
                 current.network.mesh(router, &keys)
             }
             Call::BirdConfig => current.network.bird_config(router),
@@ -397,10 +399,13 @@ impl Current {
         }
     }
 
-    fn read(files: &Arc<FleetFiles>) -> Result<Self, Vec<Finding>> {
+    fn read(files: &Arc<FleetFiles>, before: Option<&Self>) -> Result<Self, Vec<Finding>> {
         Ok(Self {
             files: Arc::clone(files),
-            network: Arc::new(Network::read(files)?),
+            network: match before.filter(|it| it.files.has_structure_of(files)) {
+                Some(before) => Arc::clone(&before.network),
+                None => Arc::new(Network::read(files)?),
+            },
             revisions: Mutex::default(),
             written: Mutex::default(),
         })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::FleetError;
 use super::network::{FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored};
@@ -21,21 +22,39 @@ pub type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 /// # Errors
 /// A folder cannot be read: a part of the files is no fleet.
 pub fn read(dir: &Path) -> Result<FleetFiles, FleetError> {
+    Ok(read_changed(dir, &stamps(dir)?, None))
+}
+
+/// Reads the files with these stamps, except those that had the same stamp before.
+pub fn read_changed(
+    dir: &Path,
+    stamps: &Stamps,
+    before: Option<(&Stamps, &FleetFiles)>,
+) -> FleetFiles {
     let mut files = FleetFiles::default();
-    for path in stamps(dir)?.into_keys() {
-        if is_folder(dir, &path) {
+    for (path, stamp) in stamps {
+        let is_same = |known: &Stamps| stamp.is_some() && known.get(path) == Some(stamp);
+        let before = before.filter(|(known, _)| is_same(known));
+        let known = path.to_str().zip(before);
+        if let Some((name, (_, known))) = known
+            && let Some(text) = known.text(name)
+        {
+            files.insert(name, Arc::clone(text));
+            continue;
+        }
+        if is_folder(dir, path) {
             continue;
         }
         match (
             path.to_str(),
-            file::read_text(&dir.join(&path), file::DOCUMENT),
+            file::read_text(&dir.join(path), file::DOCUMENT),
         ) {
             (Some(name), Ok(text)) => files.insert(name, text),
             (Some(name), Err(error)) => files.fault(name, unusable(&error)),
             (None, _) => files.fault(path.to_string_lossy(), "its name is not UTF-8; rename it"),
         }
     }
-    Ok(files)
+    files
 }
 
 fn unusable(error: &io::Error) -> String {

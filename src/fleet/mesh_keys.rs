@@ -23,18 +23,20 @@ pub(super) struct KnownKeys {
 struct Keys {
     seen: Option<Arc<PostedKeys>>,
     known: PostedKeys,
+    /// The network whose warnings were logged, with these keys.
+    checked: Option<Arc<Network>>,
 }
 
 impl KnownKeys {
-    /// Returns the last key of each router of a network, by its id.
+    /// Reads the newest keys, and logs what is wrong between those of the newest network.
     ///
     /// # Errors
     /// The store cannot be read, and never was.
-    pub(super) async fn of(
+    pub(super) async fn look(
         &self,
-        network: &Network,
+        network: &Arc<Network>,
         store: &dyn Store,
-    ) -> Result<MeshKeys, ApiError> {
+    ) -> Result<(), ApiError> {
         let posted = store.mesh_keys().await;
         let mut keys = self.keys.lock();
         match posted {
@@ -43,17 +45,31 @@ impl KnownKeys {
             // The keys of before are served, as the rest of the fleet.
             Err(_) => {}
         }
-        for warning in self.notices.new_in(warnings(network, &keys.known)) {
-            tracing::warn!(error = %warning, "mesh key of a router is missing or doubtful");
+        if !keys.is_checked(network) {
+            for warning in self.notices.new_in(warnings(network, &keys.known)) {
+                tracing::warn!(error = %warning, "mesh key of a router is missing or doubtful");
+            }
+            keys.checked = Some(Arc::clone(network));
         }
-        let routers = network.routers();
-        Ok(routers
+        Ok(())
+    }
+
+    /// Returns the last key of each neighbour of a router, by its id.
+    pub(super) fn of(&self, network: &Network, router: &ObjectName) -> MeshKeys {
+        let keys = self.keys.lock();
+        let neighbours = network.neighbours(router);
+        neighbours
             .filter_map(|(name, router)| Some((router.id, *keys.known.get(name)?)))
-            .collect())
+            .collect()
     }
 }
 
 impl Keys {
+    fn is_checked(&self, network: &Arc<Network>) -> bool {
+        let checked = self.checked.as_ref();
+        checked.is_some_and(|checked| Arc::ptr_eq(checked, network))
+    }
+
     fn take(&mut self, posted: Arc<PostedKeys>) {
         if self
             .seen
@@ -69,6 +85,7 @@ impl Keys {
             }
         }
         self.seen = Some(posted);
+        self.checked = None;
     }
 }
 

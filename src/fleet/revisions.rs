@@ -97,7 +97,7 @@ pub(super) fn described(network: &Network, files: &FleetFiles, keys: &PostedKeys
         .collect();
     let revision = |router: Named| {
         let sessions = version(&files.sessions_of(router.0).collect::<Vec<_>>());
-        let neighbours = network.neighbours(router);
+        let neighbours = network.neighbours(router.0).map(|(name, _)| name);
         let others = [router.0].into_iter().chain(neighbours);
         let others = others.filter_map(|name| routers.get(name).copied());
         let parts: Vec<Version> = [structure, sessions].into_iter().chain(others).collect();

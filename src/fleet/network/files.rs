@@ -50,6 +50,16 @@ impl FleetFiles {
         self.has(NETWORK)
     }
 
+    /// Returns whether these files differ from others in sessions only.
+    pub fn has_structure_of(&self, other: &Self) -> bool {
+        fn structure(files: &FleetFiles) -> impl Iterator<Item = (&str, &str)> {
+            let texts = files.iter().map(|(path, text)| (path, &**text));
+            let all = texts.chain(files.faults());
+            all.filter(|(path, _)| !is_session(path))
+        }
+        structure(self).eq(structure(other))
+    }
+
     /// Returns all files by their paths.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
         self.texts.iter().map(|(path, text)| (path.as_str(), text))

@@ -38,6 +38,7 @@ pub type MeshKeys = BTreeMap<u16, PublicKey>;
 pub struct Network {
     spec: NetworkSpec,
     routers: BTreeMap<ObjectName, RouterSpec>,
+    index: topology::Index,
 }
 
 impl Network {

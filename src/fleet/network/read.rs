@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::super::check::Problem;
 use super::super::finding::Finding;
 use super::files::{NETWORK, is_session};
+use super::topology::Index;
 use super::{FleetFiles, Network, NetworkSpec, RouterSpec};
 use crate::document::{Scalars, faults, read, value};
 
@@ -47,7 +48,11 @@ impl Network {
         let Some(spec) = spec.filter(|_| findings.is_empty()) else {
             return Err(findings);
         };
-        let network = Self { spec, routers };
+        let network = Self {
+            index: Index::new(&spec, &routers),
+            spec,
+            routers,
+        };
         let broken = network.broken_rules(files);
         match broken.is_empty() {
             true => Ok(network),

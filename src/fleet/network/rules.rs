@@ -123,7 +123,7 @@ impl Network {
 
     /// A router outside the known regions would have no tunnel in a ring, and no communities.
     fn check_regions(&self, findings: &mut Findings<'_>) {
-        let Self { spec, routers } = self;
+        let Self { spec, routers, .. } = self;
         let known = |list: &mut dyn Iterator<Item = &String>| {
             list.map(String::as_str).collect::<Vec<_>>().join(", ")
         };

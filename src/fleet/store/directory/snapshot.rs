@@ -60,7 +60,8 @@ impl Snapshots {
                 return Ok(());
             }
             if is_quiet(&stamps) {
-                let files = files::read(&self.root).map_err(internal)?;
+                let before = last.files.as_deref().map(|files| (&last.stamps, files));
+                let files = files::read_changed(&self.root, &stamps, before);
                 // A writer may have started in the meantime.
                 if files::stamps(&self.root).map_err(internal)? == stamps {
                     last.files = files.has_network().then(|| Arc::new(files));

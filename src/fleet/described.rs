@@ -38,9 +38,14 @@ pub(super) struct Described {
     before: Mutex<Option<Arc<Current>>>,
     last: tokio::sync::Mutex<Last>,
     keys: KnownKeys,
-    /// The last valid content of each session's file, with its text.
-    sessions: Mutex<HashMap<String, (Arc<str>, Value)>>,
+    /// The last valid text of each session's file.
+    sessions: Mutex<HashMap<String, Arc<str>>>,
+    /// What the last look found, for requests that arrive during the next one.
+    served: Mutex<Look>,
 }
+
+/// The description to serve, and why a newer one is not served.
+type Look = (Option<Arc<Current>>, Option<String>);
 
 /// The files at the last look, and the last description without an error.
 #[derive(Default)]
@@ -73,6 +78,7 @@ impl Described {
             last: tokio::sync::Mutex::default(),
             keys: KnownKeys::default(),
             sessions: Mutex::default(),
+            served: Mutex::default(),
         }
     }
 
@@ -84,9 +90,17 @@ impl Described {
         }
     }
 
-    /// Returns the description to serve, and why a newer one is not served.
-    async fn look(&self) -> (Option<Arc<Current>>, Option<String>) {
-        let mut last = self.last.lock().await;
+    async fn look(&self) -> Look {
+        let mut last = match self.last.try_lock() {
+            Ok(last) => last,
+            Err(_) => {
+                let served = self.served.lock().clone();
+                if served.0.is_some() {
+                    return served;
+                }
+                self.last.lock().await
+            }
+        };
         match self.store.network().await {
             Err(error) => last.fail(vec![error.to_string()]),
             Ok(None) if last.current.is_none() => *last = Last::default(),
@@ -94,7 +108,9 @@ impl Described {
             Ok(Some(files)) if last.has_seen(&files) => self.go_on(&last).await,
             Ok(Some(files)) => self.take(&mut last, files).await,
         }
-        (last.current.clone(), last.error.clone())
+        let look = (last.current.clone(), last.error.clone());
+        self.served.lock().clone_from(&look);
+        look
     }
 
     async fn take(&self, last: &mut Last, files: Arc<FleetFiles>) {
@@ -292,27 +308,22 @@ impl Described {
         let mut last = self.sessions.lock();
         let mut list = Vec::new();
         for (path, text) in files.sessions_of(router) {
-            let error = match (text, last.get(path)) {
-                (Ok(text), Some((known, value))) if text == known => {
-                    list.push(value.clone());
+            let error = match text.map(|text| (text, session(path, text))) {
+                Ok((text, Ok(value))) => {
+                    last.insert(path.to_owned(), Arc::clone(text));
+                    list.push(value);
                     continue;
                 }
-                (Ok(text), _) => match session(path, text) {
-                    Ok(value) => {
-                        list.push(value.clone());
-                        last.insert(path.to_owned(), (Arc::clone(text), value));
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-                (Err(why), _) => Finding::whole(path.as_ref(), why),
+                Ok((_, Err(error))) => error,
+                Err(why) => Finding::whole(path.as_ref(), why),
             };
-            let Some((_, value)) = last.get(path) else {
+            let valid = last.get(path).and_then(|text| session(path, text).ok());
+            let Some(value) = valid else {
                 // Without it, the list would remove a session.
                 return Err(ApiError::internal(error.to_string()));
             };
             tracing::warn!(%error, "session has an error; serving the last valid version");
-            list.push(value.clone());
+            list.push(value);
         }
         let list = ("sessions".to_owned(), Value::from(list));
         Ok(Map::from_iter([list]))
@@ -400,15 +411,34 @@ impl Current {
     }
 
     fn read(files: &Arc<FleetFiles>, before: Option<&Self>) -> Result<Self, Vec<Finding>> {
+        let network = match before.filter(|it| it.files.has_structure_of(files)) {
+            Some(before) => Arc::clone(&before.network),
+            None => Arc::new(Network::read(files)?),
+        };
+        let written = before.map(|before| before.unchanged(&network, files));
         Ok(Self {
             files: Arc::clone(files),
-            network: match before.filter(|it| it.files.has_structure_of(files)) {
-                Some(before) => Arc::clone(&before.network),
-                None => Arc::new(Network::read(files)?),
-            },
+            network,
             revisions: Mutex::default(),
-            written: Mutex::default(),
+            written: Mutex::new(written.unwrap_or_default()),
         })
+    }
+
+    /// Returns the answers that are the same in a newer description.
+    fn unchanged(
+        &self,
+        network: &Arc<Network>,
+        files: &FleetFiles,
+    ) -> HashMap<(ObjectName, Call), Written> {
+        let is_same = |router: &ObjectName, call: Call| {
+            let has_node = Arc::ptr_eq(&self.network, network)
+                || call == Call::Sessions && self.network.config(router) == network.config(router);
+            let has_list = || self.files.sessions_of(router).eq(files.sessions_of(router));
+            has_node && (call != Call::Sessions || has_list())
+        };
+        let mut written = self.written.lock().clone();
+        written.retain(|(router, call), _| is_same(router, *call));
+        written
     }
 
     /// Returns the revision of each router, with the newest keys; with those of before if there are no newest.

@@ -140,3 +140,39 @@ fn names(dir: &Path, folder: &Path) -> Result<Vec<std::ffi::OsString>, FleetErro
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn changed_file_alone_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for (path, text) in [
+            ("network.yaml", "asn: 1"),
+            ("routers/jp1.yaml", "id: 1"),
+            ("sessions/jp1/a.yaml", "asn: 2"),
+            ("sessions/jp1/gone.yaml", "asn: 3"),
+        ] {
+            write(path, text);
+        }
+        let before = (stamps(dir.path()).unwrap(), read(dir.path()).unwrap());
+        write("sessions/jp1/a.yaml", "asn: 20");
+        fs::remove_file(dir.path().join("sessions/jp1/gone.yaml")).unwrap();
+        let now = stamps(dir.path()).unwrap();
+        let files = read_changed(dir.path(), &now, Some((&before.0, &before.1)));
+        assert_eq!(files, read(dir.path()).unwrap());
+        let is_kept = |path| Arc::ptr_eq(files.text(path).unwrap(), before.1.text(path).unwrap());
+        assert!(is_kept("network.yaml") && is_kept("routers/jp1.yaml"));
+        assert_eq!(&**files.text("sessions/jp1/a.yaml").unwrap(), "asn: 20");
+        assert!(files.has_structure_of(&before.1));
+        write("routers/hk1.yaml", "id: 2");
+        assert!(!read(dir.path()).unwrap().has_structure_of(&files));
+    }
+}

@@ -296,7 +296,7 @@ class Bench:
     async def run(self, server, database):
         routers = [Router(self, number) for number in range(1, self.routers + 1)]
         started = await self.ready(routers[0])
-        say(f"{self.routers} routers: the server answers after {started:.1f} s")
+        say(f"{self.routers} routers: the server answers after {started:.1f} s, memory {memory(server.pid, 'VmRSS')} MB")
         begin, limit = time.monotonic(), asyncio.Semaphore(64)
 
         async def limited(work):
@@ -306,7 +306,7 @@ class Bench:
         await asyncio.gather(*(limited(router.post("heartbeat")) for router in routers))
         await asyncio.gather(*(limited(router.start()) for router in routers))
         first = time.monotonic() - begin
-        say(f"first calls of all routers: {first:.1f} s")
+        say(f"first calls of all routers: {first:.1f} s, memory {memory(server.pid, 'VmRSS')} MB")
         tasks = [task for router in routers for task in router.run()]
         await asyncio.sleep(self.options.settle)
         self.measuring, self.waits, self.changes = True, 0, 0
@@ -330,7 +330,7 @@ class Bench:
             "p50_ms": quantile(all_times, 0.5), "p99_ms": quantile(all_times, 0.99),
             "by_call_p50_p99": {what: (quantile(sorted(values), 0.5), quantile(sorted(values), 0.99))
                                 for what, values in sorted(self.times.items())},
-            "rss_mb": memory(server.pid, "VmRSS"), "rss_peak_mb": memory(server.pid, "VmHWM"),
+            "rss_mb": memory(server.pid, "VmRSS"), "heap_mb": memory(server.pid, "RssAnon"), "rss_peak_mb": memory(server.pid, "VmHWM"),
             "cpu": dict(zip(("server", "generator", "database"), used)), "first_calls_s": round(first, 1),
             "change_told_after_s": told, "changes_otherwise": changes, "errors": self.errors,
             "load": os.getloadavg()[0]}

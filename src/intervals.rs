@@ -354,6 +354,10 @@ pub(crate) const LONG_POLL_MAX: Duration = Duration::from_secs(60);
 pub(crate) const LONG_POLL_APART: Duration = Duration::from_secs(1);
 /// Polling interval of a fleet's files.
 pub(crate) const FLEET_POLL: Duration = Duration::from_millis(500);
+/// Time for which one look at the posts of the whole fleet serves all views.
+pub(crate) const FLEET_VIEW: Duration = Duration::from_secs(2);
+/// Interval at which the Control Plane reads its certificate and the operators' tokens again.
+pub(crate) const FLEET_SECRETS: Duration = Duration::from_secs(30);
 /// A file that was written less than this ago may be incomplete: `cp`, `git checkout` and some
 /// editors write into the file itself, and an incomplete list of sessions is read as a list with
 /// fewer sessions. A busy disk delays a writer by a quarter of a second and more between two writes

@@ -44,7 +44,9 @@ for f in examples/demo/fleet/jp1/*.yaml; do put "$f" "$work/fleet/jp1/${f##*/}";
 put examples/demo/config.yaml "$work/config.yaml"
 # The uuid that the description has as an example.
 sed -i 's/uuid: .*/uuid: abc-123/' "$work/fleet/jp1/sessions.yaml"
-"$agent" control-plane --fleet "$work/fleet" --listen 127.0.0.1:8080 > "$work/control-plane.log" 2>&1 &
+# The token of the router is also that of an operator who may read.
+printf demo-token > "$work/read-token"
+"$agent" control-plane --fleet "$work/fleet" --read-token-file "$work/read-token" --listen 127.0.0.1:8080 > "$work/control-plane.log" 2>&1 &
 wait_for 10 curl -s http://127.0.0.1:8080/
 "$agent" --config "$work/config.yaml" run > "$work/agent.log" 2>&1 &
 wait_for 20 test -s "$work/bird/bird.conf"

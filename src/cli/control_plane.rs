@@ -9,7 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Arguments, Outcome, block_on};
 use crate::config::Log;
-use crate::fleet::{self, FleetOptions};
+use crate::fleet::{self, Access, AccessError, FleetOptions, Serving};
+use crate::http::TlsFiles;
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::telemetry;
@@ -34,6 +35,24 @@ pub struct ControlPlane {
     /// Listen address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// The certificate for TLS in PEM, with those between it and the root; a renewed one needs no restart
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Listen without TLS where other machines can connect
+    #[arg(long)]
+    insecure_listen: bool,
+    /// A file with the token that shows the whole fleet: page, metrics, /v1
+    #[arg(long, value_name = "FILE")]
+    read_token_file: Option<PathBuf>,
+    /// A file with the token that also changes sessions
+    #[arg(long, value_name = "FILE")]
+    write_token_file: Option<PathBuf>,
+    /// A unix socket whose owner and group need no token
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
 }
 
 impl ControlPlane {
@@ -50,12 +69,32 @@ impl ControlPlane {
             #[cfg(feature = "postgres")]
             if let Some(url) = &self.store {
                 let url = Secret::new(url.clone());
-                fleet::serve_store(&url, self.listen, stop).await?;
+                fleet::serve_store(&url, self.serving()?, stop).await?;
                 return Ok(ExitCode::SUCCESS);
             }
             let dir = self.fleet.clone().unwrap_or_default();
-            fleet::serve(FleetOptions::new(dir, self.listen), stop).await?;
+            let options = FleetOptions {
+                serving: self.serving()?,
+                ..FleetOptions::new(dir, self.listen)
+            };
+            fleet::serve(options, stop).await?;
             Ok(ExitCode::SUCCESS)
+        })
+    }
+}
+
+impl ControlPlane {
+    fn serving(&self) -> Result<Serving, AccessError> {
+        let files = self.tls_cert.clone().zip(self.tls_key.clone());
+        Ok(Serving {
+            listen: self.listen,
+            tls: files.map(|(certificate, key)| TlsFiles { certificate, key }),
+            insecure: self.insecure_listen,
+            access: Access::from_files(
+                self.read_token_file.as_deref(),
+                self.write_token_file.as_deref(),
+                self.admin_socket.clone(),
+            )?,
         })
     }
 }

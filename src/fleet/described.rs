@@ -14,8 +14,8 @@ use super::good::{Good, Written};
 use super::layout::{Tokens, file_of, shown};
 use super::mesh_keys::KnownKeys;
 use super::network::{
-    FleetFiles, NETWORK, Network, ROUTERS, SESSIONS, TokenFields, maintenance_path, router_path,
-    session,
+    FleetFiles, NETWORK, Network, ROUTERS, SESSIONS, TokenFields, Tunnel, maintenance_path,
+    router_path, session,
 };
 use super::revisions::described as revisions;
 use super::rollout::{Newest, Rollouts};
@@ -353,6 +353,13 @@ impl Described {
     fn forget_sessions(&self, files: &FleetFiles) {
         let mut last = self.sessions.lock();
         last.retain(|path, _| files.has(path));
+    }
+
+    /// Returns the tunnels of the network, unless it has more routers than this.
+    pub(super) async fn tunnels(&self, most: usize) -> Option<Vec<Tunnel>> {
+        let (current, _) = self.look().await;
+        let current = current.filter(|it| it.network.routers().count() <= most)?;
+        Some(current.network.tunnels())
     }
 
     /// Returns the file behind an answer, to name it.

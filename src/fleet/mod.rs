@@ -4,6 +4,7 @@
 //! of an item that an agent would reject the last valid version is served.
 
 mod across;
+mod admin;
 mod answers;
 mod change;
 mod check;
@@ -22,6 +23,7 @@ mod posts;
 mod revisions;
 mod rollout;
 mod service;
+mod serving;
 mod store;
 mod tagged;
 #[cfg(feature = "postgres")]
@@ -35,14 +37,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::http::ApiError;
+use crate::http::{ApiError, ServeError, TlsError};
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::util::fs;
-use crate::util::task::check_blocking_work;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 
+pub use admin::{Access, AccessError};
 #[cfg(feature = "postgres")]
 pub use change::is_removed_in_store;
 pub use change::{ChangeError, Changes, Must, SessionPlace, Wish, is_removed};
@@ -55,6 +56,7 @@ pub(crate) use overview::{rollout_in_store, routers_in_store};
 pub(crate) use plan::{ObjectChange, Step as PlanStep, plan};
 pub(crate) use rollout::RolloutView;
 pub use service::{Watcher, watched};
+pub use serving::Serving;
 #[cfg(feature = "postgres")]
 pub use store::postgres::StoreError;
 #[cfg(feature = "postgres")]
@@ -68,7 +70,7 @@ pub use validate::validate;
 pub struct FleetOptions {
     /// The directory with the files of the fleet.
     pub dir: PathBuf,
-    pub listen: SocketAddr,
+    pub serving: Serving,
     /// The request limit of each router.
     pub rate: RateLimit,
 }
@@ -97,7 +99,7 @@ impl FleetOptions {
     pub fn new(dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
         Self {
             dir: dir.into(),
-            listen,
+            serving: Serving::new(listen),
             rate: RateLimit::default(),
         }
     }
@@ -119,6 +121,17 @@ pub enum FleetError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Other machines could read tokens and preshared keys on their way.
+    #[error(
+        "{0} can be reached from outside, and there is no TLS: give --tls-cert and --tls-key, listen on 127.0.0.1 behind a proxy, \
+         or add --insecure-listen where no other machine can listen in, as inside a tunnel"
+    )]
+    Insecure(SocketAddr),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The socket of the operators cannot be used.
+    #[error(transparent)]
+    Socket(#[from] ServeError),
     /// The address cannot be used.
     #[error("listen on {listen}: {source}")]
     Bind {
@@ -140,9 +153,10 @@ pub async fn serve(
     }
     store::directory::sweep(&options.dir);
     let source = options.dir.display().to_string();
-    let store = Arc::new(store::directory::Directory::journaled(options.dir));
-    let app = service::over(Arc::clone(&store) as _, options.rate);
-    let served = serve_over(app, options.listen, &source, shutdown).await;
+    let store = Arc::new(store::directory::Directory::journaled(options.dir.clone()));
+    let admin = admin::Admin::new(&options.serving.access, Some(options.dir));
+    let app = service::over(Arc::clone(&store) as _, options.rate, admin);
+    let served = serving::serve(app, options.serving, &source, shutdown).await;
     store.close().await;
     served
 }
@@ -154,38 +168,13 @@ pub async fn serve(
 #[cfg(feature = "postgres")]
 pub async fn serve_store(
     url: &Secret<String>,
-    listen: SocketAddr,
+    serving: Serving,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), FleetError> {
-    let store = store::postgres::Postgres::open(url)?;
-    let app = service::over(Arc::new(store), RateLimit::default());
-    serve_over(app, listen, "PostgreSQL", shutdown).await
-}
-
-async fn serve_over(
-    (app, watcher): (axum::Router, Watcher),
-    listen: SocketAddr,
-    source: &str,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), FleetError> {
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|source| FleetError::Bind { listen, source })?;
-    // Port 0 selects a free port; log which one.
-    let listen = listener.local_addr().unwrap_or(listen);
-    tracing::info!(%listen, fleet = source, "embedded Control Plane listens");
-    check_blocking_work();
-    let proxies = crate::http::Proxies::default();
-    let stop = watcher.stop();
-    let shutdown = async {
-        shutdown.await;
-        stop.cancel();
-    };
-    tokio::select! {
-        () = crate::http::run(listener, app, &proxies, connections(), shutdown) => {}
-        () = watcher.run() => {}
-    }
-    Ok(())
+    let store = Arc::new(store::postgres::Postgres::open(url)?);
+    let admin = admin::Admin::new(&serving.access, None);
+    let app = service::over(store, RateLimit::default(), admin);
+    serving::serve(app, serving, "PostgreSQL", shutdown).await
 }
 
 /// Maximum number of connections: two of each of ten thousand routers, one of which waits for a change.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,11 +26,13 @@ use crate::wire::reference::identity;
 use crate::wire::{Call, Heartbeat, PeerState, Report, WireStatus};
 
 /// A router, as it showed itself last.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RouterView {
+    /// The name of the router.
     pub(crate) router: ObjectName,
     /// The arrival of its newest post.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub(crate) last_seen: Option<Timestamp>,
     /// The version of its agent.
     pub(crate) version: Option<String>,
@@ -47,19 +50,24 @@ pub(crate) struct RouterView {
 }
 
 /// A session of a router, as the router showed it last.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SessionView {
+    /// The identity of the session, or of the tunnel.
     pub(crate) uuid: Uid,
     /// The name in its file, or that of its link.
     pub(crate) name: Option<String>,
+    /// The AS number of the neighbour.
     pub(crate) asn: Option<u64>,
     /// The status that is served; absent for a tunnel, and once a removal is confirmed.
     pub(crate) status: Option<WireStatus>,
     /// The state of its BGP session; absent before the first report.
     pub(crate) state: Option<PeerState>,
+    /// The round-trip time through the tunnel, in milliseconds.
     pub(crate) rtt_ms: Option<f64>,
+    /// The routes that the router takes from the neighbour.
     pub(crate) routes_imported: Option<u64>,
+    /// The routes that the router announces to the neighbour.
     pub(crate) routes_exported: Option<u64>,
     /// The reason that the router gave for its error.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,10 +138,14 @@ pub(crate) async fn rollout_in_store(url: &Secret<String>) -> Result<RolloutView
 }
 
 async fn of_store(store: Arc<dyn Store>) -> Vec<RouterView> {
-    let described = Described::new(Arc::clone(&store));
+    all(&*store, &Described::new(Arc::clone(&store))).await
+}
+
+/// Returns all routers of a store, in the order of their names.
+pub(super) async fn all(store: &dyn Store, described: &Described) -> Vec<RouterView> {
     let mut views = Vec::new();
     for router in described.revisions().await.into_keys() {
-        views.push(view(&*store, &described, router).await);
+        views.push(view(store, described, router).await);
     }
     views
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
+use super::admin::{Admin, Ask};
 use super::answers::Answers;
 use super::openapi::openapi;
 use super::posts::{PostDone, REPORTED};
@@ -43,6 +44,7 @@ const STRANGERS: RateLimit = RateLimit {
 struct Fleet {
     answers: Answers,
     waiting: Waiting,
+    admin: Admin,
     rate: RateLimit,
     started: Instant,
     buckets: Mutex<HashMap<ObjectName, TokenBucket>>,
@@ -51,12 +53,14 @@ struct Fleet {
 
 /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
 pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
-    over(Arc::new(Directory::new(options.dir.clone())), options.rate)
+    let admin = Admin::new(&options.serving.access, Some(options.dir.clone()));
+    let store = Arc::new(Directory::new(options.dir.clone()));
+    over(store, options.rate, admin)
 }
 
 /// Returns the service over a store, and the watcher of its files.
-pub(super) fn over(store: Arc<dyn Store>, rate: RateLimit) -> (Router, Watcher) {
-    let fleet = Arc::new(Fleet::new(store, rate));
+pub(super) fn over(store: Arc<dyn Store>, rate: RateLimit, admin: Admin) -> (Router, Watcher) {
+    let fleet = Arc::new(Fleet::new(store, rate, admin));
     let gzip = CompressionLayer::new().quality(CompressionLevel::Fastest);
     let app = Router::new()
         .fallback(handle)
@@ -174,6 +178,12 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
             _ => Err(ApiError::method_not_allowed("GET")),
         };
     }
+    if let Some(asked) = Ask::of(parts.uri.path(), parts.method.as_str()) {
+        return fleet
+            .admin
+            .answer(asked, &fleet.answers, &parts, body)
+            .await;
+    }
     let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
     let [ROOT, router, endpoint] = segments[..] else {
         return Err(ApiError::not_found(
@@ -206,10 +216,11 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
 }
 
 impl Fleet {
-    fn new(store: Arc<dyn Store>, rate: RateLimit) -> Self {
+    fn new(store: Arc<dyn Store>, rate: RateLimit, admin: Admin) -> Self {
         Self {
             answers: Answers::new(store),
             waiting: Waiting::default(),
+            admin,
             rate,
             started: Instant::now(),
             buckets: Mutex::default(),

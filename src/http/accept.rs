@@ -57,7 +57,7 @@ impl ClientAddress for tokio::net::unix::SocketAddr {
 
 /// The address of a request's client, as limits count it; of the peer, until the headers of proxies are read.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Client(pub(super) Option<IpAddr>);
+pub(crate) struct Client(pub(crate) Option<IpAddr>);
 
 /// Serves until the shutdown, and gives calls in progress a limited time to end. At most `connections` are served at
 /// once; the next one waits. Each may take `HEAD_MAX` of memory and a file descriptor, which the kernel's and BIRD's

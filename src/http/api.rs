@@ -261,7 +261,7 @@ pub struct MaintenanceView {
 }
 
 /// The content type of Prometheus' text format.
-pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The answer of `/sync`.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]

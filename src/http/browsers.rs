@@ -19,7 +19,7 @@ pub(super) fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Refuses requests that a browser sends on behalf of a page that this server did not send.
-pub(super) fn refuse_other_pages(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(crate) fn refuse_other_pages(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
     let host = headers.get(HOST).map(text);
     let origin = headers.get(ORIGIN).map(text);

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use crate::model::Secret;
 
 /// What the cookies of this process are made with.
-pub(super) struct Logins {
+pub(crate) struct Logins {
     /// The name of the cookie. Cookies ignore ports, and other agents may be forwarded to the same host.
     name: String,
     /// The paths that get the cookie: this one and those below it.
@@ -19,7 +19,7 @@ pub(super) struct Logins {
 }
 
 impl Logins {
-    pub(super) fn new(path: &'static str) -> Self {
+    pub(crate) fn new(path: &'static str) -> Self {
         Self {
             name: format!("moenet-agent-{:08x}", rand::random::<u32>()),
             path,
@@ -28,7 +28,7 @@ impl Logins {
     }
 
     /// Returns the cookie of someone who knows the token.
-    pub(super) fn cookie(&self, token: &Secret<String>) -> Option<HeaderValue> {
+    pub(crate) fn cookie(&self, token: &Secret<String>) -> Option<HeaderValue> {
         let (name, path, value) = (&self.name, self.path, self.value(token));
         let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Path={path}");
         let mut cookie = HeaderValue::from_str(&cookie).ok()?;
@@ -37,7 +37,7 @@ impl Logins {
     }
 
     /// Returns whether a request carries the cookie of this token.
-    pub(super) fn is_known(&self, headers: &HeaderMap, token: &Secret<String>) -> bool {
+    pub(crate) fn is_known(&self, headers: &HeaderMap, token: &Secret<String>) -> bool {
         let wanted = self.value(token);
         let lines = headers.get_all(COOKIE).iter();
         let cookies = lines.filter_map(|line| line.to_str().ok());
@@ -58,7 +58,7 @@ impl Logins {
 }
 
 /// Returns the token that the form sent.
-pub(super) fn token_of(body: &[u8]) -> Option<String> {
+pub(crate) fn token_of(body: &[u8]) -> Option<String> {
     let mut fields = form_urlencoded::parse(body);
     let token = fields.find(|(name, _)| name == "token");
     token.map(|(_, value)| value.trim().to_owned())

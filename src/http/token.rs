@@ -13,13 +13,13 @@ use crate::model::Secret;
 const GUESSES: (f64, u32) = (1.0, 10);
 
 /// Checks a token, with a limit for those who guess it.
-pub(super) struct Guarded {
+pub(crate) struct Guarded {
     started: Instant,
     guesses: Mutex<Guesses>,
 }
 
 impl Guarded {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             started: Instant::now(),
             guesses: Mutex::new(Guesses::new(GUESSES.0, GUESSES.1)),
@@ -36,9 +36,16 @@ impl Guarded {
         given: Option<&str>,
         wanted: &Secret<String>,
     ) -> Result<bool, ApiError> {
+        self.count(request, given.is_some_and(|given| same(given, wanted)))
+    }
+
+    /// Returns whether a token is right that was compared before.
+    ///
+    /// # Errors
+    /// Its sender has guessed too often.
+    pub(crate) fn count(&self, request: &Parts, is_right: bool) -> Result<bool, ApiError> {
         let client = request.extensions.get::<Client>().copied();
         let client = client.unwrap_or_default().0;
-        let is_right = given.is_some_and(|given| same(given, wanted));
         let mut guesses = self.guesses.lock();
         let checked = guesses.check(client, is_right, self.started.elapsed());
         checked.map_err(ApiError::rate_limited).map(|()| is_right)

@@ -1,5 +1,6 @@
 //! The embedded Control Plane: every endpoint, every error, and what follows a report.
 
+mod admin;
 mod folders;
 mod network;
 mod overview;
@@ -8,6 +9,7 @@ mod postgres;
 mod reported;
 mod rollout;
 mod server;
+mod tls;
 mod verbs;
 
 use std::fs;

@@ -35,7 +35,8 @@ fn serve_on(world: &World, listen: &str) -> Process {
     policy.as_object_mut().unwrap().remove("configHash");
     write(&folder, "bird-config.yaml", &policy);
     let fleet = world.router.path("fleet").display().to_string();
-    let arguments = ["control-plane", "--fleet", &fleet, "--listen", listen];
+    let options = ["--insecure-listen", "--listen", listen];
+    let arguments = [&["control-plane", "--fleet", &fleet][..], &options].concat();
     let process = world.router.inside.spawn(
         &world.router.path("fleet.log"),
         &agent_program(),

@@ -38,6 +38,7 @@ mod edits;
 mod embedded_control_plane;
 mod firewall;
 mod first_contact;
+mod fleet_page;
 mod hostile;
 mod hostile_control_plane;
 mod hung_bird;

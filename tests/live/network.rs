@@ -91,6 +91,7 @@ fn fourth_router_joins_and_leaves_a_network() {
         "control-plane",
         "--fleet",
         dir.to_str().unwrap(),
+        "--insecure-listen",
         "--listen",
         &listen,
     ];

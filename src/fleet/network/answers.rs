@@ -144,6 +144,32 @@ impl Network {
     }
 }
 
+/// A tunnel between two routers, with its identity in reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    pub one: ObjectName,
+    pub other: ObjectName,
+    pub uuid: Uid,
+}
+
+impl Network {
+    /// Returns each tunnel once.
+    pub fn tunnels(&self) -> Vec<Tunnel> {
+        let mut found = Vec::new();
+        for own in &self.routers {
+            for peer in self.tunnel_peers(own).filter(|peer| peer.0 > own.0) {
+                let uuid = tunnel_uid(own.1.id, peer.1.id);
+                found.extend(uuid.map(|uuid| Tunnel {
+                    one: own.0.clone(),
+                    other: peer.0.clone(),
+                    uuid,
+                }));
+            }
+        }
+        found
+    }
+}
+
 /// Returns the session in a file.
 ///
 /// # Errors

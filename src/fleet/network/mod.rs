@@ -17,6 +17,7 @@ mod topology;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+pub use answers::Tunnel;
 pub(super) use answers::session;
 pub use care::{Budgets, Gates, Percent, RolloutSpec, Wave};
 pub use files::{

@@ -39,6 +39,9 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         ("overview.html", include_str!("overview.html")),
         ("object.html", include_str!("object.html")),
         ("login.html", include_str!("login.html")),
+        ("fleet.html", include_str!("fleet.html")),
+        ("fleet_router.html", include_str!("fleet_router.html")),
+        ("fleet_login.html", include_str!("fleet_login.html")),
         ("glass.html", include_str!("glass.html")),
         ("glass_login.html", include_str!("glass_login.html")),
     ] {
@@ -73,7 +76,22 @@ pub(super) fn glass_login(error: Option<&str>) -> Result<Response, ApiError> {
     page("glass_login.html", &json!({ "error": error }))
 }
 
-pub(super) fn style() -> Response {
+/// A whole fleet.
+pub(crate) fn fleet(view: &impl Serialize) -> Result<Response, ApiError> {
+    page("fleet.html", view)
+}
+
+/// A router of a fleet.
+pub(crate) fn fleet_router(view: &impl Serialize) -> Result<Response, ApiError> {
+    page("fleet_router.html", view)
+}
+
+/// The form that takes the token of a role in a fleet.
+pub(crate) fn fleet_login(error: Option<&str>) -> Result<Response, ApiError> {
+    page("fleet_login.html", &json!({ "error": error }))
+}
+
+pub(crate) fn style() -> Response {
     asset("text/css; charset=utf-8", include_str!("style.css"))
 }
 

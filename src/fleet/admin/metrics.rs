@@ -1,0 +1,64 @@
+//! Metrics for Prometheus, built for each scrape.
+
+use jiff::Timestamp;
+use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
+
+use super::super::overview::RouterView;
+use crate::http::ApiError;
+
+/// Returns the metrics of a fleet.
+///
+/// # Errors
+/// A fault of this program: a metric is declared twice.
+pub(super) fn text(routers: &[RouterView]) -> Result<String, ApiError> {
+    let text = filled(routers)
+        .and_then(|registry| TextEncoder::new().encode_to_string(&registry.gather()));
+    text.map_err(|error| ApiError::internal(error.to_string()))
+}
+
+fn filled(routers: &[RouterView]) -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    let gauge = |name: &str, help: &str, labels: &[&str]| gauge(&registry, name, help, labels);
+    let router = ["router"];
+    let fleet = gauge("moenet_fleet_routers", "Routers of the fleet.", &[])?;
+    let about = "Time of the newest post of a router; 0 before its first one.";
+    let seen = gauge("moenet_fleet_last_seen_timestamp_seconds", about, &router)?;
+    let about = "Sessions and tunnels of a router by the state in its newest report.";
+    let states = gauge("moenet_fleet_sessions", about, &["router", "state"])?;
+    let about = "Whether a router is drained.";
+    let drained = gauge("moenet_fleet_drained", about, &router)?;
+    let about = "Changes of a router that wait for an operator.";
+    let held = gauge("moenet_fleet_held", about, &router)?;
+    let about = "Whether the files or posts of a router cannot be read.";
+    let errors = gauge("moenet_fleet_unreadable", about, &router)?;
+    let flag = |set: bool| f64::from(u8::from(set));
+    fleet
+        .with_label_values::<&str>(&[])
+        .set(routers.len() as f64);
+    for view in routers {
+        let name = [view.router.as_str()];
+        let at = view.last_seen.map_or(0, Timestamp::as_second);
+        seen.with_label_values(&name).set(at as f64);
+        drained.with_label_values(&name).set(flag(view.drained));
+        held.with_label_values(&name).set(view.held as f64);
+        errors
+            .with_label_values(&name)
+            .set(flag(view.error.is_some()));
+        for (state, count) in view.states() {
+            let labels = [view.router.as_str(), state];
+            states.with_label_values(&labels).set(count as f64);
+        }
+    }
+    Ok(registry)
+}
+
+fn gauge(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<GaugeVec> {
+    let gauge = GaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}

@@ -1,0 +1,323 @@
+//! The operators' side of the Control Plane: views of the whole fleet for programs and browsers, and the review of
+//! sessions. Each call needs a role.
+
+mod access;
+mod metrics;
+mod openapi;
+mod view;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::answers::Answers;
+use super::change::{ChangeError, Changes, Must, Wish};
+use super::overview::{self, RouterView};
+use crate::http::{ApiError, METRICS, page, read_body, token_of};
+use crate::intervals::{FLEET_BODY, FLEET_VIEW};
+use crate::model::ObjectName;
+use crate::util::task::blocking;
+
+pub use access::{Access, AccessError};
+pub(super) use access::{Role, Trusted};
+pub(super) use openapi::describe;
+
+/// Size limit of a body: a login or one change.
+const BODY_MAX: usize = 4096;
+
+/// A call of an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ask {
+    Health,
+    Ready,
+    Metrics,
+    Routers,
+    Router(ObjectName),
+    Change(ObjectName),
+    Page,
+    RouterPage(ObjectName),
+    ChangeForm(ObjectName),
+    Login,
+    Style,
+}
+
+impl Ask {
+    /// Returns the method and the call of a path.
+    pub(super) fn of(path: &str, method: &str) -> Option<(&'static str, Self)> {
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let router = |name: &str| name.parse::<ObjectName>().ok();
+        Some(match parts[..] {
+            ["healthz"] => ("GET", Self::Health),
+            ["readyz"] => ("GET", Self::Ready),
+            ["metrics"] => ("GET", Self::Metrics),
+            ["v1", "routers"] => ("GET", Self::Routers),
+            ["v1", "routers", name] => ("GET", Self::Router(router(name)?)),
+            ["v1", "routers", name, "sessions"] => ("POST", Self::Change(router(name)?)),
+            [""] => ("GET", Self::Page),
+            ["routers", name] if method == "POST" => ("POST", Self::ChangeForm(router(name)?)),
+            ["routers", name] => ("GET", Self::RouterPage(router(name)?)),
+            ["login"] => ("POST", Self::Login),
+            ["style.css"] => ("GET", Self::Style),
+            _ => return None,
+        })
+    }
+
+    /// Returns the role that the call needs; `None`: it tells nothing about the fleet.
+    fn needs(&self) -> Option<Role> {
+        match self {
+            Self::Health | Self::Ready | Self::Login | Self::Style => None,
+            Self::Change(_) | Self::ChangeForm(_) => Some(Role::Write),
+            _ => Some(Role::Read),
+        }
+    }
+
+    /// Returns whether a browser asks.
+    fn is_of_page(&self) -> bool {
+        matches!(self, Self::Page | Self::RouterPage(_) | Self::ChangeForm(_))
+    }
+}
+
+/// A change of a session.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionChange {
+    /// The session: its uuid, its link, or the name of its file.
+    #[schemars(length(min = 1, max = 255), example = &"wg_4242421080")]
+    session: String,
+    /// What the session is to become.
+    change: WantedChange,
+}
+
+/// What a session is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum WantedChange {
+    /// The router sets it up.
+    Accept,
+    /// The router takes it down.
+    Disable,
+    /// The router removes it.
+    Delete,
+}
+
+impl From<WantedChange> for Wish {
+    fn from(change: WantedChange) -> Self {
+        match change {
+            WantedChange::Accept => Self::Accept,
+            WantedChange::Disable => Self::Disable,
+            WantedChange::Delete => Self::Delete,
+        }
+    }
+}
+
+/// The answer with all routers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Routers<'r> {
+    /// All routers, by name.
+    routers: &'r [RouterView],
+}
+
+/// The answer to a change.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Changed {
+    /// The changed files; none if the session was as wanted.
+    files: Vec<String>,
+}
+
+/// The answer of `/healthz` and `/readyz`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Alive {
+    /// Always `ok`.
+    #[schemars(extend("const" = "ok"))]
+    status: &'static str,
+}
+
+/// The operators' calls.
+pub(super) struct Admin {
+    access: access::Checked,
+    /// The fleet directory, if the server may change its files.
+    dir: Option<PathBuf>,
+    /// A look at the whole fleet reads the posts of each router, so that many calls share one.
+    seen: tokio::sync::Mutex<Option<(Instant, Arc<Vec<RouterView>>)>>,
+}
+
+impl Admin {
+    pub(super) fn new(access: &Access, dir: Option<PathBuf>) -> Self {
+        Self {
+            access: access::Checked::new(access),
+            dir,
+            seen: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Answers a call.
+    ///
+    /// # Errors
+    /// The client lacks the role, or the fleet cannot be read or changed.
+    pub(super) async fn answer(
+        &self,
+        (method, ask): (&'static str, Ask),
+        answers: &Answers,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        if parts.method.as_str() != method {
+            return Err(ApiError::method_not_allowed(method));
+        }
+        let role = match self.access.check(parts, ask.needs(), ask.is_of_page()) {
+            Ok(role) => role,
+            Err(refusal) if ask.is_of_page() && refusal.status == StatusCode::UNAUTHORIZED => {
+                let form = page::fleet_login(None)?;
+                return Ok(private((refusal.status, form).into_response()));
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
+        let answer = self.answer_as(role, ask, answers, parts, &body).await?;
+        Ok(private(answer))
+    }
+
+    async fn answer_as(
+        &self,
+        role: Role,
+        ask: Ask,
+        answers: &Answers,
+        parts: &Parts,
+        body: &Bytes,
+    ) -> Result<Response, ApiError> {
+        match ask {
+            Ask::Health => Ok(alive()),
+            Ask::Ready => answers.store.network().await.map(|_| alive()),
+            Ask::Style => Ok(page::style()),
+            Ask::Login => self.login(parts, body),
+            Ask::Metrics => {
+                let text = metrics::text(&self.routers(answers).await)?;
+                Ok(([(CONTENT_TYPE, METRICS)], text).into_response())
+            }
+            Ask::Routers => {
+                let routers = self.routers(answers).await;
+                Ok(Json(Routers { routers: &routers }).into_response())
+            }
+            Ask::Router(name) => Ok(Json(self.router(answers, &name).await?).into_response()),
+            Ask::Page => {
+                let tunnels = answers.files.tunnels(view::MAP_MAX).await;
+                let routers = self.routers(answers).await;
+                page::fleet(&view::fleet(&routers, tunnels.as_deref(), role))
+            }
+            Ask::RouterPage(name) => {
+                let router = self.router(answers, &name).await?;
+                page::fleet_router(&view::router(&router, role))
+            }
+            Ask::Change(router) => {
+                let change: SessionChange = serde_json::from_slice(body)
+                    .map_err(|error| ApiError::bad_request(format!("the body: {error}")))?;
+                let files = self.change(parts, router, change).await?;
+                Ok(Json(Changed { files }).into_response())
+            }
+            Ask::ChangeForm(router) => {
+                let fields: std::collections::BTreeMap<_, _> =
+                    form_urlencoded::parse(body).into_owned().collect();
+                let change = serde_json::from_value(serde_json::json!(fields))
+                    .map_err(|error| ApiError::bad_request(format!("the form: {error}")))?;
+                let shown = format!("/routers/{router}");
+                self.change(parts, router, change).await?;
+                Ok(Redirect::to(&shown).into_response())
+            }
+        }
+    }
+
+    fn login(&self, parts: &Parts, body: &Bytes) -> Result<Response, ApiError> {
+        match self.access.login(parts, token_of(body).as_deref())? {
+            Some(cookie) => Ok(([(SET_COOKIE, cookie)], Redirect::to("/")).into_response()),
+            None => {
+                let form = page::fleet_login(Some("This token has no role in this fleet."))?;
+                Ok((StatusCode::UNAUTHORIZED, form).into_response())
+            }
+        }
+    }
+
+    async fn routers(&self, answers: &Answers) -> Arc<Vec<RouterView>> {
+        let mut seen = self.seen.lock().await;
+        if let Some((at, routers)) = &*seen
+            && at.elapsed() < FLEET_VIEW
+        {
+            return Arc::clone(routers);
+        }
+        let routers = Arc::new(overview::all(&*answers.store, &answers.files).await);
+        *seen = Some((Instant::now(), Arc::clone(&routers)));
+        routers
+    }
+
+    async fn router(&self, answers: &Answers, name: &ObjectName) -> Result<RouterView, ApiError> {
+        let routers = self.routers(answers).await;
+        let found = routers.iter().find(|it| it.router == *name);
+        found
+            .cloned()
+            .ok_or_else(|| ApiError::not_found("the fleet has no router of this name"))
+    }
+
+    /// Changes a session in the files, and logs who did.
+    async fn change(
+        &self,
+        parts: &Parts,
+        router: ObjectName,
+        change: SessionChange,
+    ) -> Result<Vec<String>, ApiError> {
+        let Some(dir) = self.dir.clone() else {
+            let message = "this server only reads its fleet; change the files at their source";
+            return Err(ApiError::new(StatusCode::CONFLICT, "READ_ONLY", message));
+        };
+        let SessionChange { session, change } = change;
+        let name = format!("{router}/{session}");
+        let changed = blocking(move || {
+            let mut changes = Changes::begin(&dir)?;
+            let place = changes.session(&name)?;
+            match changes.wish(&place, change.into())? {
+                true => changes.write(Must::NotGetWorse),
+                false => Ok(Vec::new()),
+            }
+        })
+        .await;
+        let who = access::who(parts);
+        match &changed {
+            Ok(files) => {
+                tracing::info!(%who, %router, session, ?change, ?files, "operator changed a session");
+            }
+            Err(error) => {
+                tracing::warn!(%who, %router, session, ?change, %error, "change of a session was refused");
+            }
+        }
+        *self.seen.lock().await = None;
+        changed.map_err(refused)
+    }
+}
+
+fn alive() -> Response {
+    Json(Alive { status: "ok" }).into_response()
+}
+
+fn private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn refused(error: ChangeError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        ChangeError::NoSession(_) | ChangeError::NoRouter { .. } => {
+            ApiError::new(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", message)
+        }
+        ChangeError::Fleet(_) | ChangeError::Io { .. } => ApiError::internal(message),
+        _ => ApiError::new(StatusCode::CONFLICT, "NOT_CHANGED", message),
+    }
+}

@@ -1,0 +1,249 @@
+//! The operators' side: roles, views, the page and its forms.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request};
+use moenet_agent::fleet::{Access, FleetOptions, watched};
+use moenet_agent::model::Secret;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::verbs::{Fleet, network};
+
+/// A network with the tokens `look` and `change` of operators.
+fn served() -> (Fleet, Router) {
+    let fleet = network();
+    let mut options = FleetOptions::new(fleet.path("."), "127.0.0.1:0".parse().unwrap());
+    let token = |text: &str| Secret::new(text.to_owned()).into();
+    options.serving.access = Access {
+        read: token("look"),
+        write: token("change"),
+        socket: None,
+    };
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let app = watched(&options).0;
+    (fleet, app)
+}
+
+async fn ask(
+    app: &Router,
+    head: &str,
+    body: &str,
+    headers: &[(&str, &str)],
+) -> (u16, HeaderMap, String) {
+    let (method, path) = head.split_once(' ').unwrap();
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "cp.example");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = app
+        .clone()
+        .oneshot(request.body(Body::from(body.to_owned())).unwrap())
+        .await
+        .unwrap();
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, 1 << 20).await.unwrap();
+    (
+        parts.status.as_u16(),
+        parts.headers,
+        String::from_utf8(body.to_vec()).unwrap(),
+    )
+}
+
+const LOOK: (&str, &str) = ("authorization", "Bearer look");
+const CHANGE: (&str, &str) = ("authorization", "Bearer change");
+const ACCEPT: &str = r#"{"session": "alice", "change": "accept"}"#;
+
+#[tokio::test]
+async fn each_role_has_its_calls() {
+    let (fleet, app) = served();
+    for open in ["GET /healthz", "GET /readyz", "GET /style.css"] {
+        assert_eq!(ask(&app, open, "", &[]).await.0, 200, "{open}");
+    }
+    let reads = [
+        "GET /metrics",
+        "GET /v1/routers",
+        "GET /v1/routers/jp1",
+        "GET /",
+        "GET /routers/jp1",
+    ];
+    for read in reads {
+        assert_eq!(ask(&app, read, "", &[]).await.0, 401, "{read}");
+        for token in [LOOK, CHANGE] {
+            let (status, headers, text) = ask(&app, read, "", &[token]).await;
+            assert_eq!(
+                (status, headers["cache-control"].to_str().unwrap()),
+                (200, "no-store"),
+                "{read}: {text}"
+            );
+        }
+    }
+    let change = "POST /v1/routers/jp1/sessions";
+    assert_eq!(ask(&app, change, ACCEPT, &[]).await.0, 401);
+    assert_eq!(ask(&app, change, ACCEPT, &[LOOK]).await.0, 403);
+    assert!(
+        fleet
+            .text("sessions/jp1/alice.yaml")
+            .contains("\nstatus: 3\n")
+    );
+    let (status, _, text) = ask(&app, change, ACCEPT, &[CHANGE]).await;
+    assert_eq!(
+        (status, text.as_str()),
+        (200, r#"{"files":["sessions/jp1/alice.yaml"]}"#)
+    );
+    assert!(
+        fleet
+            .text("sessions/jp1/alice.yaml")
+            .contains("\nstatus: 4\n")
+    );
+    let moon = ACCEPT.replace("alice", "moon");
+    assert_eq!(ask(&app, change, &moon, &[CHANGE]).await.0, 404);
+    assert_eq!(ask(&app, change, "{}", &[CHANGE]).await.0, 400);
+    assert_eq!(ask(&app, "GET /v1/routers/moon", "", &[LOOK]).await.0, 404);
+    assert_eq!(ask(&app, "POST /metrics", "", &[LOOK]).await.0, 405);
+}
+
+#[tokio::test]
+async fn tokens_of_routers_and_guesses_open_nothing() {
+    let (fleet, app) = served();
+    let token = fleet.done("token new jp1");
+    let token = token
+        .lines()
+        .find_map(|line| line.strip_prefix("token: "))
+        .unwrap();
+    let bearer = format!("Bearer {token}");
+    let router = ("authorization", bearer.as_str());
+    assert_eq!(ask(&app, "GET /v1/routers", "", &[router]).await.0, 401);
+    let mut refused = 401;
+    for _ in 0..20 {
+        refused = ask(
+            &app,
+            "GET /v1/routers",
+            "",
+            &[("authorization", "Bearer x")],
+        )
+        .await
+        .0;
+    }
+    assert_eq!(refused, 429);
+    // An operator's token opens no router's calls.
+    assert_eq!(
+        ask(&app, "GET /agent/jp1/config", "", &[CHANGE]).await.0,
+        401
+    );
+}
+
+#[tokio::test]
+async fn without_tokens_the_views_are_off() {
+    let fleet = network();
+    let options = FleetOptions::new(fleet.path("."), "127.0.0.1:0".parse().unwrap());
+    let app = watched(&options).0;
+    let (status, _, text) = ask(&app, "GET /v1/routers", "", &[LOOK]).await;
+    assert!(
+        status == 404 && text.contains("--read-token-file"),
+        "{text}"
+    );
+    assert_eq!(ask(&app, "GET /healthz", "", &[]).await.0, 200);
+}
+
+#[tokio::test]
+async fn browser_logs_in_and_approves_a_session() {
+    let (fleet, app) = served();
+    let login = |token: &'static str| ask(&app, "POST /login", token, &[]);
+    assert_eq!(login("token=wrong").await.0, 401);
+    let cookie = async |token| {
+        let (status, headers, _) = login(token).await;
+        assert_eq!(status, 303);
+        let cookie = headers["set-cookie"].to_str().unwrap().to_owned();
+        cookie.split(';').next().unwrap().to_owned()
+    };
+    let (look, change) = (cookie("token=look").await, cookie("token=change").await);
+    let (_, _, page) = ask(&app, "GET /", "", &[("cookie", &look)]).await;
+    assert!(
+        page.contains("wait for review (1)") && !page.contains("Approve"),
+        "{page}"
+    );
+    assert!(
+        page.contains("<line class=\"unknown\""),
+        "the tunnel is in the map: {page}"
+    );
+    let form = "session=alice&change=accept";
+    let approve = "POST /routers/jp1";
+    assert_eq!(ask(&app, approve, form, &[("cookie", &look)]).await.0, 403);
+    let foreign = [
+        ("cookie", change.as_str()),
+        ("origin", "http://evil.example"),
+    ];
+    assert_eq!(ask(&app, approve, form, &foreign).await.0, 400);
+    // The cookie opens pages only.
+    assert_eq!(
+        ask(&app, "GET /v1/routers", "", &[("cookie", &change)])
+            .await
+            .0,
+        401
+    );
+    let (_, _, page) = ask(&app, "GET /", "", &[("cookie", &change)]).await;
+    assert!(page.contains("Approve"), "{page}");
+    assert_eq!(
+        ask(&app, approve, form, &[("cookie", &change)]).await.0,
+        303
+    );
+    assert!(
+        fleet
+            .text("sessions/jp1/alice.yaml")
+            .contains("\nstatus: 4\n")
+    );
+}
+
+#[tokio::test]
+async fn views_show_what_routers_posted() {
+    let (fleet, app) = served();
+    let token = fleet.done("token new hk1");
+    let token = token
+        .lines()
+        .find_map(|line| line.strip_prefix("token: "))
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let bearer = format!("Bearer {token}");
+    let post = |path: &'static str, body: Value| {
+        let bearer = bearer.clone();
+        let app = app.clone();
+        async move {
+            ask(
+                &app,
+                path,
+                &body.to_string(),
+                &[("authorization", bearer.as_str())],
+            )
+            .await
+            .0
+        }
+    };
+    let heartbeat = json!({"version": "1.2.3", "uptime": 60, "drained": true});
+    assert_eq!(post("POST /agent/hk1/heartbeat", heartbeat).await, 200);
+    let report = json!({"sessions": [{"uuid": "mesh-1-2", "state": "established"}]});
+    assert_eq!(post("POST /agent/hk1/report", report).await, 200);
+    let (_, _, text) = ask(&app, "GET /v1/routers/hk1", "", &[LOOK]).await;
+    let router: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&router["version"], &router["drained"]),
+        (&json!("1.2.3"), &json!(true))
+    );
+    let (_, _, text) = ask(&app, "GET /metrics", "", &[LOOK]).await;
+    for line in [
+        "moenet_fleet_routers 2",
+        "moenet_fleet_last_seen_timestamp_seconds{router=\"jp1\"} 0",
+        "moenet_fleet_sessions{router=\"hk1\",state=\"established\"} 1",
+        "moenet_fleet_drained{router=\"hk1\"} 1",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let (_, _, page) = ask(&app, "GET /", "", &[LOOK]).await;
+    assert!(
+        page.contains("<line class=\"up\"") && page.contains("1.2.3"),
+        "{page}"
+    );
+}

@@ -39,7 +39,7 @@ impl Maintenance {
                     let answer = api.post("/maintenance/start", body.as_ref()).await?;
                     if let Some(warning) = answer["warning"].as_str() {
                         output::note(&format!(
-                            "the Control Plane was not asked whether the router may drain: {warning}"
+                            "the Control Plane did not decide whether the router may drain: {warning}"
                         ));
                     }
                     confirmed(&answer)?;

@@ -185,6 +185,8 @@ impl Client {
     /// [`Failure::Refused`] with 409: it must not. Any other failure says nothing about it.
     pub async fn may_drain(&self, wish: DrainWish) -> Result<(), CallError> {
         let call = Call::Drain;
+        // Failed posts and an earlier refusal say nothing about this question.
+        self.with_gate(|gate| gate.urgent.insert(call));
         let body = self.options.dialect.encode_drain(&wish);
         let dialect = self.options.dialect;
         let read = |body: Vec<u8>| dialect.decode_acknowledgement(&body).map_err(Failure::Body);

@@ -45,6 +45,7 @@ use crate::telemetry::chain;
 use crate::util::task::blocking;
 use crate::util::text::{MANY, bounded, bounded_to, cut};
 use crate::util::version::{COMMIT, VERSION};
+use crate::wire::reference::ROUTER_NOT_FOUND;
 use crate::wire::{Call, DrainWish};
 
 /// Maximum length of an overridden value in `/status`, in characters.
@@ -205,14 +206,17 @@ impl AgentApi for LocalApi {
                     status: 409,
                     detail,
                 } => Err(ApiRefusal::DrainRefused(detail)),
+                failure @ Failure::RateLimited { .. } => {
+                    let why = format!("{}; or drain with --force", chain(&failure));
+                    Err(ApiRefusal::DrainRefused(why))
+                }
                 // A Control Plane without budgets.
-                Failure::NotFound { .. } => Ok(None),
+                Failure::NotFound { code, .. } if code.as_deref() != Some(ROUTER_NOT_FOUND) => {
+                    Ok(None)
+                }
                 failure => {
                     let why = chain(&failure);
-                    tracing::warn!(
-                        error = why,
-                        "Control Plane could not be asked before the drain"
-                    );
+                    tracing::warn!(error = why, "Control Plane did not decide before the drain");
                     Ok(Some(why))
                 }
             },

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -18,9 +19,10 @@ use super::network::{
     router_path, session,
 };
 use super::revisions::described as revisions;
-use super::rollout::{Newest, Rollouts};
+use super::rollout::{Description, Rollouts};
 use super::store::{Door, PostedKeys, Revisions, Store, version};
 use crate::http::ApiError;
+use crate::intervals::FLEET_POLL;
 use crate::model::{ObjectName, Secret};
 use crate::util::notices::Notices;
 use crate::util::task::blocking;
@@ -37,6 +39,8 @@ pub(super) struct Described {
     /// The description of routers without the change on its way.
     before: Mutex<Option<Arc<Current>>>,
     last: tokio::sync::Mutex<Last>,
+    /// The newest tokens of each router that its file gave, also a file of a description with an error.
+    tokens: Mutex<HashMap<ObjectName, TokenFields>>,
     keys: KnownKeys,
     /// The last valid text of each session's file.
     sessions: Mutex<HashMap<String, Arc<str>>>,
@@ -54,8 +58,8 @@ struct Last {
     current: Option<Arc<Current>>,
     /// Why the newest files are not served.
     error: Option<String>,
-    /// The newest tokens of each router that its file gave, also a file of a description with an error.
-    tokens: HashMap<ObjectName, TokenFields>,
+    /// When a description that could not be decided on is looked at again.
+    retry: Option<Instant>,
     errors: Notices<String>,
 }
 
@@ -76,6 +80,7 @@ impl Described {
             rollouts: None,
             before: Mutex::default(),
             last: tokio::sync::Mutex::default(),
+            tokens: Mutex::default(),
             keys: KnownKeys::default(),
             sessions: Mutex::default(),
             served: Mutex::default(),
@@ -105,7 +110,7 @@ impl Described {
             Err(error) => last.fail(vec![error.to_string()]),
             Ok(None) if last.current.is_none() => *last = Last::default(),
             Ok(None) => last.fail(vec![format!("{NETWORK} does not exist any more")]),
-            Ok(Some(files)) if last.has_seen(&files) => self.go_on(&last).await,
+            Ok(Some(files)) if last.has_seen(&files) || last.waits() => {}
             Ok(Some(files)) => self.take(&mut last, files).await,
         }
         let look = (last.current.clone(), last.error.clone());
@@ -122,11 +127,15 @@ impl Described {
         })
         .await;
         // A token counts at once, also one of a description that is not served.
-        last.tokens.extend(tokens);
+        self.tokens.lock().extend(tokens);
         if let (Ok(current), Some(rollouts)) = (&read, &self.rollouts) {
-            match rollouts.look(&current.newest()).await {
+            // Until it is decided on, no router gets it.
+            let decided = rollouts.look(&current.newest(), &files).await;
+            if !matches!(decided, Ok(true)) {
+                last.retry = Some(Instant::now() + FLEET_POLL);
+            }
+            match decided {
                 Ok(true) => {}
-                // Until it is decided on, no router gets it.
                 Ok(false) => return,
                 Err(error) => return last.fail(vec![error.to_string()]),
             }
@@ -135,46 +144,39 @@ impl Described {
         last.take(files, read);
     }
 
-    /// Makes the next step of a change that is on its way.
-    async fn go_on(&self, last: &Last) {
-        let (Some(rollouts), Some(current)) = (&self.rollouts, &last.current) else {
+    /// Makes the next step of a change that is on its way. Requests do not wait for it.
+    async fn go_on(&self) {
+        let (current, seen) = {
+            let last = self.last.lock().await;
+            (last.current.clone(), last.seen.clone())
+        };
+        let (Some(rollouts), Some(current), Some(seen)) = (&self.rollouts, current, seen) else {
             return;
         };
         if rollouts.is_recent() {
             return;
         }
-        if let Err(error) = rollouts.look(&current.newest()).await {
+        if let Err(error) = rollouts.look(&current.newest(), &seen).await {
             tracing::debug!(%error, "next step of a change of the network is not possible now");
         }
     }
 
     /// Returns the description that a router gets, which is an earlier one until a change reaches the router.
-    fn structure(
-        &self,
-        newest: &Arc<Current>,
-        router: &ObjectName,
-    ) -> Result<Arc<Current>, ApiError> {
+    fn structure(&self, newest: &Arc<Current>, router: &ObjectName) -> Arc<Current> {
         let rollouts = self.rollouts.as_ref();
-        let Some(files) = rollouts.and_then(|rollouts| rollouts.before(router)) else {
-            return Ok(Arc::clone(newest));
+        let Some(earlier) = rollouts.and_then(|rollouts| rollouts.before(router)) else {
+            return Arc::clone(newest);
         };
-        let mut before = self.before.lock();
-        let known = before.take().filter(|it| Arc::ptr_eq(&it.files, &files));
-        let known = match known {
-            Some(known) => known,
-            None => Arc::new(Current::read(&files, None).map_err(|found| {
-                let why = found.first().map(ToString::to_string).unwrap_or_default();
-                ApiError::internal(format!(
-                    "the description from before the change: {why}; remove `rollout` from {NETWORK} to end the change"
-                ))
-            })?),
-        };
-        *before = Some(Arc::clone(&known));
         // A router that is new has no earlier description.
-        match known.network.router(router) {
-            Some(_) => Ok(known),
-            None => Ok(Arc::clone(newest)),
+        if earlier.network.router(router).is_none() {
+            return Arc::clone(newest);
         }
+        let mut before = self.before.lock();
+        let known = before.take();
+        let known = known.filter(|it| Arc::ptr_eq(&it.network, &earlier.network));
+        let known = known.unwrap_or_else(|| Arc::new(Current::of(earlier)));
+        *before = Some(Arc::clone(&known));
+        known
     }
 
     /// Permits a router to drain, or says which budget forbids it.
@@ -193,6 +195,7 @@ impl Described {
 
     /// Returns each router with the revision of its answers.
     pub(super) async fn revisions(&self) -> Revisions {
+        self.go_on().await;
         let mut all = self.store.revisions().await;
         if let (Some(current), _) = self.look().await {
             // Without the keys of now, those of before are served.
@@ -245,7 +248,7 @@ impl Described {
     /// Returns the tokens of a router.
     async fn tokens(&self, name: &ObjectName) -> Result<Tokens, ApiError> {
         let wrong = |message: String| ApiError::internal(format!("routers/{name}.yaml: {message}"));
-        let fields = self.last.lock().await.tokens.get(name).cloned();
+        let fields = self.tokens.lock().get(name).cloned();
         let fields = fields.unwrap_or_default();
         let token = match (fields.token, fields.token_file) {
             (Some(token), _) => Some(token),
@@ -272,7 +275,7 @@ impl Described {
         let current = match call {
             // A list of sessions concerns its own router only.
             Call::Sessions => Arc::clone(&newest),
-            _ => self.structure(&newest, router)?,
+            _ => self.structure(&newest, router),
         };
         let key = (router.clone(), call);
         if let Some(written) = current.written.lock().get(&key) {
@@ -410,8 +413,17 @@ fn tokens(files: &FleetFiles, current: Option<&Current>) -> HashMap<ObjectName, 
 }
 
 impl Current {
-    fn newest(&self) -> Newest {
-        Newest {
+    fn of(description: Description) -> Self {
+        Self {
+            files: description.files,
+            network: description.network,
+            revisions: Mutex::default(),
+            written: Mutex::default(),
+        }
+    }
+
+    fn newest(&self) -> Description {
+        Description {
             files: Arc::clone(&self.files),
             network: Arc::clone(&self.network),
         }
@@ -466,6 +478,11 @@ impl Current {
 }
 
 impl Last {
+    /// Returns whether it is too early to look again at a description that could not be decided on.
+    fn waits(&self) -> bool {
+        self.retry.is_some_and(|at| Instant::now() < at)
+    }
+
     fn has_seen(&mut self, files: &Arc<FleetFiles>) -> bool {
         let has_seen = self
             .seen

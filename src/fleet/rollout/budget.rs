@@ -41,6 +41,9 @@ pub(super) fn refusal(
         }
     }
     let fewest = budgets.exits?;
+    if !measure(router).is_exit {
+        return None;
+    }
     let exits: Vec<&ObjectName> = others()
         .map(|(name, _)| name)
         .filter(|name| !is_out(name) && measure(name).is_exit)

@@ -20,9 +20,9 @@ pub(super) use self::record::FleetRecord;
 pub(crate) use self::view::RolloutView;
 
 use self::measure::Measure;
-use self::record::{digest, texts};
+use self::record::{Texts, digest, texts};
 use self::step::{Event, Facts, step};
-use super::network::{FleetFiles, Network};
+use super::network::{Budgets, FleetFiles, Network};
 use super::store::Store;
 use crate::http::ApiError;
 use crate::intervals::{FLEET_DRAIN_KEPT, FLEET_ROLLOUT_POLL};
@@ -39,6 +39,8 @@ const DRAIN_TRIES: usize = 5;
 /// The changes of a fleet that are on their way.
 pub(super) struct Rollouts {
     store: Arc<dyn Store>,
+    /// Held while one decision is made.
+    deciding: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -48,28 +50,50 @@ struct State {
     /// Whether the record was read.
     is_read: bool,
     record: FleetRecord,
-    /// The files that routers without the change get, while there is one.
-    before: Option<Arc<FleetFiles>>,
+    /// What routers without the change get, while there is one.
+    before: Option<Description>,
 }
 
-/// The newest description.
+/// A valid description of the network.
 #[derive(Clone)]
-pub(super) struct Newest {
+pub(super) struct Description {
     pub(super) files: Arc<FleetFiles>,
     pub(super) network: Arc<Network>,
 }
 
+impl Description {
+    fn of(texts: &Texts) -> Result<Self, ApiError> {
+        let texts = texts
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str()));
+        let files: FleetFiles = texts.collect();
+        let network = Network::read(&files).map_err(|found| {
+            let why = found.first().map(ToString::to_string).unwrap_or_default();
+            ApiError::internal(format!(
+                "the description from before the change: {why}; remove `rollout` from network.yaml to end the change"
+            ))
+        })?;
+        Ok(Self {
+            files: Arc::new(files),
+            network: Arc::new(network),
+        })
+    }
+}
+
 impl Rollouts {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        let state = Mutex::default();
-        Self { store, state }
+        Self {
+            store,
+            deciding: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+        }
     }
 
-    /// Returns the files of the description that a router gets, if it is not the newest one.
-    pub(super) fn before(&self, router: &ObjectName) -> Option<Arc<FleetFiles>> {
+    /// Returns the description that a router gets, if it is not the newest one.
+    pub(super) fn before(&self, router: &ObjectName) -> Option<Description> {
         let state = self.state.lock();
         let before = state.before.as_ref()?;
-        (!state.record.has_change(router)).then(|| Arc::clone(before))
+        (!state.record.has_change(router)).then(|| before.clone())
     }
 
     /// Returns whether the record was read a moment ago.
@@ -78,65 +102,62 @@ impl Rollouts {
         looked.is_some_and(|at| at.elapsed() < FLEET_ROLLOUT_POLL)
     }
 
-    /// Makes the next step of a change. Returns whether `newest` is decided on, so that it may be served; if not, there
-    /// are newer files, or another instance decided at this moment.
+    /// Makes the next step of a change. `seen` are the newest files, which may be invalid. Returns whether `newest`, the
+    /// last valid description, is decided on, so that it may be served; if not, there are newer files, or another
+    /// instance decided at this moment.
     ///
     /// # Errors
     /// The record cannot be read or written. Nothing changes.
-    pub(super) async fn look(&self, newest: &Newest) -> Result<bool, ApiError> {
-        {
+    pub(super) async fn look(
+        &self,
+        newest: &Description,
+        seen: &Arc<FleetFiles>,
+    ) -> Result<bool, ApiError> {
+        let _deciding = self.deciding.lock().await;
+        let known = {
             let mut state = self.state.lock();
             state.looked = Some(Instant::now());
             if newest.network.rollout().is_none() && state.is_read && state.before.is_none() {
                 // Only drains use the record.
                 return Ok(true);
             }
-        }
+            let accepted = state.record.accepted.clone();
+            accepted.zip(state.before.clone())
+        };
         let record = self.store.record().await?;
         // Another instance may have decided on files that this one has not read yet.
-        let files = self.store.network().await?;
-        if !files.is_some_and(|files| Arc::ptr_eq(&files, &newest.files)) {
+        match self.store.network().await {
+            Ok(Some(files)) if Arc::ptr_eq(&files, seen) => {}
+            // Files that cannot be read now do not stop a change that is on its way.
+            Err(_) if self.state.lock().is_read => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(false),
+        }
+        let measures = self.measures(&observed(&record, newest)).await;
+        let decided = decide(record.clone(), newest.clone(), known, measures).await?;
+        if decided.record != record && !self.store.set_record(&decided.record).await? {
             return Ok(false);
         }
-        let measures = self.measures(&observed(&record, newest)).await?;
-        let (next, event) = decide(record.clone(), newest, measures).await;
-        if next != record && !self.store.set_record(&next).await? {
-            return Ok(false);
-        }
-        if let Some(event) = &event {
+        if let Some(event) = &decided.event {
             log(event);
         }
-        self.take(next, newest);
+        let mut state = self.state.lock();
+        state.before = decided.before;
+        state.record = decided.record;
+        state.is_read = true;
         Ok(true)
     }
 
-    fn take(&self, record: FleetRecord, newest: &Newest) {
-        let mut state = self.state.lock();
-        let accepted = record.accepted.as_ref();
-        state.before = accepted
-            .filter(|accepted| **accepted != texts(&newest.files))
-            .map(|accepted| {
-                Arc::new(
-                    accepted
-                        .iter()
-                        .map(|(p, t)| (p.as_str(), t.as_str()))
-                        .collect(),
-                )
-            });
-        state.record = record;
-        state.is_read = true;
-    }
-
-    async fn measures(
-        &self,
-        routers: &BTreeSet<ObjectName>,
-    ) -> Result<BTreeMap<ObjectName, Measure>, ApiError> {
+    /// Returns what routers show. One whose posts cannot be read counts as silent.
+    async fn measures(&self, routers: &BTreeSet<ObjectName>) -> BTreeMap<ObjectName, Measure> {
         let mut measures = BTreeMap::new();
         for router in routers {
-            let posts = self.store.posts(router).await?;
-            measures.insert(router.clone(), Measure::of(&posts));
+            match self.store.posts(router).await {
+                Ok(posts) => drop(measures.insert(router.clone(), Measure::of(&posts))),
+                Err(error) => tracing::debug!(%router, %error, "posts of a router left out"),
+            }
         }
-        Ok(measures)
+        measures
     }
 
     /// Permits a router to drain, or says which budget forbids it.
@@ -149,12 +170,16 @@ impl Rollouts {
         router: &ObjectName,
         force: bool,
     ) -> Result<(), ApiError> {
+        if network.budgets() == &Budgets::default() {
+            return Ok(());
+        }
+        let _deciding = self.deciding.lock().await;
         for _ in 0..DRAIN_TRIES {
             let mut record = self.store.record().await?;
             let now = Timestamp::now();
             record.forget_drains(now, FLEET_DRAIN_KEPT);
             let routers = network.routers().map(|(name, _)| name.clone()).collect();
-            let measures = self.measures(&routers).await?;
+            let measures = self.measures(&routers).await;
             let refusal = budget::refusal(network, router, &record, &measures, now);
             match refusal {
                 Some(why) if !force => return Err(drain_refused(&why)),
@@ -166,14 +191,12 @@ impl Rollouts {
                 return Ok(());
             }
         }
-        Err(ApiError::internal(
-            "other routers ask to drain at the same moment; retry",
-        ))
+        Err(drain_refused("other routers ask at the same moment"))
     }
 }
 
 /// Returns the routers whose posts the next step reads.
-fn observed(record: &FleetRecord, newest: &Newest) -> BTreeSet<ObjectName> {
+fn observed(record: &FleetRecord, newest: &Description) -> BTreeSet<ObjectName> {
     match record.observed(&digest(&texts(&newest.files))) {
         Some(routers) => routers,
         None => newest
@@ -184,43 +207,61 @@ fn observed(record: &FleetRecord, newest: &Newest) -> BTreeSet<ObjectName> {
     }
 }
 
-/// Makes the next step, on a thread for long work: a change compares all answers of all routers.
+/// A decision that is not stored yet.
+struct Decided {
+    record: FleetRecord,
+    event: Option<Event>,
+    before: Option<Description>,
+}
+
+/// Makes the next step, on a thread for long work: a change compares all answers of all routers. `known` is the accepted
+/// description that was read before, with its texts.
 async fn decide(
     mut record: FleetRecord,
-    newest: &Newest,
+    newest: Description,
+    known: Option<(Texts, Description)>,
     measures: BTreeMap<ObjectName, Measure>,
-) -> (FleetRecord, Option<Event>) {
-    let newest = newest.clone();
+) -> Result<Decided, ApiError> {
     let now = Timestamp::now();
     blocking(move || {
         let Some(spec) = newest.network.rollout() else {
             record.clear();
-            return (record, None);
+            let (event, before) = (None, None);
+            return Ok(Decided {
+                record,
+                event,
+                before,
+            });
         };
-        let before = record.accepted.as_ref().and_then(|accepted| {
-            let files: FleetFiles = accepted
-                .iter()
-                .map(|(p, t)| (p.as_str(), t.as_str()))
-                .collect();
-            Network::read(&files).ok()
-        });
+        let texts = texts(&newest.files);
+        let accepted = record
+            .accepted
+            .clone()
+            .filter(|accepted| *accepted != texts);
+        let before = match (accepted, known) {
+            (None, _) => None,
+            (Some(accepted), Some((texts, known))) if accepted == texts => Some(known),
+            (Some(accepted), _) => Some(Description::of(&accepted)?),
+        };
         let concerned = || match &before {
-            Some(before) => waves::concerned(before, &newest.network),
-            None => newest
-                .network
-                .routers()
-                .map(|(name, _)| name.clone())
-                .collect(),
+            Some(before) => waves::concerned(&before.network, &newest.network),
+            None => BTreeSet::new(),
         };
         let facts = Facts {
-            texts: &texts(&newest.files),
+            texts: &texts,
             spec,
             concerned: &concerned,
             measures: &measures,
             now,
         };
         let event = step(&mut record, &facts);
-        (record, event)
+        let is_accepted = record.accepted.as_ref() == Some(&texts);
+        let before = before.filter(|_| !is_accepted);
+        Ok(Decided {
+            record,
+            event,
+            before,
+        })
     })
     .await
 }

@@ -47,6 +47,9 @@ pub(super) struct Ongoing {
     pub(super) since: Timestamp,
     /// The routers that have the change, as they were before it.
     pub(super) before: BTreeMap<ObjectName, Before>,
+    /// Routers as they were before an earlier change, from which they may not have recovered yet.
+    #[serde(default)]
+    pub(super) earlier: BTreeMap<ObjectName, Measure>,
 }
 
 /// A router before it got a change.
@@ -69,6 +72,9 @@ pub(super) struct Refused {
     pub(super) to: String,
     pub(super) at: Timestamp,
     pub(super) why: String,
+    /// The routers that had the change, as they were before it.
+    #[serde(default)]
+    pub(super) before: BTreeMap<ObjectName, Measure>,
 }
 
 impl FleetRecord {

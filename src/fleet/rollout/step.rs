@@ -9,7 +9,7 @@ use super::super::network::RolloutSpec;
 use super::measure::Measure;
 use super::record::{Before, FleetRecord, Ongoing, Refused, Texts, digest};
 use super::waves::waves;
-use crate::intervals::FLEET_SILENT;
+use crate::intervals::{FLEET_RECOVERY, FLEET_SILENT};
 use crate::model::ObjectName;
 
 /// What happened to a change.
@@ -64,12 +64,22 @@ pub(super) fn step(record: &mut FleetRecord, facts: &Facts<'_>) -> Option<Event>
     {
         return None;
     }
-    record.refused = None;
     match record.ongoing.take() {
         Some(ongoing) if ongoing.to == to => go_on(record, ongoing, facts),
         // A newer change starts again with the first wave.
-        _ => begin(record, to, facts),
+        Some(ongoing) => begin(record, to, measures(ongoing.before), facts),
+        None => {
+            let refused = record.refused.take();
+            let recent = refused.filter(|it| facts.now.duration_since(it.at) < FLEET_RECOVERY);
+            let earlier = recent.map(|refused| refused.before).unwrap_or_default();
+            begin(record, to, earlier, facts)
+        }
     }
+}
+
+fn measures(before: BTreeMap<ObjectName, Before>) -> BTreeMap<ObjectName, Measure> {
+    let before = before.into_iter();
+    before.map(|(name, it)| (name, it.measure)).collect()
 }
 
 fn accept(record: &mut FleetRecord, facts: &Facts<'_>) {
@@ -77,7 +87,13 @@ fn accept(record: &mut FleetRecord, facts: &Facts<'_>) {
     record.ongoing = None;
 }
 
-fn begin(record: &mut FleetRecord, to: String, facts: &Facts<'_>) -> Option<Event> {
+/// Begins a change. `earlier` are routers as they were before a change that ended a moment ago.
+fn begin(
+    record: &mut FleetRecord,
+    to: String,
+    earlier: BTreeMap<ObjectName, Measure>,
+    facts: &Facts<'_>,
+) -> Option<Event> {
     let waves = waves(facts.spec, &(facts.concerned)());
     let ongoing = Ongoing {
         to,
@@ -85,6 +101,7 @@ fn begin(record: &mut FleetRecord, to: String, facts: &Facts<'_>) -> Option<Even
         wave: 0,
         since: facts.now,
         before: BTreeMap::new(),
+        earlier,
     };
     if ongoing.waves.is_empty() {
         accept(record, facts);
@@ -98,9 +115,13 @@ fn start_wave(record: &mut FleetRecord, mut ongoing: Ongoing, facts: &Facts<'_>)
     let routers = ongoing.waves[ongoing.wave].clone();
     ongoing.since = facts.now;
     for router in &routers {
+        let now = facts.measures.get(router).cloned().unwrap_or_default();
+        let earlier = ongoing.earlier.remove(router);
+        // What a router has lost by an earlier change must not become the measure of this one.
+        let lost = |it: &Measure| now.broken_gate(it, &facts.spec.gates).is_some();
         let before = Before {
             at: facts.now,
-            measure: facts.measures.get(router).cloned().unwrap_or_default(),
+            measure: earlier.filter(lost).unwrap_or(now),
             broken_at: None,
         };
         ongoing.before.insert(router.clone(), before);
@@ -128,6 +149,7 @@ fn go_on(record: &mut FleetRecord, mut ongoing: Ongoing, facts: &Facts<'_>) -> O
             to: ongoing.to,
             at: facts.now,
             why: why.clone(),
+            before: measures(ongoing.before),
         };
         record.refused = Some(refused);
         return Some(Event::TakenBack(why));
@@ -157,20 +179,24 @@ enum Look {
 
 fn look(before: &mut Before, now: &Measure, facts: &Facts<'_>) -> Look {
     let was_silent = before.at.duration_since(before.measure.seen_at) > FLEET_SILENT;
-    if now.reported_at <= before.at {
-        let waited = facts.now.duration_since(before.at);
+    let shown = now.reported_at.duration_since(before.at);
+    if facts.now.duration_since(now.reported_at) > FLEET_SILENT {
+        let why = || format!("no report since {}", now.reported_at);
         return match was_silent {
             true => Look::Silent,
-            false if waited > observed(facts.spec).max(FLEET_SILENT) => Look::Broken(format!(
-                "no report since it got the change at {}",
-                before.at
-            )),
-            false => Look::Unknown,
+            false => Look::Broken(why()),
         };
+    }
+    if shown <= SignedDuration::ZERO {
+        return Look::Unknown;
     }
     let Some(gate) = now.broken_gate(&before.measure, &facts.spec.gates) else {
         before.broken_at = None;
-        return Look::Kept;
+        // An early report may be from before the router fetched the change.
+        return match shown >= observed(facts.spec) / 2 {
+            true => Look::Kept,
+            false => Look::Unknown,
+        };
     };
     match before.broken_at {
         // The change itself may interrupt a session for a moment.

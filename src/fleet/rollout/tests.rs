@@ -80,9 +80,7 @@ impl Fleet {
             measures: BTreeMap::new(),
             now: "2026-11-28T09:00:00Z".parse().unwrap(),
         };
-        for router in ["de1", "de2", "jp1", "jp2"] {
-            fleet.report(router, 100);
-        }
+        fleet.report_all(100);
         assert_eq!(fleet.step(), None);
         fleet.files = changed();
         fleet
@@ -91,6 +89,12 @@ impl Fleet {
     fn report(&mut self, router: &str, routes: u64) {
         let measure = Measure::of(&posts(self.now, true, routes));
         self.measures.insert(name(router), measure);
+    }
+
+    fn report_all(&mut self, routes: u64) {
+        for router in ["de1", "de2", "jp1", "jp2"] {
+            self.report(router, routes);
+        }
     }
 
     fn pass(&mut self, minutes: i64) {
@@ -158,21 +162,23 @@ fn change_reaches_all_routers_wave_by_wave() {
     let wave = |at, routers: &[&str]| Some(Event::Wave(at, 3, names(routers)));
     assert_eq!(fleet.step(), wave(1, &["jp1"]));
     assert_eq!(fleet.with_change(), ["jp1"]);
-    fleet.pass(9);
+    fleet.pass(4);
     // It has not reported since.
     assert_eq!(fleet.step(), None);
-    fleet.pass(2);
+    // It may not have fetched the change yet.
     fleet.report("jp1", 99);
+    fleet.pass(3);
+    fleet.report("jp2", 100);
+    assert_eq!(fleet.step(), None);
+    fleet.pass(4);
+    fleet.report_all(99);
     assert_eq!(fleet.step(), wave(2, &["de1"]));
     fleet.pass(11);
-    fleet.report("jp1", 99);
-    fleet.report("de1", 100);
+    fleet.report_all(99);
     assert_eq!(fleet.step(), wave(3, &["de2", "jp2"]));
     assert_eq!(fleet.with_change(), ["de1", "de2", "jp1", "jp2"]);
     fleet.pass(11);
-    for router in ["de1", "de2", "jp1", "jp2"] {
-        fleet.report(router, 100);
-    }
+    fleet.report_all(100);
     assert_eq!(fleet.step(), Some(Event::Complete));
     assert_eq!(fleet.record.accepted, Some(texts(&changed())));
     assert_eq!(fleet.step(), None);
@@ -221,6 +227,40 @@ fn router_that_falls_silent_takes_the_change_back() {
         matches!(&event, Some(Event::TakenBack(why)) if why.starts_with("jp1: no report")),
         "{event:?}"
     );
+}
+
+#[test]
+fn router_that_falls_silent_after_a_report_takes_it_back() {
+    let mut fleet = Fleet::new();
+    fleet.step();
+    fleet.pass(6);
+    fleet.report("jp1", 100);
+    assert_eq!(fleet.step(), None);
+    fleet.pass(6);
+    assert!(matches!(fleet.step(), Some(Event::TakenBack(_))));
+}
+
+#[test]
+fn loss_by_an_earlier_change_is_no_measure() {
+    let comment = |fleet: &mut Fleet, text: &str| {
+        fleet.files = files(&format!("{NETWORK}policy: {{hostPolicy: x}} # {text}\n"));
+        assert!(matches!(fleet.step(), Some(Event::Wave(1, ..))));
+    };
+    let lost = |fleet: &mut Fleet| {
+        fleet.pass(1);
+        fleet.report("jp1", 10);
+        fleet.step()
+    };
+    let mut fleet = Fleet::new();
+    fleet.step();
+    assert_eq!(lost(&mut fleet), None);
+    // An edit in between, and one after the change was taken back.
+    comment(&mut fleet, "one");
+    assert_eq!(lost(&mut fleet), None);
+    assert!(matches!(lost(&mut fleet), Some(Event::TakenBack(_))));
+    comment(&mut fleet, "two");
+    assert_eq!(lost(&mut fleet), None);
+    assert!(matches!(lost(&mut fleet), Some(Event::TakenBack(_))));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use moenet_agent::fleet::network::TokenHash;
-use moenet_agent::fleet::{FleetOptions, validate, watched};
+use moenet_agent::fleet::{FleetOptions, Watcher, validate, watched};
 use moenet_agent::model::Secret;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -180,8 +180,12 @@ fn unreadable_part_of_a_network_is_an_error() {
 
 const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
-pub(super) fn served(dir: &Path) -> Router {
-    watched(&FleetOptions::new(dir, "127.0.0.1:0".parse().unwrap())).0
+pub(super) fn watched_at(dir: &Path) -> (Router, Watcher) {
+    watched(&FleetOptions::new(dir, "127.0.0.1:0".parse().unwrap()))
+}
+
+fn served(dir: &Path) -> Router {
+    watched_at(dir).0
 }
 
 pub(super) async fn ask(

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::Router;
+use moenet_agent::fleet::Watcher;
 use serde_json::{Value, json};
 
-use super::network::{ask, quiet, served, write};
+use super::network::{ask, quiet, watched_at, write};
 
 const NETWORK: &str = "\
 asn: 4242420998
@@ -57,16 +58,15 @@ async fn limits(app: &Router) -> Vec<Value> {
     limits
 }
 
-async fn next_look() {
+async fn next_step(watcher: &mut Watcher) {
     tokio::time::sleep(Duration::from_millis(2100)).await;
+    watcher.look().await;
 }
 
-async fn lose_routes_twice(app: &Router) {
+async fn lose_routes_twice(app: &Router, watcher: &mut Watcher) {
     for _ in 0..2 {
-        next_look().await;
         report(app, "jp1", 10).await;
-        next_look().await;
-        limits(app).await;
+        next_step(watcher).await;
     }
 }
 
@@ -74,7 +74,7 @@ async fn lose_routes_twice(app: &Router) {
 async fn bad_change_reaches_the_canary_only() {
     let dir = network();
     quiet();
-    let app = served(dir.path());
+    let (app, _) = watched_at(dir.path());
     for router in ROUTERS {
         report(&app, router, 100).await;
     }
@@ -83,20 +83,20 @@ async fn bad_change_reaches_the_canary_only() {
     let canary = [json!(null), json!(9), json!(null)];
     assert_eq!(limits(&app).await, canary);
     // The record is on the disk.
-    let app = served(dir.path());
+    let (app, mut watcher) = watched_at(dir.path());
     assert_eq!(limits(&app).await, canary);
-    lose_routes_twice(&app).await;
+    lose_routes_twice(&app, &mut watcher).await;
     assert_eq!(limits(&app).await, [json!(null), json!(null), json!(null)]);
-    let app = served(dir.path());
+    let (app, mut watcher) = watched_at(dir.path());
     assert_eq!(limits(&app).await, [json!(null), json!(null), json!(null)]);
 
     // The corrected one reaches all.
     report(&app, "jp1", 100).await;
     change(dir.path(), 8);
     assert_eq!(limits(&app).await, [json!(null), json!(8), json!(null)]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     report(&app, "jp1", 100).await;
-    next_look().await;
-    limits(&app).await;
+    next_step(&mut watcher).await;
     assert_eq!(limits(&app).await, [json!(8), json!(8), json!(8)]);
 }
 
@@ -104,13 +104,13 @@ async fn bad_change_reaches_the_canary_only() {
 async fn unreadable_record_gives_a_change_to_no_router() {
     let dir = network();
     quiet();
-    let app = served(dir.path());
+    let (app, _) = watched_at(dir.path());
     limits(&app).await;
     let record = dir.path().join("reported/.fleet.json");
     std::fs::write(&record, "{").unwrap();
     change(dir.path(), 9);
     assert_eq!(limits(&app).await, [json!(null), json!(null), json!(null)]);
-    let app = served(dir.path());
+    let (app, _) = watched_at(dir.path());
     let (status, error) = ask(&app, "jp2", "/agent/jp2/config", None).await;
     let text = error["error"].as_str().unwrap();
     assert!(status == 500 && text.contains(".fleet.json"), "{error}");
@@ -120,7 +120,7 @@ async fn unreadable_record_gives_a_change_to_no_router() {
 async fn second_drain_of_a_region_is_refused() {
     let dir = network();
     quiet();
-    let app = served(dir.path());
+    let (app, _) = watched_at(dir.path());
     for router in ROUTERS {
         report(&app, router, 100).await;
     }

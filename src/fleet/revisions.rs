@@ -12,7 +12,8 @@ use super::store::{PostedKeys, Revision, Revisions, Version, version};
 use crate::intervals::LONG_POLL_MAX;
 use crate::model::ObjectName;
 
-/// Maximum number of requests that wait. Each holds a connection; a router without a place polls.
+/// Maximum number of requests that wait, and at most half of the connections, so that waits never fill the server. A
+/// router without a place polls.
 const WAITING: usize = 16 * 1024;
 
 /// The newest revisions, and the requests that wait for the next ones.
@@ -24,17 +25,16 @@ pub(super) struct Waiting {
     pub(super) stop: CancellationToken,
 }
 
-impl Default for Waiting {
-    fn default() -> Self {
+impl Waiting {
+    /// Returns an empty one for a server with this number of connections.
+    pub(super) fn new(connections: usize) -> Self {
         Self {
             newest: watch::Sender::default(),
-            free: Semaphore::new(WAITING),
+            free: Semaphore::new(WAITING.min(connections / 2)),
             stop: CancellationToken::new(),
         }
     }
-}
 
-impl Waiting {
     /// Wakes the requests of the routers whose revision changed.
     pub(super) fn publish(&self, revisions: Revisions) {
         self.newest.send_if_modified(|newest| {
@@ -119,6 +119,8 @@ mod tests {
     const NETWORK_FILE: &str =
         "{asn: 4242420998, prefixes: {ipv6: 'fd48:4da8:420::/48'}, mesh: {topology: hub}}";
 
+    const MOST: usize = 64;
+
     fn name(name: &str) -> ObjectName {
         name.parse().unwrap()
     }
@@ -135,7 +137,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn change_of_another_router_ends_no_wait() {
-        let waiting = Waiting::default();
+        let waiting = Waiting::new(MOST);
         waiting.publish(revisions(&[("a", 1), ("b", 1)]));
         let (a, minute) = (name("a"), Duration::from_secs(60));
         let wait = waiting.revision(&a, Some("1"), minute);
@@ -150,7 +152,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn idle_wait_ends_in_time_with_the_known_revision() {
-        let waiting = Waiting::default();
+        let waiting = Waiting::new(MOST);
         // Before the files were read, as after a restart.
         for all in [None, Some(revisions(&[("a", 7)]))] {
             all.into_iter().for_each(|all| waiting.publish(all));
@@ -164,9 +166,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn full_server_answers_at_once_and_offers_nothing() {
-        let waiting = Waiting::default();
+        let waiting = Waiting::new(MOST);
         waiting.publish(revisions(&[("a", 7)]));
-        let places = waiting.free.acquire_many(WAITING as u32).await.unwrap();
+        let places = waiting.free.acquire_many(MOST as u32 / 2).await.unwrap();
         assert_eq!(waiting.offer(), None);
         let begin = tokio::time::Instant::now();
         let answer = waiting.revision(&name("a"), Some("7"), LONG_POLL_MAX).await;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use parking_lot::Mutex;
@@ -25,8 +26,8 @@ use super::revisions::Waiting;
 use super::store::directory::Directory;
 use super::store::{Store, Version};
 use super::tagged::tagged;
-use super::{FleetOptions, RateLimit};
-use crate::http::{ApiError, OPENAPI, TokenBucket, bearer, read_body};
+use super::{FleetOptions, RateLimit, connections};
+use crate::http::{ApiError, OPENAPI, Seat, TokenBucket, bearer, read_body};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::ObjectName;
 use crate::wire::Call;
@@ -194,7 +195,7 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     if endpoint == REVISION {
         // No task of its own: the wait ends with its connection.
         return match parts.method {
-            Method::GET => fleet.revision(&router, &parts.uri).await,
+            Method::GET => fleet.revision(&router, &parts).await,
             _ => Err(ApiError::method_not_allowed("GET")),
         };
     }
@@ -219,7 +220,7 @@ impl Fleet {
     fn new(store: Arc<dyn Store>, rate: RateLimit, admin: Admin) -> Self {
         Self {
             answers: Answers::new(store),
-            waiting: Waiting::default(),
+            waiting: Waiting::new(connections()),
             admin,
             rate,
             started: Instant::now(),
@@ -289,9 +290,12 @@ impl Fleet {
         self.waiting.publish(self.answers.files.revisions().await);
     }
 
-    async fn revision(&self, router: &ObjectName, uri: &Uri) -> Result<Response, ApiError> {
-        let asked = Query::<Asked>::try_from_uri(uri)
+    async fn revision(&self, router: &ObjectName, parts: &Parts) -> Result<Response, ApiError> {
+        let asked = Query::<Asked>::try_from_uri(&parts.uri)
             .map_err(|error| ApiError::bad_request(error.body_text()))?;
+        if let Some(seat) = parts.extensions.get::<Seat>() {
+            seat.begin_long_poll();
+        }
         let (known, wait) = (asked.revision.as_deref(), Duration::from_secs(asked.wait));
         let revision = self.waiting.revision(router, known, wait).await;
         Ok(Json(Revision { revision }).into_response())

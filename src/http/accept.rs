@@ -29,8 +29,8 @@ use crate::intervals::{
 /// Maximum number of connections of the local API.
 pub(crate) const CONNECTIONS: usize = 256;
 
-/// Maximum number of connections per address. Loopback and unix sockets are exempt: a reverse proxy
-/// connects from there.
+/// Maximum number of connections per address, without those in a long poll: many routers may share one address.
+/// Loopback and unix sockets are exempt: a reverse proxy connects from there.
 const PER_ADDRESS: usize = 32;
 
 /// Size limit of the head of a request, in bytes.
@@ -133,15 +133,17 @@ struct Seats {
     taken: BTreeMap<u64, Seat>,
 }
 
-/// One connection, shared by its task and the accept loop.
+/// One connection, shared by its task, the handler of its request, and the accept loop.
 #[derive(Clone)]
-struct Seat {
+pub(crate) struct Seat {
     address: Option<IpAddr>,
     since: Instant,
     /// Milliseconds from `since` to the start of the wait for a complete head.
     waiting: Arc<AtomicU64>,
     /// Whether a request is being answered.
     busy: Arc<AtomicBool>,
+    /// Whether the request is a long poll.
+    in_long_poll: Arc<AtomicBool>,
     close: CancellationToken,
 }
 
@@ -156,9 +158,15 @@ impl Seat {
         self.busy.store(true, Ordering::Relaxed);
     }
 
+    /// Leaves this request out of the limit per address. The handler has its own limit, below that of the server.
+    pub(crate) fn begin_long_poll(&self) {
+        self.in_long_poll.store(true, Ordering::Relaxed);
+    }
+
     fn end(&self) {
         let passed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.waiting.store(passed, Ordering::Relaxed);
+        self.in_long_poll.store(false, Ordering::Relaxed);
         self.busy.store(false, Ordering::Relaxed);
     }
 }
@@ -180,7 +188,8 @@ impl Seats {
     /// Takes a seat for a client. `None`: its address has the maximum number, and all of them answer requests.
     fn take(&mut self, address: Option<IpAddr>) -> Option<(u64, Seat)> {
         let same = |seat: &Seat| address.is_some() && seat.address == address;
-        let count = self.taken.values().filter(|seat| same(seat)).count();
+        let is_counted = |seat: &&Seat| same(seat) && !seat.in_long_poll.load(Ordering::Relaxed);
+        let count = self.taken.values().filter(is_counted).count();
         if count >= PER_ADDRESS && !self.close_oldest(same) {
             return None;
         }
@@ -189,6 +198,7 @@ impl Seats {
             since: Instant::now(),
             waiting: Arc::default(),
             busy: Arc::default(),
+            in_long_poll: Arc::default(),
             close: CancellationToken::new(),
         };
         self.next += 1;
@@ -225,6 +235,7 @@ where
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         let seat = seat.clone();
         request.extensions_mut().insert(client);
+        request.extensions_mut().insert(seat.clone());
         seat.begin();
         let answer = inner.call(request);
         async move {
@@ -305,6 +316,25 @@ mod tests {
             }
         }
         assert!(!seats.make_room());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_polls_do_not_lock_their_address_out() {
+        let mut seats = Seats::new(CONNECTIONS);
+        let mut waiting = Vec::new();
+        for _ in 0..2 * PER_ADDRESS {
+            let seat = seats.take(STRANGER).unwrap().1;
+            seat.begin();
+            seat.begin_long_poll();
+            waiting.push(seat);
+        }
+        for _ in 0..PER_ADDRESS {
+            seats.take(STRANGER).unwrap().1.begin();
+        }
+        assert!(seats.take(STRANGER).is_none());
+        waiting.iter().for_each(Seat::end);
+        assert!(seats.take(STRANGER).is_some());
+        assert!(waiting[0].close.is_cancelled(), "it is idle after its wait");
     }
 
     #[tokio::test]

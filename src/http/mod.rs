@@ -39,8 +39,8 @@ pub use routes::{HttpOptions, app};
 pub(crate) use server::bind_unix;
 pub use server::{ServeError, Server};
 
-pub(crate) use accept::Client;
 pub(crate) use accept::run;
+pub(crate) use accept::{Client, Seat};
 pub(crate) use api::METRICS;
 pub(crate) use browsers::refuse_other_pages;
 pub(crate) use login::{Logins, token_of};

@@ -61,22 +61,30 @@ struct Fleet {
 
 /// The fleet, as requests read it.
 #[derive(Debug, Default)]
-pub(in crate::fleet) struct Memory(RwLock<Fleet>);
+pub(in crate::fleet) struct Memory {
+    fleet: RwLock<Fleet>,
+    /// Held by the one who reads changes, so that none is applied over a newer one.
+    pub(super) refreshing: tokio::sync::Mutex<()>,
+}
 
 impl Memory {
     /// Returns the newest revision that was read.
     pub(super) fn revision(&self) -> Option<i64> {
-        self.0.read().revision
+        self.fleet.read().revision
     }
 
     /// Forgets everything: the database has a lower revision than before, as after a restored backup.
     pub(super) fn clear(&self) {
-        *self.0.write() = Fleet::default();
+        *self.fleet.write() = Fleet::default();
     }
 
-    /// Takes all changes up to a revision at once, so that no request sees half of them.
+    /// Takes all changes up to a revision at once, so that no request sees half of them. Those up to an older revision
+    /// than the known one are ignored: they are in memory already.
     pub(super) fn apply(&self, revision: Option<i64>, news: Vec<News>) {
-        let mut fleet = self.0.write();
+        let mut fleet = self.fleet.write();
+        if revision.is_some() && revision < fleet.revision {
+            return;
+        }
         for one in news {
             match one {
                 News::File(path, _, None) => {
@@ -106,7 +114,7 @@ impl Memory {
 
     /// Returns all files by their paths.
     pub(in crate::fleet) fn files(&self) -> BTreeMap<String, Arc<str>> {
-        let fleet = self.0.read();
+        let fleet = self.fleet.read();
         let files = fleet.files.iter();
         files
             .map(|(path, file)| (path.clone(), Arc::clone(&file.text)))
@@ -115,7 +123,7 @@ impl Memory {
 
     /// Returns the files as a network; `None` without its description.
     pub(super) fn network(&self) -> Result<Option<Arc<FleetFiles>>, ApiError> {
-        let fleet = self.0.read();
+        let fleet = self.fleet.read();
         fleet.was_read()?;
         let network = fleet.network.has_network();
         Ok(network.then(|| Arc::clone(&fleet.network)))
@@ -131,13 +139,13 @@ impl Memory {
                 _ => return None,
             }
         }
-        let fleet = self.0.read();
+        let fleet = self.fleet.read();
         let file = fleet.files.get(&parts.join("/"))?;
         Some(Arc::clone(&file.text))
     }
 
     pub(super) fn revisions(&self) -> Revisions {
-        let fleet = self.0.read();
+        let fleet = self.fleet.read();
         let routers = fleet
             .files
             .keys()
@@ -153,7 +161,7 @@ impl Memory {
     }
 
     pub(super) fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
-        let fleet = self.0.read();
+        let fleet = self.fleet.read();
         fleet.was_read()?;
         let file = fleet.file(router, "router.yaml");
         Ok(file.filter(|_| fleet.has_folder(router)).map(|file| Door {
@@ -174,7 +182,7 @@ impl Memory {
 
     fn answer(&self, router: &ObjectName, call: Call) -> Answer {
         let name = file_of(call);
-        let file = self.0.read().file(router, name).cloned();
+        let file = self.fleet.read().file(router, name).cloned();
         let file = file.ok_or_else(|| missing(router.as_str(), name))?;
         let parse = || {
             let map = match call {
@@ -189,19 +197,19 @@ impl Memory {
     }
 
     pub(super) fn text(&self, router: &ObjectName, call: Call) -> String {
-        let fleet = self.0.read();
+        let fleet = self.fleet.read();
         let file = fleet.file(router, file_of(call));
         file.map(|file| file.text.to_string()).unwrap_or_default()
     }
 
     pub(super) fn statuses(&self, router: &ObjectName) -> Statuses {
-        let fleet = self.0.read();
+        let fleet = self.fleet.read();
         let posted = fleet.posted.get(router);
         posted.map(|it| it.entries.clone()).unwrap_or_default()
     }
 
     pub(super) fn status(&self, router: &ObjectName, uuid: &Uid) -> Statuses {
-        let fleet = self.0.read();
+        let fleet = self.fleet.read();
         let entry = fleet
             .posted
             .get(router)
@@ -263,5 +271,33 @@ impl Fleet {
             (None, None) => None,
         };
         Tokens::new(token.as_ref(), file.token_hashes).map_err(|error| wrong(&error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_an_older_revision_are_ignored() {
+        let file = |revision, text: Option<&str>| {
+            News::File("a/bgp.yaml".to_owned(), revision, text.map(str::to_owned))
+        };
+        let memory = Memory::default();
+        let text = || memory.file_at(Path::new("a/bgp.yaml"));
+        memory.apply(Some(6), vec![file(6, Some("new"))]);
+        for older in [Some("old"), None] {
+            memory.apply(Some(5), vec![file(5, older)]);
+            assert_eq!(
+                (text().as_deref(), memory.revision()),
+                (Some("new"), Some(6))
+            );
+        }
+        memory.apply(Some(7), vec![file(7, None)]);
+        memory.apply(Some(6), vec![file(6, Some("new"))]);
+        assert_eq!((text(), memory.revision()), (None, Some(7)));
+        memory.clear();
+        memory.apply(Some(5), vec![file(5, Some("restored"))]);
+        assert_eq!(text().as_deref(), Some("restored"));
     }
 }

@@ -68,8 +68,9 @@ async fn announced(mut listener: PgListener, changed: Arc<Notify>) {
     }
 }
 
-/// Reads what changed since the newest revision in memory.
+/// Reads what changed since the newest revision in memory; one caller at a time.
 pub(super) async fn refresh(pool: &PgPool, memory: &Memory) -> Result<(), sqlx::Error> {
+    let _one = memory.refreshing.lock().await;
     let row = query("SELECT revision FROM fleet").fetch_one(pool).await?;
     let newest: i64 = row.get(0);
     let known = memory.revision();
@@ -82,7 +83,7 @@ pub(super) async fn refresh(pool: &PgPool, memory: &Memory) -> Result<(), sqlx::
     };
     let mut news = files(pool, since).await?;
     news.extend(statuses(pool, since).await?);
-    if since < 0 {
+    if known.is_some_and(|known| newest < known) {
         memory.clear();
     }
     memory.apply(Some(newest), news);

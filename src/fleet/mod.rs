@@ -154,7 +154,8 @@ pub async fn serve(
     store::directory::sweep(&options.dir);
     let source = options.dir.display().to_string();
     let store = Arc::new(store::directory::Directory::journaled(options.dir.clone()));
-    let admin = admin::Admin::new(&options.serving.access, Some(options.dir));
+    let Serving { access, tls, .. } = &options.serving;
+    let admin = admin::Admin::new(access, tls.is_some(), Some(options.dir));
     let app = service::over(Arc::clone(&store) as _, options.rate, admin);
     let served = serving::serve(app, options.serving, &source, shutdown).await;
     store.close().await;
@@ -172,7 +173,7 @@ pub async fn serve_store(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), FleetError> {
     let store = Arc::new(store::postgres::Postgres::open(url)?);
-    let admin = admin::Admin::new(&serving.access, None);
+    let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), None);
     let app = service::over(store, RateLimit::default(), admin);
     serving::serve(app, serving, "PostgreSQL", shutdown).await
 }

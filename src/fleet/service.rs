@@ -54,7 +54,9 @@ struct Fleet {
 
 /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
 pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
-    let admin = Admin::new(&options.serving.access, Some(options.dir.clone()));
+    let serving = &options.serving;
+    let dir = options.dir.clone();
+    let admin = Admin::new(&serving.access, serving.tls.is_some(), Some(dir));
     let store = Arc::new(Directory::new(options.dir.clone()));
     over(store, options.rate, admin)
 }

@@ -15,6 +15,8 @@ pub(crate) struct Logins {
     name: String,
     /// The paths that get the cookie: this one and those below it.
     path: &'static str,
+    /// Whether browsers send the cookie over TLS only.
+    secure: bool,
     key: Secret<[u8; 32]>,
 }
 
@@ -23,14 +25,24 @@ impl Logins {
         Self {
             name: format!("moenet-agent-{:08x}", rand::random::<u32>()),
             path,
+            secure: false,
             key: Secret::new(rand::random()),
+        }
+    }
+
+    /// For a server with TLS: its cookies are never sent without.
+    pub(crate) fn secure(self, has_tls: bool) -> Self {
+        Self {
+            secure: has_tls,
+            ..self
         }
     }
 
     /// Returns the cookie of someone who knows the token.
     pub(crate) fn cookie(&self, token: &Secret<String>) -> Option<HeaderValue> {
         let (name, path, value) = (&self.name, self.path, self.value(token));
-        let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Path={path}");
+        let secure = if self.secure { "; Secure" } else { "" };
+        let cookie = format!("{name}={value}; HttpOnly; SameSite=Strict; Path={path}{secure}");
         let mut cookie = HeaderValue::from_str(&cookie).ok()?;
         cookie.set_sensitive(true);
         Some(cookie)
@@ -88,6 +100,15 @@ mod tests {
         let name = format!("{}=", logins.name);
         for wrong in ["", &name, &cookie[..cookie.len() - 1]] {
             assert!(!logins.is_known(&headers(wrong), &token), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cookie_of_a_server_with_tls_is_secure() {
+        let token = Secret::new("s3cret".to_owned());
+        for has_tls in [false, true] {
+            let cookie = Logins::new("/").secure(has_tls).cookie(&token).unwrap();
+            assert_eq!(cookie.to_str().unwrap().ends_with("; Secure"), has_tls);
         }
     }
 

@@ -79,10 +79,10 @@ pub(super) struct Checked {
 }
 
 impl Checked {
-    pub(super) fn new(access: &Access) -> Self {
+    pub(super) fn new(access: &Access, has_tls: bool) -> Self {
         Self {
             access: access.clone(),
-            logins: Logins::new("/"),
+            logins: Logins::new("/").secure(has_tls),
             guarded: Guarded::new(),
         }
     }

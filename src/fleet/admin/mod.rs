@@ -151,9 +151,9 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    pub(super) fn new(access: &Access, dir: Option<PathBuf>) -> Self {
+    pub(super) fn new(access: &Access, has_tls: bool, dir: Option<PathBuf>) -> Self {
         Self {
-            access: access::Checked::new(access),
+            access: access::Checked::new(access, has_tls),
             dir,
             seen: tokio::sync::Mutex::default(),
         }

@@ -87,7 +87,10 @@ impl Watcher {
         let fleet = Arc::clone(&self.fleet);
         let publish = async {
             loop {
-                fleet.publish().await;
+                let fleet = Arc::clone(&fleet);
+                // A task of its own, whose panic costs this look only.
+                let look = tokio::spawn(async move { fleet.publish().await });
+                let _ = look.await;
                 tokio::time::sleep(FLEET_POLL).await;
             }
         };

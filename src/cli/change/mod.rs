@@ -230,17 +230,13 @@ impl Draft {
     }
 
     fn add(&mut self, place: &Place, text: Option<String>, result: Outcome) {
-        // Of two changes of one file the second replaces the first.
-        let path = self.path(place);
-        let first = self.changes.iter().find(|change| change.place == *place);
-        let base = first.map_or_else(|| text_at(&path), |first| first.base.clone());
-        self.changes.retain(|change| change.place != *place);
-        self.changes.push(Change {
+        let change = Change {
             place: place.clone(),
             text,
-            base,
+            base: text_at(&self.path(place)),
             result,
-        });
+        };
+        add(&mut self.changes, change);
     }
 
     fn path(&self, place: &Place) -> PathBuf {
@@ -349,6 +345,24 @@ impl Change {
     }
 }
 
+/// Adds a change. Of two changes of one file the second, whose result is relative to the first, replaces the first.
+fn add(changes: &mut Vec<Change>, mut change: Change) {
+    let first = changes.iter().position(|it| it.place == change.place);
+    if let Some(first) = first {
+        if change.result == Outcome::Unchanged {
+            return;
+        }
+        change.base = changes.remove(first).base;
+        change.result = match (&change.base, &change.text) {
+            (base, text) if base == text => Outcome::Unchanged,
+            (None, _) => Outcome::Created,
+            (_, None) => Outcome::Removed,
+            _ => Outcome::Changed,
+        };
+    }
+    changes.push(change);
+}
+
 fn text_at(path: &Path) -> Option<String> {
     file::read_text(path, file::DOCUMENT).ok()
 }
@@ -445,5 +459,59 @@ pub(crate) fn print(rows: &[Row], dry_run: bool) {
     for row in rows {
         let (file, result) = (&row.file, format!("{:?}", row.result).to_lowercase());
         output::line(format_args!("{file} {result}{note}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds these changes of one file, and returns the only one that is left, as its text and result.
+    fn added(base: Option<&str>, changes: &[(Option<&str>, Outcome)]) -> (Option<String>, Outcome) {
+        let mut all = Vec::new();
+        for (text, result) in changes {
+            let change = Change {
+                place: Place::document(Kind::BgpSession, &"a".parse().unwrap()),
+                text: text.map(str::to_owned),
+                base: base.map(str::to_owned),
+                result: *result,
+            };
+            add(&mut all, change);
+        }
+        assert_eq!(all.len(), 1);
+        let left = all.remove(0);
+        assert_eq!(left.base.as_deref(), base);
+        (left.text, left.result)
+    }
+
+    #[test]
+    fn same_document_twice_is_written() {
+        for first in [Outcome::Created, Outcome::Changed, Outcome::Removed] {
+            let text = (first != Outcome::Removed).then_some("new");
+            let twice = [(text, first), (None, Outcome::Unchanged)];
+            let left = added(None, &twice);
+            assert_eq!(left, (text.map(str::to_owned), first));
+        }
+    }
+
+    #[test]
+    fn result_of_two_changes_is_that_of_the_file() {
+        use Outcome::{Changed, Created, Removed, Unchanged};
+        let (new, old) = (Some("new"), Some("old"));
+        for (base, changes, result) in [
+            (None, [(new, Created), (None, Removed)], Unchanged),
+            (None, [(old, Created), (new, Changed)], Created),
+            (old, [(None, Removed), (new, Created)], Changed),
+            (old, [(new, Changed), (None, Removed)], Removed),
+            (old, [(new, Changed), (old, Changed)], Unchanged),
+            (old, [(None, Unchanged), (new, Changed)], Changed),
+        ] {
+            let text = changes[1].0.map(str::to_owned);
+            assert_eq!(
+                added(base, &changes),
+                (text, result),
+                "{base:?} {changes:?}"
+            );
+        }
     }
 }

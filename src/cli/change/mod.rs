@@ -251,10 +251,9 @@ impl Draft {
     pub(crate) async fn check(&self) -> anyhow::Result<()> {
         let now = &self.wanted.desired;
         let desired = self.wanted.again().await;
-        // What is rejected already can still be paused.
-        let before = rejected(now);
-        let mut new = rejected(&desired).into_iter();
-        let mut new = new.by_ref().filter(|it| !before.contains(it));
+        let changed = self.changes.iter();
+        let changed = changed.map(|it| it.place.kind.path(&it.place.name));
+        let mut new = newly_rejected(rejected(now), rejected(&desired), changed.collect());
         if let Some((path, why)) = new.next() {
             let more = match new.count() {
                 0 => String::new(),
@@ -374,8 +373,23 @@ fn rejected(desired: &Desired) -> BTreeSet<(String, String)> {
         (_, Err(why)) => Some(chain(why)),
         _ => None,
     };
-    let shared = shared.map(|why| ("node".to_owned(), why));
+    let shared = shared.map(|why| (Kind::Node.folder().to_owned(), why));
     refusals(desired).into_iter().chain(shared).collect()
+}
+
+/// Returns the objects that a pass would reject because of the changes, with the reasons. An object that is rejected already can
+/// still be paused; its new reason may only name another object. Without a valid node no peer was checked before: a change that
+/// repairs the node must not be refused for peers that it does not change.
+fn newly_rejected(
+    before: BTreeSet<(String, String)>,
+    after: BTreeSet<(String, String)>,
+    changed: BTreeSet<String>,
+) -> impl Iterator<Item = (String, String)> {
+    let before: BTreeSet<_> = before.into_iter().map(|(path, _)| path).collect();
+    let is_all = !before.contains(Kind::Node.folder());
+    after
+        .into_iter()
+        .filter(move |(path, _)| !before.contains(path) && (is_all || changed.contains(path)))
 }
 
 fn has_comments(slot: &store::Slot<OverrideSpec>) -> bool {
@@ -513,5 +527,35 @@ mod tests {
                 "{base:?} {changes:?}"
             );
         }
+    }
+
+    /// Returns the paths that a change of `sessions/a` lets a pass reject.
+    fn new_paths(before: &[(&str, &str)], after: &[(&str, &str)]) -> Vec<String> {
+        let owned = |all: &[(&str, &str)]| {
+            let all = all.iter();
+            all.map(|(path, why)| ((*path).to_owned(), (*why).to_owned()))
+                .collect()
+        };
+        let changed = ["sessions/a".to_owned()].into();
+        let new = newly_rejected(owned(before), owned(after), changed);
+        new.map(|(path, _)| path).collect()
+    }
+
+    #[test]
+    fn change_that_repairs_the_node_is_accepted() {
+        let broken = [("node", "invalid MTU 1")];
+        assert_eq!(new_paths(&broken, &[("sessions/b", "port")]), [""; 0]);
+        assert_eq!(new_paths(&broken, &[("node", "invalid MTU 2")]), [""; 0]);
+        let own = [("sessions/a", "port"), ("sessions/b", "port")];
+        assert_eq!(new_paths(&broken, &own), ["sessions/a"]);
+    }
+
+    #[test]
+    fn rejected_object_with_another_reason_is_not_new() {
+        let before = [("sessions/b", "has the port of sessions/a")];
+        let after = [("sessions/b", "has the port of sessions/c")];
+        assert_eq!(new_paths(&before, &after), [""; 0]);
+        let harmed = [after[0], ("sessions/c", "port")];
+        assert_eq!(new_paths(&before, &harmed), ["sessions/c"]);
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn everything(
     let beside = restore::all(state, record, marked, undone)?;
     let mut bird = Tree::default();
     for root in roots {
-        bird.list(root, &[])?;
+        // The copies beside edited files may have the agent's mark.
+        bird.list(root, &beside)?;
     }
     let removed = files::remove_new(&bird, record, marked)?;
     if removed > 0 {
@@ -224,4 +225,68 @@ fn remove(path: &Path) -> Result<(), AdoptionError> {
     removed
         .map(drop)
         .map_err(AdoptionError::file("remove", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::tests::{record, write};
+    use super::*;
+    use crate::observed::bird::mark::marked;
+
+    /// An adoption of a router whose BIRD had one file of this agent.
+    struct Case {
+        _folder: tempfile::TempDir,
+        store: Store,
+        bird: PathBuf,
+        record: Record,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path().canonicalize().unwrap();
+            let store = Store::open(&root.join("state")).unwrap();
+            let bird = root.join("bird");
+            let mut case = Self {
+                _folder: folder,
+                store,
+                bird,
+                record: record(),
+            };
+            write(&case.path(), &case.text("before"));
+            let mut tree = Tree::default();
+            tree.list(&case.bird, &[]).unwrap();
+            std::fs::create_dir_all(record::folder(case.store.dir())).unwrap();
+            case.record.files = tree.copy(case.store.dir()).unwrap();
+            case
+        }
+
+        fn path(&self) -> PathBuf {
+            self.bird.join("moenet/x.conf")
+        }
+
+        fn text(&self, text: &str) -> String {
+            marked(text, self.store.identity().map(|it| it.identity).as_ref())
+        }
+
+        fn undo(&self) -> Undone {
+            let mut undone = Undone::default();
+            let roots = [self.bird.clone()];
+            everything(&self.store, &self.record, &roots, &mut undone).unwrap();
+            undone
+        }
+    }
+
+    #[test]
+    fn announced_copy_in_the_directory_of_bird_stays() {
+        let case = Case::new();
+        write(&case.path(), "of the operator");
+        let undone = case.undo();
+        let copy = restore::aside(&case.path(), &case.record);
+        assert!(
+            undone.kept[0].contains(&copy.display().to_string()),
+            "{undone:?}"
+        );
+        assert_eq!(std::fs::read_to_string(copy).unwrap(), case.text("before"));
+    }
 }

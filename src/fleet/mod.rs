@@ -111,6 +111,12 @@ pub enum FleetError {
     /// The directory does not exist.
     #[error("fleet directory {dir} not found; expected {dir}/<router>/router.yaml", dir = .0.display())]
     NoDirectory(PathBuf),
+    /// Two servers would not see each other's posts.
+    #[error(
+        "another server serves the fleet directory {dir}; stop it, or use --store with PostgreSQL for several servers",
+        dir = .0.display()
+    )]
+    Served(PathBuf),
     /// A file or folder of the network's description cannot be read.
     #[error("read {file} of the fleet: {source}; check its owner and mode", file = .file.display())]
     Unreadable { file: PathBuf, source: io::Error },
@@ -143,7 +149,7 @@ pub enum FleetError {
 /// Listens and serves until the shutdown.
 ///
 /// # Errors
-/// The directory does not exist, or the address is in use.
+/// The directory does not exist, another server serves it, or the address is in use.
 pub async fn serve(
     options: FleetOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -151,9 +157,12 @@ pub async fn serve(
     if !fs::is_dir(&options.dir) {
         return Err(FleetError::NoDirectory(options.dir));
     }
+    let Some(store) = store::directory::Directory::journaled(options.dir.clone()) else {
+        return Err(FleetError::Served(options.dir));
+    };
+    let store = Arc::new(store);
     store::directory::sweep(&options.dir);
     let source = options.dir.display().to_string();
-    let store = Arc::new(store::directory::Directory::journaled(options.dir.clone()));
     let Serving { access, tls, .. } = &options.serving;
     let admin = admin::Admin::new(access, tls.is_some(), Some(options.dir));
     let app = service::over(Arc::clone(&store) as _, options.rate, admin);

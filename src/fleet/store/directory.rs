@@ -8,6 +8,7 @@ mod record;
 mod reported;
 mod snapshot;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,20 +49,27 @@ struct Files {
     record: Mutex<()>,
     /// `None`: each post is flushed alone.
     journal: Option<Journal>,
+    /// Held by the only server of the directory.
+    _lock: Option<File>,
 }
 
 impl Directory {
     pub(in crate::fleet) fn new(root: PathBuf) -> Self {
-        Self::with(root, None)
+        Self::with(root, None, None)
     }
 
-    /// Returns the store for a server: posts become durable together. Blocks.
-    pub(in crate::fleet) fn journaled(root: PathBuf) -> Self {
-        let journal = Journal::open(&root).unwrap_or_else(|error| {
-            tracing::warn!(%error, "journal of posts cannot be used; flushing each post alone");
-            None
+    /// Returns the store for a server: posts become durable together. `None`: another server serves the directory.
+    /// Blocks.
+    pub(in crate::fleet) fn journaled(root: PathBuf) -> Option<Self> {
+        let (lock, journal) = match journal::lock(&root).transpose()? {
+            Ok(lock) => (Some(lock), Journal::open(&root)),
+            Err(error) => (None, Err(error)),
+        };
+        let journal = journal.inspect_err(|error| {
+            tracing::error!(%error, "journal of posts cannot be used; flushing each post alone");
+            journal::quarantine(&root, &error.to_string());
         });
-        Self::with(root, journal)
+        Some(Self::with(root, journal.ok(), lock))
     }
 
     /// Makes all posts durable as files, so that an operator may change these before the next start.
@@ -73,9 +81,10 @@ impl Directory {
         }
     }
 
-    fn with(root: PathBuf, journal: Option<Journal>) -> Self {
+    fn with(root: PathBuf, journal: Option<Journal>, lock: Option<File>) -> Self {
         Self(Arc::new(Files {
             journal,
+            _lock: lock,
             snapshots: Snapshots::new(&root),
             root,
             parsed: Parsed::default(),
@@ -295,4 +304,39 @@ fn disk(error: io::Error) -> ApiError {
     ApiError::internal(format!(
         "reported/ of the router: {error}; check the free space and the owner"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn second_server_of_a_directory_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let open = || Directory::journaled(root.path().to_owned());
+        let first = open().unwrap();
+        assert!(first.0.journal.is_some());
+        assert!(open().is_none());
+        drop(first);
+        assert!(open().is_some());
+    }
+
+    #[test]
+    fn unusable_journal_is_quarantined_and_the_directory_served() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(REPORTED).join(name);
+        fs::create_dir_all(at(".journal")).unwrap();
+        fs::write(at(".journal.old"), "").unwrap();
+        let open = || Directory::journaled(root.path().to_owned());
+        let store = open().unwrap();
+        assert!(store.0.journal.is_none());
+        assert!(open().is_none(), "locked without a journal too");
+        for name in [".journal", ".journal.old"] {
+            assert!(!at(name).exists());
+            assert!(at(&format!("{name}.broken")).exists());
+        }
+        drop(store);
+        assert!(open().unwrap().0.journal.is_some());
+    }
 }

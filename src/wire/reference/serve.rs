@@ -8,6 +8,7 @@ use super::super::scalar::Fields;
 use super::super::scalar::kind;
 use super::{DrainWish, Heartbeat, Report, SessionReport, WireStatus};
 use crate::model::Uid;
+use crate::wire::body::parse;
 use crate::wire::{Call, Modify, WireError};
 
 /// Reads a `POST modify`.
@@ -86,11 +87,7 @@ fn read<T: DeserializeOwned>(value: &Value) -> Result<T, (Option<String>, String
 }
 
 fn object(body: &[u8], key: &'static str) -> Result<Map<String, Value>, WireError> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| WireError::NotJson {
-        line: error.line(),
-        column: error.column(),
-    })?;
-    match value {
+    match parse(body)? {
         Value::Object(map) => Ok(map),
         other => Err(WireError::NotAnObject {
             found: kind(&other),
@@ -132,5 +129,21 @@ pub fn write_status(item: &mut Value, status: WireStatus, error: Option<&str>) {
     if let Value::Object(map) = item {
         map.insert("status".into(), status.number().into());
         map.insert("error".into(), error.map_or(Value::Null, Value::from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn post_of_too_many_values_is_refused_before_reading() {
+        let body = format!("{{\"version\": [{}1]}}", "1,".repeat(600_000));
+        for error in [
+            check_heartbeat(body.as_bytes()).unwrap_err(),
+            check_report(body.as_bytes()).unwrap_err(),
+        ] {
+            assert!(matches!(error, WireError::TooMany { .. }), "{error}");
+        }
     }
 }

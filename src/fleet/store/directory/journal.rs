@@ -2,9 +2,11 @@
 //! posts themselves are written without a flush; the next start writes them again from the journal.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -15,14 +17,15 @@ use crate::util::file::{self, Writer};
 use crate::util::fs;
 use crate::util::task::{blocking, spawn_blocking};
 
-/// The journal, and the one before it while the files of its posts are flushed.
-const NAMES: [&str; 2] = [".journal.old", ".journal"];
+/// In the order of their lines: the journal before while the files of its posts are flushed, the journal, and the next one
+/// until it has its name durably.
+const NAMES: [&str; 3] = [".journal.old", ".journal", ".journal.new"];
 
 /// Size from which a new journal is begun.
 const BEGIN_NEW: u64 = 64 * 1024 * 1024;
 
-/// Size limit of a journal that is read: a batch goes beyond the size above.
-const MAX_BYTES: u64 = 8 * BEGIN_NEW;
+/// Size limit of a line that is read, above that of each file of the server.
+const MAX_LINE: u64 = 64 * 1024 * 1024;
 
 /// A change of a file of the server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,43 +63,45 @@ struct Waiting {
 }
 
 struct Open {
-    /// Locked, so that two servers do not share a journal.
-    directory: File,
     file: File,
     size: u64,
+    /// Whether the file has a part of a failed batch after its size.
+    is_torn: bool,
+    /// Whether each post is flushed alone.
+    is_closed: bool,
+    /// Whether the files of the journal before are being flushed.
+    is_flushing: Arc<AtomicBool>,
 }
 
 impl Journal {
-    /// Opens the journal, and makes the posts in it durable as files. `None`: another server has it. Blocks.
-    pub(super) fn open(root: &Path) -> io::Result<Option<Self>> {
+    /// Opens the journal, and makes the posts in it durable as files. The caller has the [`lock`]. Blocks.
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
         let folder = root.join(REPORTED);
-        fs::create_dir_all(&folder)?;
-        let directory = fs::open_dir(&folder)?;
-        match directory.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
         let paths = NAMES.map(|name| folder.join(name));
+        let mut failures = Vec::new();
         for path in &paths {
-            replay(root, path)?;
+            failures.push(replay(root, path)?);
         }
-        file::flush_file_system(&directory)?;
-        for path in &paths {
-            file::remove(path)?;
+        file::flush_file_system(&fs::open_dir(&folder)?)?;
+        for (path, failure) in paths.iter().zip(failures) {
+            match failure {
+                Some(why) => file::quarantine(path, &why).map(drop)?,
+                None => file::remove(path).map(drop)?,
+            }
         }
-        let file = create(&paths[1])?;
         let open = Open {
-            directory,
-            file,
+            file: create(&paths[1])?,
             size: 0,
+            is_torn: false,
+            is_closed: false,
+            is_flushing: Arc::default(),
         };
-        Ok(Some(Self {
+        Ok(Self {
             root: root.to_owned(),
             waiting: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             open: Arc::new(Mutex::new(open)),
-        }))
+        })
     }
 
     /// Makes changes, durably when it returns.
@@ -114,50 +119,101 @@ impl Journal {
         answer.await.map_err(ended)?
     }
 
-    /// Makes the files of all posts durable, which ends the need for the journal. Blocks.
+    /// Makes the files of all posts durable, and empties the journal. Later posts are flushed alone. Blocks.
     pub(super) fn close(&self) -> io::Result<()> {
         let mut open = self.open.lock();
-        file::flush_file_system(&open.directory)?;
+        file::flush_file_system(&open.file)?;
+        // First, because its lines are older than those of the journal.
+        file::remove(&self.root.join(REPORTED).join(NAMES[0]))?;
         open.file.set_len(0)?;
         open.size = 0;
-        file::remove(&self.root.join(REPORTED).join(NAMES[0])).map(drop)
+        file::flush_content(&open.file)?;
+        open.is_closed = true;
+        Ok(())
     }
 }
 
 impl Open {
-    /// Adds lines durably; after an error the journal is as before.
+    /// Adds lines durably. After an error the journal is as before, at the latest when the next lines are added.
     fn add(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.size)?;
+            self.is_torn = false;
+        }
         let written = self.file.write_all(lines);
         if let Err(error) = written.and_then(|()| file::flush_content(&self.file)) {
-            self.file.set_len(self.size)?;
+            self.is_torn = self.file.set_len(self.size).is_err();
             return Err(error);
         }
         self.size += u64::try_from(lines.len()).unwrap_or(u64::MAX);
         Ok(())
     }
 
-    /// Begins a new journal, unless the one before is still needed.
+    /// Begins a new journal, unless the one before is still needed; flushes the files of that one.
     fn begin_new(&mut self, folder: &Path) -> io::Result<()> {
-        let [old, new] = NAMES.map(|name| folder.join(name));
-        if fs::exists(&old) {
+        if self.is_flushing.load(Ordering::Acquire) {
             return Ok(());
         }
-        fs::rename(&new, &old)?;
-        self.file = create(&new)?;
-        self.size = 0;
-        let directory = self.directory.try_clone()?;
+        let [old, new, next] = NAMES.map(|name| folder.join(name));
+        if !fs::exists(&old) {
+            let file = create(&next)?;
+            fs::rename(&new, &old)?;
+            if let Err(error) = fs::rename(&next, &new) {
+                fs::rename(&old, &new)?;
+                return Err(error);
+            }
+            self.file = file;
+            self.size = 0;
+            self.is_torn = false;
+        } else if !fs::exists(&new) {
+            // The journal did not get its name back above.
+            return fs::rename(&old, &new);
+        }
+        self.flush_old(old)
+    }
+
+    /// Starts the flush of the files of the journal before, and removes it after that.
+    fn flush_old(&self, old: PathBuf) -> io::Result<()> {
+        let file = self.file.try_clone()?;
+        let is_flushing = Arc::clone(&self.is_flushing);
+        is_flushing.store(true, Ordering::Release);
         spawn_blocking(move || {
-            let flushed = file::flush_file_system(&directory);
+            let flushed = file::flush_file_system(&file);
             if let Err(error) = flushed.and_then(|()| file::remove(&old).map(drop)) {
                 tracing::warn!(%error, "posts of the routers are not flushed; their journal is kept");
             }
+            is_flushing.store(false, Ordering::Release);
         });
         Ok(())
     }
 }
 
+/// Locks a fleet's directory for its only server, until the file is dropped. `None`: another server has it. Blocks.
+pub(super) fn lock(root: &Path) -> io::Result<Option<File>> {
+    let folder = root.join(REPORTED);
+    fs::create_dir_all(&folder)?;
+    let directory = fs::open_dir(&folder)?;
+    match directory.try_lock() {
+        Ok(()) => Ok(Some(directory)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Quarantines the journals of a server that goes on without: a later start would write their posts over newer ones. Blocks.
+pub(super) fn quarantine(root: &Path, why: &str) {
+    let paths = NAMES.map(|name| root.join(REPORTED).join(name));
+    for path in paths.iter().filter(|path| fs::exists(path)) {
+        if let Err(error) = file::quarantine(path, why) {
+            tracing::error!(file = %path.display(), %error, "journal of posts not quarantined; remove it before the next start");
+        }
+    }
+}
+
 fn create(path: &Path) -> io::Result<File> {
-    let file = fs::open(path, File::options().create(true).append(true))?;
+    file::remove_file(path)?;
+    let mut options = File::options();
+    let file = fs::open(path, options.create_new(true).append(true).mode(0o600))?;
     file::sync_folders(path.parent())?;
     Ok(file)
 }
@@ -166,12 +222,18 @@ fn create(path: &Path) -> io::Result<File> {
 fn commit(open: &Mutex<Open>, root: &Path, batch: Vec<Waiting>) {
     let mut open = open.lock();
     let edits = batch.iter().flat_map(|waiting| &waiting.edits);
-    let added = lines(edits).and_then(|lines| open.add(&lines));
+    let writer = Writer::new(0o600);
+    let (added, writer) = match open.is_closed {
+        // The next start must not write a post over what an operator changed.
+        true => (Ok(()), writer),
+        false => (
+            lines(edits).and_then(|lines| open.add(&lines)),
+            writer.light(),
+        ),
+    };
     for Waiting { edits, done } in batch {
         let result = match &added {
-            Ok(()) => edits
-                .iter()
-                .try_for_each(|edit| edit.apply(root, Writer::new(0o600).light())),
+            Ok(()) => edits.iter().try_for_each(|edit| edit.apply(root, writer)),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         // The request may have given up.
@@ -194,31 +256,50 @@ fn lines<'e>(edits: impl Iterator<Item = &'e Edit>) -> io::Result<Vec<u8>> {
 }
 
 /// Makes the changes in a journal again. The last line is incomplete if its flush did not end: no post was answered.
-fn replay(root: &Path, path: &Path) -> io::Result<()> {
-    let text = match file::read(path, MAX_BYTES) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        text => text?,
+/// Returns the reason to keep the journal: lines that cannot be applied.
+fn replay(root: &Path, path: &Path) -> io::Result<Option<String>> {
+    let mut journal = match file::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => BufReader::new(opened?.0),
     };
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let Some(line) = line.strip_suffix(b"\n") else {
+    let (mut line, mut number, mut failures, mut first) = (Vec::new(), 0_usize, 0_usize, None);
+    loop {
+        line.clear();
+        number += 1;
+        let mut limited = journal.by_ref().take(MAX_LINE);
+        limited.read_until(b'\n', &mut line)?;
+        let applied = if line.ends_with(b"\n") {
+            apply(root, &line)
+        } else if limited.limit() > 0 {
             break;
+        } else {
+            journal.skip_until(b'\n')?;
+            Err(io::ErrorKind::FileTooLarge.into())
         };
-        match serde_json::from_slice::<Edit>(line) {
-            Ok(edit) => edit.apply(root, Writer::new(0o600).light())?,
-            // What comes after a part that was never flushed was not answered either.
-            Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "rest of the journal of posts left out");
-                break;
-            }
+        if let Err(error) = applied {
+            failures += 1;
+            first.get_or_insert_with(|| format!("the first is line {number}: {error}"));
         }
     }
-    Ok(())
+    Ok(first.map(|first| format!("lines that cannot be applied: {failures}; {first}")))
+}
+
+fn apply(root: &Path, line: &[u8]) -> io::Result<()> {
+    let edit: Edit = serde_json::from_slice(line)?;
+    edit.apply(root, Writer::new(0o600).light())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn fleet() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join(REPORTED)).unwrap();
+        root
+    }
 
     fn edit(path: &str, text: Option<&str>) -> Edit {
         Edit {
@@ -229,10 +310,9 @@ mod tests {
 
     #[tokio::test]
     async fn answered_posts_are_there_after_a_power_failure() {
-        let root = tempfile::tempdir().unwrap();
+        let root = fleet();
         let at = |path: &str| root.path().join(path);
-        let journal = Journal::open(root.path()).unwrap().unwrap();
-        assert!(Journal::open(root.path()).unwrap().is_none(), "locked");
+        let journal = Journal::open(root.path()).unwrap();
         let posts = [edit("a/x", Some("1")), edit("a/y", Some("1"))];
         journal.write(posts.to_vec()).await.unwrap();
         journal.write(vec![edit("a/x", Some("2"))]).await.unwrap();
@@ -244,7 +324,7 @@ mod tests {
         let mut torn = fs::read(at("reported/.journal")).unwrap();
         torn.extend(br#"{"path": "a/x", "te"#);
         fs::write(at("reported/.journal"), torn).unwrap();
-        drop(Journal::open(root.path()).unwrap().unwrap());
+        drop(Journal::open(root.path()).unwrap());
         assert_eq!(fs::read_to_string(at("a/x")).unwrap(), "2");
         assert!(!at("a/y").exists());
         assert_eq!(fs::read(at("reported/.journal")).unwrap(), b"");
@@ -252,8 +332,8 @@ mod tests {
 
     #[tokio::test]
     async fn posts_that_arrive_together_share_a_flush() {
-        let root = tempfile::tempdir().unwrap();
-        let journal = Arc::new(Journal::open(root.path()).unwrap().unwrap());
+        let root = fleet();
+        let journal = Arc::new(Journal::open(root.path()).unwrap());
         let turn = journal.turn.lock().await;
         let write = |n: usize| {
             let journal = Arc::clone(&journal);
@@ -274,10 +354,95 @@ mod tests {
         assert!(journal.waiting.lock().is_empty());
     }
 
+    #[test]
+    fn line_that_cannot_be_applied_stops_no_other() {
+        let root = fleet();
+        let at = |path: &str| root.path().join(path);
+        let line = |edit| String::from_utf8(lines([edit].iter()).unwrap()).unwrap();
+        // Too long, torn, on a directory, and valid.
+        let journal = File::create(at("reported/.journal")).unwrap();
+        journal.set_len(MAX_LINE + 1).unwrap();
+        let mut journal = File::options()
+            .append(true)
+            .open(at("reported/.journal"))
+            .unwrap();
+        let text = [
+            "\n{\"path\": \"a/x\", \"te\n",
+            &line(edit("reported", Some("1"))),
+            &line(edit("a/x", Some("1"))),
+        ];
+        journal.write_all(text.concat().as_bytes()).unwrap();
+        drop(Journal::open(root.path()).unwrap());
+        assert_eq!(fs::read_to_string(at("a/x")).unwrap(), "1");
+        assert_eq!(fs::read(at("reported/.journal")).unwrap(), b"");
+        assert!(at("reported/.journal.broken").exists());
+        let why = replay(root.path(), &at("reported/.journal.broken")).unwrap();
+        let why = why.unwrap();
+        assert!(
+            why.starts_with("lines that cannot be applied: 3; the first is line 1:"),
+            "{why}"
+        );
+    }
+
+    #[tokio::test]
+    async fn torn_batch_is_cut_before_the_next_one() {
+        let root = fleet();
+        let path = root.path().join("reported/.journal");
+        let journal = Journal::open(root.path()).unwrap();
+        let read_only = File::open(&path).unwrap();
+        let file = std::mem::replace(&mut journal.open.lock().file, read_only);
+        let post = || journal.write(vec![edit("a/x", Some("1"))]);
+        post().await.unwrap_err();
+        assert!(!root.path().join("a/x").exists());
+        post().await.unwrap_err();
+        fs::write(&path, "{\"path").unwrap();
+        journal.open.lock().file = file;
+        post().await.unwrap();
+        let expected = lines([edit("a/x", Some("1"))].iter()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), expected);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn post_after_the_close_is_not_in_the_journal() {
+        let root = fleet();
+        let journal = Journal::open(root.path()).unwrap();
+        journal.close().unwrap();
+        journal.write(vec![edit("a/x", Some("1"))]).await.unwrap();
+        assert_eq!(fs::read_to_string(root.path().join("a/x")).unwrap(), "1");
+        let text = fs::read(root.path().join("reported/.journal")).unwrap();
+        assert_eq!(text, b"");
+    }
+
+    #[tokio::test]
+    async fn failed_begin_or_flush_is_tried_again() {
+        let root = fleet();
+        let at = |name: &str| root.path().join(REPORTED).join(name);
+        let journal = Journal::open(root.path()).unwrap();
+        let begin = || {
+            let mut open = journal.open.lock();
+            open.size = BEGIN_NEW;
+            let begun = open.begin_new(&root.path().join(REPORTED));
+            begun.map(|()| open.size == 0)
+        };
+        fs::create_dir(at(".journal.new")).unwrap();
+        begin().unwrap_err();
+        assert!(at(".journal").exists() && !at(".journal.old").exists());
+        fs::remove_dir(at(".journal.new")).unwrap();
+        fs::write(at(".journal.old"), "").unwrap();
+        assert!(!begin().unwrap());
+        while journal.open.lock().is_flushing.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        assert!(!at(".journal.old").exists());
+        assert!(begin().unwrap());
+    }
+
     #[tokio::test]
     async fn new_journal_begins_and_the_old_one_goes() {
-        let root = tempfile::tempdir().unwrap();
-        let journal = Journal::open(root.path()).unwrap().unwrap();
+        let root = fleet();
+        let journal = Journal::open(root.path()).unwrap();
         journal.open.lock().size = BEGIN_NEW;
         journal.write(vec![edit("a/x", Some("1"))]).await.unwrap();
         assert_eq!(journal.open.lock().size, 0);

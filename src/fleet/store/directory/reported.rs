@@ -57,8 +57,8 @@ impl Reported {
     /// Returns the change of a file that a change makes; makes that of the log at once.
     pub(super) fn edit(&self, change: &Change) -> io::Result<Option<Edit>> {
         let (file, text) = match change {
-            Change::Heartbeat(post) => (HEARTBEAT.into(), Some(text(post)?)),
-            Change::Report(post) => (REPORT.into(), Some(text(post)?)),
+            Change::Heartbeat(post) => (HEARTBEAT.into(), Some(line(post)?)),
+            Change::Report(post) => (REPORT.into(), Some(line(post)?)),
             Change::Status(entry) => (status_file(&entry.uuid), Some(text(entry)?)),
             Change::Forget(entry) => (status_file(&entry.uuid), None),
             Change::Log { modify, applied } => {
@@ -153,6 +153,11 @@ impl Reported {
             Err(error) => file::quarantine(&path, &error.to_string()).map(|_| None),
         }
     }
+}
+
+/// Writes a post, which may be large, without spaces.
+fn line(post: &Post) -> io::Result<String> {
+    Ok(serde_json::to_string(post)? + "\n")
 }
 
 fn text(value: &impl Serialize) -> io::Result<String> {

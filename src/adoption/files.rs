@@ -52,6 +52,12 @@ impl Tree {
         Ok(())
     }
 
+    /// Returns the files that did not exist before.
+    pub(super) fn new_files<'a>(&'a self, record: &'a Record) -> impl Iterator<Item = &'a PathBuf> {
+        let before = record.paths();
+        self.files.iter().filter(move |it| !before.contains(it))
+    }
+
     /// Copies every file into the record's folder, durably.
     pub(super) fn copy(&self, state: &Path) -> Result<Vec<FileBefore>, AdoptionError> {
         let (folder, mut copies, mut bytes) = (record::folder(state), Vec::new(), 0);
@@ -169,13 +175,8 @@ pub(super) fn move_new(
     beside: &Path,
     is_ours: impl Fn(&Path) -> bool,
 ) -> Result<Option<PathBuf>, AdoptionError> {
-    let before = record.paths();
-    let new = tree
-        .files
-        .iter()
-        .filter(|it| !before.contains(it) && !is_ours(it));
     let mut target = None;
-    for path in new {
+    for path in tree.new_files(record).filter(|it| !is_ours(it)) {
         let Ok(relative) = path.strip_prefix(root) else {
             continue;
         };
@@ -227,8 +228,8 @@ pub(super) fn remove_new(
     record: &Record,
     is_ours: impl Fn(&Path) -> bool,
 ) -> Result<u32, AdoptionError> {
-    let (before, mut removed) = (record.paths(), 0);
-    for path in tree.files.iter().filter(|it| !before.contains(it)) {
+    let mut removed = 0;
+    for path in tree.new_files(record) {
         if is_ours(path) {
             file::remove_file(path).map_err(AdoptionError::file("remove", path))?;
             removed += 1;

@@ -151,16 +151,28 @@ fn is_real(path: &Path) -> bool {
     nearest.is_some_and(|folder| fs::canonicalize(folder).is_ok_and(|real| real == folder))
 }
 
-/// Returns whether a file has the mark of this state directory.
+/// Returns whether a file is as this state directory's agent wrote it.
 pub(super) fn is_marked(path: &Path, identity: &Identity) -> bool {
-    let Ok(bytes) = file::read_unlinked(path, MOST_BYTES) else {
-        return false;
-    };
+    is_intact(path, identity) == Some(true)
+}
+
+/// Returns whether a file of this state directory's agent was edited since: an edit takes no mark away.
+pub(super) fn is_edited(path: &Path, identity: &Identity) -> bool {
+    is_intact(path, identity) == Some(false)
+}
+
+/// Returns whether a file with the mark of this state directory has the agent's text; `None`: it has no such mark.
+fn is_intact(path: &Path, identity: &Identity) -> Option<bool> {
+    let bytes = file::read_unlinked(path, MOST_BYTES).ok()?;
     let text = String::from_utf8_lossy(&bytes);
-    let Mark::Complete { identity: of, .. } = mark::read(&text) else {
-        return false;
-    };
-    of.as_ref() == Some(identity)
+    match mark::read(&text) {
+        Mark::Complete {
+            identity: Some(of),
+            intact,
+            ..
+        } if of == *identity => Some(intact),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,12 @@ pub(super) fn everything(
         let done = format!("removed {removed} files of the agent from BIRD's directory");
         undone.done.push(done);
     }
+    let is_edited = |path: &Path| {
+        let identity = identity.as_ref();
+        identity.is_some_and(|identity| restore::is_edited(path, identity))
+    };
+    let edited = bird.new_files(record).filter(|path| is_edited(path));
+    undone.kept.extend(edited.map(|path| edited_since(path)));
     if !move_whole(state, record, undone)? {
         clear(state, record, beside, undone)?;
     }
@@ -110,6 +116,10 @@ fn moved(from: &Path, to: &Path) -> String {
     format!("moved {} to {}", from.display(), to.display())
 }
 
+fn edited_since(path: &Path) -> String {
+    format!("{} was edited since; remove it yourself", path.display())
+}
+
 /// Removes what belongs to the adopted sessions alone; documents of the Control Plane stay.
 pub(super) fn adopted(
     store: &Store,
@@ -131,10 +141,12 @@ pub(super) fn adopted(
         }
         for root in roots {
             let fragment = root.join("sessions").join(format!("{name}.conf"));
-            let identity = identity.as_ref();
-            if identity.is_some_and(|identity| restore::is_marked(&fragment, identity)) {
+            let Some(identity) = &identity else { continue };
+            if restore::is_marked(&fragment, identity) {
                 remove(&fragment)?;
                 undone.done.push(format!("removed {}", fragment.display()));
+            } else if restore::is_edited(&fragment, identity) {
+                undone.kept.push(edited_since(&fragment));
             }
         }
     }
@@ -288,5 +300,27 @@ mod tests {
             "{undone:?}"
         );
         assert_eq!(std::fs::read_to_string(copy).unwrap(), case.text("before"));
+    }
+
+    #[test]
+    fn edited_files_in_the_directory_of_bird_stay() {
+        let case = Case::new();
+        let path = |name: &str| case.bird.join("moenet").join(name);
+        let text = case.text("of the agent\n");
+        let edited = format!("{text}of the operator");
+        write(&path("x.conf"), &edited);
+        write(&path("new.conf"), &edited);
+        write(&path("intact.conf"), &text);
+        let undone = case.undo();
+        for name in ["x.conf", "new.conf"] {
+            let path = path(name);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), edited, "{name}");
+            let told = path.display().to_string();
+            assert!(
+                undone.kept.iter().any(|kept| kept.starts_with(&told)),
+                "{undone:?}"
+            );
+        }
+        assert!(!path("intact.conf").exists());
     }
 }

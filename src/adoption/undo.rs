@@ -1,4 +1,4 @@
-//! Undoes an adoption: kernel, nftables, units, and at last the files with the record.
+//! Undoes an adoption: kernel, nftables, the files with the record, and at last units.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,7 +71,6 @@ impl Undo {
             let done = "removed the agent's table in nftables";
             undone.done.push(done.to_owned());
         }
-        enable(&self.record, &mut undone).await;
         let Self {
             store,
             record,
@@ -79,15 +78,18 @@ impl Undo {
             ..
         } = self;
         let directory = config.bird.directory.clone();
-        blocking(move || {
+        let (record, mut undone) = blocking(move || {
             let roots = before::bird_roots(&directory)?;
             match scope {
                 Scope::Everything => state::everything(&store, &record, &roots, &mut undone)?,
                 Scope::Adopted => state::adopted(&store, &record, &roots, &mut undone)?,
             }
-            Ok(undone)
+            Ok::<_, AdoptionError>((record, undone))
         })
-        .await
+        .await?;
+        // The last step: a systemd that hangs must not keep files as the agent left them.
+        enable(&record, &mut undone).await;
+        Ok(undone)
     }
 
     /// Returns the changes that interrupt a tunnel or reset a session.
@@ -191,8 +193,18 @@ impl Undo {
 async fn enable(record: &Record, undone: &mut Undone) {
     let mut disabled = BTreeSet::new();
     for unit in record.enabled.difference(&record.units) {
-        if !units::is_enabled(unit).await {
-            disabled.insert(unit.clone());
+        match units::enabled(unit).await {
+            Ok(true) => {}
+            Ok(false) => {
+                disabled.insert(unit.clone());
+            }
+            // The next call would wait as long.
+            Err(error) => {
+                let why = chain(&error);
+                let kept = format!("it is unknown which units were disabled since: {why}");
+                undone.kept.push(kept);
+                break;
+            }
         }
     }
     if !disabled.is_empty() {

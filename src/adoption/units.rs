@@ -17,7 +17,20 @@ const AGENT: &str = "moenet-agent.service";
 
 /// Returns whether a unit is enabled. Without systemd none is.
 pub(crate) async fn is_enabled(unit: &str) -> bool {
-    call(&["is-enabled", "--quiet", unit]).await.is_ok()
+    enabled(unit).await.unwrap_or(false)
+}
+
+/// Returns whether a unit is enabled.
+///
+/// # Errors
+/// `systemctl` did not answer.
+pub(super) async fn enabled(unit: &str) -> Result<bool, UnitError> {
+    match call(&["is-enabled", "--quiet", unit]).await {
+        Ok(()) => Ok(true),
+        // Its answer for a unit that is disabled or does not exist, and no end by a signal.
+        Err(UnitError::Failed { status, .. }) if status.code().is_some() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns whether systemd starts the agent after a boot.

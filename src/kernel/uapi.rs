@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -67,17 +68,26 @@ fn ask(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Also the limit of the wait for a place in the listener's queue.
     socket.set_write_timeout(Some(USERSPACE_PROMPT))?;
-    socket.set_read_timeout(Some(USERSPACE_PROMPT))?;
     socket.connect(&SockAddr::unix(path)?)?;
     (&socket).write_all(GET.as_bytes())?;
     Ok(socket)
 }
 
-/// Reads the answer.
+/// Reads the answer. [`USERSPACE_PROMPT`] is the limit of the whole answer: a process may send it byte by byte.
 fn listen(socket: Socket) -> io::Result<String> {
+    let deadline = Instant::now() + USERSPACE_PROMPT;
     let (mut answer, mut part) = (Vec::new(), [0; 4096]);
     while !answer.ends_with(b"\n\n") {
-        let read = (&socket).read(&mut part)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        // The kernel takes a shorter timeout for none.
+        if left < Duration::from_micros(1) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        socket.set_read_timeout(Some(left))?;
+        let read = match (&socket).read(&mut part) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         answer.extend(&part[..read]);
         if read == 0 || answer.len() as u64 > LONGEST_ANSWER {
             return Err(invalid("its answer was cut short"));
@@ -481,6 +491,22 @@ mod tests {
             others[1..].iter().all(Option::is_none),
             "late, and after it"
         );
+    }
+
+    #[test]
+    fn answer_byte_by_byte_is_late() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wg.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Until the reader is gone.
+            while stream.write_all(b"a").is_ok() {
+                std::thread::sleep(USERSPACE_PROMPT / 10);
+            }
+        });
+        let answers = get_prompt(&[path], &LastKey::default());
+        assert!(matches!(answers[..], [None]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,9 +55,22 @@ impl ClientAddress for tokio::net::unix::SocketAddr {
     }
 }
 
-/// The address of a request's client, as limits count it; of the peer, until the headers of proxies are read.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Client(pub(crate) Option<IpAddr>);
+/// A request's client, as limits count it; the peer, until the headers of proxies are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// On loopback or a unix socket.
+    #[default]
+    Local,
+    Address(IpAddr),
+    /// Behind a proxy whose headers do not name it.
+    Unnamed,
+}
+
+impl From<Option<IpAddr>> for Client {
+    fn from(counted: Option<IpAddr>) -> Self {
+        counted.map_or(Self::Local, Self::Address)
+    }
+}
 
 /// Serves until the shutdown, and gives calls in progress a limited time to end. At most `connections` are served at
 /// once; the next one waits. Each may take `HEAD_MAX` of memory and a file descriptor, which the kernel's and BIRD's
@@ -85,7 +98,7 @@ pub(crate) async fn run<L>(
                 let client = client.counted();
                 let counted = client.filter(|_| !proxies.has(client));
                 if let Some(taken) = seats.take(counted) {
-                    let connection = converse(io, app.clone(), Client(client), taken, stop.clone());
+                    let connection = converse(io, app.clone(), client.into(), taken, stop.clone());
                     served.spawn(connection);
                 }
             }
@@ -349,7 +362,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1024);
         let taken = seats.take(ROUTER).unwrap();
         let stop = CancellationToken::new();
-        let connection = tokio::spawn(converse(server, app, Client(ROUTER), taken, stop));
+        let connection = tokio::spawn(converse(server, app, ROUTER.into(), taken, stop));
         let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         tokio::io::AsyncWriteExt::write_all(&mut client, request)
             .await

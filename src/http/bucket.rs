@@ -2,6 +2,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use super::Client;
+
 /// Maximum number of clients with a bucket of their own.
 const CLIENTS: usize = 1024;
 
@@ -49,11 +51,12 @@ impl TokenBucket {
     }
 }
 
-/// Limits guesses of a token, for each client on its own: a stranger must not lock an operator out. Clients without an address
-/// (loopback, unix sockets), and all new ones while too many guess, share a bucket.
+/// Limits guesses of a token, for each client on its own: a stranger must not lock an operator out. All local clients share a
+/// bucket. Unnamed clients, and all new ones while too many guess, share another.
 pub(super) struct Guesses {
     full: TokenBucket,
-    shared: TokenBucket,
+    local: TokenBucket,
+    others: TokenBucket,
     clients: HashMap<IpAddr, TokenBucket>,
 }
 
@@ -61,7 +64,8 @@ impl Guesses {
     pub(super) fn new(per_second: f64, burst: u32) -> Self {
         let full = TokenBucket::new(per_second, burst);
         Self {
-            shared: full.clone(),
+            local: full.clone(),
+            others: full.clone(),
             clients: HashMap::new(),
             full,
         }
@@ -74,11 +78,11 @@ impl Guesses {
     /// The limit is reached; the value is the time until the next guess.
     pub(super) fn check(
         &mut self,
-        client: Option<IpAddr>,
+        client: Client,
         is_right: bool,
         now: Duration,
     ) -> Result<(), Duration> {
-        let bucket = self.bucket(client.map(network), now);
+        let bucket = self.bucket(client, now);
         let before = bucket.clone();
         bucket.take(now)?;
         if is_right {
@@ -87,14 +91,16 @@ impl Guesses {
         Ok(())
     }
 
-    fn bucket(&mut self, client: Option<IpAddr>, now: Duration) -> &mut TokenBucket {
-        let Some(client) = client else {
-            return &mut self.shared;
+    fn bucket(&mut self, client: Client, now: Duration) -> &mut TokenBucket {
+        let client = match client {
+            Client::Local => return &mut self.local,
+            Client::Unnamed => return &mut self.others,
+            Client::Address(address) => network(address),
         };
         if self.clients.len() >= CLIENTS && !self.clients.contains_key(&client) {
             self.clients.retain(|_, bucket| !bucket.is_full(now));
             if self.clients.len() >= CLIENTS {
-                return &mut self.shared;
+                return &mut self.others;
             }
         }
         let full = &self.full;
@@ -114,8 +120,8 @@ fn network(client: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn client(number: u32) -> Option<IpAddr> {
-        Some(std::net::Ipv4Addr::from_bits(number).into())
+    fn client(number: u32) -> Client {
+        Client::Address(std::net::Ipv4Addr::from_bits(number).into())
     }
 
     #[test]
@@ -127,7 +133,7 @@ mod tests {
         for is_right in [false, true] {
             assert!(guesses.check(client(1), is_right, Duration::ZERO).is_err());
         }
-        for other in [client(2), None] {
+        for other in [client(2), Client::Local] {
             for _ in 0..3 {
                 assert_eq!(guesses.check(other, true, Duration::ZERO), Ok(()));
             }
@@ -141,7 +147,7 @@ mod tests {
     #[test]
     fn addresses_of_one_network_are_one_client() {
         let mut guesses = Guesses::new(1.0, 1);
-        let of = |text: &str| Some(text.parse().unwrap());
+        let of = |text: &str| Client::Address(text.parse().unwrap());
         assert_eq!(
             guesses.check(of("2001:db8::1"), false, Duration::ZERO),
             Ok(())
@@ -172,6 +178,10 @@ mod tests {
                 .check(client(most + 2), false, Duration::ZERO)
                 .is_err()
         );
+        let unnamed = guesses.check(Client::Unnamed, true, Duration::ZERO);
+        assert!(unnamed.is_err());
+        let local = guesses.check(Client::Local, true, Duration::ZERO);
+        assert_eq!(local, Ok(()));
         assert_eq!(guesses.clients.len(), CLIENTS);
         // Buckets that are full again make room.
         let later = Duration::from_secs(2);

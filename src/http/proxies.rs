@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::http::HeaderMap;
 
+use super::Client;
 use crate::model::AddressRange;
 
 /// Reverse proxies whose word about a client counts. A client could write these headers itself: only the last hop of a header,
@@ -23,20 +24,25 @@ impl Proxies {
         peer.map_or_else(|| local.into_iter().any(has), has)
     }
 
-    /// Returns the client by which limits count. If a proxy's two headers disagree, one of them is the client's own, and the
-    /// proxy counts.
-    pub(super) fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
-        if !self.has(peer) {
+    /// Returns the client by which limits count. If a proxy's two headers disagree, one of them is the client's own. Without
+    /// either header the request is the proxy's.
+    pub(super) fn client(&self, peer: Client, headers: &HeaderMap) -> Client {
+        let address = match peer {
+            Client::Local => None,
+            Client::Address(address) => Some(address),
+            Client::Unnamed => return peer,
+        };
+        if !self.has(address) {
             return peer;
         }
-        let plain = last(headers, "x-forwarded-for");
+        let plain = last(headers, "x-forwarded-for").map(node);
         let standard = last(headers, "forwarded").map(forwarded_for);
-        let plain = plain.map(node);
         let named = match (plain, standard) {
+            (None, None) => return peer,
             (Some(plain), Some(standard)) if plain != standard => None,
             (plain, standard) => plain.or(standard).flatten(),
         };
-        named.or(peer)
+        named.map_or(Client::Unnamed, Client::Address)
     }
 }
 
@@ -91,15 +97,18 @@ mod tests {
 
     const CLIENT: &str = "192.0.2.1";
 
-    fn client(peer: Option<&str>, lines: &[(&'static str, &str)]) -> Option<String> {
+    fn client(peer: Option<&str>, lines: &[(&'static str, &str)]) -> Client {
         let ranges = ["127.0.0.1/32", "2001:db8::/64"].map(|range| range.parse().unwrap());
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, value.parse().unwrap());
         }
         let peer = peer.map(|peer| peer.parse().unwrap());
-        let client = Proxies::new(ranges.into()).client(peer, &headers);
-        client.map(|client| client.to_string())
+        Proxies::new(ranges.into()).client(peer.into(), &headers)
+    }
+
+    fn address(text: &str) -> Client {
+        Client::Address(text.parse().unwrap())
     }
 
     #[test]
@@ -116,26 +125,27 @@ mod tests {
             &[("x-forwarded-for", "::ffff:192.0.2.1")],
         ] {
             for peer in [None, Some("127.0.0.1"), Some("2001:db8::7")] {
-                assert_eq!(client(peer, lines).as_deref(), Some(CLIENT), "{lines:?}");
+                assert_eq!(client(peer, lines), address(CLIENT), "{lines:?}");
             }
         }
         let sixth = [("forwarded", "for=\"[2001:db8:1::2]:4711\"")];
-        assert_eq!(client(None, &sixth).as_deref(), Some("2001:db8:1::2"));
+        assert_eq!(client(None, &sixth), address("2001:db8:1::2"));
     }
 
     #[test]
     fn header_of_a_stranger_counts_for_nothing() {
         let lines = [("x-forwarded-for", CLIENT)];
         let stranger = "198.51.100.9";
-        assert_eq!(client(Some(stranger), &lines).as_deref(), Some(stranger));
+        assert_eq!(client(Some(stranger), &lines), address(stranger));
         assert!(!Proxies::default().has(None), "off by default");
     }
 
     #[test]
-    fn doubtful_header_counts_as_the_proxy() {
+    fn doubtful_header_is_no_request_of_the_proxy() {
+        assert_eq!(client(None, &[]), Client::Local);
+        assert_eq!(client(Some("127.0.0.1"), &[]), address("127.0.0.1"));
         for lines in [
-            &[][..],
-            &[("x-forwarded-for", "unknown")],
+            &[("x-forwarded-for", "unknown")][..],
             &[("x-forwarded-for", "192.0.2.1,")],
             &[("forwarded", "for=_hidden")],
             &[("forwarded", "host=\"x, for=192.0.2.1\"")],
@@ -145,8 +155,9 @@ mod tests {
             &[("x-forwarded-for", CLIENT), ("forwarded", "for=192.0.2.2")],
             &[("x-forwarded-for", CLIENT), ("forwarded", "for=unknown")],
         ] {
-            let proxy = Some("127.0.0.1");
-            assert_eq!(client(proxy, lines).as_deref(), proxy, "{lines:?}");
+            for peer in [None, Some("127.0.0.1")] {
+                assert_eq!(client(peer, lines), Client::Unnamed, "{lines:?}");
+            }
         }
     }
 }

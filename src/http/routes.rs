@@ -173,8 +173,9 @@ impl Api {
     async fn dispatch(&self, request: Request<Body>) -> Result<Response, ApiError> {
         let (mut parts, body) = request.into_parts();
         let peer = parts.extensions.get::<Client>().copied();
-        let peer = peer.unwrap_or_default().0;
-        let client = Client(self.proxies.client(peer, &parts.headers));
+        let client = self
+            .proxies
+            .client(peer.unwrap_or_default(), &parts.headers);
         parts.extensions.insert(client);
         let found = route(parts.uri.path());
         if let Err(refusal) = self.admit(&parts, found.map(|(_, call)| call)) {

@@ -179,8 +179,11 @@ pub(super) fn who(parts: &Parts) -> Who {
     if parts.extensions.get::<Trusted>().is_some() {
         return Who::Socket;
     }
-    let client = parts.extensions.get::<Client>().and_then(|client| client.0);
-    client.map_or(Who::Loopback, Who::Address)
+    match parts.extensions.get::<Client>() {
+        Some(Client::Address(address)) => Who::Address(*address),
+        // The fleet trusts no proxy, so that every client has a name.
+        Some(Client::Local | Client::Unnamed) | None => Who::Loopback,
+    }
 }
 
 impl fmt::Display for Who {

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Proxies;
+use super::{Client, Proxies};
 use crate::intervals::{
     HTTP_CONNECTION, HTTP_FULL_POLL, HTTP_HEAD, HTTP_LAST_CALL, HTTP_SHUTDOWN, HTTP_STREAM_END,
 };
@@ -52,23 +52,6 @@ impl ClientAddress for SocketAddr {
 impl ClientAddress for tokio::net::unix::SocketAddr {
     fn counted(&self) -> Option<IpAddr> {
         None
-    }
-}
-
-/// A request's client, as limits count it; the peer, until the headers of proxies are read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Client {
-    /// On loopback or a unix socket.
-    #[default]
-    Local,
-    Address(IpAddr),
-    /// Behind a proxy whose headers do not name it.
-    Unnamed,
-}
-
-impl From<Option<IpAddr>> for Client {
-    fn from(counted: Option<IpAddr>) -> Self {
-        counted.map_or(Self::Local, Self::Address)
     }
 }
 

@@ -39,12 +39,12 @@ pub use routes::{HttpOptions, app};
 pub(crate) use server::bind_unix;
 pub use server::{ServeError, Server};
 
+pub(crate) use accept::Seat;
 pub(crate) use accept::run;
-pub(crate) use accept::{Client, Seat};
 pub(crate) use api::METRICS;
 pub(crate) use browsers::refuse_other_pages;
 pub(crate) use login::{Logins, token_of};
-pub(crate) use proxies::Proxies;
+pub(crate) use proxies::{Client, Proxies};
 pub(crate) use routes::read_body;
 pub(crate) use tls::{Tls, TlsListener};
 pub use tls::{TlsError, TlsFiles};

@@ -4,8 +4,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::http::HeaderMap;
 
-use super::Client;
 use crate::model::AddressRange;
+
+/// A request's client, as limits count it; the peer, until the headers of proxies are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// On loopback or a unix socket.
+    #[default]
+    Local,
+    Address(IpAddr),
+    /// Behind a proxy whose headers do not name it.
+    Unnamed,
+}
+
+impl From<Option<IpAddr>> for Client {
+    fn from(counted: Option<IpAddr>) -> Self {
+        counted.map_or(Self::Local, Self::Address)
+    }
+}
 
 /// Reverse proxies whose word about a client counts. A client could write these headers itself: only the last hop of a header,
 /// which the proxy added, counts.

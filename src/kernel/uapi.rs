@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -80,7 +80,7 @@ fn listen(socket: Socket) -> io::Result<String> {
     while !answer.ends_with(b"\n\n") {
         let left = deadline.saturating_duration_since(Instant::now());
         // The kernel takes a shorter timeout for none.
-        if left < Duration::from_micros(1) {
+        if left.as_micros() == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         socket.set_read_timeout(Some(left))?;

@@ -63,7 +63,14 @@ fn bad_policy_reaches_the_canary_only_and_is_taken_back() {
     }
     let listen = format!("{ADDRESS}:8080");
     let fleet = dir.to_str().unwrap();
-    let arguments = ["control-plane", "--fleet", fleet, "--listen", &listen];
+    let arguments = [
+        "control-plane",
+        "--fleet",
+        fleet,
+        "--listen",
+        &listen,
+        "--insecure-listen",
+    ];
     let log = dir.join("log");
     let _serving = backbone.underlay.spawn(&log, &agent_program(), &arguments);
     for name in ["jp1", "jp2", "jp3"] {

@@ -385,8 +385,9 @@ fn newly_rejected(
     after: BTreeSet<(String, String)>,
     changed: BTreeSet<String>,
 ) -> impl Iterator<Item = (String, String)> {
+    let node = Kind::Node.folder();
     let before: BTreeSet<_> = before.into_iter().map(|(path, _)| path).collect();
-    let is_all = !before.contains(Kind::Node.folder());
+    let is_all = !before.contains(node) || after.iter().any(|(path, _)| path == node);
     after
         .into_iter()
         .filter(move |(path, _)| !before.contains(path) && (is_all || changed.contains(path)))

@@ -33,9 +33,9 @@ impl TokenBucket {
     /// # Errors
     /// The bucket is empty; the value is the time until the next token.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        let passed = now.saturating_sub(self.last).as_secs_f64();
+        let elapsed = now.saturating_sub(self.last).as_secs_f64();
         self.last = self.last.max(now);
-        self.tokens = (self.tokens + passed * self.per_second).min(self.burst);
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             return Ok(());
@@ -46,8 +46,8 @@ impl TokenBucket {
     }
 
     fn is_full(&self, now: Duration) -> bool {
-        let passed = now.saturating_sub(self.last).as_secs_f64();
-        self.tokens + passed * self.per_second >= self.burst
+        let elapsed = now.saturating_sub(self.last).as_secs_f64();
+        self.tokens + elapsed * self.per_second >= self.burst
     }
 }
 

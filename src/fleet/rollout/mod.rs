@@ -183,7 +183,9 @@ impl Rollouts {
             let refusal = budget::refusal(network, router, &record, &measures, now);
             match refusal {
                 Some(why) if !force => return Err(drain_refused(&why)),
-                Some(why) => tracing::warn!(%router, why, "drain forced against a budget"),
+                Some(why) => {
+                    tracing::warn!(%router, why, "drain permitted by force although it breaks a budget")
+                }
                 None => tracing::info!(%router, "drain permitted"),
             }
             record.permit(router, now);

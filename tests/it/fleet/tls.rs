@@ -91,7 +91,7 @@ fn tls_serves_and_the_socket_needs_no_token() {
     let url = format!("https://localhost:{port}/healthz");
     let trusted = ["--cacert", certificate.as_str(), &url];
     soon("TLS answers", || curl(&trusted));
-    // Clients that never greet, or speak no TLS, delay nobody.
+    // Clients that never greet, or speak no TLS, delay no other client.
     let _silent: Vec<TcpStream> = (0..20)
         .map(|_| TcpStream::connect(&listen).unwrap())
         .collect();

@@ -278,7 +278,7 @@ class Bench:
             await asyncio.sleep(0.5)
 
     async def change(self, router, database):
-        """Edits a session, and returns the seconds until its router is told and has fetched."""
+        """Edits a session, and returns the seconds until its router was woken and has fetched."""
         router.told.clear()
         write_session(f"{self.folder}/fleet", router.number, 0, 4)
         begin = time.monotonic()

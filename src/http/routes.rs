@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Json, Router};
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -29,7 +30,7 @@ use super::{
 use crate::config::{Listen, TokenSource};
 use crate::document::Kind;
 use crate::intervals::HTTP_BODY;
-use crate::model::{AddressRange, InterfaceName, ObjectName};
+use crate::model::{AddressRange, ObjectName};
 use crate::redact::redact_value;
 
 /// Size limit of a body; a real one has fifty bytes.
@@ -246,7 +247,7 @@ impl Api {
             Call::Sync => self.sync().await,
             Call::Metrics => Ok(metrics(self.agent.metrics().await)),
             Call::Maintenance => Ok(Json(self.agent.maintenance().await).into_response()),
-            Call::MaintenanceStart => self.drain(body).await,
+            Call::MaintenanceStart => self.drain(&parts.headers, body).await,
             Call::MaintenanceStop => self.set_maintenance(false, None).await,
             Call::Restart => self.restart(&parts.headers, body).await,
             Call::Health => Ok(Json(Ready { status: "ok" }).into_response()),
@@ -305,7 +306,7 @@ impl Api {
 
     async fn restart(&self, headers: &HeaderMap, body: &Bytes) -> Result<Response, ApiError> {
         self.take(&self.restarts)?;
-        let interface = interface(headers, body)?;
+        let RestartBody { interface } = json_body(headers, body, r#"{"interface": "wg_…"}"#)?;
         self.refuse_in_maintenance().await?;
         self.agent.restart(interface.clone()).await?;
         let status = "ok";
@@ -313,13 +314,10 @@ impl Api {
     }
 
     /// Drains the router, unless the Control Plane refuses it.
-    async fn drain(&self, body: &Bytes) -> Result<Response, ApiError> {
+    async fn drain(&self, headers: &HeaderMap, body: &Bytes) -> Result<Response, ApiError> {
         let wish = match body.is_empty() {
             true => DrainBody::default(),
-            false => serde_json::from_slice(body).map_err(|error| {
-                let what = "the body is empty or {\"force\": true}; this one is not";
-                ApiError::bad_request(format!("{what}: {error}"))
-            })?,
+            false => json_body(headers, body, r#"empty or {"force": true}"#)?,
         };
         let warning = match self.agent.maintenance().await.enabled {
             true => None,
@@ -389,9 +387,13 @@ fn unknown_object() -> ApiError {
     ApiError::not_found("no object with a status has this name; `moenet-agent get` lists them")
 }
 
-/// Returns the interface of a `/restart`. The content type is mandatory, because a page in a
-/// browser can send a form to any server, but JSON only to a server that allows it.
-fn interface(headers: &HeaderMap, body: &Bytes) -> Result<InterfaceName, ApiError> {
+/// Reads a body. The content type is mandatory, because a page in a browser can send a form to any server, but JSON only
+/// to a server that allows it. `form` shows what the body is.
+fn json_body<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: &Bytes,
+    form: &str,
+) -> Result<T, ApiError> {
     let kind = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -402,12 +404,12 @@ fn interface(headers: &HeaderMap, body: &Bytes) -> Result<InterfaceName, ApiErro
             "send the body as JSON, with Content-Type: application/json",
         ));
     }
-    let body: RestartBody = serde_json::from_slice(body).map_err(|error| {
-        ApiError::bad_request(format!(
-            "the body is {{\"interface\": \"wg_…\"}}; this one is not: {error}"
-        ))
-    })?;
-    Ok(body.interface)
+    // A type would be read from a list of its values too.
+    let object = serde_json::from_slice::<Map<String, Value>>(body);
+    let read = object.and_then(|object| serde_json::from_value(Value::Object(object)));
+    read.map_err(|error| {
+        ApiError::bad_request(format!("the body is {form}; this one is not: {error}"))
+    })
 }
 
 /// Returns the status without secrets: reasons and messages quote operators' texts.

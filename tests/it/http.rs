@@ -316,13 +316,17 @@ async fn maintenance_starts_and_stops_and_is_idempotent() {
 async fn drain_asks_the_control_plane_first() {
     let bench = bench();
     let drain = async |body: &str| {
-        let request = Request::post("/maintenance/start").body(Body::from(body.to_owned()));
+        let request =
+            Request::post("/maintenance/start").header("content-type", "application/json");
+        let request = request.body(Body::from(body.to_owned()));
         let (status, _, body) = bench.send(request.unwrap()).await;
         (status, serde_json::from_str::<Value>(&body).unwrap())
     };
     *bench.fake.drains.lock().unwrap() = Err(ApiRefusal::DrainRefused("jp2 is drained".into()));
     is_error(&drain("").await, 409, "DRAIN_REFUSED");
-    is_error(&drain(r#"{"forc": true}"#).await, 400, "BAD_REQUEST");
+    for body in [r#"{"forc": true}"#, "[]"] {
+        is_error(&drain(body).await, 400, "BAD_REQUEST");
+    }
     let enabled = async || bench.call("GET", "/maintenance").await.1["enabled"].clone();
     assert_eq!(enabled().await, false);
     assert_eq!(drain(r#"{"force": true}"#).await.0, 200);

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use utoipa::openapi::HttpMethod::{self, Get, Post};
+use utoipa::openapi::Required;
 
 use super::{Answer, Description, Endpoint, OPENAPI, text};
 use crate::document::{Kind, StatusBody};
@@ -141,6 +142,9 @@ fn maintenance(api: &mut Description) {
         let mut errors = vec![FAILED, (503, down)];
         if path == "/maintenance/start" {
             call.body = api.body::<DrainBody>();
+            if let Some(body) = &mut call.body {
+                body.required = Some(Required::False);
+            }
             errors.push((409, "`DRAIN_REFUSED`: a budget of the network forbids it."));
         }
         add_call(api, call, [done, pending], &errors);

@@ -23,8 +23,8 @@ impl From<Option<IpAddr>> for Client {
     }
 }
 
-/// Reverse proxies whose word about a client counts. A client could write these headers itself: only the last hop of a header,
-/// which the proxy added, counts.
+/// Trusted reverse proxies: their headers name the client. A client could write these headers itself, so only the last hop of
+/// a header, which the proxy added, counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Proxies(Vec<AddressRange>);
 

@@ -201,7 +201,10 @@ impl Load<'_> {
             settled(self.client, self.patience()).await
         };
         if let Err(error) = undone.await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "bird.undo.failed");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "BIRD configuration not undone"
+            );
         }
     }
 
@@ -209,7 +212,7 @@ impl Load<'_> {
         if let Err(error) = self.apply(plan_undo(self.live, self.changes)).await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "bird.restore.failed"
+                "BIRD files not restored"
             );
         }
     }

@@ -32,11 +32,11 @@ impl Late {
                 let wait = self.missed(error, now);
                 if self.failures == 1 {
                     let error = chain(&**error);
-                    tracing::warn!(error, retry_in = ?wait, "bird.commit.late");
+                    tracing::warn!(error, retry_in = ?wait, "BIRD files not committed in time");
                 }
             }
             None if self.failures > 0 => {
-                tracing::info!(late = self.failures, "bird.commit.in_time");
+                tracing::info!(late = self.failures, "BIRD files committed in time again");
                 *self = Self::default();
             }
             None => {}

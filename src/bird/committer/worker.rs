@@ -499,7 +499,7 @@ fn report(outcome: &Outcome) {
             refused,
             base_refused = outcome.base.is_some(),
             warnings = done.warnings.len(),
-            "bird.committed"
+            "BIRD files committed"
         ),
         Ok(_) => {}
         Err(error) => {
@@ -507,7 +507,7 @@ fn report(outcome: &Outcome) {
             tracing::debug!(
                 error = error.as_ref() as &dyn std::error::Error,
                 refused,
-                "bird.commit.failed"
+                "BIRD files not committed"
             )
         }
     }

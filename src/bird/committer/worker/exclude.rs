@@ -42,7 +42,7 @@ impl Worker {
                 }
             }
             Blame::Stale(name, what) if batch.progress.blamed.insert(name.clone()) => {
-                tracing::warn!(fragment = name, error = %what, "bird.fragment.stale");
+                tracing::warn!(fragment = name, error = %what, "BIRD rejects a file that is not wanted; removing it");
                 self.exclude_stale(batch, name, what).await?;
             }
             Blame::Unverified(missing)

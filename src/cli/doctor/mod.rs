@@ -3,6 +3,7 @@
 //! What the running agent or a plan knows comes from the same conditions as `describe node`; only what must hold before
 //! either can work is looked at here.
 
+mod clock;
 mod host;
 mod network;
 

@@ -1,8 +1,8 @@
-//! The programs that the agent works with: BIRD and the Control Plane, and the clock that both depend on.
+//! The programs that the agent works with: BIRD and the Control Plane, which also tells the time.
 
 use std::sync::Arc;
 
-use super::Line;
+use super::{Line, clock};
 use crate::agent::control_plane_client;
 use crate::bird::{Checker, Client as BirdClient};
 use crate::config::Config;
@@ -12,9 +12,7 @@ use crate::model::ErrorClass;
 use crate::observed::bird::{Support, Version};
 use crate::status::BIRD_DOWN;
 use crate::telemetry::chain;
-
-/// Largest difference of the clocks, in seconds: certificates and the times of handshakes tolerate more.
-const CLOCK: i64 = 30;
+use crate::util::task::blocking;
 
 /// Checks the installed BIRD and the running one.
 pub(super) async fn bird(config: &Config) -> [Line; 2] {
@@ -45,26 +43,36 @@ fn of_version(check: &str, version: Version) -> Line {
     }
 }
 
-/// Checks that the Control Plane answers, and compares the clocks.
+/// Checks that the Control Plane answers, and the clock: with its time, if it answers.
 pub(super) async fn control_plane(config: &Config) -> Vec<Line> {
+    let (line, ahead) = answer(config).await;
+    let clock = match ahead {
+        Some(ahead) => clock::beside_control_plane(ahead),
+        None => {
+            let directory = config.state.directory.clone();
+            blocking(move || clock::beside_files(&directory)).await
+        }
+    };
+    line.into_iter().chain([clock]).collect()
+}
+
+/// Returns whether the Control Plane answers, and how far this clock is ahead of its own, in seconds.
+async fn answer(config: &Config) -> (Option<Line>, Option<i64>) {
     let check = "control plane";
     let client = match control_plane_client(config) {
         Ok(Some(client)) => client,
         Ok(None) => {
-            return vec![Line::ok(
-                check,
-                "not configured: documents are written by hand",
-            )];
+            let line = Line::ok(check, "not configured: documents are written by hand");
+            return (Some(line), None);
         }
         // A line of the configuration says so.
-        Err(_) => return Vec::new(),
+        Err(_) => return (None, None),
     };
     let line = match client.fetch_config().await {
         Ok(_) => Line::ok(check, "answers"),
         Err(error) => Line::failed(check, error.to_string(), advice(&error)),
     };
-    let clock = client.clock_ahead().map(clock);
-    std::iter::once(line).chain(clock).collect()
+    (Some(line), client.clock_ahead())
 }
 
 fn advice(error: &CallError) -> &'static str {
@@ -73,20 +81,6 @@ fn advice(error: &CallError) -> &'static str {
         _ => {
             "check controlPlane.url, the uplink and the resolver; the agent keeps what is in effect"
         }
-    }
-}
-
-fn clock(ahead: i64) -> Line {
-    let check = "clock";
-    let far = ahead.abs();
-    let side = if ahead < 0 { "behind" } else { "ahead of" };
-    match far > CLOCK {
-        true => Line::failed(
-            check,
-            format!("{far} s {side} the Control Plane's"),
-            "run a time service: `timedatectl set-ntp true`",
-        ),
-        false => Line::ok(check, "agrees with the Control Plane's"),
     }
 }
 
@@ -105,18 +99,6 @@ mod tests {
             let line = of_version("bird", Version::find(version).unwrap());
             assert_eq!(line.status, verdict, "{line:?}");
             assert_eq!(line.next_action.is_some(), verdict != Verdict::Ok);
-        }
-    }
-
-    #[test]
-    fn clock_may_differ_by_half_a_minute() {
-        for (ahead, verdict) in [
-            (30, Verdict::Ok),
-            (-30, Verdict::Ok),
-            (31, Verdict::Failed),
-            (-31, Verdict::Failed),
-        ] {
-            assert_eq!(clock(ahead).status, verdict, "{ahead}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -169,6 +170,17 @@ fn refused_token_and_wrong_clock_are_failures() {
     server.join().unwrap();
     fails(&answer, "control plane", "refuses the token");
     fails(&answer, "clock", "s behind the Control Plane's");
+}
+
+#[test]
+fn clock_behind_the_state_directory_is_a_failure() {
+    let router = healthy();
+    assert_eq!(line(&router.doctor(), "clock")["status"], "ok");
+    let document = router.state(&format!("sessions/{NAME}.yaml"));
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    let document = fs::File::open(document).unwrap();
+    document.set_modified(later).unwrap();
+    fails(&router.doctor(), "clock", "s behind the time of /");
 }
 
 #[test]

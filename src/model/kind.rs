@@ -116,14 +116,20 @@ impl Kind {
         matches!(self, Self::Node | Self::RoutingPolicy | Self::Maintenance)
     }
 
-    /// Returns the kind for a word of an operator: `sessions`, `session`, `BgpSession`, `bgpsession`, `mesh`, ….
+    /// Returns the kind for a word of an operator, in the singular or plural: `sessions`, `session`, `BgpSession`,
+    /// `bgpsessions`, `mesh`, `policies`, ….
     pub fn from_word(word: &str) -> Option<Self> {
         let word = word.to_ascii_lowercase();
+        let is_word = |one: &str| {
+            let rest = word.strip_prefix(one.trim_end_matches('y'));
+            rest.is_some_and(|rest| match one.ends_with('y') {
+                true => ["y", "ies"].contains(&rest),
+                false => ["", "s"].contains(&rest),
+            })
+        };
         Self::ALL.into_iter().find(|kind| {
-            let folder = kind.folder();
-            word == folder
-                || word == folder.trim_end_matches('s')
-                || word == kind.to_string().to_ascii_lowercase()
+            let folder = kind.folder().trim_end_matches('s');
+            is_word(folder) || is_word(&kind.to_string().to_ascii_lowercase())
         })
     }
 }
@@ -134,5 +140,35 @@ const _: () = assert!(Kind::ALL.len() == Kind::Override as usize + 1);
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_words_in_singular_and_plural() {
+        let words = [
+            (Kind::Node, ["node", "nodes", "Node"]),
+            (
+                Kind::RoutingPolicy,
+                ["policies", "routingpolicies", "RoutingPolicy"],
+            ),
+            (
+                Kind::Maintenance,
+                ["maintenance", "maintenances", "Maintenance"],
+            ),
+            (Kind::BgpSession, ["session", "bgpsessions", "BgpSession"]),
+            (Kind::MeshPeer, ["mesh", "meshpeers", "meshpeer"]),
+            (Kind::IbgpPeer, ["ibgp", "ibgppeers", "IbgpPeer"]),
+            (Kind::Override, ["override", "overrides", "Override"]),
+        ];
+        for (kind, words) in words {
+            assert_eq!(Kind::from_word(kind.folder()), Some(kind));
+            assert_eq!(words.map(Kind::from_word), [Some(kind); 3]);
+        }
+        let none = ["", "s", "polic", "policys", "sessionss", "bgp"];
+        assert_eq!(none.map(Kind::from_word), [None; 6]);
     }
 }

@@ -43,17 +43,17 @@ impl Apply {
         }
         let files = self.file.iter().map(|path| read(path));
         let files: Vec<_> = files.collect::<anyhow::Result<_>>()?;
-        let rows = block_on(async {
-            let mut draft = Draft::read(config).await?;
+        let add = async |draft: &mut Draft| {
             for (path, text) in &files {
                 let documents = change::document::split(text);
                 anyhow::ensure!(!documents.is_empty(), "{}: has no document", path.display());
                 for document in documents {
-                    change::document::add(&mut draft, path, &document, &self.because)?;
+                    change::document::add(draft, path, &document, &self.because)?;
                 }
             }
-            draft.write(self.dry_run).await
-        })?;
+            Ok(())
+        };
+        let ((), rows) = block_on(change::change(&config, self.dry_run, add))?;
         if !output::value(arguments.output, &rows)? {
             change::print(&rows, self.dry_run);
         }

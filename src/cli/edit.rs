@@ -57,7 +57,7 @@ impl Edit {
             }
             text = edited;
             is_again = true;
-            match block_on(self.write(config.clone(), &text, &shown.files)) {
+            match block_on(self.write(&config, &text, &shown.files)) {
                 Ok(rows) => {
                     if !output::value(arguments.output, &rows)? {
                         change::print(&rows, false);
@@ -112,24 +112,26 @@ impl Edit {
 
     async fn write(
         &self,
-        config: Config,
+        config: &Config,
         text: &str,
         files: &[Option<String>; 2],
     ) -> anyhow::Result<Vec<change::Row>> {
-        let mut draft = Draft::read(config).await?;
-        let (kind, name) = draft.named(&self.name)?;
-        if draft.texts(kind, &name) != *files {
-            return Err(ChangedMeanwhile(kind.path(&name)).into());
-        }
-        let file = PathBuf::from(format!("{}.yaml", kind.path(&name)));
-        let subject = change::document::subject(&file, text)?;
-        anyhow::ensure!(
-            kind.is_single() && subject.0 == kind || subject == (kind, name),
-            "the document is of {} now; `edit` changes one object",
-            subject.0.path(&subject.1)
-        );
-        change::document::add(&mut draft, &file, text, &self.because)?;
-        draft.write(false).await
+        let add = async |draft: &mut Draft| {
+            let (kind, name) = draft.named(&self.name)?;
+            if draft.texts(kind, &name) != *files {
+                return Err(ChangedMeanwhile(kind.path(&name)).into());
+            }
+            let file = PathBuf::from(format!("{}.yaml", kind.path(&name)));
+            let subject = change::document::subject(&file, text)?;
+            anyhow::ensure!(
+                kind.is_single() && subject.0 == kind || subject == (kind, name),
+                "the document is of {} now; `edit` changes one object",
+                subject.0.path(&subject.1)
+            );
+            change::document::add(draft, &file, text, &self.because)
+        };
+        let ((), rows) = change::change(config, false, add).await?;
+        Ok(rows)
     }
 }
 

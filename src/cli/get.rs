@@ -103,6 +103,8 @@ impl Get {
             };
             if !all.keys().any(known) {
                 let known = all.keys().map(|(kind, name)| kind.path(name));
+                let kinds = Kind::ALL.map(|kind| kind.folder().to_owned());
+                let known = known.chain(kinds);
                 return Err(objects::unknown(meant, known));
             }
         }
@@ -256,12 +258,13 @@ impl Row {
         }
     }
 
-    /// Returns the phase; an error found here counts even before the daemon has seen it.
+    /// Returns the phase; an error found here counts even before the daemon has seen it. The document that says whether the
+    /// router is drained has no status, so no phase.
     pub(super) fn phase(&self) -> Option<Phase> {
         match (&self.error, &self.status) {
             (Some(_), _) => Some(Phase::Error),
             (None, Some(status)) => Some(status.phase),
-            (None, None) if self.is_waiting_override() => None,
+            (None, None) if self.is_waiting_override() || self.kind == Kind::Maintenance => None,
             (None, None) => Some(Phase::Pending),
         }
     }
@@ -385,7 +388,10 @@ fn cells(row: &Row, format: Format) -> Vec<String> {
     let mut cells = vec![
         row.name.to_string(),
         row.kind.to_string(),
-        phase.map_or_else(|| "Waiting".to_owned(), |phase| phase.to_string()),
+        match row.is_waiting_override() {
+            true => "Waiting".to_owned(),
+            false => or_dash(phase.map(|phase| phase.to_string())),
+        },
         field(row, &["/asn"]),
         field(row, &["/tunnel/endpoint", "/endpoint", "/address"]),
         field(row, &["/tunnel/interface", "/interface"]),

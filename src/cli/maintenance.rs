@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, Command, ValueEnum};
 use serde_json::{Value, json};
 
 use super::api::Api;
@@ -30,6 +31,11 @@ enum Act {
 
 impl Maintenance {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        if self.force && self.act != Some(Act::Start) {
+            let text = "--force is only for `maintenance start`";
+            let mut command = Self::augment_args(Command::new("moenet-agent maintenance"));
+            return Err(command.error(ErrorKind::ArgumentConflict, text).into());
+        }
         let config = arguments.load()?;
         let state = block_on(async {
             let api = Api::new(&config)?;

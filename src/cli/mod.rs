@@ -71,11 +71,11 @@ pub use schema::schemas;
 /// A short introduction for new users.
 const FIRST: &str = "\
 Troubleshooting:
-  moenet-agent get                      list all objects with phase and overridden fields
-  moenet-agent describe NAME            show why an object is down, root cause first, and the next action
-  moenet-agent plan                     show the steps that the controller would take now, with reasons
-  moenet-agent history [NAME]           show who changed what, and when
-  moenet-agent rollback NAME            restore the previous state of an object
+  moenet-agent get              list all objects with phase and overridden fields
+  moenet-agent describe NAME    show why an object is down, root cause first, and the next action
+  moenet-agent plan             show the steps that the controller would take now, with reasons
+  moenet-agent history [NAME]   show who changed what, and when
+  moenet-agent rollback NAME    restore the previous state of an object
 
 NAME is a session (wg_4242421080 or sessions/wg_4242421080), a mesh or ibgp peer (mesh/hk1), node or
 policy. `-o json` prints JSON. `VERB --help` shows the details of a verb.
@@ -118,7 +118,8 @@ pub enum Verb {
     #[command(after_help = "\
 Examples:
   moenet-agent init
-  moenet-agent init --name jp1 --control-plane https://api.example.net --token-file /etc/moenet-agent/token
+  moenet-agent init --name jp1 --control-plane https://api.example.net \\
+    --token-file /etc/moenet-agent/token
   moenet-agent init --name jp1 --id 1 --asn 4242420998 --loopback-ipv4 172.23.105.177
   moenet-agent init --from /opt/moenet-agent/config.json
 
@@ -169,7 +170,7 @@ Exit codes: 0 adopted, undone, or (--plan) nothing would be interrupted; 1 other
     #[command(after_help = "\
 Examples:
   moenet-agent apply -f peer.yaml
-  moenet-agent get sessions -o yaml | sed s/1420/1400/ | moenet-agent apply -f - --reason 'new uplink'
+  moenet-agent get sessions -o yaml | sed s/1420/1400/ | moenet-agent apply -f - --reason pppoe
   moenet-agent apply --once")]
     Apply(apply::Apply),
     /// Edit a document in $EDITOR
@@ -380,6 +381,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
     crate::telemetry::flush();
     let outcome = outcome.and_then(|code| output::finish().map(|()| code));
     outcome.unwrap_or_else(|error| {
+        if let Some(error) = error.downcast_ref::<clap::Error>() {
+            return usage(error);
+        }
         let denied = is_denied(&error) && !is_root();
         let note = denied.then(|| reader::denied(&arguments));
         output::error(&error, note.as_deref());
@@ -450,7 +454,11 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && asks_for_json(std::env::args_os()) {
         output::choose(Format::Json);
         let text = error.render().to_string();
-        let text = text.trim().trim_start_matches("error: ").to_owned();
+        let text = text.trim().trim_start_matches("error: ");
+        // The usage follows.
+        let text = text.split("\n\nUsage: ").next().unwrap_or_default();
+        let text = text.split("\n\nFor more information").next();
+        let text = text.unwrap_or_default().to_owned();
         output::error(&anyhow::Error::msg(text), None);
         return ExitCode::from(64);
     }
@@ -497,4 +505,27 @@ pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
     // A lookup that hangs must not delay the exit.
     runtime.shutdown_timeout(EXIT_WAIT);
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn examples_in_help_are_not_wrapped() {
+        let mut commands = vec![Arguments::command()];
+        while let Some(command) = commands.pop() {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with(' ')) {
+                assert!(
+                    line.chars().count() <= 100,
+                    "{}: {line}",
+                    command.get_name()
+                );
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
 }

@@ -97,6 +97,16 @@ pub(crate) struct Wanted {
     bird: Arc<BirdState>,
 }
 
+/// Lists the state directory as the agent does: a manual edit is an override, a deleted document comes back, and an approval
+/// may state that nothing is missing.
+async fn listed(parts: &Parts) -> anyhow::Result<Snapshot> {
+    let context = &parts.shared.context;
+    let listed = context.disk(|store| store.load_settled(Timestamp::now()));
+    let mut snapshot = listed.await?;
+    snapshot.complete |= context.store.approved().contains(COMPLETE);
+    Ok(snapshot)
+}
+
 impl Wanted {
     /// Reads the state directory.
     pub(crate) async fn read(config: Config) -> anyhow::Result<Self> {
@@ -107,15 +117,7 @@ impl Wanted {
     }
 
     async fn of(parts: Parts) -> anyhow::Result<Self> {
-        // As in the agent: a manual edit is an override, a deleted document comes back, and
-        // an approval may state that nothing is missing.
-        let mut snapshot = parts
-            .shared
-            .context
-            .disk(|store| store.load_settled(Timestamp::now()))
-            .await?;
-        snapshot.complete |= parts.shared.context.store.approved().contains(COMPLETE);
-        let snapshot = Arc::new(snapshot);
+        let snapshot = Arc::new(listed(&parts).await?);
         parts.shared.context.observer.wait_for_bird();
         let bird = parts.shared.context.observer.bird(Instant::now()).await;
         let desired = parts.builder.maker.make(&snapshot, &bird).await;
@@ -125,6 +127,13 @@ impl Wanted {
             desired,
             bird,
         })
+    }
+
+    /// Returns whether the state directory, but for the applied records, is still as in a listing.
+    pub(crate) async fn is_still(&self, before: &Snapshot) -> anyhow::Result<bool> {
+        let mut now = listed(&self.parts).await?;
+        now.applied.clone_from(&before.applied);
+        Ok(now == *before)
     }
 
     /// Returns why BIRD's parser rejects wanted files together with the operator's main file; `None` if it accepts them, and if the main file is the agent's or does not include the agent's files.

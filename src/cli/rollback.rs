@@ -8,7 +8,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use serde_json::{Map, Value, json};
 
-use super::change::Draft;
+use super::change::{Draft, change};
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, complete, documents, history, objects, output};
 use crate::config::{self, Config};
@@ -38,7 +38,8 @@ pub struct Rollback {
 impl Rollback {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
-        let done = block_on(self.roll_back(config))?;
+        let roll_back = async |draft: &mut Draft| self.roll_back(&config, draft).await;
+        let (done, _) = block_on(change(&config, self.dry_run, roll_back))?;
         let value = json!({"file": done.place.relative(), "commit": done.commit, "override": done.override_});
         if !output::value(arguments.output, &value)? {
             done.print(self.dry_run)?;
@@ -46,10 +47,9 @@ impl Rollback {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn roll_back(&self, config: Config) -> anyhow::Result<Done> {
-        let defaults = Filling::of(&config);
+    async fn roll_back(&self, config: &Config, draft: &mut Draft) -> anyhow::Result<Done> {
+        let defaults = Filling::of(config);
         let history = History::new(&config.state.directory);
-        let mut draft = Draft::read(config).await?;
         let (kind, name) = self.object(&draft.wanted, &history).await?;
         let (commit, then) = self.then(&history, kind, &name).await?;
         let now = document(&draft.wanted, kind, &name)?;
@@ -66,7 +66,6 @@ impl Rollback {
         let override_ = override_(&commit, patch, existing);
         let had_one = existing.is_some();
         draft.put_override(kind, &name, override_.clone())?;
-        draft.write(self.dry_run).await?;
         // Without a field and a pause, the document alone describes the earlier applied state.
         let override_ =
             Some(override_).filter(|override_| !override_.set.is_empty() || override_.paused);

@@ -146,22 +146,24 @@ fn change(
     arguments: &Arguments,
     meant: &str,
     dry_run: bool,
-    make: impl FnOnce(&Draft, Kind, &ObjectName) -> anyhow::Result<Option<OverrideSpec>>,
+    make: impl Fn(&Draft, Kind, &ObjectName) -> anyhow::Result<Option<OverrideSpec>>,
 ) -> Outcome {
     let config = arguments.load()?;
-    let rows = block_on(async {
-        let mut draft = Draft::read(config).await?;
+    let put = async |draft: &mut Draft| {
         let (kind, name) = draft.named(meant)?;
         anyhow::ensure!(
             kind != Kind::Maintenance,
             "maintenance has no override; use `moenet-agent maintenance start` or `stop`"
         );
-        match make(&draft, kind, &name)? {
-            Some(spec) => draft.put_override(kind, &name, spec)?,
-            None => draft.remove_override(kind, &name),
+        match make(draft, kind, &name)? {
+            Some(spec) => draft.put_override(kind, &name, spec),
+            None => {
+                draft.remove_override(kind, &name);
+                Ok(())
+            }
         }
-        draft.write(dry_run).await
-    })?;
+    };
+    let ((), rows) = block_on(change::change(&config, dry_run, put))?;
     if !output::value(arguments.output, &rows)? {
         change::print(&rows, dry_run);
     }

@@ -18,7 +18,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     })?;
     let printed = output::value(arguments.output, &sync)?;
     if let Some(error) = sync["error"].as_str() {
-        anyhow::bail!("Sync failed: {error}");
+        anyhow::bail!("sync failed: {error}");
     }
     if !printed {
         output::line(format_args!(

@@ -48,7 +48,7 @@ pub enum ConfigError {
     )]
     NotFound,
     /// A file cannot be read.
-    #[error("reading {path}: {source}", path = path.display())]
+    #[error("read {path}: {source}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,

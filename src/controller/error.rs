@@ -209,9 +209,7 @@ impl From<StoreError> for ReconcileError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RestartError {
     /// An override pauses the object.
-    #[error(
-        "{key} is paused (hands off), so it is left unchanged; remove the pause in overrides/{key}.yaml first"
-    )]
+    #[error("{key} is paused, so it is left unchanged; `moenet-agent resume {key}` ends the pause")]
     Paused { key: ObjectKey },
     /// Its link, once removed, could not be created again.
     #[error("{key} is left unchanged: {why}")]

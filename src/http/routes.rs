@@ -187,11 +187,8 @@ impl Api {
                 false => Err(refusal),
             };
         }
-        let (method, call) = found.ok_or_else(|| {
-            ApiError::not_found(
-                "unknown path; use /status, /sync, /metrics, /maintenance or /restart",
-            )
-        })?;
+        let (method, call) = found
+            .ok_or_else(|| ApiError::not_found("unknown path; /openapi.json lists the paths"))?;
         if parts.method.as_str() != method {
             return Err(ApiError::method_not_allowed(method));
         }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -45,36 +45,40 @@ pub(super) fn change(
     atomic::write(&path, lines.as_bytes(), 0o644)
 }
 
-/// Takes the lock that lets one operator's command at a time check and write documents; `None`: this user cannot write here.
+/// Takes the lock that lets one operator's command at a time write documents.
 ///
 /// # Errors
-/// Another command has it for long.
-pub(crate) fn lock_changes(dir: &Path) -> Result<Option<File>, StoreError> {
-    match locked(dir, CHANGES, CHANGES_WAIT) {
-        Err(StoreError::Io { source, .. }) if is_unwritable(&source) => Ok(None),
-        Ok(None) => {
-            let dir = dir.to_owned();
-            Err(StoreError::ChangesLocked { dir })
-        }
-        taken => taken,
-    }
+/// Another command has it for long, or this user cannot write in the directory.
+pub(crate) fn lock_changes(dir: &Path) -> Result<File, StoreError> {
+    let lock = locked(dir, CHANGES, CHANGES_WAIT)?;
+    lock.ok_or_else(|| StoreError::ChangesLocked {
+        dir: dir.to_owned(),
+    })
 }
 
-fn is_unwritable(error: &io::Error) -> bool {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    matches!(
-        error.kind(),
-        NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem
-    )
+/// Lets those open a lock who can write in its directory, and no other user, who could hold it.
+fn share(lock: &File, dir: &Path) -> io::Result<()> {
+    let (folder, now) = (fs::metadata(dir)?, lock.metadata()?);
+    let is_shared = folder.mode() & 0o020 != 0;
+    let mode = if is_shared { 0o660 } else { 0o600 };
+    let is_so = now.mode() & 0o777 == mode && (!is_shared || now.gid() == folder.gid());
+    // Only its owner can change it.
+    if is_so || now.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    if is_shared {
+        fchown(lock, None, Some(folder.gid()))?;
+    }
+    lock.set_permissions(Permissions::from_mode(mode))
 }
 
 /// Takes a lock of the state directory; `None`: another process has it for longer than `wait`.
 fn locked(dir: &Path, name: &str, wait: Duration) -> Result<Option<File>, StoreError> {
     let lock = dir.join(name);
     let mut options = File::options();
-    // Another user who could open it could hold it.
     let options = options.create(true).truncate(false).write(true).mode(0o600);
     let file = fs::open(&lock, options).map_err(StoreError::io("open", &lock))?;
+    share(&file, dir).map_err(StoreError::io("share", &lock))?;
     let taken = file::lock(&file, wait).map_err(StoreError::io("lock", &lock))?;
     Ok(taken.then_some(file))
 }

@@ -185,7 +185,7 @@ fn lost_handshake_route_and_control_plane_log_both_edges() {
     // Each is sent, also when it comes during a poll that has opened the circuit breaker.
     for _ in 0..4 {
         let failed = agent(&world.router, &["sync"]).ended(1);
-        failed.says("Sync failed: fetch the sessions: no answer");
+        failed.says("sync failed: fetch the sessions: no answer");
     }
     inside.shell("ip link set cp0 up");
     world.router.api("", "/sync");

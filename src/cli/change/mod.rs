@@ -24,7 +24,7 @@ use crate::desired::Desired;
 use crate::document::{Document, Kind, Metadata, OverrideSpec, to_yaml};
 use crate::effective::difference;
 use crate::model::ObjectName;
-use crate::store::{self, Area, Place};
+use crate::store::{self, Area, Place, Snapshot};
 use crate::telemetry::chain;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
@@ -34,8 +34,10 @@ use crate::util::task::blocking;
 pub(crate) struct Draft {
     pub(crate) wanted: Wanted,
     changes: Vec<Change>,
-    /// Keeps other changes of operators waiting, so that what was checked is what is written.
-    lock: Option<File>,
+    /// The state directory as it was read, without the changes.
+    listed: Arc<Snapshot>,
+    /// Losses of information that the operator should know once the changes are accepted.
+    notes: Vec<String>,
 }
 
 struct Change {
@@ -86,16 +88,59 @@ impl Present {
     }
 }
 
+/// Makes changes, checks them and writes them; only checks with `dry_run`. Other commands wait only while files are written. If
+/// one of them wrote during the check, the changes are made and checked once more, and then the others wait for that too.
+///
+/// # Errors
+/// A change cannot be made, would be rejected, or cannot be written.
+pub(crate) async fn change<T>(
+    config: &Config,
+    dry_run: bool,
+    make: impl AsyncFn(&mut Draft) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Vec<Row>)> {
+    let mut lock = None;
+    loop {
+        let mut draft = Draft::read(config.clone()).await?;
+        let made = make(&mut draft).await?;
+        draft.check().await?;
+        let is_written = !dry_run && !draft.is_unchanged();
+        if is_written && lock.is_none() {
+            lock = Some(locked(config).await?);
+            if !draft.wanted.is_still(&draft.listed).await? {
+                continue;
+            }
+        }
+        let (notes, rows) = (std::mem::take(&mut draft.notes), draft.rows());
+        if is_written {
+            draft.write().await?;
+        }
+        notes.iter().for_each(|note| output::note(note));
+        return Ok((made, rows));
+    }
+}
+
+/// Takes the lock under which operators' commands write.
+async fn locked(config: &Config) -> anyhow::Result<File> {
+    let directory = config.state.directory.clone();
+    let lock = blocking(move || store::lock_changes(&directory)).await;
+    lock.context("nothing was written")
+}
+
 impl Draft {
-    /// Reads the state directory, and keeps other changes of operators waiting.
+    /// Reads the state directory.
     pub(crate) async fn read(config: Config) -> anyhow::Result<Self> {
-        let directory = config.state.directory.clone();
-        let lock = blocking(move || store::lock_changes(&directory)).await?;
+        let wanted = Wanted::read(config).await?;
         Ok(Self {
-            wanted: Wanted::read(config).await?,
+            listed: Arc::clone(&wanted.snapshot),
+            wanted,
             changes: Vec::new(),
-            lock,
+            notes: Vec::new(),
         })
+    }
+
+    fn is_unchanged(&self) -> bool {
+        let mut results = self.changes.iter().map(|it| it.result);
+        results.all(|result| result == Outcome::Unchanged)
     }
 
     /// Returns the object that a name means.
@@ -194,9 +239,8 @@ impl Draft {
         });
         let (exists, comments) = (before.is_some(), before.is_some_and(has_comments));
         if comments && !same {
-            output::note(&format!(
-                "the comments of {place} are not kept; the history has them"
-            ));
+            let lost = "are not kept; the history has them";
+            self.notes.push(format!("the comments of {place} {lost}"));
         }
         snapshot.set_override(kind, document);
         match same {
@@ -248,7 +292,10 @@ impl Draft {
     ///
     /// # Errors
     /// What would be rejected by the changes; nothing was written.
-    pub(crate) async fn check(&self) -> anyhow::Result<()> {
+    async fn check(&self) -> anyhow::Result<()> {
+        if self.is_unchanged() {
+            return Ok(());
+        }
         let now = &self.wanted.desired;
         let desired = self.wanted.again().await;
         let changed = self.changes.iter();
@@ -274,47 +321,33 @@ impl Draft {
         Ok(())
     }
 
-    /// Checks every change and writes it; only checks with `dry_run`.
-    ///
-    /// # Errors
-    /// A change would be rejected, or cannot be written.
-    pub(crate) async fn write(self, dry_run: bool) -> anyhow::Result<Vec<Row>> {
-        if self
+    /// Writes every change. The caller holds the lock.
+    async fn write(self) -> anyhow::Result<()> {
+        let paths: Vec<_> = self
             .changes
             .iter()
-            .any(|it| it.result != Outcome::Unchanged)
-        {
-            self.check().await?;
-        }
-        let changes: Vec<_> = self
-            .changes
-            .into_iter()
-            .map(|change| {
-                let path = self.wanted.parts.shared.context.store.path(&change.place);
-                (path, change)
-            })
+            .map(|change| self.path(&change.place))
             .collect();
-        let lock = self.lock;
         blocking(move || {
-            // Held until all files are written.
-            let _lock = lock;
-            for (path, change) in &changes {
+            let changes = || self.changes.iter().zip(&paths);
+            for (change, path) in changes() {
                 change.check_base(path)?;
             }
-            let mut rows = Vec::new();
-            for (path, change) in changes {
-                if !dry_run {
-                    change.write(&path)?;
-                }
-                rows.push(Row {
-                    object: change.place.kind.path(&change.place.name),
-                    file: change.place.relative().display().to_string(),
-                    result: change.result,
-                });
+            for (change, path) in changes() {
+                change.write(path)?;
             }
-            Ok(rows)
+            Ok(())
         })
         .await
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let row = |change: &Change| Row {
+            object: change.place.kind.path(&change.place.name),
+            file: change.place.relative().display().to_string(),
+            result: change.result,
+        };
+        self.changes.iter().map(row).collect()
     }
 }
 

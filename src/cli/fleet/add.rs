@@ -36,7 +36,8 @@ pub(super) enum Add {
     /// Writes routers/NAME.yaml with every field and its description. Nothing is written unless all files of the fleet
     /// are valid with it.
     #[command(after_help = "\
-Example: moenet-agent fleet add router hk1 --address hk1.example.net --region ap-east --fleet ./fleet")]
+Example:
+  moenet-agent fleet add router hk1 --address hk1.example.net --region ap-east --fleet ./fleet")]
     Router(Router),
     /// Add a session to a router
     ///
@@ -45,7 +46,8 @@ Example: moenet-agent fleet add router hk1 --address hk1.example.net --region ap
     #[command(after_help = "\
 Example:
   moenet-agent fleet add session jp1 alice --asn 4242421080 --link-local fe80::1080 \\
-    --public-key xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg= --endpoint alice.example.net:51820 --fleet ./fleet")]
+    --public-key xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg= \\
+    --endpoint alice.example.net:51820 --fleet ./fleet")]
     Session(Box<Session>),
 }
 

@@ -47,7 +47,8 @@ enum Verb {
     #[command(after_help = "\
 Examples:
   moenet-agent fleet init ./fleet
-  moenet-agent fleet init ./fleet --asn 4242420998 --ipv4 172.23.105.176/28 --ipv6 fd48:4242:420::/48")]
+  moenet-agent fleet init ./fleet --asn 4242420998 --ipv4 172.23.105.176/28 \\
+    --ipv6 fd48:4242:420::/48")]
     Init(init::Init),
     /// Add a router or a session to a network
     Add {

@@ -20,7 +20,7 @@ pub(super) struct Listing {
     #[arg(long, value_name = "PHASE", value_parser = phase)]
     phase: Vec<Phase>,
     /// Sort by this column
-    #[arg(long, value_enum, default_value_t = Column::Kind)]
+    #[arg(long, value_name = "COLUMN", value_enum, default_value_t = Column::Kind)]
     sort_by: Column,
     /// Go on and print each row that changes, until interrupted
     #[arg(long, short)]

@@ -52,7 +52,7 @@ pub(crate) struct Templates {
 
 /// A template, or a directory of templates, cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("reading templates in {path}", path = path.display())]
+#[error("read templates in {path}", path = path.display())]
 struct Unreadable {
     path: PathBuf,
     source: std::io::Error,

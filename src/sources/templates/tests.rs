@@ -168,7 +168,7 @@ fn missing_template_directory_keeps_the_templates() {
             .problem()
             .unwrap()
             .to_string()
-            .contains("reading templates in ")
+            .contains("read templates in ")
     );
     std::fs::create_dir_all(path.join("moenet")).unwrap();
     std::fs::write(path.join("moenet/babel.conf"), "# one\n").unwrap();
@@ -191,7 +191,7 @@ fn unreadable_directory_does_not_replace_the_reason_of_a_refusal() {
             .problem()
             .unwrap()
             .to_string()
-            .contains("reading templates in ")
+            .contains("read templates in ")
     );
     std::fs::remove_file(&pipe).unwrap();
     assert!(settled(&templates).is_none());
@@ -244,7 +244,7 @@ fn late_template_directory_is_used_when_it_appears() {
     let later = folder.path().join("later");
     let templates = opened(&later);
     let why = templates.in_use().unwrap_err().to_string();
-    assert!(why.contains("reading templates in "), "{why}");
+    assert!(why.contains("read templates in "), "{why}");
     std::fs::create_dir(&later).unwrap();
     templates.adopt(settled(&templates).unwrap());
     assert!(templates.in_use().is_ok() && templates.problem().is_none());

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -325,6 +327,13 @@ fn usage_errors_are_json_for_programs() {
     let error: Value = serde_json::from_str(&answer.err).unwrap();
     let text = error["error"].as_str().unwrap();
     assert!(text.starts_with("unexpected argument '--nope'"), "{text}");
+    let refused = "--force is only for `maintenance start`";
+    for act in [
+        &["maintenance", "stop", "--force"][..],
+        &["maintenance", "--force"],
+    ] {
+        router.call(act).says(64, refused);
+    }
 }
 
 #[test]
@@ -332,6 +341,9 @@ fn command_waits_until_another_has_written() {
     let router = plain();
     let lock = fs::File::create(router.state(".changes.lock")).unwrap();
     lock.lock().unwrap();
+    // Only a check, which writes nothing.
+    let dry = router.apply_text(OWN, &["--dry-run"]);
+    dry.says(0, "created (dry run)");
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| router.apply_text(OWN, &[]));
         std::thread::sleep(std::time::Duration::from_millis(500));
@@ -339,6 +351,39 @@ fn command_waits_until_another_has_written() {
         lock.unlock().unwrap();
         waits.join().unwrap().says(0, "created");
     });
+}
+
+#[test]
+fn waiting_command_checks_what_another_wrote() {
+    let router = plain();
+    let lock = fs::File::create(router.state(".changes.lock")).unwrap();
+    lock.lock().unwrap();
+    let same_port = OWN.replace("wg_own", "zz").replace("777'", "778'");
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| router.apply_text(&same_port, &[]));
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        fs::write(router.state("sessions/wg_own.yaml"), OWN).unwrap();
+        lock.unlock().unwrap();
+        let answer = waits.join().unwrap();
+        answer.says(1, " would be rejected, so nothing was written");
+    });
+    assert!(!router.state("sessions/zz.yaml").exists());
+}
+
+#[test]
+fn lock_of_changes_follows_its_directory() {
+    let router = plain();
+    let (state, lock) = (router.state(""), router.state(".changes.lock"));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    router.apply_text(OWN, &[]).says(0, "created");
+    assert_eq!(mode(&lock), 0o600);
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o775)).unwrap();
+    if chown(&state, None, Some(60_001)).is_err() {
+        return; // not root
+    }
+    router.call(&["pause", NAME, "--reason", "x"]).says(0, "");
+    assert_eq!(mode(&lock), 0o660);
+    assert_eq!(fs::metadata(&lock).unwrap().gid(), 60_001);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn failed_sync_is_exit_code_1_with_its_cause() {
     let answer = router.call(&["sync"]);
     answer.says(
         1,
-        "Sync failed: fetch the sessions: no answer: connection refused",
+        "sync failed: fetch the sessions: no answer: connection refused",
     );
     assert!(answer.out.is_empty(), "{}", answer.out);
     let requests = server.join().unwrap();

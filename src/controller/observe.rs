@@ -26,8 +26,10 @@ pub struct Observer {
     bird: Arc<BirdLooks>,
     is_patient: AtomicBool,
     observations: AtomicU64,
-    /// Number of the kernel's events so far; 0 while none are received.
+    /// Number of the kernel's events so far.
     events: AtomicU64,
+    /// Whether events are received.
+    is_listening: AtomicBool,
     /// The same number when the last dump of the kernel began.
     dumped: AtomicU64,
     kernel_error: StdMutex<Option<String>>,
@@ -44,6 +46,7 @@ impl Observer {
             is_patient: AtomicBool::new(false),
             observations: AtomicU64::new(0),
             events: AtomicU64::new(0),
+            is_listening: AtomicBool::new(false),
             dumped: AtomicU64::new(0),
             kernel_error: StdMutex::default(),
             seen: StdMutex::default(),
@@ -112,17 +115,18 @@ impl Observer {
     /// Records that the kernel announced a change of a link, or that its events are received from now on.
     pub fn announced(&self) {
         self.events.fetch_add(1, Ordering::Relaxed);
+        self.is_listening.store(true, Ordering::Relaxed);
     }
 
     /// Records that no event of the kernel is received any more.
     pub(super) fn events_ended(&self) {
-        self.events.store(0, Ordering::Relaxed);
+        self.is_listening.store(false, Ordering::Relaxed);
     }
 
     /// Returns whether a link may have changed since the last dump.
     fn is_changed(&self) -> bool {
-        let events = self.events.load(Ordering::Relaxed);
-        events == 0 || events != self.dumped.load(Ordering::Relaxed)
+        !self.is_listening.load(Ordering::Relaxed)
+            || self.events.load(Ordering::Relaxed) != self.dumped.load(Ordering::Relaxed)
     }
 
     /// Returns how often the whole kernel was observed.

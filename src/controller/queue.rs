@@ -95,12 +95,10 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
-    /// Schedules a periodic reconcile of a key. Unlike [`Queue::add`], this announces no change, so a failing key
-    /// waits out its backoff.
-    pub fn refresh(&mut self, key: K, now: Instant) {
-        if !self.failures.contains_key(&key) {
-            self.add(key, now);
-        }
+    /// Returns whether the last runs of a key failed. A periodic reconcile announces no change, so such a key waits out its
+    /// backoff.
+    pub fn is_failing(&self, key: &K) -> bool {
+        self.failures.contains_key(key)
     }
 
     /// Schedules the failing keys but these: a fact that they share changed, so none waits out its backoff.

@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::batch::Batch;
 use super::context::Context;
-use super::glances::Glances;
 use super::hint::Hint;
+use super::needs::{Need, Needs};
 use super::pass::{Observation, Reads};
 use super::queue::{Backoff, Outcome, Queue};
 use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
@@ -28,7 +28,8 @@ pub struct Runner {
     observing: Runs<Keys, Observation>,
     /// The keys of the observations of single links in progress.
     glancing: Runs<Keys, Observation>,
-    glances: Glances,
+    /// What the waiting keys need to see.
+    needs: Needs,
     /// The earliest time of the next observation of everything.
     rest: Instant,
     /// Keys that plan, or whose steps run in the kernel.
@@ -41,9 +42,6 @@ pub struct Runner {
     committing: Runs<ObjectKey, Committed>,
     /// Their commits, and those whose results no run has taken yet.
     commits: BTreeMap<ObjectKey, Commit>,
-    /// Waiting keys whose observation need not read everything of the kernel: those of a tick; and those whose commit has
-    /// ended, and which nothing else concerned since the kernel was read back for them.
-    reads: BTreeMap<ObjectKey, Reads>,
     /// State of the reconciles that are not over.
     progress: BTreeMap<ObjectKey, Progress>,
     sweep: Sweep,
@@ -72,14 +70,13 @@ impl Runner {
             queue: Queue::new(backoff, Instant::now()),
             observing: Runs::new(),
             glancing: Runs::new(),
-            glances: Glances::default(),
+            needs: Needs::default(),
             rest: Instant::now(),
             running: Runs::new(),
             batch: Batch::new(),
             is_hinted: false,
             committing: Runs::new(),
             commits: BTreeMap::new(),
-            reads: BTreeMap::new(),
             progress: BTreeMap::new(),
             sweep: Sweep::default(),
             stopping: false,
@@ -109,7 +106,7 @@ impl Runner {
                 at = tick.tick() => {
                     self.context.pulse.tick();
                     let (turns, reads) = self.sweep.tick(&self.context.desired());
-                    self.refresh_with(turns, at, reads);
+                    self.refresh(turns, at, reads);
                 }
             }
         }
@@ -138,7 +135,8 @@ impl Runner {
         let (hints, mut hinted) = mpsc::unbounded_channel();
         self.context.hints.lock().replace(hints);
         self.context.observer.wait_for_bird();
-        self.add_all(Instant::now());
+        let keys = self.context.desired().keys();
+        self.refresh(keys, Instant::now(), Reads::Everything);
         // The firewall follows the tunnels that the other keys create, and the node's record follows the firewall.
         self.queue.remove(&ObjectKey::Firewall);
         self.wave(&mut hinted).await;
@@ -223,7 +221,7 @@ impl Runner {
     /// Returns the keys for which an observation of their changed links is enough.
     fn glanced(&self) -> impl Iterator<Item = &ObjectKey> {
         let has_commit = |key: &&ObjectKey| self.commits.contains_key(*key);
-        self.glances.waiting().filter(move |key| !has_commit(key))
+        self.needs.glances().filter(move |key| !has_commit(key))
     }
 
     /// Begins to observe the changed links of the keys that need no other observation.
@@ -238,7 +236,7 @@ impl Runner {
         let desired = self.context.desired();
         let wanted = |key: &ObjectKey| Some(desired.objects.get(key)?.link()?.interface.clone());
         let mut names: BTreeSet<_> = keys.iter().filter_map(wanted).collect();
-        names.extend(keys.iter().flat_map(|key| self.glances.begin(key)));
+        names.extend(keys.iter().flat_map(|key| self.needs.begin_glance(key)));
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
         let observe = async move { context.observe_links(of, names).await };
@@ -248,10 +246,12 @@ impl Runner {
     /// Begins to observe for all keys that are due.
     fn begin_pass(&mut self) {
         let now = Instant::now();
-        if !self.observing.is_empty() || now < self.rest || self.awaited().is_some() {
+        let is_due = self.queue.next_due().is_some_and(|due| due <= now);
+        if !is_due || !self.observing.is_empty() || now < self.rest || self.awaited().is_some() {
             return;
         }
-        let mut due: Vec<_> = std::iter::from_fn(|| self.queue.next(now)).collect();
+        // Those whose steps have just ended are read back by the same observation.
+        let mut due: Vec<_> = std::iter::from_fn(|| self.queue.next(now + PASS_GATHER)).collect();
         if self.batch.until().is_some() {
             // A change does not wait for the batch; what is read back does, so that one load of BIRD has all.
             let is_read_back = |(key, _): &mut (ObjectKey, _)| self.progress.contains_key(key);
@@ -260,19 +260,17 @@ impl Runner {
                 self.queue.finish(&key, again, now, 0.0);
             }
         }
-        let Some(latest) = due.iter().map(|(_, due)| *due).max() else {
+        let Some(latest) = due.iter().map(|(_, due)| now.min(*due)).max() else {
             return;
         };
         self.is_hinted = false;
         let keys: Vec<_> = due.into_iter().map(|(key, _)| key).collect();
-        keys.iter().for_each(|key| self.glances.remove(key, false));
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
-        let known = std::mem::take(&mut self.reads);
         let has_firewall = context.desired().firewall;
-        let reads = |key: &ObjectKey| match key {
-            ObjectKey::Firewall if !has_firewall => Reads::Nothing,
-            key => known.get(key).copied().unwrap_or(Reads::Everything),
+        let reads = |key: &ObjectKey| match (key, self.needs.begin(key)) {
+            (ObjectKey::Firewall, _) if !has_firewall => Reads::Nothing,
+            (_, reads) => reads,
         };
         let reads = keys.iter().map(reads).max().unwrap_or(Reads::Nothing);
         let observe = async move { context.observe(of, latest, reads).await };
@@ -290,7 +288,7 @@ impl Runner {
             }
             if !changed.is_empty() {
                 // This observation is theirs too.
-                self.refresh_with(changed, seen.begun, Reads::Nothing);
+                self.refresh(changed, seen.begun, Reads::Nothing);
             }
             if self.sweep.is_shared_text_new(&seen.bird) {
                 // Those of this pass see the new fact.
@@ -335,10 +333,7 @@ impl Runner {
             self.commits.remove(&key);
         }
         let is_read_back = matches!(next, Some(Next::Observe(_)));
-        let is_changed = self.glances.end(&key, is_read_back);
-        if is_changed && key == ObjectKey::Router {
-            self.add(key.clone());
-        } else if is_changed {
+        if self.needs.end(&key, is_read_back) {
             self.queue.add(key.clone(), Instant::now() + GLANCE_GATHER);
         }
         let (progress, wait) = match next.unwrap_or(Next::Done(Outcome::Failed(ErrorClass::Bug))) {
@@ -360,26 +355,44 @@ impl Runner {
         if let Some(commit) = self.commits.get(&key) {
             commit.end(committed);
         }
-        let now = Instant::now();
-        let is_alone = !self.queue.is_running(&key) && !self.queue.is_due(&key, now);
-        if !is_alone || self.glances.has(&key) {
-            return self.add(key);
-        }
         // One load of BIRD ends for many keys.
-        self.queue.add(key.clone(), now + PASS_GATHER);
-        self.reads.insert(key, Reads::Nothing);
+        let at = Instant::now() + PASS_GATHER;
+        self.schedule(key, at, Need::Reads(Reads::Nothing));
     }
 
+    /// Schedules a run of a key, which needs to see this.
+    fn schedule(&mut self, key: ObjectKey, at: Instant, need: Need) {
+        match self.queue.is_running(&key) {
+            true => self.needs.add_meanwhile(&key, need),
+            false => {
+                let is_due = self.queue.is_due(&key, Instant::now());
+                self.needs.add(&key, need, is_due);
+            }
+        }
+        self.queue.add(key, at);
+    }
+
+    /// Schedules a run of a key whose inputs may have changed: of its link, if it has one, as of a changed link.
     fn add(&mut self, key: ObjectKey) {
-        self.is_hinted |= !self.progress.contains_key(&key) && !self.queue.is_running(&key);
-        self.glances.remove(&key, self.queue.is_running(&key));
-        self.reads.remove(&key);
-        self.queue.add(key, Instant::now());
+        let object = self.context.desired().objects.get(&key).cloned();
+        let link = object.and_then(|object| Some(object.link()?.interface.clone()));
+        let need = match link {
+            Some(link) => Need::Links([link].into()),
+            None => Need::Reads(Reads::WireGuard),
+        };
+        let is_new = !self.progress.contains_key(&key) && !self.queue.is_running(&key);
+        self.schedule(key.clone(), Instant::now(), need);
+        // What all objects share follows them, as they are once the last pass has ended.
+        let is_shared = matches!(key, ObjectKey::Router | ObjectKey::Firewall);
+        self.is_hinted |= is_new && !is_shared && !self.glanced().any(|other| *other == key);
     }
 
     fn take(&mut self, hint: Hint) {
         match hint {
-            Hint::Everything => self.add_all(Instant::now()),
+            Hint::Everything => {
+                let keys = self.context.desired().keys();
+                self.refresh(keys, Instant::now(), Reads::Everything);
+            }
             Hint::Key(key) => self.add(key),
             Hint::Link(key, link) => self.add_link(key, link),
         }
@@ -388,61 +401,33 @@ impl Runner {
     /// Schedules a run for a changed link. The steps of the key cause such events themselves, so those that come before
     /// the steps are read back change nothing.
     fn add_link(&mut self, key: ObjectKey, link: InterfaceName) {
-        if self.queue.is_running(&key) {
-            return self.glances.add_meanwhile(&key, link);
-        }
-        self.reads.remove(&key);
-        let now = Instant::now();
-        let has_commit = self.commits.contains_key(&key);
-        let is_read_back = self.progress.contains_key(&key) && !has_commit;
         // The node's plan depends on the sysctls of all links too.
-        if key == ObjectKey::Router && !is_read_back {
-            return self.add(key);
+        let need = match key {
+            ObjectKey::Router => Need::Reads(Reads::Everything),
+            _ => Need::Links([link].into()),
+        };
+        if self.queue.is_running(&key) {
+            return self.needs.add_meanwhile(&key, need);
         }
-        let is_due = is_read_back || self.queue.is_due(&key, now);
-        self.glances.add(&key, link, is_due);
-        if !is_read_back {
-            // Only an observation of everything is for a key with a commit.
-            self.is_hinted |= has_commit;
-            self.queue.add(key, now + GLANCE_GATHER);
+        let has_commit = self.commits.contains_key(&key);
+        if self.progress.contains_key(&key) && !has_commit {
+            return self.needs.add(&key, need, true);
         }
+        // Only a pass is for a key with a commit.
+        self.is_hinted |= has_commit;
+        self.schedule(key, Instant::now() + GLANCE_GATHER, need);
     }
 
-    fn add_all(&mut self, now: Instant) {
-        self.refresh(self.context.desired().keys(), now);
-    }
-
-    fn refresh(&mut self, keys: impl IntoIterator<Item = ObjectKey>, now: Instant) {
-        // A waiting key that is no longer in the desired state has a status to forget.
+    /// Schedules keys without a known change, which so wait out the backoff of a failure, and those that are not wanted any
+    /// more: they have a status to forget.
+    fn refresh(&mut self, keys: impl IntoIterator<Item = ObjectKey>, at: Instant, reads: Reads) {
         let (desired, mut gone) = (self.context.desired(), self.queue.waiting());
         let is_shared = |key: &ObjectKey| matches!(key, ObjectKey::Router | ObjectKey::Firewall);
         gone.retain(|key| !desired.objects.contains_key(key) && !is_shared(key));
         for key in keys.into_iter().chain(gone) {
-            self.glances.remove(&key, self.queue.is_running(&key));
-            self.reads.remove(&key);
-            self.queue.refresh(key, now);
+            if !self.queue.is_failing(&key) {
+                self.schedule(key, at, Need::Reads(reads));
+            }
         }
-    }
-
-    /// As [`Self::refresh`]; for the keys that are due for no other reason, an observation of this is enough.
-    fn refresh_with(
-        &mut self,
-        keys: impl IntoIterator<Item = ObjectKey>,
-        at: Instant,
-        reads: Reads,
-    ) {
-        let (now, keys) = (Instant::now(), Vec::from_iter(keys));
-        let is_due_anyway = |key: &&ObjectKey| {
-            self.queue.is_running(key)
-                || self.queue.is_due(key, now)
-                || self.progress.contains_key(*key)
-                || self.glances.has(key)
-        };
-        let anyway: BTreeSet<_> = keys.iter().filter(is_due_anyway).cloned().collect();
-        self.refresh(keys.iter().cloned(), at);
-        // A failing key waits out its backoff.
-        let is_alone = |key: &ObjectKey| !anyway.contains(key) && self.queue.is_due(key, now);
-        let alone = keys.into_iter().filter(is_alone);
-        self.reads.extend(alone.map(|key| (key, reads)));
     }
 }

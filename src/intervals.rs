@@ -273,9 +273,11 @@ pub(crate) const CHANGES_WAIT: Duration = Duration::from_secs(10);
 pub(crate) const LOCK_POLL: Duration = Duration::from_millis(20);
 /// Probable delay between the writes of the index and of HEAD by a git.
 pub(crate) const HEAD_FOLLOWS: Duration = Duration::from_millis(50);
-/// A file younger than this may change again within the same tick of the file system's clock, and so with the same
-/// stamp. The longest tick is that of FAT.
-pub(crate) const FILE_SETTLED: Duration = Duration::from_secs(2);
+/// A file younger than this may change again within the same tick of the kernel's clock (at most 10 ms), and so with the same
+/// stamp.
+pub(crate) const FILE_SETTLED: Duration = Duration::from_millis(100);
+/// The same on a file system that keeps whole seconds. The longest tick is that of FAT.
+pub(crate) const FILE_SETTLED_COARSE: Duration = Duration::from_secs(2);
 /// Interval at which the watch is checked, and requested again where it is not available.
 pub(crate) const WATCH_CHECK: Duration = Duration::from_secs(30);
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::intervals::FILE_SETTLED;
+use crate::intervals::{FILE_SETTLED, FILE_SETTLED_COARSE};
 use crate::util::fs;
 
 /// The attributes that change with a file: device, inode, size, and the times of the last change.
@@ -46,7 +46,12 @@ impl Stamp {
 
     /// Returns whether any later change must change the stamp.
     pub(crate) fn is_settled(&self) -> bool {
-        self.age().is_some_and(|age| age > FILE_SETTLED)
+        // A file system that keeps parts of a second keeps the clock of the kernel.
+        let tick = match self.changed.1 {
+            0 => FILE_SETTLED_COARSE,
+            _ => FILE_SETTLED,
+        };
+        self.age().is_some_and(|age| age > tick)
     }
 
     /// Time since the last change, which no program can set, unlike the time of modification. `None` for a change in
@@ -71,7 +76,6 @@ mod tests {
         fs::write(&other, "2").unwrap();
         let before = Stamp::at(&path).unwrap();
         assert_eq!(Stamp::at(&path), Some(before));
-        assert!(!before.is_settled());
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         let file = fs::File::open(&other).unwrap();
         file.set_modified(modified).unwrap();
@@ -79,6 +83,20 @@ mod tests {
         let after = Stamp::at(&path).unwrap();
         assert_ne!(after, before);
         assert!(!after.is_same_file(&before));
+    }
+
+    #[test]
+    fn stamp_without_parts_of_a_second_settles_later() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let changed = |ago: Duration, nanos| Stamp {
+            changed: (i64::try_from((now - ago).as_secs()).unwrap(), nanos),
+            ..Stamp::default()
+        };
+        let second = Duration::from_secs(1);
+        assert!(changed(second * 2, 1).is_settled());
+        assert!(!changed(second, 0).is_settled());
+        assert!(changed(FILE_SETTLED_COARSE + second, 0).is_settled());
+        assert!(!changed(Duration::ZERO, 999_999_999).is_settled());
     }
 
     #[test]

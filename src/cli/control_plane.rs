@@ -22,6 +22,9 @@ pub struct ControlPlane {
     /// The fleet directory: the description of a network, or one folder for each router
     #[arg(long, value_name = "DIR", group = "source")]
     fleet: Option<PathBuf>,
+    /// Serve the newest valid commit of this branch of the directory's Git repository, in place of the files
+    #[arg(long, value_name = "REF", requires = "fleet")]
+    git_ref: Option<String>,
     /// The fleet in PostgreSQL, which instances share: postgres://USER:PASSWORD@HOST/DATABASE
     #[cfg(feature = "postgres")]
     #[arg(
@@ -75,6 +78,7 @@ impl ControlPlane {
             let dir = self.fleet.clone().unwrap_or_default();
             let options = FleetOptions {
                 serving: self.serving()?,
+                git_ref: self.git_ref.clone(),
                 ..FleetOptions::new(dir, self.listen)
             };
             fleet::serve(options, stop).await?;

@@ -1,5 +1,5 @@
 //! The embedded Control Plane (docs/contract/fleet.md): every endpoint of the API, served from a
-//! directory of YAML files, or from PostgreSQL. Files are read at each request, so an edit is
+//! directory of YAML files, from commits of a Git repository, or from PostgreSQL. Files are read at each request, so an edit is
 //! served at once; a file that does not parse is an error to the router, which keeps its state, and
 //! of an item that an agent would reject the last valid version is served.
 
@@ -43,6 +43,7 @@ use crate::model::Secret;
 use crate::util::fs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use admin::Source;
 pub use admin::{Access, AccessError};
 #[cfg(feature = "postgres")]
 pub use change::is_removed_in_store;
@@ -50,13 +51,14 @@ pub use change::{ChangeError, Changes, Must, SessionPlace, Wish, is_removed};
 pub(crate) use commit::read as read_commit;
 pub use network::{TokenHash, router_path, schemas, session_path};
 pub use openapi::openapi;
-pub(crate) use overview::{RouterView, SessionView, rollout, routers};
+pub(crate) use overview::{RouterView, SessionView, followed, rollout, routers};
 #[cfg(feature = "postgres")]
 pub(crate) use overview::{rollout_in_store, routers_in_store};
 pub(crate) use plan::{ObjectChange, Step as PlanStep, plan};
 pub(crate) use rollout::RolloutView;
 pub use service::{Watcher, watched};
 pub use serving::Serving;
+pub(crate) use store::git::GitView;
 #[cfg(feature = "postgres")]
 pub use store::postgres::StoreError;
 #[cfg(feature = "postgres")]
@@ -73,6 +75,8 @@ pub struct FleetOptions {
     pub serving: Serving,
     /// The request limit of each router.
     pub rate: RateLimit,
+    /// The reference of the directory's Git repository whose newest commit is served, in place of the files.
+    pub git_ref: Option<String>,
 }
 
 /// A rate of requests.
@@ -101,6 +105,7 @@ impl FleetOptions {
             dir: dir.into(),
             serving: Serving::new(listen),
             rate: RateLimit::default(),
+            git_ref: None,
         }
     }
 }
@@ -157,18 +162,61 @@ pub async fn serve(
     if !fs::is_dir(&options.dir) {
         return Err(FleetError::NoDirectory(options.dir));
     }
-    let Some(store) = store::directory::Directory::journaled(options.dir.clone()) else {
+    let source = options.dir.display().to_string();
+    if let Some(reference) = options.git_ref {
+        let follower = Follower::open(options.dir, reference)?;
+        let app = follower.app(&options.serving, options.rate);
+        if follower.0.view().commit.is_none() {
+            // Routers would only get errors before.
+            follower.0.look().await;
+        }
+        let served = async {
+            tokio::select! {
+                served = serving::serve(app, options.serving, &source, shutdown) => served,
+                () = Arc::clone(&follower.0).follow() => Ok(()),
+            }
+        };
+        let served = served.await;
+        follower.0.close().await;
+        return served;
+    }
+    let Some(store) = store::directory::Directory::journaled(options.dir.clone(), false) else {
         return Err(FleetError::Served(options.dir));
     };
     let store = Arc::new(store);
     store::directory::sweep(&options.dir);
-    let source = options.dir.display().to_string();
     let Serving { access, tls, .. } = &options.serving;
-    let admin = admin::Admin::new(access, tls.is_some(), Some(options.dir));
+    let admin = admin::Admin::new(access, tls.is_some(), Source::Directory(options.dir));
     let app = service::over(Arc::clone(&store) as _, options.rate, admin);
     let served = serving::serve(app, options.serving, &source, shutdown).await;
     store.close().await;
     served
+}
+
+/// A fleet that follows a reference of a Git repository.
+pub struct Follower(Arc<store::git::Git>);
+
+impl Follower {
+    /// Opens a fleet, with the commit that was served last. Blocks.
+    ///
+    /// # Errors
+    /// Another server serves the directory, or the last commit cannot be read.
+    pub fn open(dir: PathBuf, reference: String) -> Result<Self, FleetError> {
+        store::directory::sweep(&dir);
+        Ok(Self(Arc::new(store::git::Git::open(dir, reference)?)))
+    }
+
+    /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
+    pub fn app(&self, serving: &Serving, rate: RateLimit) -> (axum::Router, Watcher) {
+        let source = Source::Git(Arc::clone(&self.0));
+        let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), source);
+        service::over(Arc::clone(&self.0) as _, rate, admin)
+    }
+
+    /// Looks for a newer commit once. Returns why it is not served.
+    pub async fn look(&self) -> Vec<String> {
+        self.0.look().await.errors
+    }
 }
 
 /// Serves a fleet in PostgreSQL until the shutdown, also while the database is unavailable.
@@ -182,7 +230,7 @@ pub async fn serve_store(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), FleetError> {
     let store = Arc::new(store::postgres::Postgres::open(url)?);
-    let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), None);
+    let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), Source::Other);
     let app = service::over(store, RateLimit::default(), admin);
     serving::serve(app, serving, "PostgreSQL", shutdown).await
 }

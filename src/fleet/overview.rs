@@ -14,7 +14,8 @@ use super::described::Described;
 use super::posts::{Posts, served_status};
 use super::rollout::RolloutView;
 use super::store::Store;
-use super::store::directory::Directory;
+use super::store::directory::{Directory, is_followed};
+use super::store::git::{Git, GitView};
 #[cfg(feature = "postgres")]
 use super::store::postgres::{Postgres, StoreError};
 use crate::http::ApiError;
@@ -99,7 +100,7 @@ pub(crate) async fn routers(dir: &Path) -> Result<Vec<RouterView>, FleetError> {
     if !fs::is_dir(dir) {
         return Err(FleetError::NoDirectory(dir.to_owned()));
     }
-    Ok(of_store(Arc::new(Directory::new(dir.to_owned()))).await)
+    Ok(of_store(opened(dir)?).await)
 }
 
 /// Returns all routers of a fleet in PostgreSQL.
@@ -121,8 +122,9 @@ pub(crate) async fn rollout(dir: &Path) -> Result<RolloutView, FleetError> {
     if !fs::is_dir(dir) {
         return Err(FleetError::NoDirectory(dir.to_owned()));
     }
-    let store = Arc::new(Directory::new(dir.to_owned()));
-    RolloutView::read(store).await.map_err(FleetError::Record)
+    RolloutView::read(opened(dir)?)
+        .await
+        .map_err(FleetError::Record)
 }
 
 /// The same for a fleet in PostgreSQL.
@@ -135,6 +137,26 @@ pub(crate) async fn rollout_in_store(url: &Secret<String>) -> Result<RolloutView
     store.load().await?;
     let view = RolloutView::read(Arc::new(store)).await;
     view.map_err(FleetError::Record)
+}
+
+/// Returns the store of a directory, as its server serves it.
+fn opened(dir: &Path) -> Result<Arc<dyn Store>, FleetError> {
+    let dir = dir.to_owned();
+    Ok(match is_followed(&dir) {
+        true => Arc::new(Git::of_server(dir)?),
+        false => Arc::new(Directory::new(dir)),
+    })
+}
+
+/// Returns what the server of a directory follows; `None`: its files.
+///
+/// # Errors
+/// The state that the server wrote cannot be read.
+pub(crate) fn followed(dir: &Path) -> Result<Option<GitView>, FleetError> {
+    match is_followed(dir) {
+        true => Ok(Some(Git::of_server(dir.to_owned())?.view())),
+        false => Ok(None),
+    }
 }
 
 async fn of_store(store: Arc<dyn Store>) -> Vec<RouterView> {

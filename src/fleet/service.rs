@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
-use super::admin::{Admin, Ask};
+use super::admin::{Admin, Ask, Source};
 use super::answers::Answers;
 use super::openapi::openapi;
 use super::posts::{PostDone, REPORTED};
@@ -56,7 +56,11 @@ struct Fleet {
 pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
     let serving = &options.serving;
     let dir = options.dir.clone();
-    let admin = Admin::new(&serving.access, serving.tls.is_some(), Some(dir));
+    let admin = Admin::new(
+        &serving.access,
+        serving.tls.is_some(),
+        Source::Directory(dir),
+    );
     let store = Arc::new(Directory::new(options.dir.clone()));
     over(store, options.rate, admin)
 }

@@ -64,7 +64,7 @@ pub async fn import(
     let wanted = read(dir, dir)?;
     let store = Postgres::open(url)?;
     store.load().await?;
-    let changes = changes(&wanted, &store.memory().files(), replace)?;
+    let changes = changes(&wanted, &store.memory().files.all(), replace)?;
     write_rows(&store, &changes, by)
         .await
         .map_err(StoreError::from)?;
@@ -88,7 +88,7 @@ pub async fn export(
         true => read(dir, dir)?,
         false => Files::new(),
     };
-    let changes = changes(&store.memory().files(), &present, replace)?;
+    let changes = changes(&store.memory().files.all(), &present, replace)?;
     for (name, text) in &changes {
         let path = dir.join(checked(name)?);
         write_file(&path, text.as_deref()).map_err(|source| TransferError::Io { path, source })?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::layout::{MAX_BYTES, file_of};
+use super::layout::{MAINTENANCE, MAX_BYTES, file_of};
 use super::network::{FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored};
 use super::{FleetError, files};
 use crate::util::file;
@@ -80,9 +80,17 @@ pub fn is_of_fleet(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     !parts.iter().any(|part| is_ignored(part))
         && match parts[..] {
-            [file] => file == NETWORK,
             [ROUTERS | SESSIONS, ..] => true,
-            [_, file] => CALLS.iter().any(|call| file == file_of(*call)),
-            _ => false,
+            [file] => file == NETWORK,
+            _ => is_in_folder(path),
         }
+}
+
+/// Returns whether a path is that of a file in the folder of a router.
+pub fn is_in_folder(path: &str) -> bool {
+    let Some((folder, file)) = path.split_once('/') else {
+        return false;
+    };
+    let is_known = file == MAINTENANCE || CALLS.iter().any(|call| file == file_of(*call));
+    is_known && ![ROUTERS, SESSIONS].contains(&folder)
 }

@@ -33,7 +33,8 @@ pub fn validate(dir: &Path) -> Result<Findings, FleetError> {
 pub fn findings(files: &FleetFiles) -> Findings {
     let (routers, mut problems) = match files.has_network() {
         true => network::findings(files),
-        false => (0, Vec::new()),
+        // A file that cannot be used must not look like one that is gone.
+        false => (0, faults(files)),
     };
     let folders = tree::folders(files);
     problems.extend(
@@ -46,6 +47,13 @@ pub fn findings(files: &FleetFiles) -> Findings {
         routers: routers + folders.len(),
         problems,
     }
+}
+
+fn faults(files: &FleetFiles) -> Vec<Finding> {
+    let faults = files.faults();
+    faults
+        .map(|(path, why)| Finding::whole(path.as_ref(), why))
+        .collect()
 }
 
 fn check_router(files: &FleetFiles, router: &str) -> Vec<Finding> {

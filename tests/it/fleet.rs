@@ -2,6 +2,7 @@
 
 mod admin;
 mod folders;
+mod git;
 mod network;
 mod overview;
 mod plan;

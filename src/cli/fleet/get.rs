@@ -8,7 +8,7 @@ use clap::Args;
 use crate::cli::get::{ago, or_dash};
 use crate::cli::output::{self, Format};
 use crate::cli::{Arguments, Outcome, block_on};
-use crate::fleet::{self, RolloutView, RouterView, SessionView};
+use crate::fleet::{self, GitView, RolloutView, RouterView, SessionView};
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::wire::WireStatus;
@@ -55,6 +55,15 @@ impl Place {
         block_on(async { Ok(fleet::routers(&self.dir).await?) })
     }
 
+    /// Returns the Git reference that the server of a directory follows.
+    fn followed(&self) -> anyhow::Result<Option<GitView>> {
+        #[cfg(feature = "postgres")]
+        if self.store.is_some() {
+            return Ok(None);
+        }
+        Ok(fleet::followed(&self.dir)?)
+    }
+
     pub(super) fn rollout(&self) -> anyhow::Result<RolloutView> {
         #[cfg(feature = "postgres")]
         if let Some(url) = &self.store {
@@ -86,6 +95,9 @@ impl Get {
         let routers = self.place.routers()?;
         if !output::value(arguments.output, &routers)? {
             print(&routers, arguments.output);
+            if let Some(git) = self.place.followed()? {
+                followed(&git);
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -130,6 +142,23 @@ fn cells(router: &RouterView) -> Vec<String> {
         or_dash(Some(listed).filter(|listed| !listed.is_empty())),
         or_dash(router.uptime.map(|seconds| format!("{seconds}s"))),
     ]
+}
+
+/// Prints which commit is served, and why a newer one is not.
+fn followed(git: &GitView) {
+    let commit = git.commit.as_ref().map_or_else(
+        || "no commit".to_owned(),
+        |commit| {
+            format!(
+                "commit {} of {}: {}",
+                commit.id, commit.author, commit.subject
+            )
+        },
+    );
+    output::note(&format!("the server serves {commit}"));
+    for error in &git.errors {
+        output::note(&format!("a newer commit is not served: {error}"));
+    }
 }
 
 /// Prints the errors of a router and of its sessions.

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
 
+use super::super::GitView;
 use super::super::overview::RouterView;
 use crate::http::ApiError;
 
@@ -10,13 +11,13 @@ use crate::http::ApiError;
 ///
 /// # Errors
 /// A fault of this program: a metric is declared twice.
-pub(super) fn text(routers: &[RouterView]) -> Result<String, ApiError> {
-    let text = filled(routers)
+pub(super) fn text(routers: &[RouterView], git: Option<&GitView>) -> Result<String, ApiError> {
+    let text = filled(routers, git)
         .and_then(|registry| TextEncoder::new().encode_to_string(&registry.gather()));
     text.map_err(|error| ApiError::internal(error.to_string()))
 }
 
-fn filled(routers: &[RouterView]) -> prometheus::Result<Registry> {
+fn filled(routers: &[RouterView], git: Option<&GitView>) -> prometheus::Result<Registry> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str, labels: &[&str]| gauge(&registry, name, help, labels);
     let router = ["router"];
@@ -35,6 +36,12 @@ fn filled(routers: &[RouterView]) -> prometheus::Result<Registry> {
     fleet
         .with_label_values::<&str>(&[])
         .set(routers.len() as f64);
+    if let Some(git) = git {
+        let about = "Whether the newest commit of the followed Git reference is not served.";
+        gauge("moenet_fleet_commit_refused", about, &[])?
+            .with_label_values::<&str>(&[])
+            .set(flag(!git.errors.is_empty()));
+    }
     for view in routers {
         let name = [view.router.as_str()];
         let at = view.last_seen.map_or(0, Timestamp::as_second);

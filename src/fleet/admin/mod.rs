@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::answers::Answers;
 use super::change::{ChangeError, Changes, Must, Wish};
 use super::overview::{self, RouterView};
+use super::store::git::Git;
 use crate::http::{ApiError, METRICS, page, read_body, token_of};
 use crate::intervals::{FLEET_BODY, FLEET_VIEW};
 use crate::model::ObjectName;
@@ -43,6 +44,10 @@ pub(super) enum Ask {
     Routers,
     Router(ObjectName),
     Change(ObjectName),
+    /// The state of the followed Git reference.
+    Git,
+    /// Looks for a newer commit now.
+    GitLook,
     Page,
     RouterPage(ObjectName),
     ChangeForm(ObjectName),
@@ -59,6 +64,8 @@ impl Ask {
             ["healthz"] => ("GET", Self::Health),
             ["readyz"] => ("GET", Self::Ready),
             ["metrics"] => ("GET", Self::Metrics),
+            ["v1", "git"] if method == "POST" => ("POST", Self::GitLook),
+            ["v1", "git"] => ("GET", Self::Git),
             ["v1", "routers"] => ("GET", Self::Routers),
             ["v1", "routers", name] => ("GET", Self::Router(router(name)?)),
             ["v1", "routers", name, "sessions"] => ("POST", Self::Change(router(name)?)),
@@ -75,7 +82,7 @@ impl Ask {
     fn needs(&self) -> Option<Role> {
         match self {
             Self::Health | Self::Ready | Self::Login | Self::Style => None,
-            Self::Change(_) | Self::ChangeForm(_) => Some(Role::Write),
+            Self::Change(_) | Self::ChangeForm(_) | Self::GitLook => Some(Role::Write),
             _ => Some(Role::Read),
         }
     }
@@ -141,20 +148,41 @@ pub(super) struct Alive {
     status: &'static str,
 }
 
+/// Where the files of the fleet are changed.
+pub(super) enum Source {
+    /// The server may change them.
+    Directory(PathBuf),
+    /// By commits.
+    Git(Arc<Git>),
+    /// In PostgreSQL.
+    #[cfg(feature = "postgres")]
+    Other,
+}
+
+impl Source {
+    fn git(&self) -> Result<&Git, ApiError> {
+        match self {
+            Self::Git(git) => Ok(git),
+            _ => Err(ApiError::not_found(
+                "the server follows no Git reference; start it with --git-ref",
+            )),
+        }
+    }
+}
+
 /// The operators' calls.
 pub(super) struct Admin {
     access: access::Checked,
-    /// The fleet directory, if the server may change its files.
-    dir: Option<PathBuf>,
+    source: Source,
     /// A look at the whole fleet reads the posts of each router, so that many calls share one.
     seen: tokio::sync::Mutex<Option<(Instant, Arc<Vec<RouterView>>)>>,
 }
 
 impl Admin {
-    pub(super) fn new(access: &Access, has_tls: bool, dir: Option<PathBuf>) -> Self {
+    pub(super) fn new(access: &Access, has_tls: bool, source: Source) -> Self {
         Self {
             access: access::Checked::new(access, has_tls),
-            dir,
+            source,
             seen: tokio::sync::Mutex::default(),
         }
     }
@@ -200,7 +228,8 @@ impl Admin {
             Ask::Style => Ok(page::style()),
             Ask::Login => self.login(parts, body),
             Ask::Metrics => {
-                let text = metrics::text(&self.routers(answers).await)?;
+                let git = self.source.git().ok().map(Git::view);
+                let text = metrics::text(&self.routers(answers).await, git.as_ref())?;
                 Ok(([(CONTENT_TYPE, METRICS)], text).into_response())
             }
             Ask::Routers => {
@@ -208,6 +237,8 @@ impl Admin {
                 Ok(Json(Routers { routers: &routers }).into_response())
             }
             Ask::Router(name) => Ok(Json(self.router(answers, &name).await?).into_response()),
+            Ask::Git => Ok(Json(self.source.git()?.view()).into_response()),
+            Ask::GitLook => Ok(Json(self.source.git()?.look().await).into_response()),
             Ask::Page => {
                 let tunnels = answers.files.tunnels(view::MAP_MAX).await;
                 let routers = self.routers(answers).await;
@@ -272,10 +303,12 @@ impl Admin {
         router: ObjectName,
         change: SessionChange,
     ) -> Result<Vec<String>, ApiError> {
-        let Some(dir) = self.dir.clone() else {
-            let message = "this server only reads its fleet; change the files at their source";
+        let Source::Directory(dir) = &self.source else {
+            let message = "this server only reads its fleet; change the files at their source: \
+                           commit to the repository, or `fleet import` into the database";
             return Err(ApiError::new(StatusCode::CONFLICT, "READ_ONLY", message));
         };
+        let dir = dir.clone();
         let SessionChange { session, change } = change;
         let name = format!("{router}/{session}");
         let changed = blocking(move || {

@@ -2,6 +2,7 @@
 
 use utoipa::openapi::HttpMethod::{Get, Post};
 
+use super::super::GitView;
 use super::super::overview::RouterView;
 use super::{Alive, Changed, Routers, SessionChange};
 use crate::http::{Answer, Description, Endpoint, METRICS, text_answer};
@@ -59,6 +60,27 @@ pub(in crate::fleet) fn describe(api: &mut Description) {
     let call = with_router(api, call);
     add(api, call, done, &[NOT_FOUND]);
     describe_change(api);
+    describe_git(api);
+}
+
+fn describe_git(api: &mut Description) {
+    let no_git = (404, "`NOT_FOUND`: the server follows no Git reference.");
+    let path = "/v1/git";
+    let done = api.json::<GitView>(
+        200,
+        "The commit that is served, and why a newer one is not.",
+    );
+    let call = Endpoint::new(Get, path, "git", "The state of the followed Git reference");
+    add(api, call, done, &[no_git]);
+    let done = api.json::<GitView>(200, "The state after the look.");
+    let call = Endpoint::new(
+        Post,
+        path,
+        "lookAtGit",
+        "Look for a newer commit now, as a hook of the repository does",
+    );
+    let read_only = (403, "`READ_ONLY`: the token may only read.");
+    add(api, call, done, &[read_only, no_git]);
 }
 
 fn describe_change(api: &mut Description) {

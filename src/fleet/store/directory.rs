@@ -2,6 +2,7 @@
 //! request, so an edit is served at the next one.
 
 mod folder;
+mod followed;
 mod journal;
 mod parsed;
 mod record;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+
+pub(in crate::fleet) use self::followed::{commit_path, is_followed, view_path};
 
 use self::folder::Folder;
 use self::journal::{Edit, Journal};
@@ -41,6 +44,8 @@ pub(in crate::fleet) struct Directory(Arc<Files>);
 
 struct Files {
     root: PathBuf,
+    /// Whether a server follows the directory as a Git repository, whose files may change at any moment.
+    is_followed: bool,
     parsed: Parsed,
     snapshots: Snapshots,
     /// Read at the first use.
@@ -60,11 +65,14 @@ impl Directory {
 
     /// Returns the store for a server: posts become durable together. `None`: another server serves the directory.
     /// Blocks.
-    pub(in crate::fleet) fn journaled(root: PathBuf) -> Option<Self> {
+    pub(in crate::fleet) fn journaled(root: PathBuf, is_followed: bool) -> Option<Self> {
         let (lock, journal) = match journal::lock(&root).transpose()? {
             Ok(lock) => (Some(lock), Journal::open(&root)),
             Err(error) => (None, Err(error)),
         };
+        if let Err(error) = followed::mark(&root, is_followed) {
+            tracing::error!(%error, "reported/ of the fleet cannot be written");
+        }
         let journal = journal.inspect_err(|error| {
             tracing::error!(%error, "journal of posts cannot be used; flushing each post alone");
             journal::quarantine(&root, &error.to_string());
@@ -85,6 +93,7 @@ impl Directory {
         Self(Arc::new(Files {
             journal,
             _lock: lock,
+            is_followed: is_followed(&root),
             snapshots: Snapshots::new(&root),
             root,
             parsed: Parsed::default(),
@@ -108,12 +117,16 @@ impl Directory {
         router: &ObjectName,
         work: impl FnOnce(&Reported) -> io::Result<T> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let work = |folder: &Folder, _: &Files| work(&Reported::new(folder.reported()));
+        let work = |folder: &Folder, files: &Files| work(&files.reported(folder));
         self.folder(router, work).await.map_err(disk)
     }
 }
 
 impl Files {
+    fn reported(&self, folder: &Folder) -> Reported {
+        Reported::new(folder.reported(self.is_followed))
+    }
+
     fn keys(&self) -> io::Result<Arc<PostedKeys>> {
         let mut keys = self.keys.lock();
         if let Some(keys) = &*keys {
@@ -269,7 +282,7 @@ impl Store for Directory {
         });
         let key = keys.next_back();
         let edits = move |folder: &Folder, files: &Files| {
-            let reported = Reported::new(folder.reported());
+            let reported = files.reported(folder);
             let edits = changes.iter().map(|change| reported.edit(change));
             let edits = edits.filter_map(io::Result::transpose);
             let below = |edit: Edit| Edit {
@@ -314,7 +327,7 @@ mod tests {
     #[test]
     fn second_server_of_a_directory_is_refused() {
         let root = tempfile::tempdir().unwrap();
-        let open = || Directory::journaled(root.path().to_owned());
+        let open = || Directory::journaled(root.path().to_owned(), false);
         let first = open().unwrap();
         assert!(first.0.journal.is_some());
         assert!(open().is_none());
@@ -328,7 +341,7 @@ mod tests {
         let at = |name: &str| root.path().join(REPORTED).join(name);
         fs::create_dir_all(at(".journal")).unwrap();
         fs::write(at(".journal.old"), "").unwrap();
-        let open = || Directory::journaled(root.path().to_owned());
+        let open = || Directory::journaled(root.path().to_owned(), false);
         let store = open().unwrap();
         assert!(store.0.journal.is_none());
         assert!(open().is_none(), "locked without a journal too");

@@ -1,6 +1,8 @@
 //! Where the fleet's files and the routers' posts are. The server knows a store by one trait.
 
 pub(super) mod directory;
+pub(super) mod git;
+mod held;
 #[cfg(feature = "postgres")]
 pub(super) mod postgres;
 
@@ -20,6 +22,9 @@ use super::rollout::FleetRecord;
 use crate::http::ApiError;
 use crate::model::{ObjectName, PublicKey, Uid};
 use crate::wire::{Call, Modify};
+
+/// The code of an answer while the store cannot be used.
+pub(super) const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
 
 /// The files of the operators and the posts of the routers. An error is what the router gets.
 #[async_trait]

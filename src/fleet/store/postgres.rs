@@ -114,11 +114,11 @@ impl Postgres {
 #[async_trait]
 impl Store for Postgres {
     async fn network(&self) -> Result<Option<Arc<FleetFiles>>, ApiError> {
-        self.memory.network()
+        self.memory.files.network()
     }
 
     async fn file(&self, path: &Path) -> io::Result<Option<Arc<str>>> {
-        Ok(self.memory.file_at(path))
+        Ok(self.memory.files.file_at(path))
     }
 
     async fn mesh_keys(&self) -> Result<Arc<PostedKeys>, ApiError> {
@@ -138,19 +138,19 @@ impl Store for Postgres {
     }
 
     async fn revisions(&self) -> Revisions {
-        self.memory.revisions()
+        self.memory.files.revisions()
     }
 
     async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
-        self.memory.door(router)
+        self.memory.files.door(router)
     }
 
     async fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError> {
-        self.memory.written(router, call)
+        self.memory.files.written(router, call)
     }
 
     async fn text(&self, router: &ObjectName, call: Call) -> String {
-        self.memory.text(router, call)
+        self.memory.files.text(router, call)
     }
 
     async fn good(&self, router: &ObjectName, call: Call) -> Result<Good, ApiError> {

@@ -62,11 +62,16 @@ impl Folder {
     }
 
     /// Returns the directory with the router's posts: outside of its folder for a router that is, or was, a part of a
-    /// network.
-    pub(super) fn reported(&self) -> PathBuf {
+    /// network. Git may remove the folder's files for a moment, so that these do not count in a followed directory.
+    pub(super) fn reported(&self, is_followed: bool) -> PathBuf {
         let of_network = self.fleet.join(REPORTED).join(self.router.as_str());
-        match self.exists() && !fs::exists(&of_network) {
-            true => self.path.join(REPORTED),
+        let own = self.path.join(REPORTED);
+        let is_own = match is_followed {
+            true => fs::exists(&own),
+            false => self.exists(),
+        };
+        match is_own && !fs::exists(&of_network) {
+            true => own,
             false => of_network,
         }
     }

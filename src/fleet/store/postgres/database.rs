@@ -8,6 +8,7 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
+use crate::fleet::store::STORE_UNAVAILABLE;
 use crate::http::ApiError;
 use crate::intervals::FLEET_STORE_CONNECT;
 use crate::model::Secret;
@@ -72,6 +73,3 @@ pub(in crate::fleet) fn unavailable(error: sqlx::Error) -> ApiError {
         format!("the store cannot be used now: {error}; retry later"),
     )
 }
-
-/// The code of [`unavailable`].
-pub(super) const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";

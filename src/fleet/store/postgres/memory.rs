@@ -1,44 +1,21 @@
-//! The complete fleet in memory, as of the newest revision that was read.
+//! The complete fleet in memory, as of the newest revision that was read: the files and the posted statuses.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Component, Path};
-use std::sync::{Arc, OnceLock};
 
-use axum::http::StatusCode;
 use parking_lot::RwLock;
-use serde_json::{Map, Value};
 
-use super::database::STORE_UNAVAILABLE;
-use crate::document::parse_list;
-use crate::fleet::good::Written;
-use crate::fleet::layout::{
-    MAINTENANCE, Tokens, config, file_of, invalid, missing, parse_router, shaped, wrong,
-};
-use crate::fleet::network::{FleetFiles, RESERVED};
 use crate::fleet::posts::{ReportedStatus, Statuses};
-use crate::fleet::store::{Door, Revision, Revisions};
-use crate::fleet::tree::CALLS;
-use crate::http::ApiError;
-use crate::model::{ObjectName, Secret, Uid};
-use crate::wire::Call;
+use crate::fleet::store::held::{ChangedFile, HeldFiles};
+use crate::model::{ObjectName, Uid};
 
-type Answer = Result<Arc<Map<String, Value>>, ApiError>;
-
-/// A file of the operator.
-#[derive(Debug)]
-struct File {
-    text: Arc<str>,
-    revision: i64,
-    /// Parsed at the first use.
-    answer: OnceLock<Answer>,
-}
-
-/// A change that was read from the database.
-pub(super) enum News {
-    /// `None`: the file was removed.
-    File(String, i64, Option<String>),
+/// A status that changed.
+pub(super) struct ChangedStatus {
+    pub(super) router: ObjectName,
+    /// The session's uuid.
+    pub(super) uuid: String,
+    pub(super) revision: i64,
     /// `None`: the posted status was forgotten.
-    Status(ObjectName, String, i64, Option<ReportedStatus>),
+    pub(super) entry: Option<ReportedStatus>,
 }
 
 /// The posted statuses of a router.
@@ -49,255 +26,65 @@ struct Posted {
     entries: Statuses,
 }
 
-#[derive(Debug, Default)]
-struct Fleet {
-    /// `None` until the whole fleet was read once.
-    revision: Option<i64>,
-    files: BTreeMap<String, Arc<File>>,
-    /// The texts of all files.
-    network: Arc<FleetFiles>,
-    posted: HashMap<ObjectName, Posted>,
-}
-
 /// The fleet, as requests read it.
 #[derive(Debug, Default)]
 pub(in crate::fleet) struct Memory {
-    fleet: RwLock<Fleet>,
+    pub(in crate::fleet) files: HeldFiles,
+    posted: RwLock<HashMap<ObjectName, Posted>>,
     /// Held by the one who reads changes, so that none is applied over a newer one.
     pub(super) refreshing: tokio::sync::Mutex<()>,
 }
 
 impl Memory {
-    /// Returns the newest revision that was read.
-    pub(super) fn revision(&self) -> Option<i64> {
-        self.fleet.read().revision
-    }
-
     /// Forgets everything: the database has a lower revision than before, as after a restored backup.
     pub(super) fn clear(&self) {
-        *self.fleet.write() = Fleet::default();
+        self.posted.write().clear();
+        self.files.clear();
     }
 
-    /// Takes all changes up to a revision at once, so that no request sees half of them. Those up to an older revision
-    /// than the known one are ignored: they are in memory already.
-    pub(super) fn apply(&self, revision: Option<i64>, news: Vec<News>) {
-        let mut fleet = self.fleet.write();
-        if revision.is_some() && revision < fleet.revision {
-            return;
-        }
-        for one in news {
-            match one {
-                News::File(path, _, None) => {
-                    Arc::make_mut(&mut fleet.network).remove(&path);
-                    fleet.files.remove(&path);
-                }
-                News::File(path, revision, Some(text)) => fleet.set_file(path, revision, &text),
-                News::Status(router, uuid, revision, entry) => {
-                    let posted = fleet.posted.entry(router).or_default();
-                    let known = posted.revisions.entry(uuid.clone()).or_insert(revision);
-                    if revision < *known {
-                        // Read before a newer change was made here.
-                        continue;
-                    }
-                    *known = revision;
-                    match entry {
-                        Some(entry) => drop(posted.entries.insert(uuid, entry)),
-                        None => drop(posted.entries.remove(&uuid)),
-                    }
-                }
+    /// Takes all changes up to a revision.
+    pub(super) fn apply(
+        &self,
+        revision: i64,
+        files: Vec<ChangedFile>,
+        statuses: Vec<ChangedStatus>,
+    ) {
+        self.apply_statuses(statuses);
+        self.files.apply(revision, files);
+    }
+
+    pub(super) fn apply_statuses(&self, statuses: Vec<ChangedStatus>) {
+        let mut all = self.posted.write();
+        for change in statuses {
+            let posted = all.entry(change.router).or_default();
+            let known = posted.revisions.entry(change.uuid.clone());
+            let known = known.or_insert(change.revision);
+            if change.revision < *known {
+                // Read before a newer change was made here.
+                continue;
+            }
+            *known = change.revision;
+            match change.entry {
+                Some(entry) => drop(posted.entries.insert(change.uuid, entry)),
+                None => drop(posted.entries.remove(&change.uuid)),
             }
         }
-        if revision.is_some() {
-            fleet.revision = revision;
-        }
-    }
-
-    /// Returns all files by their paths.
-    pub(in crate::fleet) fn files(&self) -> BTreeMap<String, Arc<str>> {
-        let fleet = self.fleet.read();
-        let files = fleet.files.iter();
-        files
-            .map(|(path, file)| (path.clone(), Arc::clone(&file.text)))
-            .collect()
-    }
-
-    /// Returns the files as a network; `None` without its description.
-    pub(super) fn network(&self) -> Result<Option<Arc<FleetFiles>>, ApiError> {
-        let fleet = self.fleet.read();
-        fleet.was_read()?;
-        let network = fleet.network.has_network();
-        Ok(network.then(|| Arc::clone(&fleet.network)))
-    }
-
-    /// Returns the file at a path, which may go through the folder above.
-    pub(super) fn file_at(&self, path: &Path) -> Option<Arc<str>> {
-        let mut parts = Vec::new();
-        for part in path.components() {
-            match part {
-                Component::Normal(name) => parts.push(name.to_str()?),
-                Component::ParentDir => drop(parts.pop()?),
-                _ => return None,
-            }
-        }
-        let fleet = self.fleet.read();
-        let file = fleet.files.get(&parts.join("/"))?;
-        Some(Arc::clone(&file.text))
-    }
-
-    pub(super) fn revisions(&self) -> Revisions {
-        let fleet = self.fleet.read();
-        let routers = fleet
-            .files
-            .keys()
-            .filter_map(|path| path.strip_suffix("/router.yaml")?.parse().ok())
-            .filter(|router| fleet.has_folder(router));
-        routers
-            .map(|router: ObjectName| {
-                let of = |call| fleet.file_revision(&router, file_of(call));
-                let revision = Revision::of(&CALLS.map(of), &of(Call::Sessions));
-                (router, revision)
-            })
-            .collect()
-    }
-
-    pub(super) fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
-        let fleet = self.fleet.read();
-        fleet.was_read()?;
-        let file = fleet.file(router, "router.yaml");
-        Ok(file.filter(|_| fleet.has_folder(router)).map(|file| Door {
-            tokens: fleet.tokens(router, &file.text),
-            is_being_written: false,
-            in_maintenance: fleet.file(router, MAINTENANCE).is_some(),
-        }))
-    }
-
-    pub(super) fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError> {
-        let answer = self.answer(router, call)?;
-        let node = self.answer(router, Call::Config).ok();
-        Ok(Written {
-            answer,
-            node: node.and_then(|map| map.get("node").cloned()),
-        })
-    }
-
-    fn answer(&self, router: &ObjectName, call: Call) -> Answer {
-        let name = file_of(call);
-        let file = self.fleet.read().file(router, name).cloned();
-        let file = file.ok_or_else(|| missing(router.as_str(), name))?;
-        let parse = || {
-            let map = match call {
-                Call::Config => config(router.as_str(), &file.text)?,
-                _ => parse_list(&file.text)
-                    .map(Arc::new)
-                    .map_err(|error| invalid(router.as_str(), name, error))?,
-            };
-            shaped(router.as_str(), call, map)
-        };
-        file.answer.get_or_init(parse).clone()
-    }
-
-    pub(super) fn text(&self, router: &ObjectName, call: Call) -> String {
-        let fleet = self.fleet.read();
-        let file = fleet.file(router, file_of(call));
-        file.map(|file| file.text.to_string()).unwrap_or_default()
     }
 
     pub(super) fn statuses(&self, router: &ObjectName) -> Statuses {
-        let fleet = self.fleet.read();
-        let posted = fleet.posted.get(router);
+        let all = self.posted.read();
+        let posted = all.get(router);
         posted.map(|it| it.entries.clone()).unwrap_or_default()
     }
 
     pub(super) fn status(&self, router: &ObjectName, uuid: &Uid) -> Statuses {
-        let fleet = self.fleet.read();
-        let entry = fleet
-            .posted
+        let all = self.posted.read();
+        let entry = all
             .get(router)
             .and_then(|posted| posted.entries.get_key_value(uuid.as_str()));
         entry
             .map(|(uuid, entry)| (uuid.clone(), entry.clone()))
             .into_iter()
             .collect()
-    }
-}
-
-impl Fleet {
-    fn was_read(&self) -> Result<(), ApiError> {
-        match self.revision {
-            Some(_) => Ok(()),
-            None => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                STORE_UNAVAILABLE,
-                "the fleet was not read from the store yet; retry later",
-            )),
-        }
-    }
-
-    fn set_file(&mut self, path: String, revision: i64, text: &str) {
-        let text: Arc<str> = text.into();
-        Arc::make_mut(&mut self.network).insert(path.clone(), Arc::clone(&text));
-        let file = File {
-            text,
-            revision,
-            answer: OnceLock::new(),
-        };
-        self.files.insert(path, Arc::new(file));
-    }
-
-    fn file(&self, router: &ObjectName, name: &str) -> Option<&Arc<File>> {
-        self.files.get(&format!("{router}/{name}"))
-    }
-
-    fn file_revision(&self, router: &ObjectName, name: &str) -> Option<i64> {
-        self.file(router, name).map(|file| file.revision)
-    }
-
-    /// Returns whether a folder is that of a router. The folders of a network are none.
-    fn has_folder(&self, router: &ObjectName) -> bool {
-        !(RESERVED.contains(&router.as_str()) && self.network.has_network())
-    }
-
-    fn tokens(&self, router: &ObjectName, text: &str) -> Result<Tokens, ApiError> {
-        let name = router.as_str();
-        let file = parse_router(name, text)?;
-        let wrong = |message: &str| wrong(name, "router.yaml", message);
-        let token = match (file.token, file.token_file) {
-            (Some(token), _) => Some(token),
-            (None, Some(path)) => {
-                let stored = path.to_str().and_then(|path| self.file(router, path));
-                let stored = stored.ok_or_else(|| wrong("tokenFile: not a file of the fleet"))?;
-                Some(Secret::new(stored.text.to_string()))
-            }
-            (None, None) => None,
-        };
-        Tokens::new(token.as_ref(), file.token_hashes).map_err(|error| wrong(&error.to_string()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn changes_of_an_older_revision_are_ignored() {
-        let file = |revision, text: Option<&str>| {
-            News::File("a/bgp.yaml".to_owned(), revision, text.map(str::to_owned))
-        };
-        let memory = Memory::default();
-        let text = || memory.file_at(Path::new("a/bgp.yaml"));
-        memory.apply(Some(6), vec![file(6, Some("new"))]);
-        for older in [Some("old"), None] {
-            memory.apply(Some(5), vec![file(5, older)]);
-            assert_eq!(
-                (text().as_deref(), memory.revision()),
-                (Some("new"), Some(6))
-            );
-        }
-        memory.apply(Some(7), vec![file(7, None)]);
-        memory.apply(Some(6), vec![file(6, Some("new"))]);
-        assert_eq!((text(), memory.revision()), (None, Some(7)));
-        memory.clear();
-        memory.apply(Some(5), vec![file(5, Some("restored"))]);
-        assert_eq!(text().as_deref(), Some("restored"));
     }
 }

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::database::{StoreError, migrate};
-use super::memory::{Memory, News};
+use super::memory::{ChangedStatus, Memory};
+use crate::fleet::store::held::ChangedFile;
 use crate::intervals::{FLEET_STORE_POLL, FLEET_STORE_RETRY};
 
 /// The channel on which a commit announces its revision.
@@ -45,7 +46,10 @@ async fn follow(pool: &PgPool, memory: &Memory, failed: bool) -> (StoreError, bo
             return (error.into(), was_good);
         }
         if !was_good && failed {
-            tracing::info!(revision = memory.revision(), "store is available again");
+            tracing::info!(
+                revision = memory.files.revision(),
+                "store is available again"
+            );
         }
         was_good = true;
         // The poll finds what was announced while the listener connected again.
@@ -73,7 +77,7 @@ pub(super) async fn refresh(pool: &PgPool, memory: &Memory) -> Result<(), sqlx::
     let _one = memory.refreshing.lock().await;
     let row = query("SELECT revision FROM fleet").fetch_one(pool).await?;
     let newest: i64 = row.get(0);
-    let known = memory.revision();
+    let known = memory.files.revision();
     if known == Some(newest) {
         return Ok(());
     }
@@ -81,23 +85,27 @@ pub(super) async fn refresh(pool: &PgPool, memory: &Memory) -> Result<(), sqlx::
         Some(known) if known < newest => known,
         _ => -1,
     };
-    let mut news = files(pool, since).await?;
-    news.extend(statuses(pool, since).await?);
+    let files = files(pool, since).await?;
+    let statuses = statuses(pool, since).await?;
     if known.is_some_and(|known| newest < known) {
         memory.clear();
     }
-    memory.apply(Some(newest), news);
+    memory.apply(newest, files, statuses);
     Ok(())
 }
 
-async fn files(pool: &PgPool, since: i64) -> Result<Vec<News>, sqlx::Error> {
+async fn files(pool: &PgPool, since: i64) -> Result<Vec<ChangedFile>, sqlx::Error> {
     let sql = "SELECT path, revision, content FROM files WHERE revision > $1";
     let rows = query(sql).bind(since).fetch_all(pool).await?;
-    let file = |row: sqlx::postgres::PgRow| News::File(row.get(0), row.get(1), row.get(2));
+    let file = |row: sqlx::postgres::PgRow| ChangedFile {
+        path: row.get(0),
+        revision: row.get(1),
+        text: row.get::<Option<String>, _>(2).map(Into::into),
+    };
     Ok(rows.into_iter().map(file).collect())
 }
 
-async fn statuses(pool: &PgPool, since: i64) -> Result<Vec<News>, sqlx::Error> {
+async fn statuses(pool: &PgPool, since: i64) -> Result<Vec<ChangedStatus>, sqlx::Error> {
     let sql = "SELECT router, uuid, revision, entry::text FROM statuses WHERE revision > $1";
     let rows = query(sql).bind(since).fetch_all(pool).await?;
     let status = |row: sqlx::postgres::PgRow| {
@@ -105,7 +113,12 @@ async fn statuses(pool: &PgPool, since: i64) -> Result<Vec<News>, sqlx::Error> {
         let entry: Option<String> = row.get(3);
         // An entry that cannot be read costs its own session only.
         let entry = entry.and_then(|entry| serde_json::from_str(&entry).ok());
-        Some(News::Status(router.parse().ok()?, uuid, row.get(2), entry))
+        Some(ChangedStatus {
+            router: router.parse().ok()?,
+            uuid,
+            revision: row.get(2),
+            entry,
+        })
     };
     Ok(rows.into_iter().filter_map(status).collect())
 }

@@ -9,9 +9,9 @@ use sqlx::query;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::database::{STORE_UNAVAILABLE, unavailable};
-use super::memory::{Memory, News};
-use crate::fleet::store::Change;
+use super::database::unavailable;
+use super::memory::Memory;
+use crate::fleet::store::{Change, STORE_UNAVAILABLE};
 use crate::http::ApiError;
 use crate::intervals::{FLEET_POSTS_KEPT, FLEET_POSTS_UPKEEP, FLEET_STORE_WRITE};
 use crate::model::ObjectName;
@@ -112,8 +112,8 @@ impl Writer {
                 batch.add(&write.router, change);
             }
         }
-        let news: Vec<News> = batch.commit(&self.pool).await?;
-        self.memory.apply(None, news);
+        let statuses = batch.commit(&self.pool).await?;
+        self.memory.apply_statuses(statuses);
         Ok(())
     }
 

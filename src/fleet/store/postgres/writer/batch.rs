@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::postgres::PgPool;
 use sqlx::{PgTransaction, Row, query};
 
-use super::super::memory::News;
+use super::super::memory::ChangedStatus;
 use super::super::refresh::CHANNEL;
 use super::super::{HEARTBEAT, REPORT};
 use crate::fleet::posts::{Post, ReportedStatus};
@@ -53,7 +53,7 @@ impl Batch {
     }
 
     /// Commits the changes. Returns those that requests see.
-    pub(super) async fn commit(self, pool: &PgPool) -> Result<Vec<News>, sqlx::Error> {
+    pub(super) async fn commit(self, pool: &PgPool) -> Result<Vec<ChangedStatus>, sqlx::Error> {
         let mut transaction = pool.begin().await?;
         let changes_answers = !self.statuses.is_empty() || !self.forgotten.is_empty();
         let mut news = Vec::new();
@@ -72,8 +72,14 @@ impl Batch {
         &self,
         transaction: &mut PgTransaction<'_>,
         revision: i64,
-    ) -> Result<Vec<News>, sqlx::Error> {
+    ) -> Result<Vec<ChangedStatus>, sqlx::Error> {
         let mut news = Vec::new();
+        let changed = |router: &ObjectName, uuid: &str, entry| ChangedStatus {
+            router: router.clone(),
+            uuid: uuid.to_owned(),
+            revision,
+            entry,
+        };
         for ((router, uuid), entry) in &self.forgotten {
             // Another instance may have stored a newer post, which stays.
             let sql = "UPDATE statuses SET entry = NULL, revision = $1 \
@@ -84,7 +90,7 @@ impl Batch {
                 .bind(uuid)
                 .bind(entry.at.to_string());
             if done.execute(&mut **transaction).await?.rows_affected() > 0 {
-                news.push(News::Status(router.clone(), uuid.clone(), revision, None));
+                news.push(changed(router, uuid, None));
             }
         }
         let (mut routers, mut uuids, mut entries) = (Vec::new(), Vec::new(), Vec::new());
@@ -92,8 +98,7 @@ impl Batch {
             routers.push(router.to_string());
             uuids.push(uuid.clone());
             entries.push(json!(entry).to_string());
-            let entry = Some(entry.clone());
-            news.push(News::Status(router.clone(), uuid.clone(), revision, entry));
+            news.push(changed(router, uuid, Some(entry.clone())));
         }
         let sql = "INSERT INTO statuses (router, uuid, entry, revision) \
                    SELECT router, uuid, entry::json, $4 FROM UNNEST($1::text[], $2::text[], $3::text[]) AS t (router, uuid, entry) \

@@ -1,0 +1,303 @@
+//! The store that follows a reference of a Git repository: it serves the files of the newest commit without an error.
+//! What routers post is beside the tree, as in a directory.
+
+mod kept;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+pub(crate) use self::kept::GitView;
+
+use self::kept::Kept;
+use super::directory::Directory;
+use super::held::{ChangedFile, HeldFiles};
+use super::{Change, Door, PostedKeys, Revisions, Store, version};
+use crate::fleet::commit::{self, CommitError, FleetCommit};
+use crate::fleet::good::{Good, Written};
+use crate::fleet::layout::parse_router;
+use crate::fleet::network::{FleetFiles, TokenFields};
+use crate::fleet::posts::{Posts, Statuses};
+use crate::fleet::rollout::FleetRecord;
+use crate::fleet::{FleetError, tree, validate};
+use crate::http::ApiError;
+use crate::intervals::FLEET_GIT_POLL;
+use crate::model::{ObjectName, Uid};
+use crate::util::notices::Notices;
+use crate::util::task::blocking;
+use crate::util::text::bounded;
+use crate::wire::Call;
+
+/// A fleet in a Git repository.
+pub(in crate::fleet) struct Git {
+    root: PathBuf,
+    held: HeldFiles,
+    posts: Directory,
+    view: Mutex<GitView>,
+    /// Held during a look.
+    last: tokio::sync::Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    /// The newest commit with an error, and its errors.
+    refused: Option<(FleetCommit, Vec<String>)>,
+    errors: Notices,
+}
+
+/// Why the newest commit is not served.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    /// The errors of its files.
+    #[error("the files of commit {} have an error", .0.id)]
+    Files(FleetCommit, Vec<String>),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error("{path}: {source}; the commit is served once it is kept", path = path.display())]
+    Kept { path: PathBuf, source: io::Error },
+}
+
+impl Git {
+    /// Opens the store of a server, with the commit that was served last. Blocks.
+    ///
+    /// # Errors
+    /// Another server serves the directory, or the last commit cannot be read.
+    pub(in crate::fleet) fn open(root: PathBuf, reference: String) -> Result<Self, FleetError> {
+        let Some(posts) = Directory::journaled(root.clone(), true) else {
+            return Err(FleetError::Served(root));
+        };
+        let git = Self::with(root, posts, reference)?;
+        git.show();
+        Ok(git)
+    }
+
+    /// Opens the store of a directory that a server follows, for a verb of the command line. Blocks.
+    ///
+    /// # Errors
+    /// The files of the last commit cannot be read.
+    pub(in crate::fleet) fn of_server(root: PathBuf) -> Result<Self, FleetError> {
+        let view = kept::read_view(&root)?;
+        let git = Self::with(root.clone(), Directory::new(root), String::new())?;
+        *git.view.lock() = view;
+        Ok(git)
+    }
+
+    fn with(root: PathBuf, posts: Directory, reference: String) -> Result<Self, FleetError> {
+        let kept = kept::read(&root)?;
+        let git = Self {
+            root,
+            held: HeldFiles::default(),
+            posts,
+            view: Mutex::new(GitView {
+                git_ref: reference,
+                ..GitView::default()
+            }),
+            last: tokio::sync::Mutex::default(),
+        };
+        if let Some(Kept { commit, files }) = kept {
+            git.serve(commit, &files.into_iter().collect());
+        }
+        Ok(git)
+    }
+
+    /// Follows the reference, and never ends.
+    pub(in crate::fleet) async fn follow(self: Arc<Self>) {
+        loop {
+            let git = Arc::clone(&self);
+            // A task of its own, whose panic costs this look only.
+            let look = tokio::spawn(async move { git.look().await });
+            let _ = look.await;
+            tokio::time::sleep(FLEET_GIT_POLL).await;
+        }
+    }
+
+    /// Looks once, and serves the newest commit if it has no error.
+    pub(in crate::fleet) async fn look(&self) -> GitView {
+        let mut last = self.last.lock().await;
+        let errors = match self.take(&mut last).await {
+            Ok(()) => {
+                last.refused = None;
+                Vec::new()
+            }
+            Err(LookError::Files(commit, errors)) => {
+                last.refused = Some((commit, errors.clone()));
+                errors
+            }
+            Err(error) => vec![error.to_string()],
+        };
+        let news = last.errors.news(errors.iter().cloned());
+        for error in bounded(news.new.iter().cloned(), "errors") {
+            tracing::warn!(
+                error,
+                "newest commit of the fleet is not served; serving the last valid one"
+            );
+        }
+        if news.is_over {
+            tracing::info!("newest commit of the fleet is served again");
+        }
+        let before = self.view();
+        let view = GitView {
+            refused: last.refused.as_ref().map(|(commit, _)| commit.clone()),
+            errors: bounded(errors, "errors"),
+            ..before.clone()
+        };
+        self.view.lock().clone_from(&view);
+        if view != before {
+            self.show();
+        }
+        view
+    }
+
+    async fn take(&self, last: &mut Last) -> Result<(), LookError> {
+        let view = self.view();
+        let id = commit::resolve(&self.root, &view.git_ref).await?;
+        if view.commit.is_some_and(|served| served.id == id) {
+            return Ok(());
+        }
+        if let Some((commit, errors)) = last.refused.take_if(|(commit, _)| commit.id == id) {
+            return Err(LookError::Files(commit, errors));
+        }
+        let commit = commit::about(&self.root, &id).await?;
+        let files = commit::files(&self.root, &id).await?;
+        let root = self.root.clone();
+        let (commit, files) = blocking(move || {
+            let errors = errors(&files);
+            if !errors.is_empty() {
+                return Err(LookError::Files(commit, errors));
+            }
+            match kept::write(&root, &commit, &files) {
+                Ok(()) => Ok((commit, files)),
+                Err((path, source)) => Err(LookError::Kept { path, source }),
+            }
+        })
+        .await?;
+        tracing::info!(commit = %commit.id, author = %commit.author, subject = %commit.subject, "commit of the fleet is served");
+        self.serve(commit, &files);
+        self.show();
+        Ok(())
+    }
+
+    fn serve(&self, commit: FleetCommit, files: &FleetFiles) {
+        let before = self.held.all();
+        let gone = before.keys().filter(|path| !files.has(path));
+        let gone = gone.map(|path| (path.clone(), None));
+        let new = files
+            .iter()
+            .filter(|(path, text)| before.get(*path) != Some(*text))
+            .map(|(path, text)| (path.to_owned(), Some(Arc::clone(text))));
+        let changed = |(path, text): (String, Option<Arc<str>>)| ChangedFile {
+            path,
+            // The same for the same content, also after a restart and a revert.
+            revision: version(&text).cast_signed(),
+            text,
+        };
+        let changes = gone.chain(new).map(changed).collect();
+        let next = self.held.revision().map_or(0, |revision| revision + 1);
+        self.held.apply(next, changes);
+        self.view.lock().commit = Some(commit);
+    }
+
+    /// Returns what is served, and why the newest commit is not.
+    pub(in crate::fleet) fn view(&self) -> GitView {
+        self.view.lock().clone()
+    }
+
+    /// Writes the view for the verbs of the command line.
+    fn show(&self) {
+        if let Err(error) = kept::write_view(&self.root, &self.view()) {
+            tracing::warn!(%error, "state of the followed reference cannot be written for `fleet get`");
+        }
+    }
+
+    pub(in crate::fleet) async fn close(&self) {
+        self.posts.close().await;
+    }
+}
+
+/// Returns everything that keeps files from being served.
+fn errors(files: &FleetFiles) -> Vec<String> {
+    let found = validate::findings(files);
+    let mut errors: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    if errors.is_empty() && !files.has_network() && found.routers == 0 {
+        errors.push(
+            "the commit has neither network.yaml nor a router's folder; check --fleet and --git-ref".to_owned(),
+        );
+    }
+    let described = files.routers().filter_map(|(path, text, _)| {
+        let fields = TokenFields::read(text)?;
+        fields.token_file.map(|_| path.to_owned())
+    });
+    let folders = tree::folders(files).into_iter().filter_map(|router| {
+        let path = format!("{router}/router.yaml");
+        let file = parse_router(&router, files.text(&path)?).ok()?;
+        file.token_file.map(|_| path)
+    });
+    errors.extend(described.chain(folders).map(|path| {
+        format!(
+            "{path}: tokenFile: a commit has no files with secrets; write tokenHashes, as `moenet-agent fleet token new` does"
+        )
+    }));
+    errors
+}
+
+#[async_trait]
+impl Store for Git {
+    async fn network(&self) -> Result<Option<Arc<FleetFiles>>, ApiError> {
+        self.held.network()
+    }
+
+    async fn file(&self, path: &Path) -> io::Result<Option<Arc<str>>> {
+        Ok(self.held.file_at(path))
+    }
+
+    async fn mesh_keys(&self) -> Result<Arc<PostedKeys>, ApiError> {
+        self.posts.mesh_keys().await
+    }
+
+    async fn revisions(&self) -> Revisions {
+        self.held.revisions()
+    }
+
+    async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
+        self.held.door(router)
+    }
+
+    async fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError> {
+        self.held.written(router, call)
+    }
+
+    async fn text(&self, router: &ObjectName, call: Call) -> String {
+        self.held.text(router, call)
+    }
+
+    async fn good(&self, router: &ObjectName, call: Call) -> Result<Good, ApiError> {
+        self.posts.good(router, call).await
+    }
+
+    async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError> {
+        self.posts.statuses(router).await
+    }
+
+    async fn status(&self, router: &ObjectName, uuid: &Uid) -> Result<Statuses, ApiError> {
+        self.posts.status(router, uuid).await
+    }
+
+    async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError> {
+        self.posts.posts(router).await
+    }
+
+    async fn record(&self) -> Result<FleetRecord, ApiError> {
+        self.posts.record().await
+    }
+
+    async fn set_record(&self, record: &FleetRecord) -> Result<bool, ApiError> {
+        self.posts.set_record(record).await
+    }
+
+    async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError> {
+        self.posts.write(router, changes).await
+    }
+}

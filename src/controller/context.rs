@@ -301,13 +301,7 @@ impl Context {
         };
         let (kernel, bird, applied) =
             tokio::join!(kernel, self.observer.bird(not_before), self.applied(keys),);
-        Observation {
-            kernel,
-            bird,
-            applied,
-            now: Timestamp::now(),
-            begun,
-        }
+        Observation::new(begun, kernel, bird, applied)
     }
 
     /// Observes for keys of which only these links changed: everything else is as last observed.
@@ -325,25 +319,16 @@ impl Context {
             Err(error) => Err(error),
             Ok(_) => return self.observe(keys, begun, Reads::Everything).await,
         };
-        Observation {
-            kernel,
-            bird,
-            applied,
-            now: Timestamp::now(),
-            begun,
-        }
+        Observation::new(begun, kernel, bird, applied)
     }
 
     /// Returns what was last observed, for one key, and observes nothing. `None` before the first observation, and
     /// while the kernel cannot be read.
     pub(crate) async fn last_observation(&self, key: &ObjectKey) -> Option<Observation> {
-        Some(Observation {
-            kernel: Ok(self.observer.last_kernel()?),
-            bird: self.observer.known_bird(),
-            applied: self.applied(vec![key.clone()]).await,
-            now: Timestamp::now(),
-            begun: Instant::now(),
-        })
+        let kernel = Ok(self.observer.last_kernel()?);
+        let bird = self.observer.known_bird();
+        let applied = self.applied(vec![key.clone()]).await;
+        Some(Observation::new(Instant::now(), kernel, bird, applied))
     }
 
     /// Reads the applied records of these keys. A status without a file is written by the key's run.

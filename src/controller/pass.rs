@@ -42,6 +42,23 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// Returns what was read since this time, as of now.
+    pub(super) fn new(
+        begun: Instant,
+        kernel: Result<Arc<KernelView>, Arc<KernelError>>,
+        bird: Arc<BirdState>,
+        applied: Result<BTreeMap<ObjectKey, AppliedDocument>, Arc<StoreError>>,
+    ) -> Self {
+        let now = Timestamp::now();
+        Self {
+            kernel,
+            bird,
+            applied,
+            now,
+            begun,
+        }
+    }
+
     /// Returns the time until the next observation may begin.
     pub(super) fn rest(&self) -> Duration {
         (self.begun.elapsed() * REST).min(PASS_REST_MAX)

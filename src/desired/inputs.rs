@@ -66,6 +66,30 @@ pub struct Material {
     pub reach: super::Reach,
 }
 
+impl Material {
+    /// Returns the inputs of a router of which nothing else is known.
+    pub fn new(config: Arc<Config>, key: RouterKey, renderer: Arc<Renderer>) -> Self {
+        Self {
+            config: Same(config),
+            secrets: Secrets::default(),
+            key,
+            renderer: Ok(Same(renderer)),
+            features: Err(FeaturesError::Unread),
+            bird: None,
+            templates_refused: None,
+            roa: None,
+            roas: RoaFacts::default(),
+            rpki: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            fragments: BTreeSet::new(),
+            main: MainFile::default(),
+            approved: BTreeSet::new(),
+            refused: Refused::default(),
+            reach: super::Reach::default(),
+        }
+    }
+}
+
 /// A shared value that is compared by identity.
 pub struct Same<T>(pub Arc<T>);
 

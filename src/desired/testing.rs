@@ -1,12 +1,11 @@
 //! Desired states for unit tests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Desired, Inputs, Material, Reach, Refused, Same};
+use super::{Desired, Inputs, Material, Reach, Refused};
 use crate::desired::guard::Ledger;
 use crate::model::{PrivateKey, RouterKey};
-use crate::status::RoaFacts;
 use crate::store::Store;
 
 /// Returns the desired state of a state directory, on a router without any other state.
@@ -18,26 +17,15 @@ pub(crate) fn desired(store: &Store, refused: &Refused) -> Desired {
 pub(crate) fn desired_beside(store: &Store, refused: &Refused, reach: &Reach) -> Desired {
     let config = "{node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv6: 'fd48:4242:420::1'}}";
     let renderer = crate::render::Renderer::new(&BTreeMap::new()).unwrap();
+    let config = crate::config::parse(config).unwrap();
+    let key = RouterKey::Available {
+        private: PrivateKey::new([200; 32]),
+        public: crate::model::PublicKey::new([200; 32]),
+    };
     let material = Material {
-        config: Same(Arc::new(crate::config::parse(config).unwrap())),
-        secrets: Default::default(),
-        key: RouterKey::Available {
-            private: PrivateKey::new([200; 32]),
-            public: crate::model::PublicKey::new([200; 32]),
-        },
-        renderer: Ok(Same(Arc::new(renderer))),
-        features: Err(super::FeaturesError::Unread),
-        bird: None,
-        templates_refused: None,
-        roa: None,
-        roas: RoaFacts::default(),
-        rpki: BTreeMap::new(),
-        classes: BTreeMap::new(),
-        fragments: BTreeSet::new(),
-        main: crate::observed::bird::MainFile::default(),
-        approved: BTreeSet::new(),
         refused: refused.clone(),
         reach: reach.clone(),
+        ..Material::new(Arc::new(config), key, Arc::new(renderer))
     };
     Desired::build(&Inputs {
         texts: &super::TextCache::default(),

@@ -1,6 +1,6 @@
 //! The wanted state of a router, as its agent builds it from its documents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,11 +9,9 @@ use super::PlanError;
 use super::documents::Documents;
 use crate::config::Config;
 use crate::desired::guard::{self, Ledger};
-use crate::desired::{Desired, Inputs, Material, Reach, Refused, Same, TextCache};
+use crate::desired::{Desired, Inputs, Material, TextCache};
 use crate::model::{PrivateKey, PublicKey, RouterKey};
-use crate::observed::bird::MainFile;
 use crate::render::{Features, Renderer};
-use crate::status::RoaFacts;
 
 /// The version of BIRD for which texts are compared.
 const BIRD: (u32, u32) = (3, 1);
@@ -50,26 +48,14 @@ impl Agent {
     pub fn wanted(&self, config: Config, documents: &Documents) -> Desired {
         let (major, minor) = BIRD;
         let bytes = [200; 32];
+        let key = RouterKey::Available {
+            private: PrivateKey::new(bytes),
+            public: PublicKey::new(bytes),
+        };
         let material = Material {
-            config: Same(Arc::new(config)),
             secrets: documents.secrets.clone(),
-            key: RouterKey::Available {
-                private: PrivateKey::new(bytes),
-                public: PublicKey::new(bytes),
-            },
-            renderer: Ok(Same(Arc::clone(&self.renderer))),
             features: Ok(Features::of(major, minor)),
-            bird: None,
-            templates_refused: None,
-            roa: None,
-            roas: RoaFacts::default(),
-            rpki: BTreeMap::new(),
-            classes: BTreeMap::new(),
-            fragments: BTreeSet::new(),
-            main: MainFile::default(),
-            approved: BTreeSet::new(),
-            refused: Refused::default(),
-            reach: Reach::default(),
+            ..Material::new(Arc::new(config), key, Arc::clone(&self.renderer))
         };
         let now = Timestamp::UNIX_EPOCH;
         Desired::build(&Inputs {

@@ -1,6 +1,6 @@
 //! A machine with a state directory, a kernel and a BIRD, and agents that run on it one after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,9 +10,8 @@ use moenet_agent::controller::{
     AppliedChange, Context, Enabled, FirewallKeeper, GuardMemory, Hint, Observer, Permits, Records,
     Reports, Restarts, Runner, StatusCache, StepLog,
 };
-use moenet_agent::desired::{Desired, Inputs, Material, Refused, Same, TextCache, guard};
+use moenet_agent::desired::{Desired, Inputs, Material, TextCache, guard};
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
-use moenet_agent::effective::Secrets;
 use moenet_agent::model::{InterfaceName, ObjectKey, ObjectName};
 use moenet_agent::observed::SharedOwnership;
 use moenet_agent::observed::bird::Texts;
@@ -20,7 +19,6 @@ use moenet_agent::observed::kernel::Link;
 use moenet_agent::render::{Features, Renderer};
 use moenet_agent::sources::probe::{ProbeSettings, Prober};
 use moenet_agent::sources::resolve::{Resolver, ResolverSettings};
-use moenet_agent::status::RoaFacts;
 use moenet_agent::store::Store;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -213,23 +211,11 @@ impl Maker {
     fn build(&self, guard: &guard::Input<'_>) -> Desired {
         let mut snapshot = self.store.load().unwrap();
         snapshot.settled &= !*self.changing.lock().unwrap();
+        let (config, renderer) = (Arc::clone(&self.config), Arc::clone(&self.renderer));
         let material = Material {
-            config: Same(Arc::clone(&self.config)),
-            secrets: Secrets::new(),
-            key: router_key(),
-            renderer: Ok(Same(Arc::clone(&self.renderer))),
             features: Ok(Features::of(2, 17)),
-            bird: None,
-            templates_refused: None,
-            roa: None,
-            roas: RoaFacts::default(),
-            rpki: BTreeMap::new(),
-            classes: BTreeMap::new(),
-            fragments: BTreeSet::new(),
-            main: moenet_agent::observed::bird::MainFile::default(),
             approved: self.store.approved(),
-            refused: Refused::default(),
-            reach: moenet_agent::desired::Reach::default(),
+            ..Material::new(config, router_key(), renderer)
         };
         Desired::build(&Inputs {
             snapshot: &snapshot,

@@ -6,6 +6,7 @@
 #   tests/deps.sh tests    what tests/run.sh needs beside that
 #   tests/deps.sh vm       QEMU and what builds the guest's image
 #   tests/deps.sh package  what builds packages and looks at them
+#   tests/deps.sh static   what builds the static program
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DEMO="bird2|bird3 wireguard-go wireguard-tools iproute2 util-linux git jq curl"
@@ -57,10 +58,15 @@ python_tools() {
     "schemathesis==$SCHEMATHESIS"
 }
 
+rust_target() {
+  [ -d "$(rustc --print target-libdir --target "$1")" ] || timeout 120 rustup target add "$1"
+}
+
 case ${1:-} in
   demo)  need "$DEMO" ;;
   tests) need "$TESTS"; python_tools ;;
   vm)    "$here/lab/vm/install-deps" ;;
+  static) need "musl-tools binutils" && rust_target x86_64-unknown-linux-musl ;;
   package) need "$PACKAGE"; "$here/../packaging/build" tools || echo "!!! the tools for packages cannot be built" >&2 ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

@@ -2,7 +2,7 @@
 # run.sh: every check of the project, one stage after the other, each timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc book deny schemas unit apis scale live vm powercut package demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc book deny schemas unit apis scale live vm powercut package static demo
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken=
@@ -27,6 +27,13 @@ scale()  {
 }
 # Packages of the program that the other stages have built, so they are not those that are published.
 package() { cargo build --quiet && tests/lab/package/run.sh "${MOENET_AGENT:-$PWD/target/debug/moenet-agent}"; }
+# A second build for another target, so without what only a debugger needs: it takes about two minutes.
+static() {
+  tests/deps.sh static || { not_checked "the static program (what builds it cannot be installed)"; return; }
+  rm -f target/package/moenet-agent-*-x86_64-linux-musl*
+  CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 MOENET_PROFILE=dev packaging/build static &&
+    tests/lab/package/static.sh target/package/moenet-agent-*-x86_64-linux-musl
+}
 # The program that the other stages have built; the demo by itself makes a release build.
 demo()   { cargo build --quiet && MOENET_AGENT=${MOENET_AGENT:-$PWD/target/debug/moenet-agent} examples/demo.sh; }
 
@@ -58,9 +65,12 @@ install_deny() {
 }
 
 unchecked() {
-  echo "!!! NOT checked: $1" >&2
+  not_checked "$1"
   [ "${DENY:-}" != 1 ]
 }
+
+# Such lines of all stages are repeated at the end.
+not_checked() { echo "!!! NOT checked: $1" >&2; }
 
 # One test waits until a handshake of WireGuard, which has its own clock, is 180 s old. It runs beside all others,
 # so that it costs no time. The others mostly wait for daemons: four at a time keep two processors busy.
@@ -151,8 +161,9 @@ causes() {
   for name in $broken; do tests/lab/failures "$name" "$logs/$name"; done | head -n 100
 }
 
-# What passed only alone.
+# What this machine could not check, and what passed only alone.
 warnings() {
+  grep -qs '^!!! NOT checked' "$logs"/* && { printf '\n=== NOT checked\n'; grep -hs '^!!! NOT checked' "$logs"/*; }
   [ -s "$unsteady" ] || return
   printf '\n=== UNSTEADY, to be repaired\n'
   cat "$unsteady"
@@ -161,10 +172,10 @@ warnings() {
   done
 }
 
-[ $# -gt 0 ] || set -- deps birds fmt clippy doc book deny schemas unit apis scale live vm powercut package demo
+[ $# -gt 0 ] || set -- deps birds fmt clippy doc book deny schemas unit apis scale live vm powercut package static demo
 for name in "$@"; do
   case $name in
-    deps | birds | fmt | clippy | doc | book | deny | schemas | unit | apis | scale | live | vm | powercut | package | demo) stage "$name" ;;
+    deps | birds | fmt | clippy | doc | book | deny | schemas | unit | apis | scale | live | vm | powercut | package | static | demo) stage "$name" ;;
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done

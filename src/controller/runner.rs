@@ -254,16 +254,18 @@ impl Runner {
         let mut due: Vec<_> = std::iter::from_fn(|| self.queue.next(now + PASS_GATHER)).collect();
         if self.batch.until().is_some() {
             // A change does not wait for the batch; what is read back does, so that one load of BIRD has all.
-            let is_read_back = |(key, _): &mut (ObjectKey, _)| self.progress.contains_key(key);
+            let is_read_back = |(key, _): &mut (ObjectKey, _)| {
+                self.progress.contains_key(key) && !self.commits.contains_key(key)
+            };
             for (key, _) in due.extract_if(.., is_read_back) {
                 let again = Outcome::Again(Duration::ZERO);
                 self.queue.finish(&key, again, now, 0.0);
             }
         }
+        self.is_hinted = false;
         let Some(latest) = due.iter().map(|(_, due)| now.min(*due)).max() else {
             return;
         };
-        self.is_hinted = false;
         let keys: Vec<_> = due.into_iter().map(|(key, _)| key).collect();
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());

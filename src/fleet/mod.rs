@@ -20,6 +20,7 @@ mod openapi;
 mod overview;
 mod plan;
 mod posts;
+mod removal;
 mod revisions;
 mod rollout;
 mod service;
@@ -43,11 +44,8 @@ use crate::model::Secret;
 use crate::util::fs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use admin::Source;
 pub use admin::{Access, AccessError};
-#[cfg(feature = "postgres")]
-pub use change::is_removed_in_store;
-pub use change::{ChangeError, Changes, Must, SessionPlace, Wish, is_removed};
+pub use change::{ChangeError, Changes, Must, SessionPlace, Wish};
 pub(crate) use commit::read as read_commit;
 pub use network::{TokenHash, router_path, schemas, session_path};
 pub use openapi::openapi;
@@ -55,6 +53,9 @@ pub(crate) use overview::{RouterView, SessionView, followed, rollout, routers};
 #[cfg(feature = "postgres")]
 pub(crate) use overview::{rollout_in_store, routers_in_store};
 pub(crate) use plan::{ObjectChange, Step as PlanStep, plan};
+pub use removal::is_removed;
+#[cfg(feature = "postgres")]
+pub use removal::is_removed_in_store;
 pub(crate) use rollout::RolloutView;
 pub use service::{Watcher, watched};
 pub use serving::Serving;
@@ -186,7 +187,7 @@ pub async fn serve(
     let store = Arc::new(store);
     store::directory::sweep(&options.dir);
     let Serving { access, tls, .. } = &options.serving;
-    let admin = admin::Admin::new(access, tls.is_some(), Source::Directory(options.dir));
+    let admin = admin::Admin::new(access, tls.is_some(), None);
     let app = service::over(Arc::clone(&store) as _, options.rate, admin);
     let served = serving::serve(app, options.serving, &source, shutdown).await;
     store.close().await;
@@ -208,8 +209,8 @@ impl Follower {
 
     /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
     pub fn app(&self, serving: &Serving, rate: RateLimit) -> (axum::Router, Watcher) {
-        let source = Source::Git(Arc::clone(&self.0));
-        let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), source);
+        let git = Some(Arc::clone(&self.0));
+        let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), git);
         service::over(Arc::clone(&self.0) as _, rate, admin)
     }
 
@@ -230,7 +231,7 @@ pub async fn serve_store(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), FleetError> {
     let store = Arc::new(store::postgres::Postgres::open(url)?);
-    let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), Source::Other);
+    let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), None);
     let app = service::over(store, RateLimit::default(), admin);
     serving::serve(app, serving, "PostgreSQL", shutdown).await
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
-use super::admin::{Admin, Ask, Source};
+use super::admin::{Admin, Ask};
 use super::answers::Answers;
 use super::openapi::openapi;
 use super::posts::{PostDone, REPORTED};
@@ -55,12 +55,7 @@ struct Fleet {
 /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
 pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
     let serving = &options.serving;
-    let dir = options.dir.clone();
-    let admin = Admin::new(
-        &serving.access,
-        serving.tls.is_some(),
-        Source::Directory(dir),
-    );
+    let admin = Admin::new(&serving.access, serving.tls.is_some(), None);
     let store = Arc::new(Directory::new(options.dir.clone()));
     over(store, options.rate, admin)
 }

@@ -6,12 +6,11 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::query;
-
+use super::change::ChangedFiles;
 use super::described::Described;
 use super::layout::MAX_BYTES;
 use super::store::directory::Directory;
-use super::store::postgres::{Postgres, StoreError, next_revision};
+use super::store::postgres::{Postgres, StoreError};
 use super::store::{Change, Store};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
@@ -42,6 +41,8 @@ pub enum TransferError {
     Name(PathBuf),
     #[error("{0}: differs at the target; compare the files, then use --overwrite")]
     Differs(String),
+    #[error("another instance changed a file meanwhile; run the command again")]
+    ChangedMeanwhile,
     #[error("posts of router {router}: {source}")]
     Posts {
         router: ObjectName,
@@ -64,11 +65,12 @@ pub async fn import(
     let wanted = read(dir, dir)?;
     let store = Postgres::open(url)?;
     store.load().await?;
+    let known = store.memory().files.revision().unwrap_or_default();
     let changes = changes(&wanted, &store.memory().files.all(), replace)?;
-    write_rows(&store, &changes, by)
-        .await
-        .map_err(StoreError::from)?;
-    store.load().await?;
+    let written = store.write_files(&changes, known, by).await;
+    if !written.map_err(StoreError::from)? {
+        return Err(TransferError::ChangedMeanwhile);
+    }
     copy_posts(Arc::new(Directory::new(dir.to_owned())), &store).await?;
     Ok(changes.len())
 }
@@ -102,8 +104,8 @@ fn changes(
     wanted: &Files,
     present: &Files,
     replace: Replace,
-) -> Result<BTreeMap<String, Option<Arc<str>>>, TransferError> {
-    let mut changes = BTreeMap::new();
+) -> Result<ChangedFiles, TransferError> {
+    let mut changes = ChangedFiles::new();
     for (name, text) in wanted {
         match present.get(name) {
             Some(same) if same == text => continue,
@@ -118,27 +120,6 @@ fn changes(
         changes.extend(gone.map(|name| (name.clone(), None)));
     }
     Ok(changes)
-}
-
-async fn write_rows(
-    store: &Postgres,
-    changes: &BTreeMap<String, Option<Arc<str>>>,
-    by: &str,
-) -> Result<(), sqlx::Error> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let mut transaction = store.pool().begin().await?;
-    let revision = next_revision(&mut transaction).await?;
-    let paths: Vec<&str> = changes.keys().map(String::as_str).collect();
-    let texts: Vec<Option<&str>> = changes.values().map(Option::as_deref).collect();
-    let sql = "INSERT INTO files (path, content, revision, changed_by) \
-               SELECT path, content, $3, $4 FROM UNNEST($1::text[], $2::text[]) AS t (path, content) \
-               ON CONFLICT (path) DO UPDATE SET content = EXCLUDED.content, revision = EXCLUDED.revision, \
-               changed_at = now(), changed_by = EXCLUDED.changed_by";
-    let insert = query(sql).bind(paths).bind(texts).bind(revision).bind(by);
-    insert.execute(&mut *transaction).await?;
-    transaction.commit().await
 }
 
 /// Copies the newest posts of each router that has none at the target.

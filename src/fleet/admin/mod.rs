@@ -6,7 +6,6 @@ mod metrics;
 mod openapi;
 mod view;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -26,7 +25,6 @@ use super::store::git::Git;
 use crate::http::{ApiError, METRICS, page, read_body, token_of};
 use crate::intervals::{FLEET_BODY, FLEET_VIEW};
 use crate::model::ObjectName;
-use crate::util::task::blocking;
 
 pub use access::{Access, AccessError};
 pub(super) use access::{Role, Trusted};
@@ -148,43 +146,28 @@ pub(super) struct Alive {
     status: &'static str,
 }
 
-/// Where the files of the fleet are changed.
-pub(super) enum Source {
-    /// The server may change them.
-    Directory(PathBuf),
-    /// By commits.
-    Git(Arc<Git>),
-    /// In PostgreSQL.
-    #[cfg(feature = "postgres")]
-    Other,
-}
-
-impl Source {
-    fn git(&self) -> Result<&Git, ApiError> {
-        match self {
-            Self::Git(git) => Ok(git),
-            _ => Err(ApiError::not_found(
-                "the server follows no Git reference; start it with --git-ref",
-            )),
-        }
-    }
-}
-
 /// The operators' calls.
 pub(super) struct Admin {
     access: access::Checked,
-    source: Source,
+    /// The store, if it follows a Git reference.
+    git: Option<Arc<Git>>,
     /// A look at the whole fleet reads the posts of each router, so that many calls share one.
     seen: tokio::sync::Mutex<Option<(Instant, Arc<Vec<RouterView>>)>>,
 }
 
 impl Admin {
-    pub(super) fn new(access: &Access, has_tls: bool, source: Source) -> Self {
+    pub(super) fn new(access: &Access, has_tls: bool, git: Option<Arc<Git>>) -> Self {
         Self {
             access: access::Checked::new(access, has_tls),
-            source,
+            git,
             seen: tokio::sync::Mutex::default(),
         }
+    }
+
+    fn git(&self) -> Result<&Git, ApiError> {
+        self.git.as_deref().ok_or_else(|| {
+            ApiError::not_found("the server follows no Git reference; start it with --git-ref")
+        })
     }
 
     /// Answers a call.
@@ -228,7 +211,7 @@ impl Admin {
             Ask::Style => Ok(page::style()),
             Ask::Login => self.login(parts, body),
             Ask::Metrics => {
-                let git = self.source.git().ok().map(Git::view);
+                let git = self.git.as_deref().map(Git::view);
                 let text = metrics::text(&self.routers(answers).await, git.as_ref())?;
                 Ok(([(CONTENT_TYPE, METRICS)], text).into_response())
             }
@@ -237,8 +220,8 @@ impl Admin {
                 Ok(Json(Routers { routers: &routers }).into_response())
             }
             Ask::Router(name) => Ok(Json(self.router(answers, &name).await?).into_response()),
-            Ask::Git => Ok(Json(self.source.git()?.view()).into_response()),
-            Ask::GitLook => Ok(Json(self.source.git()?.look().await).into_response()),
+            Ask::Git => Ok(Json(self.git()?.view()).into_response()),
+            Ask::GitLook => Ok(Json(self.git()?.look().await).into_response()),
             Ask::Page => {
                 let tunnels = answers.files.tunnels(view::MAP_MAX).await;
                 let routers = self.routers(answers).await;
@@ -251,7 +234,7 @@ impl Admin {
             Ask::Change(router) => {
                 let change: SessionChange = serde_json::from_slice(body)
                     .map_err(|error| ApiError::bad_request(format!("the body: {error}")))?;
-                let files = self.change(parts, router, change).await?;
+                let files = self.change(answers, parts, router, change).await?;
                 Ok(Json(Changed { files }).into_response())
             }
             Ask::ChangeForm(router) => {
@@ -260,7 +243,7 @@ impl Admin {
                 let change = serde_json::from_value(serde_json::json!(fields))
                     .map_err(|error| ApiError::bad_request(format!("the form: {error}")))?;
                 let shown = format!("/routers/{router}");
-                self.change(parts, router, change).await?;
+                self.change(answers, parts, router, change).await?;
                 Ok(Redirect::to(&shown).into_response())
             }
         }
@@ -299,28 +282,20 @@ impl Admin {
     /// Changes a session in the files, and logs who did.
     async fn change(
         &self,
+        answers: &Answers,
         parts: &Parts,
         router: ObjectName,
         change: SessionChange,
     ) -> Result<Vec<String>, ApiError> {
-        let Source::Directory(dir) = &self.source else {
-            let message = "this server only reads its fleet; change the files at their source: \
-                           commit to the repository, or `fleet import` into the database";
-            return Err(ApiError::new(StatusCode::CONFLICT, "READ_ONLY", message));
-        };
-        let dir = dir.clone();
         let SessionChange { session, change } = change;
         let name = format!("{router}/{session}");
-        let changed = blocking(move || {
-            let mut changes = Changes::begin(&dir)?;
+        let who = access::who(parts).to_string();
+        let make = Box::new(move |changes: &mut Changes| {
             let place = changes.session(&name)?;
-            match changes.wish(&place, change.into())? {
-                true => changes.write(Must::NotGetWorse),
-                false => Ok(Vec::new()),
-            }
-        })
-        .await;
-        let who = access::who(parts);
+            changes.wish(&place, change.into())?;
+            Ok(Must::NotGetWorse)
+        });
+        let changed = answers.store.change_files(&who, make).await;
         match &changed {
             Ok(files) => {
                 tracing::info!(%who, %router, session, ?change, ?files, "operator changed a session");
@@ -351,6 +326,7 @@ fn refused(error: ChangeError) -> ApiError {
             ApiError::new(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", message)
         }
         ChangeError::Fleet(_) | ChangeError::Io { .. } => ApiError::internal(message),
+        ChangeError::Refused(error) => error,
         _ => ApiError::new(StatusCode::CONFLICT, "NOT_CHANGED", message),
     }
 }

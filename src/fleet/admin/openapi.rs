@@ -101,7 +101,7 @@ fn describe_change(api: &mut Description) {
         (
             409,
             "`NOT_CHANGED`: the session cannot have this status now, or the fleet would be invalid. \
-               `READ_ONLY`: this server only reads its fleet.",
+               `READ_ONLY`: this server only reads its fleet, as one that follows a Git repository.",
         ),
         (
             413,

@@ -18,14 +18,13 @@ use super::network::FleetFiles;
 use super::validate::findings;
 use super::{FleetError, tree};
 use crate::document::{Edit, EditError, edit, parse_value};
+use crate::http::ApiError;
 use crate::intervals::CHANGES_WAIT;
 use crate::model::ObjectName;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 
-#[cfg(feature = "postgres")]
-pub use sessions::is_removed_in_store;
-pub use sessions::{SessionPlace, Wish, is_removed};
+pub use sessions::{SessionPlace, Wish};
 
 /// Mode of the files, which may hold tokens and preshared keys.
 const MODE: u32 = 0o600;
@@ -62,7 +61,14 @@ pub enum ChangeError {
     Token { router: String, reason: String },
     #[error("nothing was written, because the fleet would be invalid:\n{}", crate::fleet::finding::lines(.0))]
     Invalid(Vec<Finding>),
+    /// The store cannot be used or written, or a client may not make the change.
+    #[error("{}", .0.message)]
+    Refused(#[from] ApiError),
 }
+
+/// Files by their paths, with their new texts; `None` for a removed one.
+#[cfg(feature = "postgres")]
+pub(super) type ChangedFiles = BTreeMap<String, Option<Arc<str>>>;
 
 /// How valid a fleet has to be with a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +82,17 @@ pub enum Must {
 /// Changes of a fleet's files that are not written yet.
 #[derive(Debug)]
 pub struct Changes {
-    dir: PathBuf,
     before: FleetFiles,
     files: FleetFiles,
     changed: BTreeSet<String>,
-    /// The fleet's directory. Its lock is held, because two changes that are valid each may not be so together.
+    /// `None`: a store writes the changes.
+    dir: Option<LockedDir>,
+}
+
+/// A fleet's directory. Its lock is held, because two changes that are valid each may not be so together.
+#[derive(Debug)]
+struct LockedDir {
+    path: PathBuf,
     _lock: File,
 }
 
@@ -99,13 +111,27 @@ impl Changes {
             return Err(ChangeError::Locked(dir.to_owned()));
         }
         let files = tree::read(dir)?;
+        let path = dir.to_owned();
         Ok(Self {
-            _lock: lock,
-            dir: dir.to_owned(),
+            dir: Some(LockedDir { path, _lock: lock }),
+            ..Self::of(files)
+        })
+    }
+
+    /// Begins changes of these files, which a store writes.
+    pub(super) fn of(files: FleetFiles) -> Self {
+        Self {
             before: files.clone(),
             files,
             changed: BTreeSet::new(),
-        })
+            dir: None,
+        }
+    }
+
+    /// Returns the path of a file in the fleet's directory; of a store, the path below it.
+    fn path(&self, name: &str) -> PathBuf {
+        let dir = self.dir.as_ref();
+        dir.map_or_else(|| name.into(), |dir| dir.path.join(name))
     }
 
     /// Returns the files with all changes.
@@ -118,7 +144,8 @@ impl Changes {
     /// # Errors
     /// It exists.
     pub fn create(&mut self, path: &str, text: String) -> Result<(), ChangeError> {
-        if self.files.text(path).is_some() || fs::symlink_metadata(self.dir.join(path)).is_ok() {
+        let is_there = |dir: &LockedDir| fs::symlink_metadata(dir.path.join(path)).is_ok();
+        if self.files.has(path) || self.dir.as_ref().is_some_and(is_there) {
             return Err(ChangeError::Exists(path.to_owned()));
         }
         self.files.insert(path, text);
@@ -198,6 +225,28 @@ impl Changes {
     /// # Errors
     /// The fleet would be invalid, a file changed meanwhile, or cannot be written.
     pub fn write(self, must: Must) -> Result<Vec<String>, ChangeError> {
+        self.check(must)?;
+        for path in &self.changed {
+            self.write_file(path)?;
+        }
+        Ok(self.changed.into_iter().collect())
+    }
+
+    /// Returns the changed files with their new texts; `None` for a removed one.
+    ///
+    /// # Errors
+    /// The fleet would be invalid.
+    #[cfg(feature = "postgres")]
+    pub(super) fn checked(self, must: Must) -> Result<ChangedFiles, ChangeError> {
+        self.check(must)?;
+        let text = |path: String| {
+            let text = self.files.text(&path).cloned();
+            (path, text)
+        };
+        Ok(self.changed.iter().cloned().map(text).collect())
+    }
+
+    fn check(&self, must: Must) -> Result<(), ChangeError> {
         let allowed = match must {
             Must::BeValid => BTreeMap::new(),
             Must::NotGetWorse => counts(&findings(&self.before).problems),
@@ -205,17 +254,14 @@ impl Changes {
         let mut problems = findings(&self.files).problems;
         let now = counts(&problems);
         problems.retain(|it| now.get(&key(it)) > allowed.get(&key(it)));
-        if !problems.is_empty() {
-            return Err(ChangeError::Invalid(problems));
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(ChangeError::Invalid(problems)),
         }
-        for path in &self.changed {
-            self.write_file(path)?;
-        }
-        Ok(self.changed.into_iter().collect())
     }
 
     fn write_file(&self, name: &str) -> Result<(), ChangeError> {
-        let path = self.dir.join(name);
+        let path = self.path(name);
         let failed = |source| ChangeError::Io {
             path: path.clone(),
             source,
@@ -239,7 +285,7 @@ impl Changes {
         // The server reads the file as another user than root.
         let (mode, like) = match fs::metadata(&path) {
             Ok(found) => (found.mode() & 0o777, Ok(found)),
-            Err(_) => (MODE, fs::metadata(&self.dir)),
+            Err(_) => (MODE, fs::metadata(self.path(""))),
         };
         let like = like.map_err(failed)?;
         Writer::new(mode)

@@ -1,21 +1,11 @@
 //! Sessions of routers, by the names that operators use.
 
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 
 use super::{ChangeError, Changes};
 use crate::document::{Edit, parse_list};
-#[cfg(feature = "postgres")]
-use crate::fleet::FleetError;
-use crate::fleet::store::Store;
-use crate::fleet::store::directory::Directory;
-#[cfg(feature = "postgres")]
-use crate::fleet::store::postgres::Postgres;
 use crate::fleet::tree;
 use crate::model::ObjectName;
-#[cfg(feature = "postgres")]
-use crate::model::Secret;
 use crate::wire::WireStatus;
 use crate::wire::reference::{identity, written_status};
 
@@ -195,40 +185,6 @@ impl Changes {
             }
         }
     }
-}
-
-/// Returns whether a router has confirmed the removal of a session that is marked for removal.
-///
-/// # Errors
-/// The posts of the router cannot be read.
-pub async fn is_removed(dir: &Path, place: &SessionPlace) -> Result<bool, ChangeError> {
-    is_removed_of(&Directory::new(dir.to_owned()), place).await
-}
-
-/// Returns the same of a fleet in PostgreSQL.
-///
-/// # Errors
-/// The database is not available, or the posts of the router cannot be read.
-#[cfg(feature = "postgres")]
-pub async fn is_removed_in_store(
-    url: &Secret<String>,
-    place: &SessionPlace,
-) -> Result<bool, ChangeError> {
-    let store = Postgres::open(url).map_err(FleetError::from)?;
-    store.load().await.map_err(FleetError::from)?;
-    is_removed_of(&store, place).await
-}
-
-async fn is_removed_of(store: &dyn Store, place: &SessionPlace) -> Result<bool, ChangeError> {
-    let (Some(uuid), Ok(router)) = (identity(&place.item), place.router.parse()) else {
-        return Ok(false);
-    };
-    let posted = store.status(&router, &uuid).await;
-    let posted = posted.map_err(|error| place.error(&error.to_string()))?;
-    let deleted = Some(WireStatus::QueuedForDelete);
-    Ok(posted
-        .values()
-        .any(|it| it.status == WireStatus::Disabled && it.file_status == deleted))
 }
 
 /// Returns the name of a session in a list: that of its link, else its uuid.

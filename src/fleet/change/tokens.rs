@@ -41,8 +41,7 @@ impl Changes {
         let plain = match (fields.token, fields.token_file) {
             (Some(token), _) => Some(hash(token.expose())),
             (None, Some(name)) => {
-                let folder = self.dir.join(&file);
-                let path = folder.parent().unwrap_or(&self.dir).join(name);
+                let path = self.path(&file).with_file_name(name);
                 let text = files::read_text(&path, files::TOKEN);
                 let text = text.map_err(|source| ChangeError::Io { path, source })?;
                 Some(hash(&text))

@@ -24,7 +24,8 @@ use self::journal::{Edit, Journal};
 use self::parsed::Parsed;
 use self::reported::Reported;
 use self::snapshot::Snapshots;
-use super::{Change, Door, PostedKeys, Revision, Revisions, Store};
+use super::{Change, Door, MakeChange, PostedKeys, Revision, Revisions, Store};
+use crate::fleet::change::{ChangeError, Changes};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::layout::MAX_BYTES;
 use crate::fleet::mesh_keys::key_in;
@@ -245,6 +246,20 @@ impl Store for Directory {
     async fn good(&self, router: &ObjectName, call: Call) -> Result<Good, ApiError> {
         self.reported(router, move |reported| reported.good(call))
             .await
+    }
+
+    async fn change_files(
+        &self,
+        _: &str,
+        mut make: MakeChange,
+    ) -> Result<Vec<String>, ChangeError> {
+        let files = Arc::clone(&self.0);
+        blocking(move || {
+            let mut changes = Changes::begin(&files.root)?;
+            let must = make(&mut changes)?;
+            changes.write(must)
+        })
+        .await
     }
 
     async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError> {

@@ -55,7 +55,7 @@ pub(in crate::fleet) struct HeldFiles(RwLock<Fleet>);
 
 impl HeldFiles {
     /// Returns the newest revision that was read.
-    pub(super) fn revision(&self) -> Option<i64> {
+    pub(in crate::fleet) fn revision(&self) -> Option<i64> {
         self.0.read().revision
     }
 
@@ -82,6 +82,14 @@ impl HeldFiles {
             }
         }
         fleet.revision = Some(revision);
+    }
+
+    /// Returns all files of one moment, with their revision.
+    #[cfg(feature = "postgres")]
+    pub(super) fn snapshot(&self) -> Result<(Arc<FleetFiles>, i64), ApiError> {
+        let fleet = self.0.read();
+        let revision = fleet.was_read()?;
+        Ok((Arc::clone(&fleet.network), revision))
     }
 
     /// Returns all files by their paths.
@@ -176,9 +184,9 @@ impl HeldFiles {
 }
 
 impl Fleet {
-    fn was_read(&self) -> Result<(), ApiError> {
+    fn was_read(&self) -> Result<i64, ApiError> {
         match self.revision {
-            Some(_) => Ok(()),
+            Some(revision) => Ok(revision),
             None => Err(ApiError::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 STORE_UNAVAILABLE,

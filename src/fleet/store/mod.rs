@@ -13,7 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::http::StatusCode;
 
+use super::change::{ChangeError, Changes, Must};
 use super::good::{Good, Written};
 use super::layout::Tokens;
 use super::network::FleetFiles;
@@ -53,6 +55,15 @@ pub(super) trait Store: Send + Sync {
     /// Returns the last valid version of each unit of an answer.
     async fn good(&self, router: &ObjectName, call: Call) -> Result<Good, ApiError>;
 
+    /// Makes a change of the operators' files and writes it, durably when it returns and only if no file changed
+    /// meanwhile. Returns the changed files.
+    async fn change_files(&self, by: &str, make: MakeChange) -> Result<Vec<String>, ChangeError> {
+        drop((by, make));
+        let message = "this server only reads its fleet; commit the change to the repository";
+        let status = StatusCode::CONFLICT;
+        Err(ApiError::new(status, "READ_ONLY", message).into())
+    }
+
     /// Returns the newest posted status of each session.
     async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError>;
 
@@ -72,6 +83,9 @@ pub(super) trait Store: Send + Sync {
     /// Stores changes, durably when it returns. The caller makes them one at a time for a router.
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError>;
 }
+
+/// Makes a change of files that are not written yet. It is called again if another change was faster.
+pub(super) type MakeChange = Box<dyn FnMut(&mut Changes) -> Result<Must, ChangeError> + Send>;
 
 /// The public keys of tunnels by the names of routers.
 pub(super) type PostedKeys = BTreeMap<ObjectName, PublicKey>;

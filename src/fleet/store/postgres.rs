@@ -3,6 +3,7 @@
 //! its commit.
 
 mod database;
+mod files;
 mod memory;
 mod record;
 mod refresh;
@@ -22,9 +23,9 @@ use tokio::sync::{Mutex, mpsc};
 pub use self::database::StoreError;
 use self::database::unavailable;
 use self::memory::Memory;
-pub(in crate::fleet) use self::writer::next_revision;
 use self::writer::{Write, Writer};
-use super::{Change, Door, PostedKeys, Revisions, Store};
+use super::{Change, Door, MakeChange, PostedKeys, Revisions, Store};
+use crate::fleet::change::{ChangeError, ChangedFiles, Changes};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::network::FleetFiles;
 use crate::fleet::posts::{Post, Posts, Statuses};
@@ -32,11 +33,15 @@ use crate::fleet::rollout::FleetRecord;
 use crate::http::ApiError;
 use crate::intervals::FLEET_STORE_POLL;
 use crate::model::{ObjectName, Secret, Uid};
+use crate::util::task::blocking;
 use crate::wire::Call;
 use crate::wire::reference::endpoint;
 
 const HEARTBEAT: &str = "heartbeat";
 const REPORT: &str = "report";
+
+/// How often a change of files is made again, because another one was faster.
+const ATTEMPTS: usize = 5;
 
 /// A fleet in a database.
 pub(in crate::fleet) struct Postgres {
@@ -69,12 +74,20 @@ impl Postgres {
         Ok(refresh::refresh(&self.pool, &self.memory).await?)
     }
 
-    pub(in crate::fleet) fn pool(&self) -> &PgPool {
-        &self.pool
-    }
-
     pub(in crate::fleet) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Writes files, unless one has changed after this revision. Returns whether it did; they are in memory then.
+    pub(in crate::fleet) async fn write_files(
+        &self,
+        changes: &ChangedFiles,
+        known: i64,
+        by: &str,
+    ) -> Result<bool, sqlx::Error> {
+        let is_written = files::write(&self.pool, changes, known, by).await?;
+        refresh::refresh(&self.pool, &self.memory).await?;
+        Ok(is_written)
     }
 
     async fn posted_keys(&self) -> Result<PostedKeys, ApiError> {
@@ -165,6 +178,30 @@ impl Store for Postgres {
         };
         serde_json::from_str(row.get(0))
             .map_err(|error| ApiError::internal(format!("table good of the store: {error}")))
+    }
+
+    async fn change_files(
+        &self,
+        by: &str,
+        mut make: MakeChange,
+    ) -> Result<Vec<String>, ChangeError> {
+        let refreshed = refresh::refresh(&self.pool, &self.memory).await;
+        refreshed.map_err(unavailable)?;
+        for _ in 0..ATTEMPTS {
+            let (files, known) = self.memory.files.snapshot()?;
+            let checked = blocking(move || {
+                let mut changes = Changes::of(FleetFiles::clone(&files));
+                let checked = make(&mut changes).and_then(|must| changes.checked(must));
+                checked.map(|changed| (make, changed))
+            });
+            let (again, changed) = checked.await?;
+            let written = self.write_files(&changed, known, by).await;
+            if written.map_err(unavailable)? {
+                return Ok(changed.into_keys().collect());
+            }
+            make = again;
+        }
+        Err(ChangeError::ChangedMeanwhile("the fleet".to_owned()))
     }
 
     async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError> {

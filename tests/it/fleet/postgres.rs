@@ -92,6 +92,7 @@ impl Database {
         let init = init.args(["-A", "trust", "-N", "--locale=C", "-E", "UTF8"]);
         assert!(init.status().unwrap().success());
         let server = Self::server(dir.path(), disk.as_ref());
+        fs::write(dir.path().join("write-token"), "change").unwrap();
         Self { dir, disk, server }
     }
 
@@ -172,6 +173,8 @@ impl Instance {
         drop(free);
         let process = Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
             .args(["control-plane", "--listen", &format!("127.0.0.1:{port}")])
+            .arg("--write-token-file")
+            .arg(database.dir.path().join("write-token"))
             .env("MOENET_FLEET_STORE", database.url())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -188,11 +191,16 @@ impl Instance {
 
     /// As another router with the same token.
     fn call_as(&self, router: &str, method: &str, endpoint: &str, body: &str) -> (u16, Value) {
+        let path = format!("/agent/{router}/{endpoint}");
+        self.ask("s3cret", method, &path, body)
+    }
+
+    fn ask(&self, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
         let answer = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
             write!(
                 stream,
-                "{method} /agent/{router}/{endpoint} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer s3cret\r\ncontent-length: {}\r\n\r\n{body}",
+                "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
             )?;
             let mut text = String::new();
@@ -310,11 +318,17 @@ fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance;
         "sessions/hk1/alice.yaml",
         "{uuid: alice, asn: 4242421080, status: 5}",
     );
+    write(
+        "sessions/hk1/bob.yaml",
+        "{uuid: bob, asn: 4242421081, status: 3, ipv6LinkLocal: 'fe80::3', credential: \
+         xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=} # waits",
+    );
     database.import(fleet.dir.path());
     soon("the sessions of the network are served", || {
         let (_, body) = other.call_as("hk1", "GET", "sessions", "");
         same(body["sessions"][0]["uuid"].clone(), json!("alice"))
     });
+    review(database, one, other);
     let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
     let body = json!({"version": "1", "uptime": 1, "meshPublicKey": key}).to_string();
     let (_, mesh) = other.call_as("hk1", "GET", "mesh", "");
@@ -332,6 +346,29 @@ fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance;
         same(one.call_as("de1", "GET", "config", "").0, 200)
     });
     assert_eq!(other.call_as("hk1", "GET", "mesh", "").0, 200);
+}
+
+/// An operator accepts a session at one instance: the other serves it, and the file keeps its comment.
+fn review(database: &Database, one: &Instance, other: &Instance) {
+    let accept = |instance: &Instance| {
+        let body = json!({"session": "bob", "change": "accept"}).to_string();
+        instance.ask("change", "POST", "/v1/routers/hk1/sessions", &body)
+    };
+    let files = json!({"files": ["sessions/hk1/bob.yaml"]});
+    assert_eq!(accept(one), (200, files));
+    soon("the accepted session is served", || {
+        let (_, body) = other.call_as("hk1", "GET", "sessions", "");
+        same(body["sessions"][1]["status"].clone(), json!(4))
+    });
+    assert_eq!(accept(other), (200, json!({"files": []})));
+    let copy = tempfile::tempdir().unwrap();
+    let (done, text) = database.fleet("export", copy.path(), &[]);
+    assert!(done, "{text}");
+    let bob = fs::read_to_string(copy.path().join("sessions/hk1/bob.yaml")).unwrap();
+    assert!(
+        bob.contains("status: 4") && bob.ends_with("# waits"),
+        "{bob}"
+    );
 }
 
 /// The verbs show what routers posted to the database, and believe the removal that one confirmed there.

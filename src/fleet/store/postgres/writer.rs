@@ -19,7 +19,7 @@ use crate::model::ObjectName;
 mod batch;
 
 use self::batch::Batch;
-pub(in crate::fleet) use self::batch::next_revision;
+pub(super) use self::batch::next_revision;
 
 /// Posts that wait for a commit; more wait in their requests.
 pub(super) const QUEUE: usize = 1024;

@@ -167,7 +167,7 @@ impl Batch {
 }
 
 /// Takes the next revision, whose lock orders the commits of all instances, and announces it.
-pub(in crate::fleet) async fn next_revision(
+pub(in crate::fleet::store::postgres) async fn next_revision(
     transaction: &mut PgTransaction<'_>,
 ) -> Result<i64, sqlx::Error> {
     let sql = "UPDATE fleet SET revision = revision + 1 RETURNING revision";

@@ -1,0 +1,52 @@
+//! Whether a router has confirmed the removal of a session, so that its file may go.
+
+use std::path::Path;
+
+#[cfg(feature = "postgres")]
+use super::FleetError;
+use super::change::{ChangeError, SessionPlace};
+use super::store::Store;
+use super::store::directory::Directory;
+#[cfg(feature = "postgres")]
+use super::store::postgres::Postgres;
+#[cfg(feature = "postgres")]
+use crate::model::Secret;
+use crate::wire::WireStatus;
+use crate::wire::reference::identity;
+
+/// Returns whether a router has confirmed the removal of a session that is marked for removal.
+///
+/// # Errors
+/// The posts of the router cannot be read.
+pub async fn is_removed(dir: &Path, place: &SessionPlace) -> Result<bool, ChangeError> {
+    is_removed_of(&Directory::new(dir.to_owned()), place).await
+}
+
+/// Returns the same of a fleet in PostgreSQL.
+///
+/// # Errors
+/// The database is not available, or the posts of the router cannot be read.
+#[cfg(feature = "postgres")]
+pub async fn is_removed_in_store(
+    url: &Secret<String>,
+    place: &SessionPlace,
+) -> Result<bool, ChangeError> {
+    let store = Postgres::open(url).map_err(FleetError::from)?;
+    store.load().await.map_err(FleetError::from)?;
+    is_removed_of(&store, place).await
+}
+
+/// Returns the same of a store.
+pub(super) async fn is_removed_of(
+    store: &dyn Store,
+    place: &SessionPlace,
+) -> Result<bool, ChangeError> {
+    let (Some(uuid), Ok(router)) = (identity(&place.item), place.router.parse()) else {
+        return Ok(false);
+    };
+    let posted = store.status(&router, &uuid).await?;
+    let deleted = Some(WireStatus::QueuedForDelete);
+    Ok(posted
+        .values()
+        .any(|it| it.status == WireStatus::Disabled && it.file_status == deleted))
+}

@@ -21,7 +21,7 @@ fn kinds() -> String {
     let kinds: Vec<_> = kinds.map(|kind| kind.to_string()).collect();
     format!(
         "{}; an override of one, as BgpSessionOverride, or Override for any; Status, Applied or Config; FleetNetwork, \
-         FleetRouter or FleetSession",
+         FleetRouter, FleetSession or FleetOwner",
         kinds.join(", ")
     )
 }

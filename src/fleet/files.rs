@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FleetError;
-use super::network::{FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored};
+use super::network::{FleetFiles, NETWORK, OWNERS, RESERVED, ROUTERS, SESSIONS, is_ignored};
 use crate::util::file::{self, Stamp};
 use crate::util::fs;
 
 /// The folders with files of a network, and how deep these are.
-const FOLDERS: [(&str, usize); 2] = [(ROUTERS, 1), (SESSIONS, 2)];
+const FOLDERS: [(&str, usize); 3] = [(ROUTERS, 1), (SESSIONS, 2), (OWNERS, 1)];
 
 /// Files and their folders, below a fleet's directory, with their stamps; none for a file that cannot be used.
 pub type Stamps = BTreeMap<PathBuf, Option<Stamp>>;

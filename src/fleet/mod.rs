@@ -18,6 +18,7 @@ mod mesh_keys;
 pub mod network;
 mod openapi;
 mod overview;
+mod owners;
 mod plan;
 mod posts;
 mod removal;
@@ -45,9 +46,9 @@ use crate::util::fs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use admin::{Access, AccessError};
-pub use change::{ChangeError, Changes, Must, SessionPlace, Wish};
+pub use change::{ChangeError, Changes, Holder, Must, SessionPlace, Wish};
 pub(crate) use commit::read as read_commit;
-pub use network::{TokenHash, router_path, schemas, session_path};
+pub use network::{TokenHash, owner_path, router_path, schemas, session_path};
 pub use openapi::openapi;
 pub(crate) use overview::{RouterView, SessionView, followed, rollout, routers};
 #[cfg(feature = "postgres")]

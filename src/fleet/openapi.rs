@@ -85,6 +85,7 @@ pub fn openapi() -> Value {
     let errors = api.errors(ANY);
     api.add(waits, [newest].into_iter().chain(errors));
     super::admin::describe(&mut api);
+    super::owners::describe(&mut api);
     let itself = api.json::<OpenApi>(200, "This document.");
     let mut call = Endpoint::new(Get, OPENAPI, "openapi", "This description");
     call.open = true;

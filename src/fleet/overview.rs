@@ -208,6 +208,13 @@ fn body<T: serde::de::DeserializeOwned>(body: Option<&Value>) -> Option<T> {
     serde_json::from_value(body?.clone()).ok()
 }
 
+/// Returns one session of the files; `None` without an identity.
+pub(super) fn session(item: &Value, posts: &Posts) -> Option<SessionView> {
+    let uuid = identity(item)?;
+    let views = sessions(std::slice::from_ref(item), posts);
+    views.into_iter().find(|view| view.uuid == uuid)
+}
+
 /// Returns the sessions of the files, then what the router reports besides: the tunnels of the backbone.
 fn sessions(items: &[Value], posts: &Posts) -> Vec<SessionView> {
     let report: Option<Report> = body(posts.report.as_ref().map(|post| &post.body));

@@ -9,8 +9,10 @@ use super::store::Store;
 use super::store::directory::Directory;
 #[cfg(feature = "postgres")]
 use super::store::postgres::Postgres;
+use crate::http::ApiError;
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
+use crate::model::{ObjectName, Uid};
 use crate::wire::WireStatus;
 use crate::wire::reference::identity;
 
@@ -19,7 +21,7 @@ use crate::wire::reference::identity;
 /// # Errors
 /// The posts of the router cannot be read.
 pub async fn is_removed(dir: &Path, place: &SessionPlace) -> Result<bool, ChangeError> {
-    is_removed_of(&Directory::new(dir.to_owned()), place).await
+    is_place_removed(&Directory::new(dir.to_owned()), place).await
 }
 
 /// Returns the same of a fleet in PostgreSQL.
@@ -33,18 +35,23 @@ pub async fn is_removed_in_store(
 ) -> Result<bool, ChangeError> {
     let store = Postgres::open(url).map_err(FleetError::from)?;
     store.load().await.map_err(FleetError::from)?;
-    is_removed_of(&store, place).await
+    is_place_removed(&store, place).await
 }
 
-/// Returns the same of a store.
+async fn is_place_removed(store: &dyn Store, place: &SessionPlace) -> Result<bool, ChangeError> {
+    match (identity(&place.item), place.router.parse()) {
+        (Some(uuid), Ok(router)) => Ok(is_removed_of(store, &router, &uuid).await?),
+        _ => Ok(false),
+    }
+}
+
+/// Returns whether a router has confirmed the removal of a session with this identity.
 pub(super) async fn is_removed_of(
     store: &dyn Store,
-    place: &SessionPlace,
-) -> Result<bool, ChangeError> {
-    let (Some(uuid), Ok(router)) = (identity(&place.item), place.router.parse()) else {
-        return Ok(false);
-    };
-    let posted = store.status(&router, &uuid).await?;
+    router: &ObjectName,
+    uuid: &Uid,
+) -> Result<bool, ApiError> {
+    let posted = store.status(router, uuid).await?;
     let deleted = Some(WireStatus::QueuedForDelete);
     Ok(posted
         .values()

@@ -21,6 +21,7 @@ use tower_http::compression::CompressionLayer;
 use super::admin::{Admin, Ask};
 use super::answers::Answers;
 use super::openapi::openapi;
+use super::owners::{Owners, Target};
 use super::posts::{PostDone, REPORTED};
 use super::revisions::Waiting;
 use super::store::directory::Directory;
@@ -46,6 +47,7 @@ struct Fleet {
     answers: Answers,
     waiting: Waiting,
     admin: Admin,
+    owners: Owners,
     rate: RateLimit,
     started: Instant,
     buckets: Mutex<HashMap<ObjectName, TokenBucket>>,
@@ -183,11 +185,17 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
             _ => Err(ApiError::method_not_allowed("GET")),
         };
     }
-    if let Some(asked) = Ask::of(parts.uri.path(), parts.method.as_str()) {
-        return fleet
-            .admin
-            .answer(asked, &fleet.answers, &parts, body)
+    if let Some(target) = Target::of(parts.uri.path()) {
+        let store = Arc::clone(&fleet.answers.store);
+        return whole(async move { fleet.owners.answer(target, &*store, &parts, body).await })
             .await;
+    }
+    if let Some(asked) = Ask::of(parts.uri.path(), parts.method.as_str()) {
+        return whole(async move {
+            let Fleet { admin, answers, .. } = &*fleet;
+            admin.answer(asked, answers, &parts, body).await
+        })
+        .await;
     }
     let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
     let [ROOT, router, endpoint] = segments[..] else {
@@ -210,14 +218,19 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     }
     let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
     let offer = fleet.waiting.offer();
-    // A task of its own, because a client that goes away ends this one between two changes.
-    let answered = tokio::spawn(async move { fleet.answer(&router, wanted, &body).await }).await;
-    answered
-        .map_err(|error| ApiError::internal(error.to_string()))?
-        .map(|value| match wanted.method() {
-            "GET" => offered(offer, tagged(&value, &parts.headers)),
-            _ => Json(value).into_response(),
-        })
+    let value = whole(async move { fleet.answer(&router, wanted, &body).await }).await?;
+    Ok(match wanted.method() {
+        "GET" => offered(offer, tagged(&value, &parts.headers)),
+        _ => Json(value).into_response(),
+    })
+}
+
+/// Runs a call in a task of its own, because a client that goes away ends this one between two changes.
+async fn whole<T: Send + 'static>(
+    call: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let answered = tokio::spawn(call).await;
+    answered.map_err(|error| ApiError::internal(error.to_string()))?
 }
 
 impl Fleet {
@@ -226,6 +239,7 @@ impl Fleet {
             answers: Answers::new(store),
             waiting: Waiting::new(connections()),
             admin,
+            owners: Owners::new(),
             rate,
             started: Instant::now(),
             buckets: Mutex::default(),

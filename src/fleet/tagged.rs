@@ -22,7 +22,8 @@ pub(super) fn tagged(answer: &Value, request: &HeaderMap) -> Response {
     }
 }
 
-fn tag(body: &[u8]) -> String {
+/// Returns the tag of a content, in quotes.
+pub(super) fn tag(body: &[u8]) -> String {
     format!("\"{:x}\"", Sha256::digest(body))
 }
 

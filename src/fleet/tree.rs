@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::layout::{MAINTENANCE, MAX_BYTES, file_of};
-use super::network::{FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored};
+use super::network::{FleetFiles, NETWORK, OWNERS, RESERVED, ROUTERS, SESSIONS, is_ignored};
 use super::{FleetError, files};
 use crate::util::file;
 use crate::util::fs;
@@ -80,7 +80,7 @@ pub fn is_of_fleet(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     !parts.iter().any(|part| is_ignored(part))
         && match parts[..] {
-            [ROUTERS | SESSIONS, ..] => true,
+            [ROUTERS | SESSIONS | OWNERS, ..] => true,
             [file] => file == NETWORK,
             _ => is_in_folder(path),
         }

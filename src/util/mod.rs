@@ -21,6 +21,7 @@ pub(crate) mod file;
 pub(crate) mod fs;
 pub(crate) mod group;
 pub(crate) mod notices;
+pub(crate) mod random;
 pub(crate) mod task;
 pub(crate) mod text;
 pub(crate) mod version;

@@ -5,6 +5,7 @@ mod folders;
 mod git;
 mod network;
 mod overview;
+mod owners;
 mod plan;
 mod postgres;
 mod reported;

@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use super::Answer;
 use crate::adopt::fleet::session;
-use crate::cli::fleet::random;
 use crate::cli::{Outcome, output};
 use crate::config::Config;
 use crate::document::to_yaml;
@@ -16,6 +15,7 @@ use crate::fleet;
 use crate::model::ObjectName;
 use crate::util::file::Writer;
 use crate::util::fs;
+use crate::util::random;
 
 /// Mode of the files, which hold a token and preshared keys.
 const MODE: u32 = 0o600;

@@ -8,13 +8,13 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::init::{answered, optional, schema};
-use super::{Changed, Directory, random};
+use super::{Changed, Directory};
 use crate::cli::{Arguments, Outcome, commented, terminal};
 use crate::fleet::{Changes, Must, TokenHash, router_path, session_path};
 use crate::model::{
     Bandwidth, Endpoint, Host, InterfaceName, LinkLocal, ObjectName, Port, PublicKey,
 };
-use crate::util::file;
+use crate::util::{file, random};
 use crate::wire::WireStatus;
 
 const ROUTER_HEAD: &str = "\

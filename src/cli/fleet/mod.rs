@@ -4,7 +4,6 @@ mod add;
 mod get;
 mod init;
 mod plan;
-pub(super) mod random;
 mod rollout;
 mod sessions;
 mod token;
@@ -55,7 +54,7 @@ Examples:
         #[command(subcommand)]
         what: add::Add,
     },
-    /// Create, rotate and revoke tokens of routers
+    /// Create, rotate and revoke tokens of routers, and of owners of sessions
     Token {
         #[command(subcommand)]
         token: token::Token,

@@ -1,6 +1,7 @@
 //! Changes of the files of a fleet, as the verbs make them. A change is written only if the fleet is as valid with it
 //! as it was before.
 
+mod owned;
 mod sessions;
 mod tokens;
 
@@ -20,11 +21,13 @@ use super::{FleetError, tree};
 use crate::document::{Edit, EditError, edit, parse_value};
 use crate::http::ApiError;
 use crate::intervals::CHANGES_WAIT;
-use crate::model::ObjectName;
+use crate::model::{Asn, ObjectName};
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 
+pub(super) use owned::{Asked, Owned, fleet_invalid, invalid};
 pub use sessions::{SessionPlace, Wish};
+pub use tokens::Holder;
 
 /// Mode of the files, which may hold tokens and preshared keys.
 const MODE: u32 = 0o600;
@@ -57,8 +60,10 @@ pub enum ChangeError {
     Ambiguous { name: String, all: String },
     #[error("{session}: {reason}")]
     Session { session: String, reason: String },
-    #[error("{router}: {reason}")]
-    Token { router: String, reason: String },
+    #[error("{holder}: {reason}")]
+    Token { holder: String, reason: String },
+    #[error("the fleet has no owner of AS{0}; `moenet-agent fleet token new --owner {0}` adds one")]
+    NoOwner(Asn),
     #[error("nothing was written, because the fleet would be invalid:\n{}", crate::fleet::finding::lines(.0))]
     Invalid(Vec<Finding>),
     /// The store cannot be used or written, or a client may not make the change.

@@ -62,26 +62,27 @@ impl SessionPlace {
 impl Changes {
     /// Returns all sessions that can be read.
     pub fn sessions(&self) -> Vec<SessionPlace> {
-        let mut found = Vec::new();
-        for (path, text) in self.files.iter() {
-            let parts: Vec<&str> = path.split('/').collect();
-            let ["sessions", router, file] = parts[..] else {
-                continue;
-            };
-            if let Ok(item) = parse_list::<Value>(text) {
-                found.push(SessionPlace {
-                    router: router.to_owned(),
-                    name: file.trim_end_matches(".yaml").to_owned(),
-                    item,
-                    file: path.to_owned(),
-                    index: None,
-                });
-            }
-        }
+        let paths = self.files.iter().map(|(path, _)| path);
+        let mut found: Vec<_> = paths
+            .filter_map(|path| self.described_session(path))
+            .collect();
         for router in tree::folders(&self.files) {
             found.extend(self.listed(&router));
         }
         found
+    }
+
+    /// Returns the session in a file of its own, if the path is that of one.
+    pub(super) fn described_session(&self, path: &str) -> Option<SessionPlace> {
+        let (router, file) = path.strip_prefix("sessions/")?.split_once('/')?;
+        let item = parse_list(self.files.text(path)?).ok()?;
+        Some(SessionPlace {
+            router: router.to_owned(),
+            name: file.strip_suffix(".yaml")?.to_owned(),
+            item,
+            file: path.to_owned(),
+            index: None,
+        })
     }
 
     /// Returns the sessions in the list of a router's folder.

@@ -1,11 +1,13 @@
-//! Tokens of routers. Only hashes are stored.
+//! Tokens of routers and of owners. Only hashes are stored.
+
+use std::fmt;
 
 use serde_json::{Value, json};
 
 use super::{ChangeError, Changes};
 use crate::document::{Edit, parse_value};
-use crate::fleet::network::{TokenFields, TokenHash};
-use crate::model::{ObjectName, Secret};
+use crate::fleet::network::{TokenFields, TokenHash, owner_path};
+use crate::model::{Asn, ObjectName, Secret};
 use crate::util::file as files;
 
 /// The field with the hashes.
@@ -14,7 +16,25 @@ const HASHES: &str = "tokenHashes";
 /// The fields with a token that is no hash. The first one counts.
 const PLAIN: [&str; 2] = ["token", "tokenFile"];
 
-/// The tokens of a router, as its file has them.
+/// Who has a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    Router(ObjectName),
+    /// The owner of an AS number.
+    Owner(Asn),
+}
+
+impl fmt::Display for Holder {
+    /// As arguments of `moenet-agent fleet token`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Router(name) => name.fmt(f),
+            Self::Owner(asn) => write!(f, "--owner {asn}"),
+        }
+    }
+}
+
+/// The tokens of a router or an owner, as the file has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenPlace {
     file: String,
@@ -25,17 +45,29 @@ pub struct TokenPlace {
 }
 
 impl Changes {
-    /// Returns the tokens of a router.
+    fn token_file(&self, holder: &Holder) -> Result<String, ChangeError> {
+        let asn = match holder {
+            Holder::Router(router) => return self.router_file(router),
+            Holder::Owner(asn) => *asn,
+        };
+        let file = owner_path(asn);
+        match self.files.text(&file) {
+            Some(_) => Ok(file),
+            None => Err(ChangeError::NoOwner(asn)),
+        }
+    }
+
+    /// Returns the tokens of a router or an owner.
     ///
     /// # Errors
-    /// There is no such router, or its token cannot be read.
-    pub fn tokens(&self, router: &ObjectName) -> Result<TokenPlace, ChangeError> {
-        let file = self.router_file(router)?;
+    /// There is no such router or owner, or its token cannot be read.
+    pub fn tokens(&self, holder: &Holder) -> Result<TokenPlace, ChangeError> {
+        let file = self.token_file(holder)?;
         let text = self.files.text(&file).map_or("", |text| text);
         let fields = TokenFields::read(text).ok_or_else(|| ChangeError::Token {
-            router: router.to_string(),
+            holder: holder.to_string(),
             reason: format!(
-                "{file} has no valid token, tokenFile and tokenHashes; `moenet-agent fleet token new {router}` replaces them"
+                "{file} has no valid token, tokenFile and tokenHashes; `moenet-agent fleet token new {holder}` replaces them"
             ),
         })?;
         let plain = match (fields.token, fields.token_file) {
@@ -55,38 +87,38 @@ impl Changes {
         })
     }
 
-    /// Replaces all tokens of a router by one, also invalid ones.
+    /// Replaces all tokens of a router or an owner by one, also invalid ones.
     ///
     /// # Errors
-    /// There is no such router, or its file cannot be changed at these places.
+    /// There is no such router or owner, or its file cannot be changed at these places.
     pub fn replace_tokens(
         &mut self,
-        router: &ObjectName,
+        holder: &Holder,
         token: &Secret<String>,
     ) -> Result<(), ChangeError> {
-        let file = self.router_file(router)?;
+        let file = self.token_file(holder)?;
         let value = json!([TokenHash::of(token).to_string()]);
         self.edit(&file, &[HASHES], &Edit::Set(value))?;
         self.without_plain(&file)
     }
 
-    /// Adds a token to that of a router, which stays valid.
+    /// Adds a token to that of a router or an owner, which stays valid.
     ///
     /// # Errors
-    /// The router has two already.
+    /// There are two already.
     pub fn rotate_tokens(
         &mut self,
-        router: &ObjectName,
+        holder: &Holder,
         place: &TokenPlace,
         token: &Secret<String>,
     ) -> Result<(), ChangeError> {
         let old: Vec<&TokenHash> = place.hashes.iter().chain(&place.plain).collect();
         if old.len() > 1 {
             let reason = format!(
-                "two tokens are valid already; run `moenet-agent fleet token revoke {router}` once the router has the new one"
+                "two tokens are valid already; run `moenet-agent fleet token revoke {holder}` once the new one is in use"
             );
-            let router = router.to_string();
-            return Err(ChangeError::Token { router, reason });
+            let holder = holder.to_string();
+            return Err(ChangeError::Token { holder, reason });
         }
         if let Some(hash) = &place.plain {
             let hash = Edit::Push(json!(hash.to_string()));
@@ -100,18 +132,18 @@ impl Changes {
     /// Removes all tokens but the newest one.
     ///
     /// # Errors
-    /// The router has only one.
+    /// There is only one.
     pub fn revoke_tokens(
         &mut self,
-        router: &ObjectName,
+        holder: &Holder,
         place: &TokenPlace,
     ) -> Result<(), ChangeError> {
         if place.hashes.len() + usize::from(place.plain.is_some()) < 2 {
             let reason = format!(
-                "only one token is valid, and none was revoked; `moenet-agent fleet token new {router}` replaces it"
+                "only one token is valid, and none was revoked; `moenet-agent fleet token new {holder}` replaces it"
             );
-            let router = router.to_string();
-            return Err(ChangeError::Token { router, reason });
+            let holder = holder.to_string();
+            return Err(ChangeError::Token { holder, reason });
         }
         for _ in 1..place.hashes.len() {
             self.edit(&place.file, &[HASHES, "0"], &Edit::Remove)?;

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::ObjectName;
+use crate::model::{Asn, Invalid, ObjectName};
 
 /// The file that describes the network. A fleet without it has one folder for each router only.
 pub const NETWORK: &str = "network.yaml";
@@ -12,11 +12,14 @@ pub const ROUTERS: &str = "routers";
 /// The folder with one folder for each router, with one file for each session.
 pub const SESSIONS: &str = "sessions";
 
+/// The folder with one file for each owner of an AS number.
+pub const OWNERS: &str = "owners";
+
 /// The file of a router with a folder of its own.
 const FOLDER_ROUTER: &str = "/router.yaml";
 
 /// Names of folders of the fleet that are no routers.
-pub const RESERVED: [&str; 3] = [ROUTERS, SESSIONS, "reported"];
+pub const RESERVED: [&str; 4] = [ROUTERS, SESSIONS, OWNERS, "reported"];
 
 /// How the names of a network's files end.
 const YAML: &str = ".yaml";
@@ -50,12 +53,12 @@ impl FleetFiles {
         self.has(NETWORK)
     }
 
-    /// Returns whether these files differ from others in sessions only.
+    /// Returns whether these files differ from others in sessions and owners only.
     pub fn has_structure_of(&self, other: &Self) -> bool {
         fn structure(files: &FleetFiles) -> impl Iterator<Item = (&str, &str)> {
             let texts = files.iter().map(|(path, text)| (path, &**text));
             let all = texts.chain(files.faults());
-            all.filter(|(path, _)| !is_session(path))
+            all.filter(|(path, _)| !is_session(path) && !is_owner(path))
         }
         structure(self).eq(structure(other))
     }
@@ -102,15 +105,21 @@ impl FleetFiles {
     }
 
     /// Returns the files of routers, with their names where these are valid.
-    pub fn routers(
-        &self,
-    ) -> impl Iterator<Item = (&str, &Arc<str>, Result<ObjectName, crate::model::Invalid>)> {
+    pub fn routers(&self) -> impl Iterator<Item = (&str, &Arc<str>, Result<ObjectName, Invalid>)> {
         self.below(format!("{ROUTERS}/"))
             .filter_map(|(path, text)| {
                 let (_, file) = path.split_once('/')?;
                 let name = file.strip_suffix(YAML)?;
                 Some((path, text, name.parse()))
             })
+    }
+
+    /// Returns the files of owners, with their AS numbers where the names are valid.
+    pub fn owners(&self) -> impl Iterator<Item = (&str, &Arc<str>, Result<Asn, Invalid>)> {
+        self.below(format!("{OWNERS}/")).filter_map(|(path, text)| {
+            let (_, file) = path.split_once('/')?;
+            Some((path, text, owner_of(file.strip_suffix(YAML)?)))
+        })
     }
 
     /// Returns the files of sessions, with the name of the router.
@@ -164,6 +173,8 @@ fn misplaced(path: &str) -> Option<&'static str> {
     match parts[..] {
         [ROUTERS, file] if file.ends_with(YAML) || file.ends_with(MAINTENANCE) => None,
         [SESSIONS, _, file] if file.ends_with(YAML) => None,
+        [OWNERS, file] if file.ends_with(YAML) => None,
+        [OWNERS, ..] => Some("not owners/<asn>.yaml; rename it, or move it out of owners/"),
         [ROUTERS, ..] => Some("not routers/<router>.yaml; rename it, or move it out of routers/"),
         [SESSIONS, ..] => {
             Some("not sessions/<router>/<name>.yaml; rename it, or move it out of sessions/")
@@ -183,6 +194,21 @@ pub(super) fn is_session(path: &str) -> bool {
         .is_some_and(|rest| rest.trim_start_matches('/').contains('/'))
 }
 
+/// Returns whether an error in a file affects one owner only.
+pub(super) fn is_owner(path: &str) -> bool {
+    path.strip_prefix(OWNERS)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Returns the AS number that is the name of a file, in its one form.
+fn owner_of(name: &str) -> Result<Asn, Invalid> {
+    let number = name.parse::<u64>().unwrap_or_default();
+    match Asn::try_from(number) {
+        Ok(asn) if asn.to_string() != name => Err(Invalid::new("write it as 4242421080")),
+        asn => asn,
+    }
+}
+
 /// Returns whether a file describes the structure of a network.
 pub fn is_structure(path: &str) -> bool {
     let in_routers = path
@@ -199,6 +225,11 @@ pub fn maintenance_path(router: &ObjectName) -> String {
 /// Returns the path of a router's file.
 pub fn router_path(router: &ObjectName) -> String {
     format!("{ROUTERS}/{router}.yaml")
+}
+
+/// Returns the path of an owner's file.
+pub fn owner_path(asn: Asn) -> String {
+    format!("{OWNERS}/{asn}{YAML}")
 }
 
 /// Returns the path of a session's file.

@@ -29,6 +29,7 @@ pub fn findings(files: &FleetFiles) -> (usize, Vec<Finding>) {
                 found.extend(network.session_findings(own, files));
             }
             found.extend(repeated_uuids(files));
+            found.extend(network.owner_findings(files));
             found
         }
     };

@@ -8,6 +8,8 @@ mod answers;
 mod care;
 mod files;
 mod findings;
+mod owner;
+mod owner_files;
 mod read;
 mod rules;
 mod spec;
@@ -21,10 +23,11 @@ pub use answers::Tunnel;
 pub(super) use answers::session;
 pub use care::{Budgets, Gates, Percent, RolloutSpec, Wave};
 pub use files::{
-    FleetFiles, NETWORK, RESERVED, ROUTERS, SESSIONS, is_ignored, is_structure, maintenance_path,
-    router_path, session_path,
+    FleetFiles, NETWORK, OWNERS, RESERVED, ROUTERS, SESSIONS, is_ignored, is_structure,
+    maintenance_path, owner_path, router_path, session_path,
 };
 pub use findings::findings;
+pub use owner::{OwnerLimits, OwnerSpec};
 pub use spec::{NetworkSpec, RouterSpec, schemas};
 pub use token::{TokenFields, TokenHash};
 pub use topology::Named;

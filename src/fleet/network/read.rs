@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::check::Problem;
 use super::super::finding::Finding;
-use super::files::{NETWORK, is_session};
+use super::files::{NETWORK, is_owner, is_session};
 use super::topology::Index;
 use super::{FleetFiles, Network, NetworkSpec, RouterSpec};
 use crate::document::{Scalars, faults, read, value};
@@ -20,7 +20,8 @@ impl Network {
     /// # Errors
     /// Every error of these files. Nothing is derived from a part of the structure.
     pub fn read(files: &FleetFiles) -> Result<Self, Vec<Finding>> {
-        let faults = files.faults().filter(|(path, _)| !is_session(path));
+        let faults = files.faults();
+        let faults = faults.filter(|(path, _)| !is_session(path) && !is_owner(path));
         let mut findings: Vec<Finding> = faults
             .map(|(path, why)| Finding::whole(path.as_ref(), why))
             .collect();
@@ -72,7 +73,7 @@ fn kept<T>(read: Result<T, Vec<Finding>>, findings: &mut Vec<Finding>) -> Option
 }
 
 /// Reads a file as a type. `sample` is the shortest valid value of the type.
-fn typed<T: DeserializeOwned>(
+pub(super) fn typed<T: DeserializeOwned>(
     path: &str,
     text: &Arc<str>,
     sample: &Value,

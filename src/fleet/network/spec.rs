@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::care::{Budgets, RolloutSpec};
+use super::owner::{OwnerLimits, OwnerSpec};
 use super::token::TokenHash;
 use crate::document::{Location, OwnPrefixes, root_schema};
 use crate::model::{
@@ -18,7 +19,7 @@ use crate::model::{
 use crate::wire::reference::shapes;
 
 /// Returns the schemas of the files by their names.
-pub fn schemas() -> [(&'static str, Value); 3] {
+pub fn schemas() -> [(&'static str, Value); 4] {
     [
         ("FleetNetwork", root_schema::<NetworkSpec>("FleetNetwork")),
         ("FleetRouter", root_schema::<RouterSpec>("FleetRouter")),
@@ -26,6 +27,7 @@ pub fn schemas() -> [(&'static str, Value); 3] {
             "FleetSession",
             root_schema::<shapes::Session>("FleetSession"),
         ),
+        ("FleetOwner", root_schema::<OwnerSpec>("FleetOwner")),
     ]
 }
 
@@ -56,6 +58,9 @@ pub struct NetworkSpec {
     /// How many routers may be out of service. Default: no limit.
     #[serde(default)]
     pub budgets: Budgets,
+    /// What the owners of AS numbers, those with a file in owners/, may ask for.
+    #[serde(default)]
+    pub owners: OwnerLimits,
 }
 
 /// The backbone.

@@ -205,11 +205,13 @@ impl Description {
 
     /// Returns the answer to a client that has the current one.
     pub(crate) fn unchanged() -> Answer {
-        let about = "Not changed since the answer with this `ETag`.";
-        Answer {
-            status: 304,
-            response: ResponseBuilder::new().description(about).build(),
-        }
+        Self::empty(304, "Not changed since the answer with this `ETag`.")
+    }
+
+    /// Returns an answer without a body.
+    pub(crate) fn empty(status: u16, about: &str) -> Answer {
+        let response = ResponseBuilder::new().description(about).build();
+        Answer { status, response }
     }
 
     /// Adds an operation.
@@ -228,7 +230,8 @@ impl Description {
             operation = operation.response(answer.status.to_string(), answer.response);
         }
         let item = PathItem::new(endpoint.method, operation.build());
-        self.paths.paths.insert(endpoint.path, item);
+        let known = self.paths.paths.entry(endpoint.path).or_default();
+        known.merge_operations(item);
     }
 
     /// Returns the document.

@@ -28,7 +28,7 @@ pub use policy::decode_policy;
 pub use revision::{LONG_POLL, REVISION, Revision, decode_revision};
 pub use serve::{
     CONFIG_HASH, answer_key, check_heartbeat, check_report, decode_drain, decode_modify, identity,
-    write_status, written_status,
+    write_status, written_asn, written_status,
 };
 pub use session::decode_sessions;
 pub use status::WireStatus;

@@ -7,7 +7,7 @@ use super::super::FieldError;
 use super::super::scalar::Fields;
 use super::super::scalar::kind;
 use super::{DrainWish, Heartbeat, Report, SessionReport, WireStatus};
-use crate::model::Uid;
+use crate::model::{Asn, Uid};
 use crate::wire::body::parse;
 use crate::wire::{Call, Modify, WireError};
 
@@ -122,6 +122,12 @@ pub fn written_status(item: &Value) -> Option<WireStatus> {
         .ok()
         .flatten()?;
     WireStatus::from_number(number)
+}
+
+/// Returns the AS number of a session in a list.
+pub fn written_asn(item: &Value) -> Option<Asn> {
+    let number = Fields::new(item.as_object()?).integer("asn").ok()??;
+    Asn::try_from(number).ok()
 }
 
 /// Writes a status, and its error, into a session of a list.

@@ -25,7 +25,7 @@ fn served() -> (Fleet, Router) {
     (fleet, app)
 }
 
-async fn ask(
+pub(super) async fn ask(
     app: &Router,
     head: &str,
     body: &str,

@@ -3,7 +3,7 @@
 use crate::model::{Invalid, Secret, Uid};
 
 /// Returns a new token.
-pub(in crate::cli) fn token() -> Secret<String> {
+pub(crate) fn token() -> Secret<String> {
     let bytes: [u8; 32] = rand::random();
     Secret::new(hex(&bytes))
 }
@@ -12,7 +12,7 @@ pub(in crate::cli) fn token() -> Secret<String> {
 ///
 /// # Errors
 /// Never: the text is a valid identity.
-pub(in crate::cli) fn uuid() -> Result<Uid, Invalid> {
+pub(crate) fn uuid() -> Result<Uid, Invalid> {
     let mut bytes: [u8; 16] = rand::random();
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;

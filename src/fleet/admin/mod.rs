@@ -182,7 +182,11 @@ impl Admin {
         body: Body,
     ) -> Result<Response, ApiError> {
         if parts.method.as_str() != method {
-            return Err(ApiError::method_not_allowed(method));
+            let allowed = match ask {
+                Ask::Git | Ask::GitLook => "GET, POST",
+                _ => method,
+            };
+            return Err(ApiError::method_not_allowed(allowed));
         }
         let role = match self.access.check(parts, ask.needs(), ask.is_of_page()) {
             Ok(role) => role,

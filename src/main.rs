@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use moenet_agent::cli::{self, Arguments};
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     cli::complete();

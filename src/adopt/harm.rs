@@ -302,7 +302,7 @@ mod tests {
         let have = WireGuard {
             public_key: None,
             listen_port: None,
-            peers: [(key, peer)].into(),
+            peers: [(key, peer.into())].into(),
         };
         let patch = |allowed: &str| WireGuardPatch {
             peers: vec![PeerPatch {

@@ -165,7 +165,7 @@ impl LinkSettings {
             addrgen_none: link.addrgen_none,
             addresses: link.addresses.iter().map(LinkAddress::from).collect(),
             listen_port: wireguard.and_then(|it: &WireGuard| it.listen_port),
-            peers: peers.map(|(key, peer)| (*key, peer.into())).collect(),
+            peers: peers.map(|(key, peer)| (*key, (&**peer).into())).collect(),
             sysctls: named(sysctls),
             routes,
         }

@@ -356,7 +356,7 @@ mod tests {
                 wireguard: Some(WireGuard {
                     public_key: None,
                     listen_port: None,
-                    peers: [(PublicKey::new([1; 32]), peer)].into(),
+                    peers: [(PublicKey::new([1; 32]), peer.into())].into(),
                 }),
                 unread: None,
                 gre: None,

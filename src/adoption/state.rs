@@ -210,7 +210,7 @@ fn fields(
             return Ok(());
         }
     };
-    let mut document = stored.document.clone();
+    let mut document = crate::document::Document::clone(&stored.document);
     let least = json!({"tunnel": {"adopt": true}});
     let written = record.written.overrides.get(name).or(least.as_object());
     let changed = written.map(|written| without(&mut document.spec.set, written));

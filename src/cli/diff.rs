@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, complete, objects, output};
 use crate::desired::Object;
+use crate::document::PackedSpec;
 
 /// Show the fields that an override changes.
 #[derive(Debug, Args)]
@@ -46,7 +47,8 @@ impl Diff {
 }
 
 fn differences(object: &Object) -> Vec<Difference> {
-    let ours = |field: &str| value_at(object.spec.as_ref(), field);
+    let spec = object.spec.as_ref().map(PackedSpec::value);
+    let ours = |field: &str| value_at(spec.as_ref(), field);
     let all = object.overridden.iter().map(|(field, theirs)| Difference {
         field: field.clone(),
         control_plane: theirs.clone(),

@@ -17,8 +17,8 @@ use super::output::Format;
 use super::{Arguments, Outcome, change, complete, documents, objects, offline, output, overrides};
 use crate::desired::maintenance_in_effect;
 use crate::document::{
-    self, BgpStatus, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, Phase,
-    StatusBody,
+    self, BgpStatus, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, PackedSpec,
+    Phase, StatusBody,
 };
 use crate::effective::leaves;
 use crate::model::ObjectName;
@@ -168,7 +168,8 @@ fn undocumented(snapshot: &Snapshot) -> Vec<((Kind, ObjectName), documents::Load
         .iter()
         .filter(|(key, _)| !key.0.is_single() && !all.contains_key(key));
     let loaded = applied.map(|(key, stored)| {
-        let spec = stored.document.applied.spec.clone().unwrap_or_default();
+        let spec = stored.document.applied.spec.as_ref();
+        let spec = spec.map(PackedSpec::value).unwrap_or_default();
         (key.clone(), Ok((stored.document.metadata.clone(), spec)))
     });
     loaded.collect()

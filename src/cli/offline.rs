@@ -349,7 +349,7 @@ impl Offline {
         self.snapshot
             .applied
             .get(&(kind, name.clone()))
-            .map(|stored| &stored.document)
+            .map(|stored| &*stored.document)
     }
 
     fn view(

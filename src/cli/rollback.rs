@@ -190,7 +190,8 @@ impl Done {
 /// Returns the applied specification in an `applied/` record.
 fn specification(text: &str) -> anyhow::Result<Value> {
     let applied: AppliedDocument = parse_value(text)?;
-    applied.applied.spec.context("nothing was applied then")
+    let spec = applied.applied.spec.context("nothing was applied then")?;
+    Ok(spec.value())
 }
 
 fn document(wanted: &Wanted, kind: Kind, name: &ObjectName) -> anyhow::Result<Value> {

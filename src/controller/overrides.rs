@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::desired::{Desired, Object};
+use crate::document::PackedSpec;
 use crate::redact::redact_value;
 
 /// An override in effect.
@@ -52,7 +53,10 @@ fn view(object: &Object) -> Option<OverrideView> {
         reason: object.reason.clone()?,
         expires_at: object.expires_at,
         paused: object.paused.is_some(),
-        fields: fields(&object.overridden, object.spec.as_ref()),
+        fields: fields(
+            &object.overridden,
+            object.spec.as_ref().map(PackedSpec::value).as_ref(),
+        ),
     })
 }
 

@@ -474,7 +474,11 @@ pub(super) fn endpoint_changed(object: &Object, applied: Option<&AppliedDocument
     let Some(before) = applied.and_then(|applied| applied.applied.spec.as_ref()) else {
         return false;
     };
-    let before = before.pointer(object.kind.endpoint_field());
+    // Of a settled object both are the same text.
+    if object.wanted().is_none() || object.spec.as_ref() == Some(before) {
+        return false;
+    }
+    let before = before.at(object.kind.endpoint_field());
     let before = before.and_then(|endpoint| Endpoint::deserialize(endpoint).ok());
-    object.wanted().is_some() && before.as_ref() != object.endpoint()
+    before.as_ref() != object.endpoint()
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::desired::Object;
-use crate::document::Kind;
+use crate::document::{Kind, PackedSpec};
 use crate::effective::{Origin, leaves};
 
 /// One field and its origin.
@@ -42,7 +42,8 @@ pub(crate) fn of_object(object: &Object, said: Option<&Value>, is_broken: bool) 
     } else {
         Origin::ControlPlane
     };
-    let Some(spec) = object.spec.as_ref().or(said) else {
+    let spec = object.spec.as_ref().map(PackedSpec::value);
+    let Some(spec) = spec.as_ref().or(said) else {
         return Vec::new();
     };
     let field = |(path, value): (String, &Value)| {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{Intent, Object};
-use crate::document::{self, DocumentError, Kind, OverrideSpec, Spec};
+use crate::document::{self, DocumentError, Kind, OverrideSpec, PackedSpec, Spec};
 use crate::effective::{FieldError, Merged, merge, merge_problems};
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::{Acceptance, Hold};
@@ -247,8 +247,8 @@ impl<S: Spec> MergedLayers<S> {
         self.acceptance = Acceptance::Invalid(why);
         self.overridden = BTreeMap::new();
         let body = applied.map(|applied| &applied.applied);
-        let spec = body.and_then(|body| body.spec.clone());
-        self.spec = spec.and_then(|spec| serde_json::from_value(spec).ok());
+        let spec = body.and_then(|body| body.spec.as_ref());
+        self.spec = spec.and_then(|spec| spec.read().ok());
         if let Some(before) = body.and_then(|body| body.overridden.as_ref()) {
             self.overridden = before
                 .fields
@@ -294,7 +294,7 @@ impl<S: Spec> MergedLayers<S> {
         name: &ObjectName,
         intent: Intent,
         admin_state: AdminState,
-        spec: Option<Value>,
+        spec: Option<PackedSpec>,
         held: Option<Hold>,
     ) -> Object {
         let paused = self.paused();

@@ -38,7 +38,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::document::{Kind, NodeSpec, OverrideSpec, RoutingPolicySpec};
+use crate::document::{Kind, NodeSpec, OverrideSpec, PackedSpec, RoutingPolicySpec};
 use crate::effective::{MeshTunnel, Router};
 use crate::model::{
     AdminState, Endpoint, Host, InterfaceName, ObjectKey, ObjectName, RouterKey, Uid,
@@ -197,7 +197,10 @@ impl<S: serde::Serialize> SingleDocument<S> {
             acceptance: self.acceptance.clone(),
             further: self.further.clone(),
             remark: self.remark.clone(),
-            spec: spec.filter(|spec| !spec.is_null()),
+            spec: spec
+                .filter(|spec| !spec.is_null())
+                .as_ref()
+                .map(PackedSpec::from),
             overridden: self.overridden.clone(),
             reason: override_.map(|override_| override_.reason.clone()),
             expires_at: override_.and_then(|override_| override_.expires_at),
@@ -547,7 +550,7 @@ fn layer_inputs<'a>(inputs: &Inputs<'a>, kind: Kind, name: &ObjectName) -> Layer
         override_: snapshot.overrides.get(&key),
         overrides_complete: snapshot.overrides_complete,
         broken: snapshot.broken.contains_key(&key),
-        applied: snapshot.applied.get(&key).map(|stored| &stored.document),
+        applied: snapshot.applied.get(&key).map(|stored| &*stored.document),
         now: inputs.now,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::document::Kind;
+use crate::document::{Kind, PackedSpec};
 use crate::effective::{Claim, InternalNeighbour, MeshTunnel, Session};
 use crate::model::{
     AdminState, Endpoint, InterfaceName, ObjectKey, ObjectName, Port, PublicKey, Uid,
@@ -37,7 +37,7 @@ pub struct Object {
     /// An address clash in which the applied address is older: it stays.
     pub remark: Option<String>,
     /// The whole specification, defaults filled in; the content of `applied/` after the apply.
-    pub spec: Option<Value>,
+    pub spec: Option<PackedSpec>,
     /// Fields that an override changes, each with the document's value.
     pub overridden: BTreeMap<String, Value>,
     /// The override's reason.
@@ -71,7 +71,7 @@ pub enum Intent {
 pub enum Wanted {
     /// An external peering.
     Session(
-        Box<Session>,
+        Arc<Session>,
         /** Its text for BIRD; `None` while it cannot be rendered: then BIRD's file stays as it is. */
          Option<Arc<str>>,
     ),
@@ -205,7 +205,7 @@ impl Wanted {
 impl Object {
     /// Returns the neighbour's AS number in the document.
     pub fn asn(&self) -> Option<u32> {
-        let asn = self.spec.as_ref()?.get("asn")?.as_u64()?;
+        let asn = self.spec.as_ref()?.at("/asn")?.as_u64()?;
         u32::try_from(asn).ok()
     }
 
@@ -312,7 +312,7 @@ mod tests {
         let (name, uid) = ("a".parse().unwrap(), "a".parse().unwrap());
         let session = Session::resolve(&name, &uid, &filled, &router, &BTreeMap::new()).unwrap();
         let text = Some("password \"hunter2\";".into());
-        let intent = Intent::Present(Wanted::Session(Box::new(session), text));
+        let intent = Intent::Present(Wanted::Session(Arc::new(session), text));
         let shown = format!("{intent:?}");
         assert!(
             shown.contains("4242421080") && !shown.contains("hunter2"),

@@ -8,7 +8,7 @@ use super::{
     merge_layers, rules,
 };
 use crate::desired::guard::{Fate, Ledger, Member};
-use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, PeerSpec, Spec};
+use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, PackedSpec, PeerSpec, Spec};
 use crate::effective::{
     Claim, Claimant, Clash, FieldError, InternalNeighbour, MeshDefaults, MeshTunnel, Router,
     conflicts,
@@ -139,8 +139,8 @@ fn mesh_claims(applied: &AppliedDocument) -> BTreeSet<Claim> {
     let body = &applied.applied;
     let spec = body
         .spec
-        .clone()
-        .and_then(|spec| serde_json::from_value::<MeshPeerSpec>(spec).ok());
+        .as_ref()
+        .and_then(|spec| spec.read::<MeshPeerSpec>().ok());
     let port = spec
         .and_then(|spec| spec.listen_port)
         .map(Claim::ListenPort);
@@ -230,10 +230,8 @@ fn refused_name<S: PeerSpec>(
             .applied
             .iter()
             .filter(|((kind, _), _)| *kind == S::KIND);
-        let spec = |stored: &AppliedDocument| {
-            serde_json::from_value::<S>(stored.applied.spec.clone().unwrap_or_default())
-        };
-        let known = |stored: &AppliedDocument| spec(stored).is_ok_and(|spec| is_it(&spec));
+        let spec = |stored: &AppliedDocument| stored.applied.spec.as_ref()?.read::<S>().ok();
+        let known = |stored: &AppliedDocument| spec(stored).is_some_and(|spec| is_it(&spec));
         applied
             .find(|(_, stored)| known(&stored.document))
             .map(|((_, name), _)| name)
@@ -319,7 +317,7 @@ fn objects<S: Spec, T: Into<Wanted>>(
         let waits = held.get(name).cloned();
         let before = in_effect(inputs, name, &wanted);
         let applied = inputs.snapshot.applied.get(&(S::KIND, name.clone()));
-        let applied = applied.map(|stored| &stored.document);
+        let applied = applied.map(|stored| &*stored.document);
         let wanted = |name: &ObjectName, uid: &Uid, spec: &S| {
             let resolved = wanted(name, uid, spec).map_err(|error| vec![error])?;
             let verdict = check(spec, applied);
@@ -348,7 +346,7 @@ fn in_effect<S: Spec, T>(
         .applied
         .get(&(S::KIND, name.clone()))?
         .document;
-    let spec = serde_json::from_value::<S>(applied.applied.spec.clone()?).ok()?;
+    let spec = applied.applied.spec.as_ref()?.read::<S>().ok()?;
     wanted(name, applied.metadata.uid.as_ref()?, &spec)
         .ok()
         .map(|(object, _)| object)
@@ -410,7 +408,7 @@ fn object<S: Spec, T: Into<Wanted>>(
     let spec = filled
         .as_ref()
         .or(layers.spec.as_ref())
-        .and_then(|spec| serde_json::to_value(spec).ok());
+        .and_then(|spec| PackedSpec::of(spec).ok());
     layers.into_object(name, intent, admin_state, spec, held)
 }
 
@@ -454,7 +452,7 @@ mod tests {
         let session: crate::document::BgpSessionSpec = serde_json::from_value(spec).unwrap();
         let applied = AppliedBody {
             interfaces: ["mesh_a".parse().unwrap()].into(),
-            spec: Some(serde_json::to_value(&session).unwrap()),
+            spec: PackedSpec::of(&session).ok(),
             ..AppliedBody::default()
         };
         let metadata = Metadata {

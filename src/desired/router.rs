@@ -81,8 +81,8 @@ fn refuse_loopbacks(
     let Some(spec) = &mut node.spec else {
         return node;
     };
-    let before = applied(inputs, Kind::Node).and_then(|applied| applied.applied.spec.clone());
-    let before = before.and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
+    let before = applied(inputs, Kind::Node).and_then(|applied| applied.applied.spec.as_ref());
+    let before = before.and_then(|spec| spec.read::<NodeSpec>().ok());
     let verdict = check_loopbacks(spec, reach, extra, before.as_ref());
     for error in &verdict.refused {
         match error.field.as_str() {
@@ -120,8 +120,8 @@ fn keep_last_policy(
     if policy.documented {
         return;
     }
-    let last = applied.and_then(|applied| applied.applied.spec.clone());
-    policy.spec = last.and_then(|spec| serde_json::from_value(spec).ok());
+    let last = applied.and_then(|applied| applied.applied.spec.as_ref());
+    policy.spec = last.and_then(|spec| spec.read().ok());
     policy.acceptance.wait(match policy.spec {
         Some(_) => {
             "policy.yaml is missing; the last applied policy stays in effect until there is another"
@@ -139,8 +139,8 @@ fn guard_node(
 ) -> (Option<IdentityChange>, Option<guard::HeldChange>) {
     let record = applied(inputs, Kind::Node).map(|applied| &applied.applied);
     let before = record
-        .and_then(|body| body.spec.clone())
-        .and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
+        .and_then(|body| body.spec.as_ref())
+        .and_then(|spec| spec.read::<NodeSpec>().ok());
     let overridden_before = record.and_then(|body| body.overridden.as_ref());
     let operators: BTreeSet<String> = CONFIGURABLE
         .into_iter()
@@ -236,7 +236,7 @@ pub(super) fn applied<'a>(inputs: &Inputs<'a>, kind: Kind) -> Option<&'a Applied
         .snapshot
         .applied
         .get(&(kind, single(kind)))
-        .map(|stored| &stored.document)
+        .map(|stored| &*stored.document)
 }
 
 /// Returns the node with the configuration's values, which take precedence over the document; with id and ASN it
@@ -328,9 +328,8 @@ fn recorded(snapshot: &Snapshot) -> Recorded {
     let applied = snapshot
         .applied
         .get(&(Kind::Maintenance, single(Kind::Maintenance)));
-    let spec = applied.and_then(|stored| stored.document.applied.spec.clone());
-    spec.and_then(|spec| serde_json::from_value(spec).ok())
-        .unwrap_or_default()
+    let spec = applied.and_then(|stored| stored.document.applied.spec.as_ref());
+    spec.and_then(|spec| spec.read().ok()).unwrap_or_default()
 }
 
 /// Returns the state of maintenance, and the time at which it disables external sessions.
@@ -386,8 +385,8 @@ fn addresses_before(inputs: &Inputs<'_>, interface: &InterfaceName) -> BTreeSet<
             .map(Loopback::host)
             .collect();
     }
-    let spec = applied.spec.clone();
-    let before = spec.and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
+    let spec = applied.spec.as_ref();
+    let before = spec.and_then(|spec| spec.read::<NodeSpec>().ok());
     before
         .map(|node| Loopback::addresses(node.loopback_ipv4, node.loopback_ipv6))
         .unwrap_or_default()

@@ -1,6 +1,7 @@
 //! Builds the external peerings: layers, resolution, clashes, removal.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::reach::{check_peer, peer_addresses};
 use super::{
@@ -8,7 +9,7 @@ use super::{
     layer_inputs, merge_layers, rules,
 };
 use crate::desired::guard::{Fate, Ledger, Member};
-use crate::document::{BgpSessionSpec, Kind};
+use crate::document::{BgpSessionSpec, Kind, PackedSpec};
 use crate::effective::{Claim, Claimant, Defaults, FieldError, Router, Session, conflicts};
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::render::Peerings;
@@ -166,7 +167,7 @@ fn candidate(
 ) -> Candidate {
     let snapshot = parts.inputs.snapshot;
     let key = (KIND, name.clone());
-    let applied = snapshot.applied.get(&key).map(|stored| &stored.document);
+    let applied = snapshot.applied.get(&key).map(|stored| &*stored.document);
     let document = snapshot.sessions.get(name);
     let mut layers = merge_layers(name, document, &layer_inputs(parts.inputs, KIND, name));
     if let Some(rejected) = refused {
@@ -197,7 +198,7 @@ fn candidate(
 }
 
 fn in_effect(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
-    serde_json::from_value(applied?.applied.spec.clone()?).ok()
+    applied?.applied.spec.as_ref()?.read().ok()
 }
 
 impl Candidate {
@@ -266,7 +267,7 @@ fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) ->
         snapshot
             .applied
             .get(&(KIND, name.clone()))
-            .map(|stored| &stored.document)
+            .map(|stored| &*stored.document)
     };
     let sessions = candidates.iter().filter_map(|(name, candidate)| {
         let holds = applied(name).map(claims_of).unwrap_or_default();
@@ -308,8 +309,8 @@ pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
     let body = &applied.applied;
     let spec = body
         .spec
-        .clone()
-        .and_then(|spec| serde_json::from_value::<BgpSessionSpec>(spec).ok());
+        .as_ref()
+        .and_then(|spec| spec.read::<BgpSessionSpec>().ok());
     let peers: Vec<Claim> = spec
         .iter()
         .flat_map(peer_addresses)
@@ -350,6 +351,7 @@ fn object(
         None if held.is_some() => Intent::Stay,
         None if !layers.documented => Intent::Absent,
         Some(session) => {
+            let session = Arc::new(session);
             // An unusable template never stops the tunnel.
             let fragment = match peerings {
                 Ok(peerings) => parts.fragment(peerings, &session),
@@ -357,12 +359,12 @@ fn object(
             };
             match fragment.map_err(|error| layers.acceptance.wait(&chain(&error))) {
                 Err(()) if needs_text => Intent::Stay,
-                text => Intent::Present(Wanted::Session(Box::new(session), text.ok())),
+                text => Intent::Present(Wanted::Session(session, text.ok())),
             }
         }
         _ if spec.is_some() && admin_state != AdminState::Enabled => Intent::Absent,
         _ => Intent::Stay,
     };
-    let spec = spec.and_then(|spec| serde_json::to_value(spec).ok());
+    let spec = spec.and_then(|spec| PackedSpec::of(&spec).ok());
     layers.into_object(name, intent, admin_state, spec, held)
 }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use crate::effective::Session;
 use crate::model::ObjectName;
 use crate::render::{Fingerprint, LinkClass, RenderError};
+use crate::util::shared::shared;
 
 /// The last text of each session, with everything it was rendered from: only a session that differs is rendered again.
 #[derive(Default)]
@@ -13,7 +14,8 @@ pub struct TextCache(Mutex<BTreeMap<ObjectName, Rendered>>);
 
 struct Rendered {
     of: Fingerprint,
-    session: Session,
+    /// That of the last desired state.
+    session: Arc<Session>,
     class: LinkClass,
     text: Arc<str>,
 }
@@ -23,20 +25,21 @@ impl TextCache {
     pub(super) fn text(
         &self,
         of: Fingerprint,
-        session: &Session,
+        session: &Arc<Session>,
         class: LinkClass,
         render: impl FnOnce() -> Result<String, RenderError>,
     ) -> Result<Arc<str>, RenderError> {
-        if let Some(last) = self.0.lock().get(&session.name)
+        if let Some(last) = self.0.lock().get_mut(&session.name)
             && (last.of, last.class) == (of, class)
             && last.session == *session
         {
+            last.session = Arc::clone(session);
             return Ok(Arc::clone(&last.text));
         }
-        let text: Arc<str> = render()?.into();
+        let text = shared(&render()?);
         let rendered = Rendered {
             of,
-            session: session.clone(),
+            session: Arc::clone(session),
             class,
             text: Arc::clone(&text),
         };
@@ -100,7 +103,7 @@ mod tests {
     #[test]
     fn only_what_differs_is_rendered_again() {
         let (cache, renders) = (TextCache::default(), std::cell::Cell::new(0));
-        let text = |of, session: &Session| {
+        let text = |of, session: &Arc<Session>| {
             let class = LinkClass::of(session, None, None, None);
             let render = || {
                 renders.set(renders.get() + 1);
@@ -108,7 +111,7 @@ mod tests {
             };
             cache.text(of, session, class, render).unwrap()
         };
-        let (one, other) = (session(1420), session(1380));
+        let (one, other) = (Arc::new(session(1420)), Arc::new(session(1380)));
         text(fingerprint(false), &one);
         text(fingerprint(false), &one);
         assert_eq!(renders.get(), 1);

@@ -94,7 +94,7 @@ impl<'a> Parts<'a> {
     pub(super) fn fragment(
         &self,
         peerings: &Peerings<'_>,
-        session: &Session,
+        session: &Arc<Session>,
     ) -> Result<Arc<str>, TextError> {
         let measured = self.inputs.material.classes.get(&session.name);
         let measured = measured.copied().unwrap_or_default();

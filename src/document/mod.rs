@@ -7,6 +7,7 @@
 mod check;
 mod codec;
 mod envelope;
+mod packed;
 mod reason;
 mod schema;
 pub(crate) mod v1;
@@ -23,6 +24,7 @@ pub use codec::{
 pub(crate) use codec::{locate, placed, problems, value};
 pub(crate) use envelope::ApiVersion;
 pub use envelope::{Document, Metadata, Spec};
+pub use packed::PackedSpec;
 pub(crate) use reason::unknown_field;
 pub(crate) use schema::root as root_schema;
 pub use schema::schema;

@@ -189,8 +189,8 @@ fn parse(answer: &str, last_key: &LastKey) -> io::Result<WireGuard> {
     Ok(device)
 }
 
-fn finished((key, peer): (PublicKey, WireGuardPeer)) -> (PublicKey, WireGuardPeer) {
-    (key, peer.normalised())
+fn finished((key, peer): (PublicKey, WireGuardPeer)) -> (PublicKey, Box<WireGuardPeer>) {
+    (key, peer.normalised().into())
 }
 
 fn device_pair(
@@ -355,7 +355,7 @@ mod tests {
         let device = parse(&text, &LastKey::default()).unwrap();
         assert_eq!((device.public_key, device.listen_port), (None, None));
         assert_eq!(
-            device.peers[&PublicKey::new(bytes(KEY).unwrap())],
+            *device.peers[&PublicKey::new(bytes(KEY).unwrap())],
             WireGuardPeer::default()
         );
     }

@@ -143,11 +143,11 @@ fn from_device(attributes: impl Iterator<Item = WireguardAttribute>) -> WireGuar
 /// the remaining ones (`WGPEER_A_ALLOWEDIPS` in linux/wireguard.h).
 fn merged(
     peers: impl Iterator<Item = (PublicKey, kernel::WireGuardPeer)>,
-) -> BTreeMap<PublicKey, kernel::WireGuardPeer> {
-    let mut merged: BTreeMap<PublicKey, kernel::WireGuardPeer> = BTreeMap::new();
+) -> BTreeMap<PublicKey, Box<kernel::WireGuardPeer>> {
+    let mut merged: BTreeMap<_, Box<kernel::WireGuardPeer>> = BTreeMap::new();
     for (key, peer) in peers {
         match merged.entry(key) {
-            Entry::Vacant(place) => drop(place.insert(peer)),
+            Entry::Vacant(place) => drop(place.insert(peer.into())),
             Entry::Occupied(mut first) => first.get_mut().allowed_ips.extend(peer.allowed_ips),
         }
     }

@@ -173,7 +173,7 @@ fn peer(
         drifts.push(Drift::missing("tunnel.publicKey", want.peer));
     }
     let none = WireGuardPeer::default();
-    let have = known.unwrap_or(&none);
+    let have = known.map_or(&none, |known| &**known);
     let patch = PeerPatch {
         public_key: want.peer,
         preshared_key: preshared_key(want, have, drifts),

@@ -111,7 +111,7 @@ fn valid<S>(slot: &Slot<S>) -> Option<&Metadata> {
 
 fn stored<S: Spec>(path: PathBuf, text: Text) -> Option<Slot<S>> {
     let stored = Stored {
-        document: parse::<S>(&text.text).ok()?,
+        document: Arc::new(parse::<S>(&text.text).ok()?),
         hash: text.hash,
         path,
         owner: text.owner,

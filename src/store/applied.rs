@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::document::{ApiVersion, Kind, Metadata, NodeSpec};
+use crate::document::{ApiVersion, Kind, Metadata, NodeSpec, PackedSpec};
 use crate::model::{InterfaceName, Port};
 
 /// Applied record of one object. Written before the first step and removed after the last one, so
@@ -56,7 +56,7 @@ pub struct AppliedBody {
     /// The last applied effective specification. It names files in `secrets/` and holds no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Map<String, Value>>", example = serde_json::json!({"asn": 4242421080u32}))]
-    pub spec: Option<Value>,
+    pub spec: Option<PackedSpec>,
 }
 
 impl AppliedBody {
@@ -67,8 +67,8 @@ impl AppliedBody {
             return added.clone();
         }
         let on_lo = self.interfaces.iter().any(|name| name.as_str() == "lo");
-        let spec = self.spec.clone().filter(|_| on_lo);
-        let node = spec.and_then(|spec| serde_json::from_value::<NodeSpec>(spec).ok());
+        let spec = self.spec.as_ref().filter(|_| on_lo);
+        let node = spec.and_then(|spec| spec.read::<NodeSpec>().ok());
         let Some(node) = node else {
             return BTreeSet::new();
         };
@@ -150,7 +150,7 @@ mod tests {
     fn earlier_record_derives_lo_addresses_from_its_spec() {
         let spec = json!({"id": 1, "asn": 4242420998u64, "loopbackIpv4": "172.20.0.1"});
         let mut body = AppliedBody {
-            spec: Some(spec),
+            spec: Some(PackedSpec::from(&spec)),
             ..AppliedBody::default()
         };
         assert!(body.added_to_lo().is_empty(), "not on lo");
@@ -178,7 +178,7 @@ mod tests {
                 expires_at: None,
                 fields: vec!["spec.mtu".into()],
             }),
-            spec: Some(spec),
+            spec: Some(PackedSpec::from(&spec)),
         };
         let metadata = Metadata {
             name: "wg_1".parse().unwrap(),

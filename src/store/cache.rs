@@ -16,7 +16,8 @@ use crate::util::fs;
 /// A document with the attributes of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored<D> {
-    pub document: D,
+    /// Shared by all files with this text.
+    pub document: Arc<D>,
     /// The SHA-256 of the file's text.
     pub hash: TextHash,
     pub path: PathBuf,
@@ -172,6 +173,16 @@ impl<D: Parsed> Cache<D> {
 
     /// Returns the document in a file; `None` without a file. Parses only changed files.
     pub(super) fn look(&mut self, path: &Path, place: &Place) -> Option<Outcome<D>> {
+        self.look_beside(path, place, None)
+    }
+
+    /// As [`Cache::look`]; a file with the text of another one shares its document.
+    pub(super) fn look_beside(
+        &mut self,
+        path: &Path,
+        place: &Place,
+        beside: Option<&Stored<D>>,
+    ) -> Option<Outcome<D>> {
         match read::regular(path) {
             Ok(None) => return None,
             Err(error) => return Some(Err(error)),
@@ -189,7 +200,7 @@ impl<D: Parsed> Cache<D> {
         match read::text(path) {
             Ok(None) => None,
             Err(error) => Some(Err(error)),
-            Ok(Some(text)) => Some(self.take(path, place, &text)),
+            Ok(Some(text)) => Some(self.take(path, place, &text, beside)),
         }
     }
 
@@ -198,7 +209,8 @@ impl<D: Parsed> Cache<D> {
         path: &Path,
         place: &Place,
         text: &Text,
-    ) -> Result<Arc<Stored<D>>, DocumentError> {
+        beside: Option<&Stored<D>>,
+    ) -> Outcome<D> {
         let settled = text.stamp.is_settled();
         if let Some(entry) = self.entries.get_mut(path)
             && entry.hash == text.hash
@@ -206,19 +218,25 @@ impl<D: Parsed> Cache<D> {
             (entry.stamp, entry.settled, entry.seen) = (text.stamp, settled, true);
             return entry.slot.clone();
         }
-        self.parsed += 1;
-        let slot = D::parse(&text.text, place)
-            .map_err(|error| error.in_file(path))
-            .map(|document| {
-                let (path, content) = (path.to_owned(), text.text.as_str().into());
-                Arc::new(Stored {
-                    document,
-                    hash: text.hash,
-                    path,
-                    owner: text.owner,
-                    text: content,
-                })
-            });
+        let same = beside.filter(|beside| beside.hash == text.hash);
+        let parsed = match same {
+            Some(same) => Ok((Arc::clone(&same.document), Arc::clone(&same.text))),
+            None => {
+                self.parsed += 1;
+                let parsed = D::parse(&text.text, place);
+                parsed.map(|document| (document.into(), text.text.as_str().into()))
+            }
+        };
+        let slot = parsed.map_err(|error| error.in_file(path));
+        let slot = slot.map(|(document, content)| {
+            Arc::new(Stored {
+                document,
+                hash: text.hash,
+                path: path.to_owned(),
+                owner: text.owner,
+                text: content,
+            })
+        });
         let entry = CachedFile {
             stamp: text.stamp,
             settled,

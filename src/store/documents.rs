@@ -212,7 +212,7 @@ impl<S: Spec> Draft<'_, S> {
             }
         };
         let path = store.path(&self.place);
-        store.patience.wrote(&path, Some(read::hash(&self.text)));
+        store.note_own(&path, Some(&self.text));
         let replaced = files.document.replace();
         let replaced = replaced.map_err(StoreError::io("write", &path));
         store.attempts.write(&replaced);

@@ -118,7 +118,7 @@ impl Listing<'_> {
     ) -> BTreeMap<ObjectName, Slot<S>> {
         let (found, folder_complete) =
             self.apart(|listing| listing.folder(Area::Documents, S::KIND, &mut pair.now));
-        let synced = self.synced(S::KIND, &mut pair.synced);
+        let synced = self.synced(&mut pair.synced, &found);
         let mut found = found;
         self.refuse_copies(&mut found, &synced);
         let copied: BTreeSet<&ObjectName> = synced.iter().map(|(name, _)| name).collect();
@@ -139,7 +139,7 @@ impl Listing<'_> {
             if let Some(Err(error)) = now
                 && !is_taken_over(&synced.text)
                 && !self.is_meant_as_own(error)
-                && let Some(document) = BrokenDocument::of(&synced.document)
+                && let Some(document) = BrokenDocument::of(&*synced.document)
             {
                 self.broken.insert((S::KIND, name.clone()), document);
             }
@@ -222,10 +222,10 @@ impl Listing<'_> {
     /// content.
     fn synced<S: Spec>(
         &mut self,
-        kind: Kind,
         cache: &mut Cache<Document<S>>,
+        documents: &Found<Document<S>>,
     ) -> Vec<(ObjectName, Arc<Stored<Document<S>>>)> {
-        let base = self.dir.join(SYNCED);
+        let (base, kind) = (self.dir.join(SYNCED), S::KIND);
         let names = match kind.is_single() {
             true => [Place::single(Area::Documents, kind).name].into(),
             false => names(&base.join(kind.folder()), self.folders)
@@ -234,7 +234,10 @@ impl Listing<'_> {
         };
         let found = names.into_iter().filter_map(|name| {
             let place = Place::document(kind, &name);
-            let stored = cache.look(&base.join(place.relative()), &place)?.ok()?;
+            // A copy mostly equals its document.
+            let document = documents.get(&name).and_then(|slot| slot.as_deref().ok());
+            let path = base.join(place.relative());
+            let stored = cache.look_beside(&path, &place, document)?.ok()?;
             Some((name, stored))
         });
         let mut found: Vec<_> = found.collect();

@@ -169,7 +169,7 @@ impl Store {
     fn waiting_maintenance(&self, text: &str) -> Option<Slot<MaintenanceSpec>> {
         let path = self.path(&Place::single(Area::Documents, Kind::Maintenance));
         let stored = Stored {
-            document: parse(text).ok()?,
+            document: Arc::new(parse(text).ok()?),
             hash: read::hash(text),
             path,
             owner: 0,
@@ -367,7 +367,7 @@ pub(super) fn is_worth_waiting(dir: &Path, after: Duration, begun: Instant) -> b
 
 fn stored(dir: &Path, place: &Place, text: &str) -> Option<Stored<AppliedDocument>> {
     Some(Stored {
-        document: parse_value(text).ok()?,
+        document: Arc::new(parse_value(text).ok()?),
         hash: read::hash(text),
         path: dir.join(place.relative()),
         owner: 0,

@@ -19,7 +19,7 @@ impl Snapshot {
         // The lines of errors are those of the file that would be written.
         let text = to_yaml(&document).unwrap_or_default();
         let stored = Stored {
-            document,
+            document: document.into(),
             hash: read::hash(&text),
             path,
             owner: 0,

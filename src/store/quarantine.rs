@@ -41,7 +41,7 @@ impl Store {
     }
 
     fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
-        self.patience.wrote(path, None);
+        self.note_own(path, None);
         let why = "invalid file in place of a document that the Control Plane removed";
         quarantine(path, why).map_err(StoreError::io("quarantine", path))?;
         self.count(1);

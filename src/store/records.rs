@@ -100,7 +100,6 @@ impl Store {
         staged: Staged,
     ) -> Result<Written, StoreError> {
         let path = staged.path().to_owned();
-        self.patience.wrote(&path, Some(read::hash(text)));
         let replaced = staged.replace().map_err(StoreError::io("write", &path));
         self.attempts.write(&replaced);
         replaced?;

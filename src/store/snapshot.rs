@@ -173,7 +173,7 @@ impl Caches {
 impl Snapshot {
     /// Returns the interfaces in applied records, each with its object.
     pub fn applied_links(&self) -> BTreeSet<(InterfaceName, Uid)> {
-        let records = self.applied.values().map(|stored| &stored.document);
+        let records = self.applied.values().map(|stored| &*stored.document);
         let links = records.filter_map(|record| {
             let uid = record.metadata.uid.clone()?;
             Some((record.applied.interfaces.iter().cloned(), uid))
@@ -185,14 +185,14 @@ impl Snapshot {
 
     /// Returns whether an applied record names the agent's table in nftables.
     pub fn applied_firewall(&self) -> bool {
-        let mut records = self.applied.values().map(|stored| &stored.document);
+        let mut records = self.applied.values().map(|stored| &*stored.document);
         records.any(|record| record.applied.firewall.is_some())
     }
 
     /// Returns whether an applied record proves that this directory has configured BIRD before. The claims of an object
     /// that is not in effect yet prove nothing, nor do the records of tunnels, which need no BIRD.
     pub fn applied_in_bird(&self) -> bool {
-        let mut records = self.applied.values().map(|stored| &stored.document);
+        let mut records = self.applied.values().map(|stored| &*stored.document);
         records.any(|record| record.kind.has_protocols() && record.applied.spec.is_some())
     }
 

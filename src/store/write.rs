@@ -265,11 +265,13 @@ impl Store {
         let place = Place::new(Area::Applied, kind, name);
         if is_moved || self.waits(&place) {
             let kept = self.applied_kept(&place);
-            return kept.map(|stored| stored.document.clone());
+            return kept.map(|stored| AppliedDocument::clone(&stored.document));
         }
         // Parsed only after a change: a thousand objects at rest are read every few seconds.
         let found = self.caches.lock().in_effect(&self.path(&place), &place);
-        found?.ok().map(|stored| stored.document.clone())
+        found?
+            .ok()
+            .map(|stored| AppliedDocument::clone(&stored.document))
     }
 
     pub(super) fn write_override_locked(
@@ -411,6 +413,15 @@ impl Store {
         Ok(removed)
     }
 
+    /// Records a write or a removal by the agent, which is no change of an operator. Its own records, of which there are
+    /// many, are not debounced.
+    pub(super) fn note_own(&self, path: &Path, text: Option<&str>) {
+        let relative = path.strip_prefix(&self.dir).unwrap_or(path);
+        if !super::is_bookkeeping(relative) {
+            self.patience.wrote(path, text.map(read::hash));
+        }
+    }
+
     pub(super) fn put(&self, path: &Path, text: &str) -> Result<(), StoreError> {
         self.put_with(path, text, atomic::write)
     }
@@ -424,7 +435,7 @@ impl Store {
         let folder = path
             .parent()
             .map_or(Ok(()), |parent| create_folder(parent, 0o755));
-        self.patience.wrote(path, Some(read::hash(text)));
+        self.note_own(path, Some(text));
         let written = folder.and_then(|()| write(path, text.as_bytes(), 0o644));
         self.attempts.write(&written);
         written?;
@@ -433,7 +444,7 @@ impl Store {
     }
 
     pub(super) fn create(&self, path: &Path, text: &str) -> Result<(), StoreError> {
-        self.patience.wrote(path, Some(read::hash(text)));
+        self.note_own(path, Some(text));
         let created = atomic::create(path, text.as_bytes(), 0o644);
         self.attempts.write(&created);
         self.count(u64::from(created?));
@@ -441,7 +452,7 @@ impl Store {
     }
 
     pub(super) fn remove_file(&self, path: &Path) -> Result<bool, StoreError> {
-        self.patience.wrote(path, None);
+        self.note_own(path, None);
         let removed = atomic::remove(path);
         // A missing file says nothing about the free space.
         if removed.is_err() {

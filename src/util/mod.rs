@@ -11,6 +11,7 @@
 //! | `group` | groups of the system |
 //! | `backoff` | waits that grow after failures |
 //! | `notices` | problems that are logged once while they last |
+//! | `shared` | texts that several hold, each in memory once |
 //! | `task` | runs blocking work on a thread for it |
 //! | `text` | lists and texts of bounded length |
 //! | `version` | version and commit of this build |
@@ -22,6 +23,7 @@ pub(crate) mod fs;
 pub(crate) mod group;
 pub(crate) mod notices;
 pub(crate) mod random;
+pub(crate) mod shared;
 pub(crate) mod task;
 pub(crate) mod text;
 pub(crate) mod version;

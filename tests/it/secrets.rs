@@ -97,7 +97,7 @@ fn kernel() -> KernelView {
     let wireguard = WireGuard {
         public_key: None,
         listen_port: None,
-        peers: [(key(7), peer)].into_iter().collect(),
+        peers: [(key(7), peer.into())].into(),
     };
     let link = Link {
         index: 1,

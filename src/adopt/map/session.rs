@@ -105,7 +105,7 @@ fn only_peer(link: &Link) -> Result<(&PublicKey, &WireGuardPeer), NotAdopted> {
     let wireguard = link.wireguard.iter();
     let mut peers = wireguard.flat_map(|wireguard| &wireguard.peers);
     match (peers.next(), peers.next()) {
-        (Some(peer), None) => Ok(peer),
+        (Some((key, peer)), None) => Ok((key, &**peer)),
         _ => Err(NotAdopted::Peers),
     }
 }

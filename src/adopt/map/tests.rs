@@ -18,7 +18,10 @@ fn link(peers: u8) -> Link {
         wireguard: Some(WireGuard {
             public_key: None,
             listen_port: crate::model::Port::new(21_001),
-            peers: (1..=peers).map(peer).collect(),
+            peers: (1..=peers)
+                .map(peer)
+                .map(|(key, peer)| (key, peer.into()))
+                .collect(),
         }),
         unread: None,
         gre: None,

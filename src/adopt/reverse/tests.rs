@@ -26,7 +26,7 @@ fn link(mark: Mark) -> Link {
         wireguard: Some(WireGuard {
             public_key: None,
             listen_port: Port::new(1),
-            peers: [(PublicKey::new([1; 32]), peer)].into(),
+            peers: [(PublicKey::new([1; 32]), peer.into())].into(),
         }),
         unread: None,
         gre: None,

@@ -11,6 +11,7 @@ use crate::observed::bird::mark::{self, Mark};
 use crate::ports::CommitError;
 use crate::util::file::{self, Stamp};
 use crate::util::fs;
+use crate::util::shared::shared;
 
 /// Size limit of a BIRD file, in bytes: room for about 400 000 ROAs.
 pub(super) const MAX_BYTES: u64 = 32 * 1024 * 1024;
@@ -44,7 +45,7 @@ impl From<String> for Content {
         let (line, text) = content.split_at(mark::first_line(&content));
         Self {
             line: line.into(),
-            text: text.into(),
+            text: shared(text),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Adopt {
             .sessions
             .values()
             .filter_map(|slot| slot.as_ref().ok());
-        adoption.beside(synced.map(|stored| &stored.document));
+        adoption.beside(synced.map(|stored| &*stored.document));
         if self.plan {
             let secrets = adoption.documents.iter().filter_map(|it| it.secret(&state));
             adoption.findings.extend(secrets);

@@ -235,7 +235,7 @@ impl Draft {
         let before = snapshot.overrides.get(&key);
         let same = before.is_some_and(|slot| {
             slot.as_ref()
-                .is_ok_and(|stored| stored.document == document)
+                .is_ok_and(|stored| *stored.document == document)
         });
         let (exists, comments) = (before.is_some(), before.is_some_and(has_comments));
         if comments && !same {

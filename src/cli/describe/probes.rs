@@ -104,7 +104,7 @@ impl<'a> Target<'a> {
         let link = offline.kernel.owned_by(&object.uid).next();
         let key = peer(object, applied);
         let wireguard = link.and_then(|(_, link)| link.wireguard.as_ref());
-        let peer = wireguard.and_then(|wireguard| wireguard.peers.get(&key?));
+        let peer = wireguard.and_then(|wireguard| Some(&**wireguard.peers.get(&key?)?));
         Self {
             offline,
             object,

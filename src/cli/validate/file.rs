@@ -171,7 +171,7 @@ fn merged_with<S: Spec>(
 
 fn stored<D>(document: D, path: &Path, text: &str) -> Stored<D> {
     Stored {
-        document,
+        document: document.into(),
         hash: [0; 32],
         path: path.to_owned(),
         owner: 0,

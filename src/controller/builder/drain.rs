@@ -5,7 +5,7 @@ use tracing::debug;
 
 use super::Builder;
 use crate::desired::{Desired, recorded_maintenance, single};
-use crate::document::{Kind, Metadata};
+use crate::document::{Kind, Metadata, PackedSpec};
 use crate::model::Uid;
 use crate::store::{AppliedBody, AppliedDocument, Snapshot};
 use crate::telemetry::chain;
@@ -47,7 +47,7 @@ fn record(spec: Value) -> AppliedDocument {
         kind,
         metadata,
         AppliedBody {
-            spec: Some(spec),
+            spec: Some(PackedSpec::from(&spec)),
             ..AppliedBody::default()
         },
     )

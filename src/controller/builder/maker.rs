@@ -372,7 +372,7 @@ fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
         .filter_map(|slot| slot.as_ref().ok())
         .map(|s| of_spec(&s.document.spec));
     let in_effect = snapshot.applied.values().filter_map(|stored| {
-        let spec = stored.document.applied.spec.as_ref()?;
+        let spec = stored.document.applied.spec.as_ref()?.value();
         let at = |field: &str| spec.pointer(field)?.as_str().map(str::to_owned);
         Some([at("/tunnel/presharedKeyFile"), at("/bgp/passwordFile")])
     });

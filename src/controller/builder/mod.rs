@@ -362,7 +362,6 @@ pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
     approval::spend_node(builder, &desired).await;
     drain::write_down(builder, &snapshot, &desired).await;
     watch_peers(builder, &snapshot, &desired);
-    telemetry::set_asns(asns(&desired));
     let (policy, rejects) = (
         &desired.router_documents.policy.spec,
         desired.origins.rejects_unknown,
@@ -376,6 +375,7 @@ pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
             return false;
         }
         changed = desired.changed_since(published);
+        telemetry::set_asns(asns(&desired));
         *published = desired;
         true
     });

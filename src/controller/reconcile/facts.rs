@@ -31,10 +31,8 @@ pub fn peer(object: &Object, applied: Option<&AppliedDocument>) -> Option<Public
         return wanted.link()?.peer;
     }
     let spec = applied?.applied.spec.as_ref()?;
-    let key = spec
-        .pointer("/tunnel/publicKey")
-        .or_else(|| spec.pointer("/publicKey"));
-    key?.as_str()?.parse().ok()
+    let key = spec.text_at("/tunnel/publicKey");
+    key.or_else(|| spec.text_at("/publicKey"))?.parse().ok()
 }
 
 /// Returns whether an object is meant to carry traffic. `drained`: whether BIRD has loaded a drain.
@@ -56,7 +54,7 @@ pub(super) fn service(
     if !object.kind.has_protocols() {
         return Service::Enabled;
     }
-    let alone = spec_at(object, "/bgp/drained") == Some(&Value::Bool(true));
+    let alone = spec_at(object, "/bgp/drained") == Some(Value::Bool(true));
     let maintenance = maintenance.enabled.then_some(maintenance.since);
     match (maintenance, alone) {
         (None, false) => Service::Enabled,
@@ -78,7 +76,7 @@ fn off(desired: &Desired, object: &Object) -> Option<Service> {
         (Some(AdminState::Disabled), _) | (None, AdminState::Disabled) => Some(Service::Disabled),
         // The backbone can be off for two further reasons; see the desired state's `peers`.
         (Some(AdminState::Enabled), AdminState::Disabled | AdminState::Pending) => {
-            let id = spec_at(object, "/nodeId").and_then(Value::as_u64);
+            let id = spec_at(object, "/nodeId").and_then(|id| id.as_u64());
             let router = desired.router.as_ref().ok();
             let is_own = router.is_some_and(|router| Some(u64::from(router.id)) == id);
             Some(if is_own {
@@ -91,6 +89,6 @@ fn off(desired: &Desired, object: &Object) -> Option<Service> {
     }
 }
 
-fn spec_at<'a>(object: &'a Object, pointer: &str) -> Option<&'a Value> {
-    object.spec.as_ref()?.pointer(pointer)
+fn spec_at(object: &Object, pointer: &str) -> Option<Value> {
+    object.spec.as_ref()?.at(pointer)
 }

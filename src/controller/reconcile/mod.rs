@@ -24,7 +24,7 @@ use super::pass::Observation;
 use super::planning::{KeyObservation, KeyPlan};
 use super::queue::Outcome;
 use crate::desired::Desired;
-use crate::document::Kind;
+use crate::document::{Kind, PackedSpec};
 use crate::effective::Claim;
 use crate::intervals::{COMMIT_WAIT, MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{Endpoint, ErrorClass, InterfaceName, ObjectKey, ObjectName, Uid};
@@ -92,7 +92,7 @@ struct ReconciledObject<'a> {
     /// Whether nothing may be written.
     hands_off: bool,
     /// The whole specification, as the applied record has it after the apply.
-    spec: Option<&'a serde_json::Value>,
+    spec: Option<&'a PackedSpec>,
     overridden: Option<AppliedOverride>,
 }
 

@@ -12,7 +12,7 @@ use crate::controller::pass::Observation;
 use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
 use crate::desired::{Desired, Intent, Object, Wanted};
-use crate::document::{Kind, Phase, StatusBody};
+use crate::document::{Kind, PackedSpec, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{AdminState, Endpoint, ErrorClass, ObjectKey, ObjectName, Uid};
 use crate::observed::kernel::Link;
@@ -146,11 +146,12 @@ fn is_applied(object: &Object, wanted: &Wanted) -> bool {
 
 fn in_effect(object: &Object, observation: &KeyObservation) -> InEffect {
     let mut spec = object.spec.clone();
-    if object.endpoint().is_some()
+    if let Some(spec) = &mut spec
+        && object.endpoint().is_some()
         && observation.resolved.is_none()
         && recorded_endpoint(object.kind, observation).as_ref() != object.endpoint()
     {
-        keep_endpoint(&mut spec, object.kind, observation);
+        *spec = with_endpoint_before(spec, object.kind, observation);
     }
     InEffect {
         spec,
@@ -160,28 +161,26 @@ fn in_effect(object: &Object, observation: &KeyObservation) -> InEffect {
 
 fn recorded_endpoint(kind: Kind, observation: &KeyObservation) -> Option<Endpoint> {
     let spec = observation.applied.as_ref()?.applied.spec.as_ref()?;
-    let endpoint = spec.pointer(kind.endpoint_field())?;
-    endpoint.as_str()?.parse().ok()
+    spec.text_at(kind.endpoint_field())?.parse().ok()
 }
 
-/// Keeps the old endpoint in the record while the name of the new one has no address: the new endpoint is not
+/// Returns a specification with the old endpoint, which stays in the record while the name of the new one has no address: the new endpoint is not
 /// applied yet. Once the name has an address, the endpoint still counts as changed, and WireGuard receives it
 /// although the peer answers from the old one.
-fn keep_endpoint(spec: &mut Option<Value>, kind: Kind, observation: &KeyObservation) {
-    let field = kind.endpoint_field();
+fn with_endpoint_before(spec: &PackedSpec, kind: Kind, observation: &KeyObservation) -> PackedSpec {
+    let (field, mut spec) = (kind.endpoint_field(), spec.value());
     let applied = observation.applied.as_ref();
-    let before = applied.and_then(|applied| applied.applied.spec.as_ref()?.pointer(field));
-    let Some((parent, name)) = field.rsplit_once('/') else {
-        return;
-    };
-    let parent = spec.as_mut().and_then(|spec| spec.pointer_mut(parent));
-    let Some(parent) = parent.and_then(Value::as_object_mut) else {
-        return;
-    };
-    match before {
-        Some(endpoint) => drop(parent.insert(name.to_owned(), endpoint.clone())),
-        None => drop(parent.remove(name)),
+    let before = applied.and_then(|applied| applied.applied.spec.as_ref()?.at(field));
+    let parent = field.rsplit_once('/');
+    let parent = parent.and_then(|(parent, name)| Some((spec.pointer_mut(parent)?, name)));
+    match (parent, before) {
+        (Some((Value::Object(parent), name)), Some(endpoint)) => {
+            parent.insert(name.to_owned(), endpoint);
+        }
+        (Some((Value::Object(parent), name)), None) => drop(parent.remove(name)),
+        _ => {}
     }
+    PackedSpec::from(&spec)
 }
 
 /// Ends an object that is gone. If the Control Plane wants a session removed, the agent first reports it as gone and

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::{Claims, ReconcileResult, ReconciledObject, is_bird};
 use crate::controller::context::{AppliedChange, Context};
 use crate::controller::planning::KeyObservation;
-use crate::document::{ApiVersion, Metadata, StatusBody, StatusDocument, to_yaml};
+use crate::document::{ApiVersion, Metadata, PackedSpec, StatusBody, StatusDocument, to_yaml};
 use crate::intervals::LATE_LINKS;
 use crate::model::{InterfaceName, ObjectKey};
 use crate::plan::Plan;
@@ -98,7 +98,7 @@ pub(super) async fn claim_instead(
 
 /// The applied state: a settled object's whole specification.
 pub(super) struct InEffect {
-    pub(super) spec: Option<serde_json::Value>,
+    pub(super) spec: Option<PackedSpec>,
     pub(super) overridden: Option<AppliedOverride>,
 }
 

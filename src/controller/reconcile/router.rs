@@ -17,7 +17,7 @@ use crate::controller::planning::{self, KeyObservation};
 use crate::controller::queue::Outcome;
 use crate::controller::{Convenience, FirewallState, LoggedStep, firewall};
 use crate::desired::{Desired, Maintenance as MaintenanceState, node_uid, single};
-use crate::document::{ConditionType, Kind, Phase, StatusBody};
+use crate::document::{ConditionType, Kind, PackedSpec, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{ErrorClass, ObjectKey};
 use crate::plan::{Drift, Plan};
@@ -93,9 +93,9 @@ async fn end(
     conclude(ctx, meta, desired, before, result).await
 }
 
-fn node_spec(desired: &Desired) -> Option<serde_json::Value> {
+fn node_spec(desired: &Desired) -> Option<PackedSpec> {
     let spec = desired.router_documents.node.spec.as_ref()?;
-    serde_json::to_value(spec).ok()
+    PackedSpec::of(spec).ok()
 }
 
 /// Reconciles the agent's table in nftables. The node's status reports its state.
@@ -365,9 +365,9 @@ async fn maintenance_in_effect(ctx: &Context, desired: &Desired) {
             since,
             ebgp_disabled,
         } = desired.maintenance;
-        let spec = Some(
-            json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled}),
-        );
+        let spec =
+            json!({"enabled": enabled, "since": since, "externalSessionsDisabled": ebgp_disabled});
+        let spec = Some(PackedSpec::from(&spec));
         record::in_effect(
             ctx,
             &meta,
@@ -393,7 +393,7 @@ async fn policy_in_effect(ctx: &Context, desired: &Desired, settled: bool) {
         ..ReconciledObject::bare(&ObjectKey::Policy, Kind::RoutingPolicy, &name, &uid)
     };
     if settled && policy.valid {
-        let spec = serde_json::to_value(&policy.spec).ok();
+        let spec = PackedSpec::of(&policy.spec).ok();
         let in_effect = InEffect {
             spec,
             overridden: policy.override_.clone(),

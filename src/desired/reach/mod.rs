@@ -116,7 +116,7 @@ fn recorded<S: Spec>(snapshot: &Snapshot, kind: Kind) -> BTreeMap<ObjectName, S>
 
 /// Returns the specification of an applied record.
 fn applied_spec<S: Spec>(applied: &AppliedDocument) -> Option<S> {
-    serde_json::from_value(applied.applied.spec.clone()?).ok()
+    applied.applied.spec.as_ref()?.read().ok()
 }
 
 /// Returns the endpoints that documents, records and overrides name, each with its object. Their names are looked up
@@ -144,7 +144,7 @@ fn recorded_endpoints(snapshot: &Snapshot) -> impl Iterator<Item = (Kind, Object
     let records = records.filter(|((kind, _), _)| kind.has_tunnel());
     records.filter_map(|((kind, name), stored)| {
         let spec = stored.document.applied.spec.as_ref()?;
-        let endpoint = spec.pointer(kind.endpoint_field())?.as_str()?;
+        let endpoint = spec.text_at(kind.endpoint_field())?;
         Some((*kind, name.clone(), endpoint.parse().ok()?))
     })
 }

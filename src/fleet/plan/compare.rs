@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{ObjectChange, Step};
 use crate::desired::{Desired, Intent, Object, Wanted};
-use crate::document::Kind;
+use crate::document::{Kind, PackedSpec};
 use crate::effective::leaves;
 use crate::plan::{Mark, Plan, Reset, fragment, plan_base};
 
@@ -126,9 +126,10 @@ fn planned(plan: Plan) -> impl Iterator<Item = Step> {
 
 /// Returns a step for each field in which two specifications differ.
 fn field_steps(before: &Object, after: &Object) -> Vec<Step> {
-    let (none, mut steps) = (Value::Null, Vec::new());
-    let old = leaves(before.spec.as_ref().unwrap_or(&none));
-    let new = leaves(after.spec.as_ref().unwrap_or(&none));
+    let mut steps = Vec::new();
+    let tree = |of: &Object| of.spec.as_ref().map(PackedSpec::value).unwrap_or_default();
+    let (old, new) = (tree(before), tree(after));
+    let (old, new) = (leaves(&old), leaves(&new));
     let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     for path in paths {
         let (have, want) = (shown(old.get(path)), shown(new.get(path)));

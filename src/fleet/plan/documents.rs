@@ -98,7 +98,7 @@ fn apply<S: Spec>(
 /// Returns a document as if it had been read from a file.
 fn stored<S: Spec>(document: Document<S>) -> Slot<S> {
     Ok(Arc::new(Stored {
-        document,
+        document: document.into(),
         hash: [0; 32],
         path: Default::default(),
         owner: 0,

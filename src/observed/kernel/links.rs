@@ -292,7 +292,7 @@ mod tests {
         let of = |peer| -> Links {
             let mut link = link("a", 1);
             let peers = &mut link.wireguard.as_mut().unwrap().peers;
-            peers.insert(PublicKey::new([1; 32]), peer);
+            peers.insert(PublicKey::new([1; 32]), Box::new(peer));
             [(name.clone(), link)].into_iter().collect()
         };
         let with = |rx_bytes, keepalive| {

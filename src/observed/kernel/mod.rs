@@ -211,7 +211,8 @@ pub struct WireGuard {
     pub public_key: Option<PublicKey>,
     /// The UDP port it listens on.
     pub listen_port: Option<Port>,
-    pub peers: BTreeMap<PublicKey, WireGuardPeer>,
+    /// Apart from the map, which has room for eleven: mostly there is one.
+    pub peers: BTreeMap<PublicKey, Box<WireGuardPeer>>,
 }
 
 impl WireGuard {

@@ -88,7 +88,7 @@ fn case() -> Case {
 impl Case {
     fn link(&self, key: PublicKey) -> Link {
         let wireguard = WireGuard {
-            peers: BTreeMap::from([(key, self.peer.clone())]),
+            peers: BTreeMap::from([(key, self.peer.clone().into())]),
             listen_port: self.port.and_then(|port| port.to_string().parse().ok()),
             ..WireGuard::default()
         };

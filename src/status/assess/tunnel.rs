@@ -153,7 +153,7 @@ pub(super) fn babel_adjacent(babel: BabelFacts, conditions: &mut Conditions<'_>)
 }
 
 fn peer_of(link: &Link, key: Option<PublicKey>) -> Option<&WireGuardPeer> {
-    link.wireguard.as_ref()?.peers.get(&key?)
+    Some(&**link.wireguard.as_ref()?.peers.get(&key?)?)
 }
 
 pub(super) fn status(tunnel: &TunnelFacts<'_>) -> Option<TunnelStatus> {

@@ -63,7 +63,7 @@ pub fn plan_single<S: Spec>(
 ) -> Option<Document<S>> {
     // An invalid document stays unchanged, and its status reports the reason.
     let existing = existing
-        .map(|slot| slot.as_ref().map(|stored| &stored.document))
+        .map(|slot| slot.as_ref().map(|stored| &*stored.document))
         .transpose()
         .ok()?;
     if existing.is_some_and(|document| document.metadata.uid.is_none()) {
@@ -90,7 +90,7 @@ fn derived(word: &str, node_id: u16) -> Uid {
 fn synced<S: Spec>(slot: &Slot<S>) -> Option<&Document<S>> {
     slot.as_ref()
         .ok()
-        .map(|stored| &stored.document)
+        .map(|stored| &*stored.document)
         .filter(|document| document.metadata.uid.is_some())
 }
 

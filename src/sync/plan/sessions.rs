@@ -110,7 +110,7 @@ impl Unlisted {
                     .clone()
                     .filter(|uid| is_left && !uid.is_ours())?;
                 Some((
-                    peering(&spec_in_effect(Some(&stored.document))?)?,
+                    peering(&spec_in_effect(Some(&*stored.document))?)?,
                     name.clone(),
                     uid,
                 ))
@@ -164,7 +164,7 @@ fn change(
     let applied = snapshot
         .applied
         .get(&(Kind::BgpSession, name.clone()))
-        .map(|stored| &stored.document);
+        .map(|stored| &*stored.document);
     let mut spec = item
         .spec
         .clone()
@@ -206,13 +206,13 @@ fn change(
 }
 
 fn spec_in_effect(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
-    serde_json::from_value(applied?.applied.spec.clone()?).ok()
+    applied?.applied.spec.as_ref()?.read().ok()
 }
 
 /// Returns the document in a slot, when it is valid and the sync's own.
 fn synced(slot: Option<&Slot<BgpSessionSpec>>) -> Option<&Document<BgpSessionSpec>> {
     slot.and_then(|slot| slot.as_ref().ok())
-        .map(|stored| &stored.document)
+        .map(|stored| &*stored.document)
         .filter(|d| d.metadata.uid.is_some())
 }
 
@@ -354,7 +354,7 @@ impl Ports {
         let applied = snapshot
             .applied
             .values()
-            .filter_map(|stored| spec_in_effect(Some(&stored.document))?.tunnel.listen_port);
+            .filter_map(|stored| spec_in_effect(Some(&*stored.document))?.tunnel.listen_port);
         let mesh = snapshot
             .mesh
             .values()
@@ -365,7 +365,8 @@ impl Ports {
             .iter()
             .filter(|((kind, _), _)| *kind == Kind::MeshPeer);
         let in_effect = in_effect.filter_map(|(_, stored)| {
-            serde_json::from_value::<MeshPeerSpec>(stored.document.applied.spec.clone()?).ok()
+            let spec = stored.document.applied.spec.as_ref()?;
+            spec.read::<MeshPeerSpec>().ok()
         });
         let mesh = mesh
             .chain(in_effect)

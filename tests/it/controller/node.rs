@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use moenet_agent::document::{Kind, Metadata, NodeSpec, Phase};
+use moenet_agent::document::{Kind, Metadata, NodeSpec, PackedSpec, Phase};
 use moenet_agent::model::{Address, InterfaceName, ObjectKey, Port};
 use moenet_agent::observed::Mark;
 use moenet_agent::observed::kernel::{Link, LinkKind};
@@ -57,7 +57,7 @@ async fn node_without_dummy_devices_keeps_its_record() {
             tunnels: ["wg_1".parse().unwrap()].into(),
         }),
         sysctls: [("ipv4.rp_filter".to_owned(), 1)].into(),
-        spec: Some(node),
+        spec: Some(PackedSpec::from(&node)),
         ..AppliedBody::default()
     };
     let metadata = Metadata {

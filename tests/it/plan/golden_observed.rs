@@ -251,7 +251,7 @@ impl SeenWireGuard {
             peers: self
                 .peers
                 .iter()
-                .map(|(key, peer)| (*key, peer.read()))
+                .map(|(key, peer)| (*key, peer.read().into()))
                 .collect(),
         }
     }

@@ -256,12 +256,13 @@ fn wireguard() -> impl Strategy<Value = WireGuard> {
 /// An allowed IP belongs to one peer of a link.
 fn distinct_allowed_ips(
     mut peers: BTreeMap<PublicKey, WireGuardPeer>,
-) -> BTreeMap<PublicKey, WireGuardPeer> {
+) -> BTreeMap<PublicKey, Box<WireGuardPeer>> {
     let mut taken = BTreeSet::new();
     for peer in peers.values_mut() {
         peer.allowed_ips.retain(|net| taken.insert(*net));
     }
-    peers
+    let boxed = peers.into_iter().map(|(key, peer)| (key, peer.into()));
+    boxed.collect()
 }
 
 fn peer() -> impl Strategy<Value = WireGuardPeer> {

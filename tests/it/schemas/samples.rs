@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use moenet_agent::desired::node_uid;
 use moenet_agent::document::{
     BgpSessionSpec, Condition, Document, IbgpPeerSpec, Kind, MeshPeerSpec, Metadata, NodeSpec,
-    OverrideSpec, RoutingPolicySpec, Spec, StatusBody, StatusDocument, check_document, parse,
-    parse_value, to_yaml,
+    OverrideSpec, PackedSpec, RoutingPolicySpec, Spec, StatusBody, StatusDocument, check_document,
+    parse, parse_value, to_yaml,
 };
 use moenet_agent::effective::{Defaults, Router, Secrets, Session, merge};
 use moenet_agent::model::{AdminState, Endpoint, PresharedKey, Secret, Uid};
@@ -290,14 +290,14 @@ fn sample_applied_records_are_what_the_agent_writes() {
                 expires_at: override_.spec.expires_at,
                 fields: merged.overridden.into_keys().collect(),
             }),
-            spec: serde_json::to_value(&filled).ok(),
+            spec: PackedSpec::of(&filled).ok(),
             ..AppliedBody::default()
         };
         in_effect(&document, &name, document.uid(), body);
     }
     let whole = |spec: Value, interface: &str| AppliedBody {
         interfaces: interface.parse().into_iter().collect(),
-        spec: Some(spec),
+        spec: Some(PackedSpec::from(&spec)),
         ..AppliedBody::default()
     };
     let node: Document<NodeSpec> = load("node.yaml");
@@ -347,7 +347,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         ..WireGuardPeer::default()
     };
     let wireguard = WireGuard {
-        peers: BTreeMap::from([(peer, seen)]),
+        peers: BTreeMap::from([(peer, seen.into())]),
         ..WireGuard::default()
     };
     let link = Link {

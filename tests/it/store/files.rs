@@ -126,6 +126,21 @@ fn a_change_that_keeps_size_and_time_is_seen() {
 }
 
 #[test]
+fn copy_of_a_document_is_not_parsed_or_kept_again() {
+    let state = State::new();
+    let store = state.open();
+    store.write_document(&peer("a", 1400)).unwrap();
+    let parsed = store.parsed();
+    let before = store.load().unwrap();
+    assert_eq!(store.parsed(), parsed + 1, "it has a copy");
+    store.write_document(&peer("a", 1401)).unwrap();
+    let now = store.load().unwrap();
+    assert_eq!((mtu(&now, "a"), mtu(&before, "a")), (1401, 1400));
+    assert_eq!(store.parsed(), parsed + 2);
+    assert!(now.edits.is_empty());
+}
+
+#[test]
 fn a_pass_over_a_thousand_unchanged_documents_parses_none() {
     let state = State::new();
     let store = state.open();
@@ -337,7 +352,7 @@ fn the_same_document_is_written_once() {
     assert_eq!(store.writes(), writes + 1);
     let snapshot = store.load().unwrap();
     assert_eq!(
-        snapshot.applied[&(Kind::MeshPeer, name("a"))].document,
+        *snapshot.applied[&(Kind::MeshPeer, name("a"))].document,
         applied("a")
     );
     assert!(snapshot.edits.is_empty() && snapshot.problems.is_empty());

@@ -1,6 +1,6 @@
 //! The identity of a state directory, and what it takes over.
 
-use moenet_agent::document::{Kind, Metadata};
+use moenet_agent::document::{Kind, Metadata, PackedSpec};
 use moenet_agent::store::{AppliedBody, AppliedDocument, StateIdentity, Store, StoreError};
 
 use super::support::State;
@@ -44,7 +44,7 @@ fn tunnel_claims_do_not_prove_configured_bird() {
         let body = AppliedBody {
             interfaces: ["wg_1".parse().unwrap()].into(),
             protocols: ["ebgp_wg_1".to_owned()].into(),
-            spec,
+            spec: spec.as_ref().map(PackedSpec::from),
             ..AppliedBody::default()
         };
         let document = AppliedDocument::new(kind, metadata, body);

@@ -1,5 +1,6 @@
 mod revision;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -218,6 +219,11 @@ impl Client {
         self.hurried.notify_waiters();
     }
 
+    /// Returns the names that the Control Plane gave to the newest lists.
+    pub fn list_names(&self) -> BTreeMap<Call, String> {
+        self.kept.names()
+    }
+
     pub fn dialect(&self) -> Dialect {
         self.options.dialect
     }
@@ -352,7 +358,7 @@ impl Client {
         }
         if is_fetch
             && response.status() == StatusCode::NOT_MODIFIED
-            && let Some(body) = self.kept.body(call)
+            && let Some(body) = self.kept.body(call, response.headers())
         {
             return Ok(body);
         }

@@ -7,26 +7,53 @@ use parking_lot::Mutex;
 use reqwest::header::{ETAG, HeaderMap, HeaderValue};
 
 use crate::wire::Call;
+use crate::wire::reference::LIST;
+
+/// Maximum length of the name of a list.
+const NAME_MAX: usize = 64;
 
 /// The kept answers. Only what could be decoded stays.
 #[derive(Debug, Default)]
-pub(super) struct KeptAnswers(Mutex<BTreeMap<Call, (HeaderValue, Vec<u8>)>>);
+pub(super) struct KeptAnswers(Mutex<BTreeMap<Call, Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    tag: HeaderValue,
+    body: Vec<u8>,
+    /// The text with which the Control Plane names the content.
+    name: Option<String>,
+}
 
 impl KeptAnswers {
     /// Returns the tag for `If-None-Match`.
     pub(super) fn tag(&self, call: Call) -> Option<HeaderValue> {
-        self.0.lock().get(&call).map(|(tag, _)| tag.clone())
+        self.0.lock().get(&call).map(|kept| kept.tag.clone())
     }
 
-    /// Returns the answer that is still current after a 304.
-    pub(super) fn body(&self, call: Call) -> Option<Vec<u8>> {
-        self.0.lock().get(&call).map(|(_, body)| body.clone())
+    /// Returns the answer that is still current after a 304 with these headers.
+    pub(super) fn body(&self, call: Call, headers: &HeaderMap) -> Option<Vec<u8>> {
+        let mut all = self.0.lock();
+        let kept = all.get_mut(&call)?;
+        kept.name = name(headers);
+        Some(kept.body.clone())
+    }
+
+    /// Returns the names of the lists that have one, by their endpoints.
+    pub(super) fn names(&self) -> BTreeMap<Call, String> {
+        let all = self.0.lock();
+        let named = all.iter();
+        named
+            .filter_map(|(call, kept)| Some((*call, kept.name.clone()?)))
+            .collect()
     }
 
     /// Keeps an answer that has a tag, in place of the one before it.
     pub(super) fn keep(&self, call: Call, headers: &HeaderMap, body: &[u8]) {
         match headers.get(ETAG) {
-            Some(tag) => self.0.lock().insert(call, (tag.clone(), body.to_vec())),
+            Some(tag) => {
+                let (tag, body, name) = (tag.clone(), body.to_vec(), name(headers));
+                self.0.lock().insert(call, Kept { tag, body, name })
+            }
             None => self.0.lock().remove(&call),
         };
     }
@@ -35,4 +62,10 @@ impl KeptAnswers {
     pub(super) fn forget(&self, call: Call) {
         self.0.lock().remove(&call);
     }
+}
+
+/// Returns the name of a list, of a length that a heartbeat may have.
+fn name(headers: &HeaderMap) -> Option<String> {
+    let name = headers.get(LIST)?.to_str().ok()?;
+    (!name.is_empty() && name.len() <= NAME_MAX).then(|| name.to_owned())
 }

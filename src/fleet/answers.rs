@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::check::Problem;
 use super::described::Described;
 use super::good::{LastGood, judge};
+use super::history::{self, History, ServedList};
 use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_status, superseded};
 use super::store::{Change, Store};
 use crate::http::ApiError;
@@ -21,18 +22,22 @@ use crate::util::task::blocking;
 use crate::util::text::bounded;
 use crate::wire::reference::{
     CONFIG_HASH, SESSION_NOT_FOUND, check_heartbeat, check_report, decode_drain, decode_modify,
-    identity, written_status,
+    endpoint, identity, written_status,
 };
 use crate::wire::{Call, Modify, WireError, WireStatus};
 
 /// Maximum number of errors of one file that are logged at once.
 const PROBLEMS_LOGGED: usize = 20;
 
+/// Length of the text that identifies the content of a list.
+const CONTENT: usize = 16;
+
 /// The answers from a store.
 pub(super) struct Answers {
     pub(super) store: Arc<dyn Store>,
     pub(super) files: Described,
     good: LastGood,
+    history: History,
     /// The items that the last report of each router lost.
     rejected: Mutex<HashMap<ObjectName, Notices>>,
     /// Held while a router's posts are read, changed and written.
@@ -45,21 +50,86 @@ impl Answers {
             files: Described::in_waves(Arc::clone(&store)),
             store,
             good: LastGood::default(),
+            history: History::default(),
             rejected: Mutex::default(),
             writing: Mutex::default(),
         }
     }
 
-    /// Returns the answer to a `GET`.
-    pub(super) async fn get(&self, router: &ObjectName, call: Call) -> Result<Value, ApiError> {
-        if call == Call::Sessions {
-            return self.sessions(router).await;
+    /// Returns the answer to a `GET` of a router, with the text that identifies the content of its list.
+    pub(super) async fn get(
+        &self,
+        router: &ObjectName,
+        call: Call,
+    ) -> Result<(Value, String), ApiError> {
+        let served = self.served(router, call).await?;
+        let content = self.record(router, call, &served).await;
+        let answer = match call {
+            Call::Sessions => self.overlaid(router, served).await?,
+            Call::BirdConfig => hashed(Map::clone(&served)),
+            _ => Value::Object(Map::clone(&served)),
+        };
+        Ok((answer, content))
+    }
+
+    /// Records that a router is served a list. Returns the text that identifies its content.
+    async fn record(
+        &self,
+        router: &ObjectName,
+        call: Call,
+        answer: &Arc<Map<String, Value>>,
+    ) -> String {
+        if let Some(content) = self.history.known(router, call, answer) {
+            return content;
         }
-        let answer = Map::clone(&*self.served(router, call).await?);
-        Ok(match call {
-            Call::BirdConfig => hashed(answer),
-            _ => Value::Object(answer),
-        })
+        let mut content = digest(answer);
+        content.truncate(CONTENT);
+        let recorded = self.record_new(router, call, &content).await;
+        let edge = self.history.errors.edge(recorded.is_err());
+        match recorded {
+            Ok(list) => self.history.keep(router, call, answer, &list),
+            // The router gets its list; the next fetch is recorded.
+            Err(error) if edge == Some(true) => {
+                tracing::warn!(%router, %error, "history of a router cannot be written");
+            }
+            Err(_) => {}
+        }
+        content
+    }
+
+    async fn record_new(
+        &self,
+        router: &ObjectName,
+        call: Call,
+        content: &str,
+    ) -> Result<ServedList, ApiError> {
+        let writing = self.writing(router);
+        let _writing = writing.lock().await;
+        let mut served = self.store.served(router).await?;
+        if let Some(known) = history::newest(&served, call)
+            && known.content == content
+        {
+            return Ok(known.clone());
+        }
+        let commit = match call == Call::Sessions || self.files.gets_newest(router) {
+            true => self.store.commit(),
+            false => {
+                let mut before = served.iter().rev();
+                let before = before.find(|it| it.list == endpoint(call) && it.content == content);
+                before.and_then(|it| it.commit.clone())
+            }
+        };
+        let list = ServedList {
+            list: endpoint(call).to_owned(),
+            content: content.to_owned(),
+            at: Timestamp::now(),
+            applied: None,
+            commit,
+        };
+        history::add(&mut served, list.clone());
+        let change = Change::Served(post(json!(served)));
+        self.store.write(router, vec![change]).await?;
+        Ok(list)
     }
 
     /// Stores a post. Returns the items that were left out.
@@ -72,7 +142,7 @@ impl Answers {
         let (change, rejected) = match call {
             Call::Heartbeat => {
                 let heartbeat = check_heartbeat(body).map_err(bad_request)?;
-                (Change::Heartbeat(post(heartbeat)), Vec::new())
+                return self.heartbeat(router, heartbeat).await.map(|()| Vec::new());
             }
             Call::Report => {
                 let (report, rejected) = check_report(body).map_err(bad_request)?;
@@ -97,6 +167,23 @@ impl Answers {
         let _writing = writing.lock().await;
         self.store.write(router, vec![change]).await?;
         Ok(rejected)
+    }
+
+    /// Stores a heartbeat, and which lists it shows as applied.
+    async fn heartbeat(&self, router: &ObjectName, heartbeat: Value) -> Result<(), ApiError> {
+        let writing = self.writing(router);
+        let _writing = writing.lock().await;
+        let lists = heartbeat.get("lists").cloned().unwrap_or_default();
+        let lists = serde_json::from_value(lists).unwrap_or_default();
+        let mut changes = vec![Change::Heartbeat(post(heartbeat))];
+        if self.history.is_new(router, &lists) {
+            let mut served = self.store.served(router).await?;
+            history::apply(&mut served, &lists, Timestamp::now());
+            changes.push(Change::Served(post(json!(served))));
+        }
+        self.store.write(router, changes).await?;
+        self.history.applied(router, &lists);
+        Ok(())
     }
 
     /// Logs the items that a router's report has lost since its last one.
@@ -174,6 +261,14 @@ impl Answers {
     /// Returns the sessions with the statuses that their router has posted.
     pub(super) async fn sessions(&self, router: &ObjectName) -> Result<Value, ApiError> {
         let served = self.served(router, Call::Sessions).await?;
+        self.overlaid(router, served).await
+    }
+
+    async fn overlaid(
+        &self,
+        router: &ObjectName,
+        served: Arc<Map<String, Value>>,
+    ) -> Result<Value, ApiError> {
         let writing = self.writing(router);
         let _writing = writing.lock().await;
         let statuses = self.store.statuses(router).await?;
@@ -260,10 +355,14 @@ fn list(answer: &Map<String, Value>) -> &[Value] {
 /// Adds the hash of the rest of the answer, so that a router detects a change.
 fn hashed(mut answer: Map<String, Value>) -> Value {
     answer.remove(CONFIG_HASH);
-    let digest = Sha256::digest(Value::Object(answer.clone()).to_string().as_bytes());
-    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = digest(&answer);
     answer.insert(CONFIG_HASH.to_owned(), Value::from(hash));
     Value::Object(answer)
+}
+
+fn digest(answer: &Map<String, Value>) -> String {
+    let text = serde_json::to_vec(answer).unwrap_or_default();
+    format!("{:x}", Sha256::digest(text))
 }
 
 fn post(body: Value) -> Post {

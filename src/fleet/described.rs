@@ -179,6 +179,12 @@ impl Described {
         known
     }
 
+    /// Returns whether a router gets the newest description.
+    pub(super) fn gets_newest(&self, router: &ObjectName) -> bool {
+        let rollouts = self.rollouts.as_ref();
+        rollouts.is_none_or(|rollouts| rollouts.before(router).is_none())
+    }
+
     /// Permits a router to drain, or says which budget forbids it.
     pub(super) async fn drain(&self, router: &ObjectName, force: bool) -> Result<(), ApiError> {
         match (self.current(router).await, &self.rollouts) {

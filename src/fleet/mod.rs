@@ -13,6 +13,7 @@ mod described;
 mod files;
 mod finding;
 mod good;
+mod history;
 mod layout;
 mod mesh_keys;
 pub mod network;
@@ -48,11 +49,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub use admin::{Access, AccessError};
 pub use change::{ChangeError, Changes, Holder, Must, SessionPlace, Wish};
 pub(crate) use commit::read as read_commit;
+pub(crate) use history::{RouterHistory, ServedList};
 pub use network::{TokenHash, owner_path, router_path, schemas, session_path};
 pub use openapi::openapi;
-pub(crate) use overview::{RouterView, SessionView, followed, rollout, routers};
+pub(crate) use overview::{RouterView, SessionView, followed, history, rollout, routers};
 #[cfg(feature = "postgres")]
-pub(crate) use overview::{rollout_in_store, routers_in_store};
+pub(crate) use overview::{history_in_store, rollout_in_store, routers_in_store};
 pub(crate) use plan::{ObjectChange, Step as PlanStep, plan};
 pub use removal::is_removed;
 #[cfg(feature = "postgres")]

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::FleetError;
 use super::described::Described;
+use super::history::RouterHistory;
 use super::posts::{Posts, served_status};
 use super::rollout::RolloutView;
 use super::store::Store;
@@ -112,6 +113,47 @@ pub(crate) async fn routers_in_store(url: &Secret<String>) -> Result<Vec<RouterV
     let store = Postgres::open(url)?;
     store.load().await?;
     Ok(of_store(Arc::new(store)).await)
+}
+
+/// Returns what a router was served; `None`: it is not in the fleet.
+///
+/// # Errors
+/// The directory does not exist, or the history cannot be read.
+pub(crate) async fn history(
+    dir: &Path,
+    router: &ObjectName,
+) -> Result<Option<RouterHistory>, FleetError> {
+    if !fs::is_dir(dir) {
+        return Err(FleetError::NoDirectory(dir.to_owned()));
+    }
+    let history = history_of(opened(dir)?, router).await;
+    history.map_err(FleetError::Record)
+}
+
+/// The same for a fleet in PostgreSQL.
+///
+/// # Errors
+/// The database is not available.
+#[cfg(feature = "postgres")]
+pub(crate) async fn history_in_store(
+    url: &Secret<String>,
+    router: &ObjectName,
+) -> Result<Option<RouterHistory>, FleetError> {
+    let store = Postgres::open(url)?;
+    store.load().await?;
+    let history = history_of(Arc::new(store), router).await;
+    history.map_err(FleetError::Record)
+}
+
+async fn history_of(
+    store: Arc<dyn Store>,
+    router: &ObjectName,
+) -> Result<Option<RouterHistory>, ApiError> {
+    let served = store.served(router).await?;
+    // Also of a router that was removed.
+    let is_known = !served.is_empty() || Described::new(store).door(router).await?.is_some();
+    let router = router.clone();
+    Ok(is_known.then_some(RouterHistory { router, served }))
 }
 
 /// Returns how far a change of the network has come.

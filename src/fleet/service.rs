@@ -32,7 +32,7 @@ use crate::http::{ApiError, OPENAPI, Seat, TokenBucket, bearer, read_body};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::ObjectName;
 use crate::wire::Call;
-use crate::wire::reference::{LONG_POLL, REVISION, ROOT, ROUTER_NOT_FOUND, Revision, call};
+use crate::wire::reference::{LIST, LONG_POLL, REVISION, ROOT, ROUTER_NOT_FOUND, Revision, call};
 
 /// Size limit of a body: a report of ten thousand sessions.
 const BODY_MAX: usize = 4 * 1024 * 1024;
@@ -218,9 +218,9 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     }
     let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
     let offer = fleet.waiting.offer();
-    let value = whole(async move { fleet.answer(&router, wanted, &body).await }).await?;
+    let (value, content) = whole(async move { fleet.answer(&router, wanted, &body).await }).await?;
     Ok(match wanted.method() {
-        "GET" => offered(offer, tagged(&value, &parts.headers)),
+        "GET" => identified(content, offered(offer, tagged(&value, &parts.headers))),
         _ => Json(value).into_response(),
     })
 }
@@ -324,15 +324,18 @@ impl Fleet {
         router: &ObjectName,
         wanted: Wanted,
         body: &[u8],
-    ) -> Result<Value, ApiError> {
+    ) -> Result<(Value, Option<String>), ApiError> {
         match wanted {
-            Wanted::Reported => Ok(json!(self.answers.store.posts(router).await?)),
+            Wanted::Reported => Ok((json!(self.answers.store.posts(router).await?), None)),
             Wanted::Call(call) if wanted.method() == "POST" => {
                 let rejected = self.answers.post(router, call, body).await?;
                 let status = "ok";
-                Ok(json!(PostDone { status, rejected }))
+                Ok((json!(PostDone { status, rejected }), None))
             }
-            Wanted::Call(call) => self.answers.get(router, call).await,
+            Wanted::Call(call) => {
+                let (answer, content) = self.answers.get(router, call).await?;
+                Ok((answer, Some(content)))
+            }
         }
     }
 }
@@ -343,6 +346,14 @@ fn offered(wait: Option<Duration>, mut answer: Response) -> Response {
     answer
         .headers_mut()
         .extend(wait.map(|(name, value)| (HeaderName::from_static(name), value)));
+    answer
+}
+
+/// Tells the agent the text by which its heartbeats name the list.
+fn identified(content: Option<String>, mut answer: Response) -> Response {
+    let content = content.and_then(|content| HeaderValue::try_from(content).ok());
+    let header = content.map(|content| (HeaderName::from_static(LIST), content));
+    answer.headers_mut().extend(header);
     answer
 }
 

@@ -1,5 +1,6 @@
 //! Reports to the Control Plane: heartbeats, the state of sessions, and the results of its documents.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
 use crate::util::notices::Notices;
 use crate::util::version::VERSION;
+use crate::wire::reference::endpoint;
 use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
 
 /// Reports that this router is alive.
@@ -27,8 +29,20 @@ pub(super) async fn heartbeat(sync: Arc<Syncer>) -> Result<(), CallError> {
         mesh_public_key: sync.sources.key.current().public(),
         drained: desired.maintenance.enabled.then_some(true),
         held: (held > 0).then_some(held),
+        lists: sync.taken_over(),
     };
     sync.client.post_heartbeat(&heartbeat).await
+}
+
+impl Syncer {
+    /// Returns the lists that became documents, as the Control Plane names them.
+    fn taken_over(&self) -> BTreeMap<String, String> {
+        let names = self.client.list_names().into_iter();
+        names
+            .filter(|(list, _)| self.calls.failures_of(*list) == 0)
+            .map(|(list, name)| (endpoint(list).to_owned(), name))
+            .collect()
+    }
 }
 
 /// Reports the state of every session of the Control Plane.

@@ -8,7 +8,8 @@ use clap::Args;
 use crate::cli::get::{ago, or_dash};
 use crate::cli::output::{self, Format};
 use crate::cli::{Arguments, Outcome, block_on};
-use crate::fleet::{self, GitView, RolloutView, RouterView, SessionView};
+use crate::fleet::{self, GitView, RolloutView, RouterHistory, RouterView, SessionView};
+use crate::model::ObjectName;
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::wire::WireStatus;
@@ -62,6 +63,16 @@ impl Place {
             return Ok(None);
         }
         Ok(fleet::followed(&self.dir)?)
+    }
+
+    /// Returns what a router was served; `None`: it is not in the fleet.
+    pub(super) fn history(&self, router: &ObjectName) -> anyhow::Result<Option<RouterHistory>> {
+        #[cfg(feature = "postgres")]
+        if let Some(url) = &self.store {
+            let url = Secret::new(url.clone());
+            return block_on(async { Ok(fleet::history_in_store(&url, router).await?) });
+        }
+        block_on(async { Ok(fleet::history(&self.dir, router).await?) })
     }
 
     pub(super) fn rollout(&self) -> anyhow::Result<RolloutView> {

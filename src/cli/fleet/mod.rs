@@ -2,6 +2,7 @@
 
 mod add;
 mod get;
+mod history;
 mod init;
 mod plan;
 mod rollout;
@@ -78,6 +79,12 @@ Examples:
     /// Show one router with each of its sessions
     #[command(after_help = "Example: moenet-agent fleet describe jp1 --fleet ./fleet")]
     Describe(get::Describe),
+    /// Show which lists a router was served, from which commit, and which it has taken over
+    ///
+    /// A list is shown once for each change of its content, at most 100 of a router, the newest last. Commits are known
+    /// of a server with `--git-ref`.
+    #[command(after_help = "Example: moenet-agent fleet history jp1 --fleet ./fleet")]
+    History(history::History),
     /// Show how far a change of the network has come, and why one was taken back
     #[command(after_help = "Example: moenet-agent fleet rollout --fleet ./fleet")]
     Rollout(rollout::Rollout),
@@ -167,6 +174,7 @@ impl Fleet {
             Verb::Add { what } => what.run(arguments),
             Verb::Get(get) => get.run(arguments),
             Verb::Describe(describe) => describe.run(arguments),
+            Verb::History(history) => history.run(arguments),
             Verb::Rollout(rollout) => rollout.run(arguments),
             Verb::Plan(plan) => plan.run(arguments),
             Verb::Token { token } => token.run(arguments),

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::answers::Answers;
 use super::change::{ChangeError, Changes, Must, Wish};
+use super::history::RouterHistory;
 use super::overview::{self, RouterView};
 use super::store::git::Git;
 use crate::http::{ApiError, METRICS, page, read_body, token_of};
@@ -41,6 +42,7 @@ pub(super) enum Ask {
     Metrics,
     Routers,
     Router(ObjectName),
+    History(ObjectName),
     Change(ObjectName),
     /// The state of the followed Git reference.
     Git,
@@ -66,6 +68,7 @@ impl Ask {
             ["v1", "git"] => ("GET", Self::Git),
             ["v1", "routers"] => ("GET", Self::Routers),
             ["v1", "routers", name] => ("GET", Self::Router(router(name)?)),
+            ["v1", "routers", name, "history"] => ("GET", Self::History(router(name)?)),
             ["v1", "routers", name, "sessions"] => ("POST", Self::Change(router(name)?)),
             [""] => ("GET", Self::Page),
             ["routers", name] if method == "POST" => ("POST", Self::ChangeForm(router(name)?)),
@@ -224,6 +227,11 @@ impl Admin {
                 Ok(Json(Routers { routers: &routers }).into_response())
             }
             Ask::Router(name) => Ok(Json(self.router(answers, &name).await?).into_response()),
+            Ask::History(name) => {
+                let RouterView { router, .. } = self.router(answers, &name).await?;
+                let served = answers.store.served(&router).await?;
+                Ok(Json(RouterHistory { router, served }).into_response())
+            }
             Ask::Git => Ok(Json(self.git()?.view()).into_response()),
             Ask::GitLook => Ok(Json(self.git()?.look().await).into_response()),
             Ask::Page => {

@@ -3,6 +3,7 @@
 use utoipa::openapi::HttpMethod::{Get, Post};
 
 use super::super::GitView;
+use super::super::history::RouterHistory;
 use super::super::overview::RouterView;
 use super::{Alive, Changed, Routers, SessionChange};
 use crate::http::{Answer, Description, Endpoint, METRICS, text_answer};
@@ -57,6 +58,11 @@ pub(in crate::fleet) fn describe(api: &mut Description) {
         "router",
         "What a router posted last",
     );
+    let call = with_router(api, call);
+    add(api, call, done, &[NOT_FOUND]);
+    let done = api.json::<RouterHistory>(200, "The lists, the newest last.");
+    let path = "/v1/routers/{router}/history";
+    let call = Endpoint::new(Get, path, "history", "Which lists a router was served");
     let call = with_router(api, call);
     add(api, call, done, &[NOT_FOUND]);
     describe_change(api);

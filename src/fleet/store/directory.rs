@@ -27,6 +27,7 @@ use self::snapshot::Snapshots;
 use super::{Change, Door, MakeChange, PostedKeys, Revision, Revisions, Store};
 use crate::fleet::change::{ChangeError, Changes};
 use crate::fleet::good::{Good, Written};
+use crate::fleet::history::ServedList;
 use crate::fleet::layout::MAX_BYTES;
 use crate::fleet::mesh_keys::key_in;
 use crate::fleet::network::FleetFiles;
@@ -274,6 +275,10 @@ impl Store for Directory {
 
     async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError> {
         self.reported(router, Reported::posts).await
+    }
+
+    async fn served(&self, router: &ObjectName) -> Result<Vec<ServedList>, ApiError> {
+        self.reported(router, Reported::served).await
     }
 
     async fn record(&self) -> Result<FleetRecord, ApiError> {

@@ -18,6 +18,7 @@ use super::held::{ChangedFile, HeldFiles};
 use super::{Change, Door, PostedKeys, Revisions, Store, version};
 use crate::fleet::commit::{self, CommitError, FleetCommit};
 use crate::fleet::good::{Good, Written};
+use crate::fleet::history::ServedList;
 use crate::fleet::layout::parse_router;
 use crate::fleet::network::{FleetFiles, TokenFields};
 use crate::fleet::posts::{Posts, Statuses};
@@ -287,6 +288,14 @@ impl Store for Git {
 
     async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError> {
         self.posts.posts(router).await
+    }
+
+    async fn served(&self, router: &ObjectName) -> Result<Vec<ServedList>, ApiError> {
+        self.posts.served(router).await
+    }
+
+    fn commit(&self) -> Option<FleetCommit> {
+        self.view().commit
     }
 
     async fn record(&self) -> Result<FleetRecord, ApiError> {

@@ -16,7 +16,9 @@ use async_trait::async_trait;
 use axum::http::StatusCode;
 
 use super::change::{ChangeError, Changes, Must};
+use super::commit::FleetCommit;
 use super::good::{Good, Written};
+use super::history::ServedList;
 use super::layout::Tokens;
 use super::network::FleetFiles;
 use super::posts::{Post, Posts, ReportedStatus, Statuses};
@@ -72,6 +74,14 @@ pub(super) trait Store: Send + Sync {
 
     /// Returns the newest posts of a router.
     async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError>;
+
+    /// Returns the lists that a router was served, the newest last.
+    async fn served(&self, router: &ObjectName) -> Result<Vec<ServedList>, ApiError>;
+
+    /// Returns the commit whose files are served; `None` from a store without commits.
+    fn commit(&self) -> Option<FleetCommit> {
+        None
+    }
 
     /// Returns the record of the whole fleet, the empty one if there was none yet.
     async fn record(&self) -> Result<FleetRecord, ApiError>;
@@ -137,6 +147,8 @@ pub(super) struct Door {
 pub(super) enum Change {
     Heartbeat(Post),
     Report(Post),
+    /// The lists that the router was served.
+    Served(Post),
     /// A session's status, as its router posted it.
     Status(ReportedStatus),
     /// The operator has changed the status that this post answered.

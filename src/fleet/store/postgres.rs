@@ -27,6 +27,7 @@ use self::writer::{Write, Writer};
 use super::{Change, Door, MakeChange, PostedKeys, Revisions, Store};
 use crate::fleet::change::{ChangeError, ChangedFiles, Changes};
 use crate::fleet::good::{Good, Written};
+use crate::fleet::history::ServedList;
 use crate::fleet::network::FleetFiles;
 use crate::fleet::posts::{Post, Posts, Statuses};
 use crate::fleet::rollout::FleetRecord;
@@ -39,6 +40,7 @@ use crate::wire::reference::endpoint;
 
 const HEARTBEAT: &str = "heartbeat";
 const REPORT: &str = "report";
+const SERVED: &str = "served";
 
 /// How often a change of files is made again, because another one was faster.
 const ATTEMPTS: usize = 5;
@@ -218,6 +220,11 @@ impl Store for Postgres {
             report: self.newest(router, REPORT).await?,
             sessions: self.memory.statuses(router),
         })
+    }
+
+    async fn served(&self, router: &ObjectName) -> Result<Vec<ServedList>, ApiError> {
+        let stored = self.newest(router, SERVED).await?;
+        Ok(stored.map(ServedList::all).unwrap_or_default())
     }
 
     async fn record(&self) -> Result<FleetRecord, ApiError> {

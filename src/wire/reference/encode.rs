@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 use super::super::scalar::whole;
 use super::WireStatus;
@@ -34,6 +35,10 @@ pub struct Heartbeat {
     /// The number of changes that wait for an operator of the router; an addition, left out when it is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<u64>,
+    /// The newest lists that the agent has taken over, by their endpoints: the text of each answer's `moenet-list`; an
+    /// addition, left out when no answer had it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lists: BTreeMap<String, String>,
 }
 
 /// The body of `POST drain`, an addition to the API: a router asks before it drains.

@@ -25,7 +25,7 @@ pub use encode::{DrainWish, Heartbeat, Modify, PeerState, Report, SessionReport}
 pub use keys::{Part, top_keys, unknown_key};
 pub use mesh::decode_mesh;
 pub use policy::decode_policy;
-pub use revision::{LONG_POLL, REVISION, Revision, decode_revision};
+pub use revision::{LIST, LONG_POLL, REVISION, Revision, decode_revision};
 pub use serve::{
     CONFIG_HASH, answer_key, check_heartbeat, check_report, decode_drain, decode_modify, identity,
     write_status, written_asn, written_status,

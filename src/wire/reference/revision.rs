@@ -11,6 +11,9 @@ pub const REVISION: &str = "revision";
 /// The header with which a Control Plane offers [`REVISION`]: the longest wait in seconds.
 pub const LONG_POLL: &str = "moenet-long-poll";
 
+/// The header with which a Control Plane names the content of a list; heartbeats name it when it is taken over.
+pub const LIST: &str = "moenet-list";
+
 /// The revision of all lists of a router. Another text means that a list may have changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Revision {

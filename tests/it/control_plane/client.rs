@@ -136,6 +136,7 @@ async fn every_call_goes_to_its_path_with_the_token() {
         mesh_public_key: None,
         drained: None,
         held: None,
+        lists: Default::default(),
     };
     client.post_heartbeat(&heartbeat).await.unwrap();
     let script = script.lock().unwrap();
@@ -312,6 +313,7 @@ fn heartbeat() -> Heartbeat {
         mesh_public_key: None,
         drained: None,
         held: None,
+        lists: Default::default(),
     }
 }
 

@@ -101,7 +101,15 @@ struct Followed {
 
 impl Followed {
     fn open(dir: PathBuf) -> Self {
-        let follower = Follower::open(dir, "main".to_owned()).unwrap();
+        // Between fork and exec, a child of another test has this process's lock on the directory.
+        let opened = (0..50).find_map(|_| match Follower::open(dir.clone(), "main".to_owned()) {
+            Err(FleetError::Served(_)) => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                None
+            }
+            opened => Some(opened.unwrap()),
+        });
+        let follower = opened.unwrap();
         let mut serving = Serving::new("127.0.0.1:0".parse().unwrap());
         let token = |text: &str| Secret::new(text.to_owned()).into();
         serving.access = Access {
@@ -396,4 +404,116 @@ async fn folders_of_routers_are_served_from_the_commit() {
         !followed.look().await.is_empty(),
         "the router's files are gone"
     );
+}
+
+impl Followed {
+    /// Returns subject and list of what a router was served, and whether it has applied it.
+    async fn history(&self, router: &str) -> Vec<(String, String, bool)> {
+        let path = format!("/v1/routers/{router}/history");
+        let (status, answer) = ask(&self.app, "look", &path, None).await;
+        assert_eq!(status, 200, "{answer}");
+        let served = answer["served"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        served
+            .map(|it| {
+                (
+                    text(&it["commit"]["subject"]),
+                    text(&it["list"]),
+                    it["applied"].is_string(),
+                )
+            })
+            .collect()
+    }
+
+    async fn apply(&self, router: &str) {
+        let path = format!("/v1/routers/{router}/history");
+        let answer = ask(&self.app, "look", &path, None).await.1;
+        let served = answer["served"].as_array().unwrap().iter();
+        let lists: std::collections::BTreeMap<_, _> = served
+            .map(|it| (it["list"].as_str().unwrap(), &it["content"]))
+            .collect();
+        let heartbeat = json!({"version": "9.9", "uptime": 1, "lists": lists});
+        let path = format!("/agent/{router}/heartbeat");
+        assert_eq!(ask(&self.app, router, &path, Some(heartbeat)).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn history_tells_commit_and_author_of_each_served_list() {
+    let repository = Repository::new();
+    let followed = repository.follow().await;
+    let policy = |subject: &str, applied| (subject.to_owned(), "bird-config".to_owned(), applied);
+    assert!(followed.history("jp1").await.is_empty());
+    for _ in 0..2 {
+        followed.limit().await;
+    }
+    assert_eq!(followed.history("jp1").await, [policy("begin", false)]);
+    // A heartbeat of an agent that does not name lists shows nothing.
+    let heartbeat = json!({"version": "1", "uptime": 1});
+    ask(
+        &followed.app,
+        "jp1",
+        "/agent/jp1/heartbeat",
+        Some(heartbeat),
+    )
+    .await;
+    followed.apply("jp1").await;
+    let other = repository.commit("README.md", "no file of the fleet", "notes");
+    followed.look().await;
+    assert_eq!(followed.state().await["commit"]["id"], json!(other));
+    followed.limit().await;
+    assert_eq!(followed.history("jp1").await, [policy("begin", true)]);
+
+    repository.limit(9);
+    followed.look().await;
+    followed.limit().await;
+    drop(followed);
+    let followed = repository.follow().await;
+    followed.limit().await;
+    followed.apply("jp1").await;
+    repository.git(&["revert", "--no-edit", "HEAD"]);
+    followed.look().await;
+    followed.limit().await;
+    let wanted = [
+        policy("begin", true),
+        policy("limit 9", true),
+        policy("Revert \"limit 9\"", false),
+    ];
+    assert_eq!(followed.history("jp1").await, wanted);
+    let shown = repository.0.done("history jp1");
+    assert!(
+        shown.contains("Alice <a@example.net>") && shown.contains("limit 9"),
+        "{shown}"
+    );
+    assert!(repository.0.done("history hk1").contains("no list yet"));
+    let (code, text) = repository.0.call("history moon");
+    assert!(code == 1 && text.contains("no router moon"), "{text}");
+}
+
+#[tokio::test]
+async fn commit_reaches_the_canary_only_and_history_says_so() {
+    let repository = Repository::new();
+    let rollout = |limit: u32| {
+        format!(
+            "{NETWORK}rollout: {{waves: [[hk1]], observe: 1s}}\npolicy: {{ebgpImportLimit: {limit}}}\n"
+        )
+    };
+    repository.commit("network.yaml", &rollout(8), "eight");
+    let followed = repository.follow().await;
+    assert_eq!(followed.limit().await, 8);
+    repository.commit("network.yaml", &rollout(9), "nine");
+    assert!(followed.look().await.is_empty());
+    let canary = followed.get("hk1", "bird-config").await.1;
+    assert_eq!(canary["policy"]["ebgpImportLimit"], 9);
+    assert_eq!(followed.limit().await, 8);
+    drop(followed);
+    // A restart gives no router another description.
+    let followed = repository.follow().await;
+    assert_eq!(followed.limit().await, 8);
+    let subjects = async |router| -> Vec<String> {
+        let all = followed.history(router).await.into_iter();
+        all.map(|(subject, ..)| subject).collect()
+    };
+    assert_eq!(subjects("jp1").await, ["eight"]);
+    assert_eq!(subjects("hk1").await, ["nine"]);
 }

@@ -1,5 +1,7 @@
 //! The server: tokens, limits, faults.
 
+use moenet_agent::wire::reference::endpoint;
+
 use super::*;
 
 #[tokio::test]
@@ -197,8 +199,19 @@ async fn the_agents_client_and_outbox_speak_with_it() {
         mesh_public_key: None,
         drained: None,
         held: None,
+        lists: jp1
+            .list_names()
+            .into_iter()
+            .map(|(call, name)| (endpoint(call).to_owned(), name))
+            .collect(),
     };
+    assert_eq!(heartbeat.lists.len(), 4);
     jp1.post_heartbeat(&heartbeat).await.unwrap();
+    let served = fs::read_to_string(fleet.path("reported/served.json")).unwrap();
+    let served: Value = serde_json::from_str(&served).unwrap();
+    for list in served["body"].as_array().unwrap() {
+        assert!(list["applied"].is_string(), "{served}");
+    }
     jp1.post_report(&Report::default()).await.unwrap();
     let outbox = std::sync::Arc::new(Outbox::open(&fleet.dir.path().join("outbox")).unwrap());
     for (uid, status) in [

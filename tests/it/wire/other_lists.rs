@@ -299,6 +299,7 @@ fn what_is_posted_has_the_fields_of_the_reference() {
         mesh_public_key: Some(KEY.parse().unwrap()),
         drained: None,
         held: None,
+        lists: Default::default(),
     };
     let want = json!({"version": "1.2.0", "uptime": 3600, "meshPublicKey": KEY});
     assert_eq!(json_of(D.encode_heartbeat(&heartbeat)), want);

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::journal::Edit;
 use crate::fleet::good::Good;
+use crate::fleet::history::ServedList;
 use crate::fleet::posts::{Post, Posts, ReportedStatus, Statuses};
 use crate::fleet::store::Change;
 use crate::model::{ObjectName, Uid};
@@ -35,6 +36,7 @@ const GOOD: &str = "good";
 
 const HEARTBEAT: &str = "heartbeat.json";
 const REPORT: &str = "report.json";
+const SERVED: &str = "served.json";
 
 /// The directory `reported/` of a router.
 #[derive(Debug)]
@@ -59,6 +61,7 @@ impl Reported {
         let (file, text) = match change {
             Change::Heartbeat(post) => (HEARTBEAT.into(), Some(line(post)?)),
             Change::Report(post) => (REPORT.into(), Some(line(post)?)),
+            Change::Served(post) => (SERVED.into(), Some(line(post)?)),
             Change::Status(entry) => (status_file(&entry.uuid), Some(text(entry)?)),
             Change::Forget(entry) => (status_file(&entry.uuid), None),
             Change::Log { modify, applied } => {
@@ -87,6 +90,12 @@ impl Reported {
 
     pub(super) fn heartbeat(&self) -> io::Result<Option<Post>> {
         self.read(Path::new(HEARTBEAT))
+    }
+
+    /// Returns the lists that the router was served.
+    pub(super) fn served(&self) -> io::Result<Vec<ServedList>> {
+        let post: Option<Post> = self.read(Path::new(SERVED))?;
+        Ok(post.map(ServedList::all).unwrap_or_default())
     }
 
     /// Returns the newest posted status of each session.

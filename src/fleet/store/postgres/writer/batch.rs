@@ -8,7 +8,7 @@ use sqlx::{PgTransaction, Row, query};
 
 use super::super::memory::ChangedStatus;
 use super::super::refresh::CHANNEL;
-use super::super::{HEARTBEAT, REPORT};
+use super::super::{HEARTBEAT, REPORT, SERVED};
 use crate::fleet::posts::{Post, ReportedStatus};
 use crate::fleet::store::Change;
 use crate::model::ObjectName;
@@ -32,6 +32,7 @@ impl Batch {
         match change {
             Change::Heartbeat(post) => self.post(router, HEARTBEAT, post),
             Change::Report(post) => self.post(router, REPORT, post),
+            Change::Served(post) => self.newest(router, SERVED, post),
             Change::Status(entry) => drop(self.statuses.insert(key(entry), entry.clone())),
             Change::Forget(entry) => drop(self.forgotten.insert(key(entry), entry.clone())),
             Change::Log { modify, applied } => {
@@ -47,7 +48,12 @@ impl Batch {
 
     fn post(&mut self, router: &ObjectName, kind: &'static str, post: &Post) {
         let body = post.body.to_string();
-        self.posts.push((router.clone(), kind, body.clone()));
+        self.posts.push((router.clone(), kind, body));
+        self.newest(router, kind, post);
+    }
+
+    fn newest(&mut self, router: &ObjectName, kind: &'static str, post: &Post) {
+        let body = post.body.to_string();
         let at = post.received_at.to_string();
         self.newest.insert((router.clone(), kind), (at, body));
     }

@@ -1,0 +1,69 @@
+//! `fleet history`: which lists a router was served.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::get::Place;
+use crate::cli::get::{ago, or_dash};
+use crate::cli::{Arguments, Outcome, output};
+use crate::fleet::ServedList;
+use crate::model::ObjectName;
+
+#[derive(Debug, Args)]
+pub(super) struct History {
+    /// The router
+    #[arg(value_name = "ROUTER")]
+    router: ObjectName,
+    #[command(flatten)]
+    place: Place,
+}
+
+const COLUMNS: [&str; 6] = [
+    "SERVED",
+    "LIST",
+    "TAKEN OVER",
+    "COMMIT",
+    "AUTHOR",
+    "SUBJECT",
+];
+
+/// Length of a commit's id in a table.
+const SHORT: usize = 12;
+
+impl History {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let Some(history) = self.place.history(&self.router)? else {
+            anyhow::bail!(
+                "the fleet has no router {}; `moenet-agent fleet get` lists them",
+                self.router
+            );
+        };
+        if !output::value(arguments.output, &history)? {
+            match history.served.is_empty() {
+                true => output::line(format_args!("{} has fetched no list yet.", self.router)),
+                false => output::line(output::table(
+                    &COLUMNS,
+                    history.served.into_iter().map(cells),
+                )),
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn cells(served: ServedList) -> Vec<String> {
+    let commit = served.commit;
+    let id = commit
+        .as_ref()
+        .map(|it| it.id.chars().take(SHORT).collect());
+    let (author, subject) = commit.map(|it| (it.author, it.subject)).unzip();
+    vec![
+        ago(served.at),
+        served.list,
+        or_dash(served.applied.map(ago)),
+        or_dash(id),
+        or_dash(author),
+        or_dash(subject),
+    ]
+}

@@ -9,7 +9,7 @@
 #   tests/deps.sh static   what builds the static program
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-DEMO="bird2|bird3 wireguard-go wireguard-tools iproute2 util-linux git jq curl"
+DEMO="make bird2|bird3 wireguard-go wireguard-tools iproute2 util-linux git jq curl"
 TESTS="$DEMO frr gobgpd stayrtr prometheus chromium nftables postgresql python3 python3-venv procps iputils-ping strace faketime"
 PACKAGE="binutils dpkg-dev rpm python3 mmdebstrap buildah"
 CHECK_JSONSCHEMA=0.39.0

@@ -45,6 +45,8 @@ pub(super) struct Needs {
     running: BTreeMap<ObjectKey, Need>,
     /// What changed while the key was running.
     meanwhile: BTreeMap<ObjectKey, Need>,
+    /// Whether more links changed since the last pass than are read one by one.
+    are_many: bool,
 }
 
 impl Needs {
@@ -70,7 +72,8 @@ impl Needs {
             Need::Links(links) => links.len(),
             Need::Reads(_) => 0,
         };
-        if self.waiting.values().map(links).sum::<usize>() <= LINKS_MAX {
+        self.are_many |= self.waiting.values().map(links).sum::<usize>() > LINKS_MAX;
+        if !self.are_many {
             return;
         }
         let many = self.waiting.values_mut().filter(|need| links(need) > 0);
@@ -96,16 +99,17 @@ impl Needs {
 
     /// Begins the run of a key in a pass. Returns what it reads.
     pub(super) fn begin(&mut self, key: &ObjectKey) -> Reads {
+        self.are_many = false;
         let need = self.waiting.remove(key);
         need.map_or(Reads::WireGuard, Need::reads)
     }
 
     /// Ends the run of a key. Its steps, if it made any, are read back as its run began; that shows later changes too. Returns
-    /// whether links changed for which the key must run again.
+    /// whether something changed for which the key must run again.
     pub(super) fn end(&mut self, key: &ObjectKey, is_read_back: bool) -> bool {
         let (ran, meanwhile) = (self.running.remove(key), self.meanwhile.remove(key));
         let back = is_read_back.then(|| ran.unwrap_or(Need::Reads(Reads::Everything)));
-        let is_changed = matches!(meanwhile, Some(Need::Links(_)));
+        let is_changed = meanwhile.is_some();
         for need in back.into_iter().chain(meanwhile) {
             self.add(key, need, false);
         }
@@ -181,11 +185,22 @@ mod tests {
     #[test]
     fn many_changes_are_read_with_one_dump() {
         let mut needs = Needs::default();
-        for index in 0..=LINKS_MAX {
+        for index in 0..2 * LINKS_MAX {
             let name = format!("wg_{index}");
             needs.add(&key(&name), link(&name), false);
         }
         assert_eq!(needs.glances().count(), 0);
         assert_eq!(needs.begin(&key("wg_0")), Reads::Everything);
+        needs.add(&key("wg_0"), link("wg_0"), false);
+        assert_eq!(needs.glances().count(), 1, "the pass has begun");
+    }
+
+    #[test]
+    fn change_of_any_need_during_a_run_is_looked_at() {
+        let mut needs = Needs::default();
+        needs.begin(&ObjectKey::Router);
+        needs.add_meanwhile(&ObjectKey::Router, Need::Reads(Reads::Everything));
+        assert!(needs.end(&ObjectKey::Router, false));
+        assert_eq!(needs.begin(&ObjectKey::Router), Reads::Everything);
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::bird::Committer;
 use crate::intervals::BIRD_OBSERVATION_WAIT;
 use crate::model::InterfaceName;
 use crate::observed::bird::{BirdName, BirdState, Silence, Texts};
-use crate::observed::kernel::KernelView;
+use crate::observed::kernel::{KernelView, Link};
 use crate::ports::{
     BaseError, Bird, BirdError, CommitError, Committed, Fragment, FragmentError, Kernel,
     KernelError,
@@ -34,7 +34,12 @@ pub struct Observer {
     dumped: AtomicU64,
     kernel_error: StdMutex<Option<String>>,
     seen: StdMutex<Arc<KernelView>>,
+    /// During a dump, the links that were read one by one meanwhile: the dump may have read them before.
+    glanced: StdMutex<Option<OneByOne>>,
 }
+
+/// Links as they were read one by one; `None`: not there.
+type OneByOne = BTreeMap<InterfaceName, Option<Link>>;
 
 impl Observer {
     pub fn new(kernel: Arc<dyn Kernel>, bird: Arc<dyn Bird>) -> Self {
@@ -50,6 +55,7 @@ impl Observer {
             dumped: AtomicU64::new(0),
             kernel_error: StdMutex::default(),
             seen: StdMutex::default(),
+            glanced: StdMutex::default(),
         }
     }
 
@@ -71,10 +77,15 @@ impl Observer {
         let look = || async {
             self.observations.fetch_add(1, Ordering::Relaxed);
             let events = self.events.load(Ordering::Relaxed);
+            *self.glanced.lock() = Some(OneByOne::new());
             let view = self.kernel.observe().await;
-            let view = view
-                .map(|view| remember(&mut self.seen.lock(), view))
-                .map_err(Arc::new);
+            let view = view.map(|mut view| {
+                let mut seen = self.seen.lock();
+                let glanced = self.glanced.lock().take();
+                set_links(&mut view, glanced.unwrap_or_default());
+                remember(&mut seen, view)
+            });
+            let view = view.map_err(Arc::new);
             let error = view
                 .as_ref()
                 .err()
@@ -143,17 +154,15 @@ impl Observer {
         names: &BTreeSet<InterfaceName>,
     ) -> Result<Option<Arc<KernelView>>, Arc<KernelError>> {
         let links = self.kernel.observe_links(names).await.map_err(Arc::new)?;
+        if let Some(glanced) = &mut *self.glanced.lock() {
+            glanced.extend(links.clone());
+        }
         let mut seen = self.seen.lock();
         if seen.links.is_empty() {
             return Ok(None);
         }
         let mut view = KernelView::clone(&seen);
-        for (name, link) in links {
-            match link {
-                Some(link) => view.links.insert(name, link),
-                None => drop(view.links.remove(&name)),
-            }
-        }
+        set_links(&mut view, links);
         Ok(Some(remember(&mut seen, view)))
     }
 
@@ -205,6 +214,15 @@ impl Observer {
     /// Returns a receiver of every later observation of BIRD; of several at once, the latest.
     pub fn looks(&self) -> watch::Receiver<Arc<BirdState>> {
         self.bird.looks.subscribe()
+    }
+}
+
+fn set_links(view: &mut KernelView, links: OneByOne) {
+    for (name, link) in links {
+        match link {
+            Some(link) => view.links.insert(name, link),
+            None => drop(view.links.remove(&name)),
+        }
     }
 }
 

@@ -233,14 +233,25 @@ impl Runner {
         }
         let mut keys: Vec<_> = self.glanced().cloned().collect();
         keys.retain(|key| self.queue.take(key, now + GLANCE_GATHER));
-        let desired = self.context.desired();
-        let wanted = |key: &ObjectKey| Some(desired.objects.get(key)?.link()?.interface.clone());
-        let mut names: BTreeSet<_> = keys.iter().filter_map(wanted).collect();
+        let mut names = self.links_of(&keys);
         names.extend(keys.iter().flat_map(|key| self.needs.begin_glance(key)));
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
         let observe = async move { context.observe_links(of, names).await };
         self.glancing.start(Keys(keys), observe);
+    }
+
+    /// Returns the links that these keys want, and those that they have, as after a change of the name.
+    fn links_of(&self, keys: &[ObjectKey]) -> BTreeSet<InterfaceName> {
+        let (desired, last) = (self.context.desired(), self.context.observer.last_kernel());
+        let objects = || keys.iter().filter_map(|key| desired.objects.get(key));
+        let wanted = objects().filter_map(|object| Some(object.link()?.interface));
+        let had = last.iter().flat_map(|last| {
+            let uids = objects().flat_map(|it| [Some(&it.uid), it.formerly.as_ref()]);
+            let owned = uids.flatten().flat_map(|uid| last.owned_by(uid));
+            owned.map(|(name, _)| name)
+        });
+        wanted.chain(had).cloned().collect()
     }
 
     /// Begins to observe for all keys that are due.
@@ -250,8 +261,13 @@ impl Runner {
         if !is_due || !self.observing.is_empty() || now < self.rest || self.awaited().is_some() {
             return;
         }
+        let mut due: Vec<_> = std::iter::from_fn(|| self.queue.next(now)).collect();
         // Those whose steps have just ended are read back by the same observation.
-        let mut due: Vec<_> = std::iter::from_fn(|| self.queue.next(now + PASS_GATHER)).collect();
+        let is_glance = |key: &&ObjectKey| self.glanced().any(|other| other == *key);
+        let ended = self.progress.keys().filter(|key| !is_glance(key));
+        let ended: Vec<_> = ended.cloned().collect();
+        let is_ended = |key: &ObjectKey| self.queue.take(key, now + PASS_GATHER);
+        due.extend(ended.into_iter().filter(is_ended).map(|key| (key, now)));
         if self.batch.until().is_some() {
             // A change does not wait for the batch; what is read back does, so that one load of BIRD has all.
             let is_read_back = |(key, _): &mut (ObjectKey, _)| {
@@ -263,7 +279,7 @@ impl Runner {
             }
         }
         self.is_hinted = false;
-        let Some(latest) = due.iter().map(|(_, due)| now.min(*due)).max() else {
+        let Some(latest) = due.iter().map(|(_, due)| *due).max() else {
             return;
         };
         let keys: Vec<_> = due.into_iter().map(|(key, _)| key).collect();

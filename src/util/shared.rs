@@ -19,8 +19,14 @@ struct Texts {
     limit: usize,
 }
 
+/// Size from which a text is not shared, since it would stay for a while without a holder: a table of ROAs has megabytes.
+const LARGE: usize = 64 * 1024;
+
 /// Returns the shared text with this content.
 pub(crate) fn shared(text: &str) -> Arc<str> {
+    if text.len() >= LARGE {
+        return text.into();
+    }
     ALL.lock().get(text)
 }
 

@@ -219,7 +219,12 @@ impl Client {
         self.hurried.notify_waiters();
     }
 
-    /// Returns the names that the Control Plane gave to the newest lists.
+    /// Records that the newest list became documents.
+    pub fn list_written(&self, call: Call) {
+        self.kept.written(call);
+    }
+
+    /// Returns the names that the Control Plane gave to the newest lists which became documents.
     pub fn list_names(&self) -> BTreeMap<Call, String> {
         self.kept.names()
     }

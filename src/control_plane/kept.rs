@@ -22,6 +22,8 @@ struct Kept {
     body: Vec<u8>,
     /// The text with which the Control Plane names the content.
     name: Option<String>,
+    /// Whether the list became documents.
+    is_written: bool,
 }
 
 impl KeptAnswers {
@@ -38,11 +40,18 @@ impl KeptAnswers {
         Some(kept.body.clone())
     }
 
-    /// Returns the names of the lists that have one, by their endpoints.
+    /// Records that the documents of a list were written.
+    pub(super) fn written(&self, call: Call) {
+        if let Some(kept) = self.0.lock().get_mut(&call) {
+            kept.is_written = true;
+        }
+    }
+
+    /// Returns the names of the written lists that have one.
     pub(super) fn names(&self) -> BTreeMap<Call, String> {
         let all = self.0.lock();
-        let named = all.iter();
-        named
+        let written = all.iter().filter(|(_, kept)| kept.is_written);
+        written
             .filter_map(|(call, kept)| Some((*call, kept.name.clone()?)))
             .collect()
     }
@@ -51,8 +60,13 @@ impl KeptAnswers {
     pub(super) fn keep(&self, call: Call, headers: &HeaderMap, body: &[u8]) {
         match headers.get(ETAG) {
             Some(tag) => {
-                let (tag, body, name) = (tag.clone(), body.to_vec(), name(headers));
-                self.0.lock().insert(call, Kept { tag, body, name })
+                let kept = Kept {
+                    tag: tag.clone(),
+                    body: body.to_vec(),
+                    name: name(headers),
+                    is_written: false,
+                };
+                self.0.lock().insert(call, kept)
             }
             None => self.0.lock().remove(&call),
         };

@@ -123,7 +123,7 @@ impl Answers {
             list: endpoint(call).to_owned(),
             content: content.to_owned(),
             at: Timestamp::now(),
-            applied: None,
+            written: None,
             commit,
         };
         history::add(&mut served, list.clone());
@@ -169,7 +169,7 @@ impl Answers {
         Ok(rejected)
     }
 
-    /// Stores a heartbeat, and which lists it shows as applied.
+    /// Stores a heartbeat, and which lists it shows as written.
     async fn heartbeat(&self, router: &ObjectName, heartbeat: Value) -> Result<(), ApiError> {
         let writing = self.writing(router);
         let _writing = writing.lock().await;
@@ -178,11 +178,11 @@ impl Answers {
         let mut changes = vec![Change::Heartbeat(post(heartbeat))];
         if self.history.is_new(router, &lists) {
             let mut served = self.store.served(router).await?;
-            history::apply(&mut served, &lists, Timestamp::now());
+            history::mark(&mut served, &lists, Timestamp::now());
             changes.push(Change::Served(post(json!(served))));
         }
         self.store.write(router, changes).await?;
-        self.history.applied(router, &lists);
+        self.history.written(router, &lists);
         Ok(())
     }
 

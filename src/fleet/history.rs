@@ -1,4 +1,4 @@
-//! Which lists each router was served, from which commit, and which of them it has applied.
+//! Which lists each router was served, from which commit, and which of them became documents there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::wire::Call;
 use crate::wire::reference::endpoint;
 
 /// Most lists that are kept for a router.
-const MOST: usize = 100;
+const MOST: usize = 20;
 
 /// A list that a router was served, once for each change of its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,11 +30,11 @@ pub(crate) struct ServedList {
     /// When the router fetched it first.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub(crate) at: Timestamp,
-    /// The arrival of the heartbeat that shows that the router has taken it over; absent before, and from an agent that
-    /// does not tell it.
+    /// The arrival of the heartbeat that shows that it became documents of the router; absent before, and from an agent that
+    /// does not say so.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) applied: Option<Timestamp>,
+    pub(crate) written: Option<Timestamp>,
     /// The commit that it is from; absent over a store without commits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) commit: Option<FleetCommit>,
@@ -60,7 +60,7 @@ pub(crate) struct RouterHistory {
 struct Newest {
     answer: Arc<Map<String, Value>>,
     content: String,
-    is_applied: bool,
+    is_written: bool,
 }
 
 /// The newest lists, so that a fetch without a change costs no look at the store.
@@ -93,30 +93,30 @@ impl History {
         let newest = Newest {
             answer: Arc::clone(answer),
             content: served.content.clone(),
-            is_applied: served.applied.is_some(),
+            is_written: served.written.is_some(),
         };
         let mut all = self.newest.lock();
         all.entry(router.clone()).or_default().insert(call, newest);
     }
 
-    /// Returns whether a heartbeat shows a list that was not applied before.
-    pub(super) fn is_new(&self, router: &ObjectName, applied: &BTreeMap<String, String>) -> bool {
+    /// Returns whether a heartbeat shows a list that was not written before.
+    pub(super) fn is_new(&self, router: &ObjectName, written: &BTreeMap<String, String>) -> bool {
         let all = self.newest.lock();
         let Some(newest) = all.get(router) else {
             // After a restart, the first fetch decides.
             return false;
         };
         let is_new = |(call, newest): (&Call, &Newest)| {
-            !newest.is_applied && applied.get(endpoint(*call)) == Some(&newest.content)
+            !newest.is_written && written.get(endpoint(*call)) == Some(&newest.content)
         };
         newest.iter().any(is_new)
     }
 
-    /// Records that a router has applied lists.
-    pub(super) fn applied(&self, router: &ObjectName, applied: &BTreeMap<String, String>) {
+    /// Records that lists became documents of a router.
+    pub(super) fn written(&self, router: &ObjectName, written: &BTreeMap<String, String>) {
         let mut all = self.newest.lock();
         for (call, newest) in all.get_mut(router).into_iter().flatten() {
-            newest.is_applied |= applied.get(endpoint(*call)) == Some(&newest.content);
+            newest.is_written |= written.get(endpoint(*call)) == Some(&newest.content);
         }
     }
 }
@@ -134,12 +134,12 @@ pub(super) fn add(served: &mut Vec<ServedList>, list: ServedList) {
     served.drain(..surplus);
 }
 
-/// Marks the newest version of each list that a heartbeat names as applied.
-pub(super) fn apply(served: &mut [ServedList], applied: &BTreeMap<String, String>, now: Timestamp) {
-    for (list, content) in applied {
+/// Marks the newest version of each list that a heartbeat names as written.
+pub(super) fn mark(served: &mut [ServedList], written: &BTreeMap<String, String>, now: Timestamp) {
+    for (list, content) in written {
         let newest = served.iter_mut().rev().find(|it| it.list == *list);
         if let Some(newest) = newest.filter(|it| it.content == *content) {
-            newest.applied.get_or_insert(now);
+            newest.written.get_or_insert(now);
         }
     }
 }
@@ -153,22 +153,22 @@ mod tests {
             list: name.to_owned(),
             content: content.to_owned(),
             at: Timestamp::UNIX_EPOCH,
-            applied: None,
+            written: None,
             commit: None,
         }
     }
 
     #[test]
-    fn heartbeat_applies_the_newest_version_only() {
+    fn heartbeat_marks_the_newest_version_only() {
         let mut served = vec![list("mesh", "a"), list("sessions", "b"), list("mesh", "c")];
         let now = Timestamp::from_second(5).unwrap();
         let lists = |content: &str| BTreeMap::from([("mesh".to_owned(), content.to_owned())]);
-        apply(&mut served, &lists("a"), now);
-        assert!(served.iter().all(|it| it.applied.is_none()));
-        apply(&mut served, &lists("c"), now);
-        apply(&mut served, &lists("c"), Timestamp::UNIX_EPOCH);
-        let applied: Vec<_> = served.iter().map(|it| it.applied).collect();
-        assert_eq!(applied, [None, None, Some(now)]);
+        mark(&mut served, &lists("a"), now);
+        assert!(served.iter().all(|it| it.written.is_none()));
+        mark(&mut served, &lists("c"), now);
+        mark(&mut served, &lists("c"), Timestamp::UNIX_EPOCH);
+        let written: Vec<_> = served.iter().map(|it| it.written).collect();
+        assert_eq!(written, [None, None, Some(now)]);
     }
 
     #[test]
@@ -178,7 +178,10 @@ mod tests {
             add(&mut served, list("mesh", &content.to_string()));
         }
         assert_eq!((served.len(), &*served[0].content), (MOST, "1"));
-        assert_eq!(newest(&served, Call::Mesh).unwrap().content, "100");
+        assert_eq!(
+            newest(&served, Call::Mesh).unwrap().content,
+            MOST.to_string()
+        );
         assert_eq!(newest(&served, Call::Config), None);
     }
 }

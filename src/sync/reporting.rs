@@ -29,17 +29,16 @@ pub(super) async fn heartbeat(sync: Arc<Syncer>) -> Result<(), CallError> {
         mesh_public_key: sync.sources.key.current().public(),
         drained: desired.maintenance.enabled.then_some(true),
         held: (held > 0).then_some(held),
-        lists: sync.taken_over(),
+        lists: sync.written_lists(),
     };
     sync.client.post_heartbeat(&heartbeat).await
 }
 
 impl Syncer {
     /// Returns the lists that became documents, as the Control Plane names them.
-    fn taken_over(&self) -> BTreeMap<String, String> {
+    fn written_lists(&self) -> BTreeMap<String, String> {
         let names = self.client.list_names().into_iter();
         names
-            .filter(|(list, _)| self.calls.failures_of(*list) == 0)
             .map(|(list, name)| (endpoint(list).to_owned(), name))
             .collect()
     }

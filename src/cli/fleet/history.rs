@@ -19,14 +19,7 @@ pub(super) struct History {
     place: Place,
 }
 
-const COLUMNS: [&str; 6] = [
-    "SERVED",
-    "LIST",
-    "TAKEN OVER",
-    "COMMIT",
-    "AUTHOR",
-    "SUBJECT",
-];
+const COLUMNS: [&str; 6] = ["SERVED", "LIST", "WRITTEN", "COMMIT", "AUTHOR", "SUBJECT"];
 
 /// Length of a commit's id in a table.
 const SHORT: usize = 12;
@@ -61,7 +54,7 @@ fn cells(served: ServedList) -> Vec<String> {
     vec![
         ago(served.at),
         served.list,
-        or_dash(served.applied.map(ago)),
+        or_dash(served.written.map(ago)),
         or_dash(id),
         or_dash(author),
         or_dash(subject),

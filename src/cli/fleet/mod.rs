@@ -79,9 +79,9 @@ Examples:
     /// Show one router with each of its sessions
     #[command(after_help = "Example: moenet-agent fleet describe jp1 --fleet ./fleet")]
     Describe(get::Describe),
-    /// Show which lists a router was served, from which commit, and which it has taken over
+    /// Show which lists a router was served, from which commit, and which became its documents
     ///
-    /// A list is shown once for each change of its content, at most 100 of a router, the newest last. Commits are known
+    /// A list is shown once for each change of its content, at most 20 of a router, the newest last. Commits are known
     /// of a server with `--git-ref`.
     #[command(after_help = "Example: moenet-agent fleet history jp1 --fleet ./fleet")]
     History(history::History),

@@ -204,7 +204,13 @@ pub(super) async fn every<F: Future<Output = Result<(), CallError>>>(
         &sync.calls,
         call,
         || sync.config.get().control_plane.as_ref().map(&interval),
-        || act(Arc::clone(sync)),
+        || async {
+            let done = act(Arc::clone(sync)).await;
+            if done.is_ok() {
+                sync.client.list_written(call);
+            }
+            done
+        },
         |recovered| tell(sync, recovered),
     )
     .await;

@@ -407,7 +407,7 @@ async fn folders_of_routers_are_served_from_the_commit() {
 }
 
 impl Followed {
-    /// Returns subject and list of what a router was served, and whether it has applied it.
+    /// Returns subject and list of what a router was served, and whether it has written its documents.
     async fn history(&self, router: &str) -> Vec<(String, String, bool)> {
         let path = format!("/v1/routers/{router}/history");
         let (status, answer) = ask(&self.app, "look", &path, None).await;
@@ -419,7 +419,7 @@ impl Followed {
                 (
                     text(&it["commit"]["subject"]),
                     text(&it["list"]),
-                    it["applied"].is_string(),
+                    it["written"].is_string(),
                 )
             })
             .collect()
@@ -442,7 +442,7 @@ impl Followed {
 async fn history_tells_commit_and_author_of_each_served_list() {
     let repository = Repository::new();
     let followed = repository.follow().await;
-    let policy = |subject: &str, applied| (subject.to_owned(), "bird-config".to_owned(), applied);
+    let policy = |subject: &str, written| (subject.to_owned(), "bird-config".to_owned(), written);
     assert!(followed.history("jp1").await.is_empty());
     for _ in 0..2 {
         followed.limit().await;

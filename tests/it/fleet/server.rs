@@ -1,5 +1,6 @@
 //! The server: tokens, limits, faults.
 
+use moenet_agent::wire::Call;
 use moenet_agent::wire::reference::endpoint;
 
 use super::*;
@@ -193,6 +194,10 @@ async fn the_agents_client_and_outbox_speak_with_it() {
             .ipv4
             .is_some()
     );
+    assert!(jp1.list_names().is_empty(), "nothing is written yet");
+    for list in [Call::Config, Call::Mesh, Call::BirdConfig, Call::Sessions] {
+        jp1.list_written(list);
+    }
     let heartbeat = Heartbeat {
         version: "1".into(),
         uptime: 1,
@@ -210,7 +215,7 @@ async fn the_agents_client_and_outbox_speak_with_it() {
     let served = fs::read_to_string(fleet.path("reported/served.json")).unwrap();
     let served: Value = serde_json::from_str(&served).unwrap();
     for list in served["body"].as_array().unwrap() {
-        assert!(list["applied"].is_string(), "{served}");
+        assert!(list["written"].is_string(), "{served}");
     }
     jp1.post_report(&Report::default()).await.unwrap();
     let outbox = std::sync::Arc::new(Outbox::open(&fleet.dir.path().join("outbox")).unwrap());

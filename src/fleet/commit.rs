@@ -1,5 +1,6 @@
 //! Reads the files of a fleet from a commit of its Git repository.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -32,6 +33,9 @@ pub(crate) enum CommitError {
     Repository { dir: PathBuf, reason: String },
     #[error("{dir} has no commit {commit}; `git log` lists the commits, and a shallow clone lacks most of them", dir = dir.display())]
     NoCommit { dir: PathBuf, commit: String },
+    #[error("{dir} has no branch {reference}; `git branch -a` lists the branches, and refs/tags/NAME names a tag", dir = dir.display())]
+    NoReference { dir: PathBuf, reference: String },
+    /// An object that the repository lacks may come back.
     #[error("{path} of commit {commit}: {reason}")]
     Content {
         commit: String,
@@ -40,10 +44,21 @@ pub(crate) enum CommitError {
     },
     #[error("the fleet's files of commit {commit} have {bytes} bytes, more than {MOST_TEXT}")]
     Size { commit: String, bytes: u64 },
+    #[error(
+        "git prints more than {MOST_OUTPUT} bytes about commit {commit}; give the fleet a repository of its own"
+    )]
+    Output { commit: String },
+}
+
+impl CommitError {
+    /// Returns whether the cause is in the commit, so that reading it again gives the same error.
+    pub(super) fn is_permanent(&self) -> bool {
+        matches!(self, Self::Size { .. } | Self::Output { .. })
+    }
 }
 
 /// A commit of a fleet's repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct FleetCommit {
     /// Its id.
     pub(crate) id: String,
@@ -61,18 +76,55 @@ pub(crate) struct FleetCommit {
 /// # Errors
 /// Git does not run, the commit does not exist, or the repository is damaged.
 pub(crate) async fn read(dir: &Path, commit: &str) -> Result<FleetFiles, CommitError> {
-    files(dir, &resolve(dir, commit).await?).await
+    files(dir, &resolve(dir, commit).await?.id).await
 }
 
-/// Returns the id of the commit to which a name points.
+/// The commit to which a reference points.
+pub(super) struct Head {
+    /// Git's directory, relative to the fleet's if that is its top level.
+    pub(super) repository: String,
+    pub(super) id: String,
+}
+
+/// Returns the commit of a reference: a branch, a branch of a remote, or a full name. A tag has its full name only, so
+/// that it cannot take the place of a branch.
 ///
 /// # Errors
-/// Git does not run, or the commit does not exist.
-pub(super) async fn resolve(dir: &Path, name: &str) -> Result<String, CommitError> {
+/// Git does not run, or the reference does not exist.
+pub(super) async fn head(dir: &Path, reference: &str) -> Result<Head, CommitError> {
+    for name in full_names(reference) {
+        match resolve(dir, &name).await {
+            Err(CommitError::NoCommit { .. }) => {}
+            found => return found,
+        }
+    }
+    Err(CommitError::NoReference {
+        dir: dir.to_owned(),
+        reference: reference.to_owned(),
+    })
+}
+
+fn full_names(reference: &str) -> Vec<String> {
+    let is_hex = reference.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_id = is_hex && matches!(reference.len(), 40 | 64);
+    if is_id || reference == "HEAD" || reference.starts_with("refs/") {
+        return vec![reference.to_owned()];
+    }
+    let full = |kind| format!("refs/{kind}/{reference}");
+    ["heads", "remotes"].map(full).to_vec()
+}
+
+async fn resolve(dir: &Path, name: &str) -> Result<Head, CommitError> {
     let wanted = format!("{name}^{{commit}}");
-    let verify = ["rev-parse", "-q", "--verify", "--end-of-options", &wanted];
-    let id = run(dir, name, &verify, Vec::new()).await?;
-    Ok(String::from_utf8_lossy(&id).trim().to_owned())
+    let verify = ["-q", "--git-dir", "--verify", "--end-of-options", &wanted];
+    let verify = [&["rev-parse"], &verify[..]].concat();
+    let lines = run(dir, name, &verify, Vec::new()).await?;
+    let lines = String::from_utf8_lossy(&lines);
+    let (repository, id) = lines.trim().rsplit_once('\n').unwrap_or_default();
+    Ok(Head {
+        repository: repository.to_owned(),
+        id: id.to_owned(),
+    })
 }
 
 /// Returns who made a commit, and why.
@@ -142,9 +194,15 @@ async fn run(
         .args(args)
         .dir(dir)
         .input(input);
-    let failed = |source| CommitError::Git {
-        dir: dir.to_owned(),
-        source,
+    let failed = |source| match source {
+        ExecError::Output(error) if error.kind() == ErrorKind::FileTooLarge => {
+            let commit = commit.to_owned();
+            CommitError::Output { commit }
+        }
+        source => CommitError::Git {
+            dir: dir.to_owned(),
+            source,
+        },
     };
     let output = run.output().await.map_err(failed)?;
     if output.status.success() {

@@ -206,8 +206,10 @@ impl Follower {
     /// # Errors
     /// Another server serves the directory, or the last commit cannot be read.
     pub fn open(dir: PathBuf, reference: String) -> Result<Self, FleetError> {
+        let git = store::git::Git::open(dir.clone(), reference)?;
+        // Not before: the files of another server are complete soon.
         store::directory::sweep(&dir);
-        Ok(Self(Arc::new(store::git::Git::open(dir, reference)?)))
+        Ok(Self(Arc::new(git)))
     }
 
     /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.

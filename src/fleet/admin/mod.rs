@@ -167,8 +167,8 @@ impl Admin {
         }
     }
 
-    fn git(&self) -> Result<&Git, ApiError> {
-        self.git.as_deref().ok_or_else(|| {
+    fn git(&self) -> Result<&Arc<Git>, ApiError> {
+        self.git.as_ref().ok_or_else(|| {
             ApiError::not_found("the server follows no Git reference; start it with --git-ref")
         })
     }

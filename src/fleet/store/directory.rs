@@ -62,7 +62,8 @@ struct Files {
 
 impl Directory {
     pub(in crate::fleet) fn new(root: PathBuf) -> Self {
-        Self::with(root, None, None)
+        let is_followed = is_followed(&root);
+        Self::with(root, is_followed, None, None)
     }
 
     /// Returns the store for a server: posts become durable together. `None`: another server serves the directory.
@@ -79,7 +80,7 @@ impl Directory {
             tracing::error!(%error, "journal of posts cannot be used; flushing each post alone");
             journal::quarantine(&root, &error.to_string());
         });
-        Some(Self::with(root, journal.ok(), lock))
+        Some(Self::with(root, is_followed, journal.ok(), lock))
     }
 
     /// Makes all posts durable as files, so that an operator may change these before the next start.
@@ -91,11 +92,16 @@ impl Directory {
         }
     }
 
-    fn with(root: PathBuf, journal: Option<Journal>, lock: Option<File>) -> Self {
+    fn with(
+        root: PathBuf,
+        is_followed: bool,
+        journal: Option<Journal>,
+        lock: Option<File>,
+    ) -> Self {
         Self(Arc::new(Files {
             journal,
             _lock: lock,
-            is_followed: is_followed(&root),
+            is_followed,
             snapshots: Snapshots::new(&root),
             root,
             parsed: Parsed::default(),

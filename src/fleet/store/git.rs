@@ -12,11 +12,10 @@ use parking_lot::Mutex;
 
 pub(crate) use self::kept::GitView;
 
-use self::kept::Kept;
-use super::directory::Directory;
+use super::directory::{Directory, commit_path};
 use super::held::{ChangedFile, HeldFiles};
 use super::{Change, Door, PostedKeys, Revisions, Store, version};
-use crate::fleet::commit::{self, CommitError, FleetCommit};
+use crate::fleet::commit::{self, CommitError, FleetCommit, Head};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::history::ServedList;
 use crate::fleet::layout::parse_router;
@@ -44,21 +43,46 @@ pub(in crate::fleet) struct Git {
 
 #[derive(Default)]
 struct Last {
-    /// The newest commit with an error, and its errors.
+    /// The newest commit, if it has errors, and these.
     refused: Option<(FleetCommit, Vec<String>)>,
+    /// Git's directory with the served commit.
+    repository: Option<String>,
+    /// The view that the verbs of the command line have.
+    shown: GitView,
     errors: Notices,
 }
 
 /// Why the newest commit is not served.
 #[derive(Debug, thiserror::Error)]
 enum LookError {
-    /// The errors of its files.
-    #[error("the files of commit {} have an error", .0.id)]
-    Files(FleetCommit, Vec<String>),
+    /// The commit has these errors, and will always have them.
+    #[error("commit {} has an error", .0.id)]
+    Refused(FleetCommit, Vec<String>),
+    /// Git looks for a repository in all folders above.
+    #[error(
+        "the Git repository of {root} was {followed}, and is now {repository}; restore it, or remove {file} and restart \
+         the server to follow the other one", root = root.display(), file = commit_path(root).display()
+    )]
+    Repository {
+        root: PathBuf,
+        followed: String,
+        repository: String,
+    },
+    #[error("the look ended by a defect of moenet-agent; please report the panic in its log")]
+    Panic,
     #[error(transparent)]
     Commit(#[from] CommitError),
     #[error("{path}: {source}; the commit is served once it is kept", path = path.display())]
     Kept { path: PathBuf, source: io::Error },
+}
+
+impl LookError {
+    fn of(commit: FleetCommit, error: CommitError) -> Self {
+        match error.is_permanent() {
+            true => Self::Refused(commit, vec![error.to_string()]),
+            false => Self::Commit(error),
+        }
+    }
 }
 
 impl Git {
@@ -71,7 +95,7 @@ impl Git {
             return Err(FleetError::Served(root));
         };
         let git = Self::with(root, posts, reference)?;
-        git.show();
+        show(&git.root, &git.view());
         Ok(git)
     }
 
@@ -87,7 +111,10 @@ impl Git {
     }
 
     fn with(root: PathBuf, posts: Directory, reference: String) -> Result<Self, FleetError> {
-        let kept = kept::read(&root)?;
+        let (served, repository) = match kept::read(&root)? {
+            Some(kept) => (Some((kept.commit, kept.files)), kept.repository),
+            None => (None, None),
+        };
         let git = Self {
             root,
             held: HeldFiles::default(),
@@ -96,9 +123,12 @@ impl Git {
                 git_ref: reference,
                 ..GitView::default()
             }),
-            last: tokio::sync::Mutex::default(),
+            last: tokio::sync::Mutex::new(Last {
+                repository,
+                ..Last::default()
+            }),
         };
-        if let Some(Kept { commit, files }) = kept {
+        if let Some((commit, files)) = served {
             git.serve(commit, &files.into_iter().collect());
         }
         Ok(git)
@@ -107,28 +137,37 @@ impl Git {
     /// Follows the reference, and never ends.
     pub(in crate::fleet) async fn follow(self: Arc<Self>) {
         loop {
-            let git = Arc::clone(&self);
-            // A task of its own, whose panic costs this look only.
-            let look = tokio::spawn(async move { git.look().await });
-            let _ = look.await;
+            self.look().await;
             tokio::time::sleep(FLEET_GIT_POLL).await;
         }
     }
 
     /// Looks once, and serves the newest commit if it has no error.
-    pub(in crate::fleet) async fn look(&self) -> GitView {
-        let mut last = self.last.lock().await;
-        let errors = match self.take(&mut last).await {
-            Ok(()) => {
-                last.refused = None;
-                Vec::new()
+    pub(in crate::fleet) async fn look(self: &Arc<Self>) -> GitView {
+        let git = Arc::clone(self);
+        // A task of its own, which does not end with a request, and whose panic costs this look only.
+        let look = tokio::spawn(async move {
+            let mut last = git.last.lock().await;
+            let taken = git.take(&mut last).await;
+            git.conclude(&mut last, taken).await
+        });
+        match look.await {
+            Ok(view) => view,
+            Err(_) => {
+                let mut last = self.last.lock().await;
+                self.conclude(&mut last, Err(LookError::Panic)).await
             }
-            Err(LookError::Files(commit, errors)) => {
-                last.refused = Some((commit, errors.clone()));
-                errors
-            }
-            Err(error) => vec![error.to_string()],
+        }
+    }
+
+    /// Logs and shows the result of a look.
+    async fn conclude(&self, last: &mut Last, taken: Result<(), LookError>) -> GitView {
+        let (refused, errors) = match taken {
+            Ok(()) => (None, Vec::new()),
+            Err(LookError::Refused(commit, errors)) => (Some((commit, errors.clone())), errors),
+            Err(error) => (None, vec![error.to_string()]),
         };
+        last.refused = refused;
         let news = last.errors.news(errors.iter().cloned());
         for error in bounded(news.new.iter().cloned(), "errors") {
             tracing::warn!(
@@ -139,45 +178,52 @@ impl Git {
         if news.is_over {
             tracing::info!("newest commit of the fleet is served again");
         }
-        let before = self.view();
         let view = GitView {
             refused: last.refused.as_ref().map(|(commit, _)| commit.clone()),
             errors: bounded(errors, "errors"),
-            ..before.clone()
+            ..self.view()
         };
         self.view.lock().clone_from(&view);
-        if view != before {
-            self.show();
+        if view != last.shown {
+            last.shown.clone_from(&view);
+            let root = self.root.clone();
+            blocking(move || show(&root, &view)).await;
         }
-        view
+        last.shown.clone()
     }
 
     async fn take(&self, last: &mut Last) -> Result<(), LookError> {
         let view = self.view();
-        let id = commit::resolve(&self.root, &view.git_ref).await?;
+        let Head { repository, id } = commit::head(&self.root, &view.git_ref).await?;
+        if let Some(followed) = last.repository.clone().filter(|it| *it != repository) {
+            let root = self.root.clone();
+            return Err(LookError::Repository {
+                root,
+                followed,
+                repository,
+            });
+        }
         if view.commit.is_some_and(|served| served.id == id) {
             return Ok(());
         }
         if let Some((commit, errors)) = last.refused.take_if(|(commit, _)| commit.id == id) {
-            return Err(LookError::Files(commit, errors));
+            return Err(LookError::Refused(commit, errors));
         }
-        let commit = commit::about(&self.root, &id).await?;
-        let files = commit::files(&self.root, &id).await?;
+        let refused = |commit: &FleetCommit, error| LookError::of(commit.clone(), error);
+        let unread = FleetCommit {
+            id: id.clone(),
+            ..FleetCommit::default()
+        };
+        let about = commit::about(&self.root, &id).await;
+        let commit = about.map_err(|error| refused(&unread, error))?;
+        let files = commit::files(&self.root, &id).await;
+        let files = files.map_err(|error| refused(&commit, error))?;
         let root = self.root.clone();
-        let (commit, files) = blocking(move || {
-            let errors = errors(&files);
-            if !errors.is_empty() {
-                return Err(LookError::Files(commit, errors));
-            }
-            match kept::write(&root, &commit, &files) {
-                Ok(()) => Ok((commit, files)),
-                Err((path, source)) => Err(LookError::Kept { path, source }),
-            }
-        })
-        .await?;
+        let keep = move || keep(&root, commit, repository, files);
+        let (commit, repository, files) = blocking(keep).await?;
         tracing::info!(commit = %commit.id, author = %commit.author, subject = %commit.subject, "commit of the fleet is served");
         self.serve(commit, &files);
-        self.show();
+        last.repository = Some(repository);
         Ok(())
     }
 
@@ -206,15 +252,39 @@ impl Git {
         self.view.lock().clone()
     }
 
-    /// Writes the view for the verbs of the command line.
-    fn show(&self) {
-        if let Err(error) = kept::write_view(&self.root, &self.view()) {
-            tracing::warn!(%error, "state of the followed reference cannot be written for `fleet get`");
-        }
-    }
-
     pub(in crate::fleet) async fn close(&self) {
         self.posts.close().await;
+    }
+}
+
+/// Writes the view for the verbs of the command line. Blocks.
+fn show(root: &Path, view: &GitView) {
+    if let Err(error) = kept::write_view(root, view) {
+        tracing::warn!(%error, "state of the followed reference cannot be written for `fleet get`");
+    }
+}
+
+/// Makes a commit without an error the one that a restart serves. Blocks.
+fn keep(
+    root: &Path,
+    commit: FleetCommit,
+    repository: String,
+    files: FleetFiles,
+) -> Result<(FleetCommit, String, FleetFiles), LookError> {
+    let errors = errors(&files);
+    if !errors.is_empty() {
+        return Err(LookError::Refused(commit, errors));
+    }
+    match kept::write(root, &commit, &repository, &files) {
+        Ok(()) => Ok((commit, repository, files)),
+        Err((path, source)) if source.kind() == io::ErrorKind::FileTooLarge => {
+            let error = format!(
+                "{}: {source}; make the fleet's files smaller",
+                path.display()
+            );
+            Err(LookError::Refused(commit, vec![error]))
+        }
+        Err((path, source)) => Err(LookError::Kept { path, source }),
     }
 }
 

@@ -23,7 +23,11 @@ struct Repository(Fleet);
 
 impl Repository {
     fn new() -> Self {
-        let repository = Self(Fleet(tempfile::tempdir().unwrap()));
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    fn at(dir: tempfile::TempDir) -> Self {
+        let repository = Self(Fleet(dir));
         repository.git(&["init", "-q", "-b", "main"]);
         let hash = |token: &str| {
             moenet_agent::fleet::TokenHash::of(&Secret::new(token.to_owned())).to_string()
@@ -226,7 +230,7 @@ async fn missing_reference_or_repository_keeps_the_last_commit() {
     let followed = repository.follow().await;
     repository.git(&["checkout", "-q", "-b", "other"]);
     repository.git(&["branch", "-q", "-D", "main"]);
-    assert!(followed.look().await[0].contains("no commit main"));
+    assert!(followed.look().await[0].contains("no branch main"));
     assert_eq!(followed.limit().await, 9);
     // A commit of another branch, after a force-push.
     repository.git(&["reset", "-q", "--hard", "HEAD~1"]);
@@ -261,10 +265,14 @@ async fn restart_serves_the_last_valid_commit() {
     assert_eq!(followed.limit().await, 9);
     assert!(!followed.look().await.is_empty());
     assert_eq!(followed.limit().await, 9);
+    // An incomplete file of the server that runs.
+    let incomplete = repository.dir().join("reported/jp1/.moenet-tmp-1");
+    write(repository.dir(), &[("reported/jp1/.moenet-tmp-1", "")]);
     assert!(matches!(
         Follower::open(repository.dir().to_owned(), "main".to_owned()),
         Err(FleetError::Served(_))
     ));
+    assert!(incomplete.exists());
     drop(followed);
 
     // Without a commit that was served, the routers keep their state.
@@ -279,6 +287,80 @@ async fn restart_serves_the_last_valid_commit() {
             .join("reported/.commit.json.broken")
             .exists()
     );
+}
+
+#[tokio::test]
+async fn tag_does_not_take_the_place_of_a_branch() {
+    let repository = Repository::new();
+    repository.git(&["tag", "main"]);
+    repository.limit(9);
+    let followed = repository.follow().await;
+    assert_eq!(followed.limit().await, 9);
+    repository.git(&["checkout", "-q", "-b", "other"]);
+    repository.git(&["update-ref", "-d", "refs/heads/main"]);
+    assert!(followed.look().await[0].contains("no branch main"));
+    assert_eq!(followed.limit().await, 9);
+    // The branch of a remote.
+    repository.limit(8);
+    repository.git(&["update-ref", "refs/remotes/main", "HEAD"]);
+    assert!(followed.look().await.is_empty());
+    assert_eq!(followed.limit().await, 8);
+}
+
+#[tokio::test]
+async fn repository_above_does_not_replace_a_lost_one() {
+    let above = Repository::new();
+    let repository = Repository::at(tempfile::tempdir_in(above.dir()).unwrap());
+    repository.limit(9);
+    let followed = repository.follow().await;
+    let git = repository.dir().join(".git");
+    let elsewhere = above.dir().join(".git/lost");
+    fs::rename(&git, &elsewhere).unwrap();
+    repository.write("network.yaml", NETWORK);
+    above.commit("README.md", "an old copy", "copy");
+    assert!(followed.look().await[0].contains("restore it"));
+    assert_eq!(followed.limit().await, 9);
+    drop(followed);
+    let followed = Followed::open(repository.dir().to_owned());
+    assert!(followed.look().await[0].contains("restore it"));
+    assert_eq!(followed.limit().await, 9);
+    fs::rename(&elsewhere, &git).unwrap();
+    assert!(followed.look().await.is_empty());
+}
+
+#[tokio::test]
+async fn too_large_commit_is_read_once() {
+    let repository = Repository::new();
+    let followed = repository.follow().await;
+    let text = "#".repeat(16 * 1024 * 1024);
+    for number in 1..=9 {
+        repository.write(&format!("de{number}/sessions.yaml"), &text);
+    }
+    let large = repository.commit("README.md", "", "large");
+    let errors = followed.look().await;
+    assert!(errors[0].contains("bytes, more than"), "{errors:?}");
+    let tree = repository.git(&["rev-parse", "HEAD^{tree}"]);
+    let (folder, file) = tree.split_at(2);
+    let tree = repository.dir().join(".git/objects").join(folder);
+    fs::remove_file(tree.join(file)).unwrap();
+    assert_eq!(followed.look().await, errors);
+    assert_eq!(followed.state().await["refused"]["id"], json!(large));
+    // Another error is not that of the commit.
+    repository.git(&["update-ref", "-d", "refs/heads/main"]);
+    assert!(followed.look().await[0].contains("no branch main"));
+    assert_eq!(followed.state().await["refused"], Value::Null);
+}
+
+#[tokio::test]
+async fn too_large_kept_commit_does_not_prevent_the_start() {
+    let repository = Repository::new();
+    repository.limit(9);
+    drop(repository.follow().await);
+    let kept = repository.dir().join("reported/.commit.json");
+    let file = fs::File::create(&kept).unwrap();
+    file.set_len(600 * 1024 * 1024).unwrap();
+    let followed = repository.follow().await;
+    assert_eq!(followed.limit().await, 9);
 }
 
 /// Makes the tree of `main` with one more entry, which no command would add.

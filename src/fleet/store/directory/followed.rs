@@ -7,7 +7,7 @@ use crate::fleet::posts::REPORTED;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 
-/// Returns the file with the served commit. This is not the name of a router.
+/// Returns the file with the served commit. No router can have this name.
 pub(in crate::fleet) fn commit_path(root: &Path) -> PathBuf {
     root.join(REPORTED).join(".commit.json")
 }

@@ -21,6 +21,8 @@ const MAX_BYTES: u64 = 512 * 1024 * 1024;
 #[derive(Serialize, Deserialize)]
 pub(super) struct Kept<T: Ord = String> {
     pub(super) commit: FleetCommit,
+    /// Git's directory.
+    pub(super) repository: Option<T>,
     pub(super) files: BTreeMap<T, T>,
 }
 
@@ -49,15 +51,17 @@ pub(super) fn read(root: &Path) -> Result<Option<Kept>, FleetError> {
 /// Makes a commit the one that a restart serves, durably.
 ///
 /// # Errors
-/// The file cannot be written.
+/// The file cannot be written, or a restart could not read it.
 pub(super) fn write(
     root: &Path,
     commit: &FleetCommit,
+    repository: &str,
     files: &FleetFiles,
 ) -> Result<(), (PathBuf, io::Error)> {
     let path = commit_path(root);
     let kept = Kept {
         commit: commit.clone(),
+        repository: Some(repository),
         files: files.iter().map(|(path, text)| (path, &**text)).collect(),
     };
     replace(&path, &kept).map_err(|error| (path, error))
@@ -78,6 +82,10 @@ pub(super) fn write_view(root: &Path, view: &GitView) -> io::Result<()> {
 fn replace(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_BYTES {
+        let message = format!("has {} bytes, more than {MAX_BYTES}", text.len());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
     Writer::new(0o600).replace(path, &text)
 }
 
@@ -86,15 +94,15 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FleetError> 
         file: path.to_owned(),
         source,
     };
-    let text = match file::read(path, MAX_BYTES) {
+    let unusable = match file::read(path, MAX_BYTES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(unreadable)?,
+        Err(error) if file::is_unusable(error.kind()) => error.to_string(),
+        Err(error) => return Err(unreadable(error)),
+        Ok(text) => match serde_json::from_slice(&text) {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) => error.to_string(),
+        },
     };
-    match serde_json::from_slice(&text) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => {
-            file::quarantine(path, &error.to_string()).map_err(unreadable)?;
-            Ok(None)
-        }
-    }
+    file::quarantine(path, &unusable).map_err(unreadable)?;
+    Ok(None)
 }

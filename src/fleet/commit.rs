@@ -107,7 +107,8 @@ pub(super) async fn head(dir: &Path, reference: &str) -> Result<Head, CommitErro
 fn full_names(reference: &str) -> Vec<String> {
     let is_hex = reference.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_id = is_hex && matches!(reference.len(), 40 | 64);
-    if is_id || reference == "HEAD" || reference.starts_with("refs/") {
+    let is_full = matches!(reference.split_once('/'), Some(("refs", _)));
+    if is_id || is_full || reference == "HEAD" {
         return vec![reference.to_owned()];
     }
     let full = |kind| format!("refs/{kind}/{reference}");

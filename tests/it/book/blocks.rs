@@ -1,7 +1,7 @@
 //! The fenced blocks of a page: commands with their output, and files.
 //!
 //! A `console` block holds commands after `$ ` or `# ` (root), each followed by its output. `console,live` needs a running
-//! router. A comment `<!-- not run: REASON -->` above a block says why it is not run; `<!-- no block is run: REASON -->`
+//! router, and `console,server` a Control Plane over the page's `net`. A comment `<!-- not run: REASON -->` above a block says why it is not run; `<!-- no block is run: REASON -->`
 //! does so for a page. In the output, `…` matches any text of a line, and a line `…` any number of lines. Blanks that follow
 //! each other count as one. A line `(exit code N)` ends the output of a command that fails.
 
@@ -10,6 +10,7 @@
 pub(crate) enum How {
     Here,
     Live,
+    Server,
     /// Not at all, for a reason.
     Not(String),
 }
@@ -76,10 +77,11 @@ fn block(line: usize, info: &str, reason: Option<&str>, body: &[&str]) -> Block 
     let how = match (reason, info) {
         (Some(reason), _) => How::Not(reason.to_owned()),
         (None, "console,live") => How::Live,
+        (None, "console,server") => How::Server,
         (None, _) => How::Here,
     };
     match info {
-        "console" | "console,live" => Block::Commands(Commands {
+        "console" | "console,live" | "console,server" => Block::Commands(Commands {
             line,
             how,
             calls: calls(body),

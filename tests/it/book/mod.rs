@@ -5,8 +5,9 @@ mod log_events;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 use blocks::{Block, Commands, How, blocks, command};
 use moenet_agent::cli::reference;
@@ -150,13 +151,56 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// A Control Plane over the folder `net` of a page.
+struct Server {
+    program: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(router: &Router) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = port.local_addr().unwrap().to_string();
+        drop(port);
+        let serve = format!(
+            "exec moenet-agent control-plane --fleet net --listen {listen} --admin-socket admin.sock 2>server.log"
+        );
+        let program = router.shell(&serve).spawn().unwrap();
+        let url = format!("http://{listen}");
+        // Until the last change of the page has been quiet for a moment.
+        let ready = format!("curl -sf --retry 60 --retry-all-errors --retry-delay 1 {url}/readyz");
+        let ready = router.shell(&ready).output().unwrap();
+        let server = Self { program, url };
+        assert!(ready.status.success(), "the server does not get ready");
+        server
+    }
+
+    /// Puts this server in the place of the one that the page names.
+    fn here(&self, script: &str) -> String {
+        let script = script.replace("https://fleet.example.net", &self.url);
+        script.replace("/run/moenet-control-plane/", "")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.program.kill().unwrap();
+        self.program.wait().unwrap();
+    }
+}
+
 /// Runs the blocks of a page in one folder, from top to bottom.
 fn run(page: &str, text: &str) -> Result<(), String> {
     let router = Router::new();
+    let mut server = None;
     for block in blocks(text) {
         match block {
             Block::Commands(block) if block.how == How::Here => {
                 blocks::run(page, &block, |script| router.shell(script))?;
+            }
+            Block::Commands(block) if block.how == How::Server => {
+                let server = server.get_or_insert_with(|| Server::start(&router));
+                blocks::run(page, &block, |script| router.shell(&server.here(script)))?;
             }
             Block::Yaml(Some(name), text) if !name.starts_with('/') => {
                 fs::create_dir_all(router.path(&name).parent().unwrap()).unwrap();
@@ -191,7 +235,7 @@ fn every_block_that_is_not_run_has_a_reason() {
     for (page, text) in texts() {
         for block in commands(&text) {
             match &block.how {
-                How::Here => counts[0] += 1,
+                How::Here | How::Server => counts[0] += 1,
                 How::Live => counts[1] += 1,
                 How::Not(reason) => {
                     assert!(reason.len() > 10, "{page}:{}: no reason", block.line);

@@ -164,8 +164,8 @@ fn recorded_endpoint(kind: Kind, observation: &KeyObservation) -> Option<Endpoin
     spec.text_at(kind.endpoint_field())?.parse().ok()
 }
 
-/// Returns a specification with the old endpoint, which stays in the record while the name of the new one has no address: the new endpoint is not
-/// applied yet. Once the name has an address, the endpoint still counts as changed, and WireGuard receives it
+/// Returns a specification with the old endpoint, which stays in the record while the name of the new one has no
+/// address: the new endpoint is not applied yet. Once the name has an address, the endpoint still counts as changed, and WireGuard receives it
 /// although the peer answers from the old one.
 fn with_endpoint_before(spec: &PackedSpec, kind: Kind, observation: &KeyObservation) -> PackedSpec {
     let (field, mut spec) = (kind.endpoint_field(), spec.value());

@@ -37,8 +37,18 @@ pub struct Heartbeat {
     pub held: Option<u64>,
     /// The newest lists that the agent has taken over, by their endpoints: the text of each answer's `moenet-list`; an
     /// addition, left out when no answer had it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "texts",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub lists: BTreeMap<String, String>,
+}
+
+/// Reads texts by name; a value of another type, as of another kind of agent, as none.
+fn texts<'de, D: Deserializer<'de>>(reader: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let value = Value::deserialize(reader)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 /// The body of `POST drain`, an addition to the API: a router asks before it drains.

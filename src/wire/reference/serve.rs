@@ -143,6 +143,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lists_of_another_type_cost_no_heartbeat() {
+        for lists in ["5", "null", "[]", r#"{"sessions": 1}"#] {
+            let body = format!(r#"{{"version": "1", "uptime": 1, "lists": {lists}}}"#);
+            assert!(check_heartbeat(body.as_bytes()).is_ok(), "{lists}");
+        }
+    }
+
+    #[test]
     fn post_of_too_many_values_is_refused_before_reading() {
         let body = format!("{{\"version\": [{}1]}}", "1,".repeat(600_000));
         for error in [

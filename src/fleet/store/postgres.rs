@@ -80,7 +80,7 @@ impl Postgres {
         &self.memory
     }
 
-    /// Writes files, unless one has changed after this revision. Returns whether it did; they are in memory then.
+    /// Writes files, unless one has changed after this revision. Returns whether it did.
     pub(in crate::fleet) async fn write_files(
         &self,
         changes: &ChangedFiles,
@@ -88,7 +88,13 @@ impl Postgres {
         by: &str,
     ) -> Result<bool, sqlx::Error> {
         let is_written = files::write(&self.pool, changes, known, by).await?;
-        refresh::refresh(&self.pool, &self.memory).await?;
+        let refreshed = refresh::refresh(&self.pool, &self.memory).await;
+        match refreshed {
+            Err(error) if is_written => {
+                tracing::warn!(%error, "changed files are not read again yet; retrying at the next look");
+            }
+            refreshed => refreshed?,
+        }
         Ok(is_written)
     }
 

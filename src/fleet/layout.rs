@@ -78,7 +78,8 @@ impl Tokens {
 
     pub(super) fn accept(&self, token: &str) -> bool {
         let is_plain = self.plain.as_ref().is_some_and(|plain| same(token, plain));
-        is_plain || self.hashes.iter().any(|hash| hash.is_of(token))
+        let given = TokenHash::of_text(token);
+        is_plain || self.hashes.iter().any(|hash| hash.is_same(&given))
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{ChangeError, Changes, Must, SessionPlace, Wish};
 use crate::document::{Edit, parse_value};
 use crate::fleet::network::{
-    Network, OwnerLimits, OwnerSpec, owner_path, router_path, session_path,
+    Network, OwnerLimits, OwnerSpec, TokenHash, owner_path, router_path, session_path,
 };
 use crate::fleet::tagged::tag;
 use crate::http::ApiError;
@@ -32,6 +32,8 @@ pub(in crate::fleet) struct Owned {
     pub(in crate::fleet) asn: Asn,
     pub(in crate::fleet) router: ObjectName,
     pub(in crate::fleet) name: ObjectName,
+    /// The hash of the caller's token, which may be revoked before the change is made.
+    pub(in crate::fleet) token: TokenHash,
 }
 
 impl Owned {
@@ -49,7 +51,7 @@ impl Changes {
         uuid: &Uid,
         asked: &Asked,
     ) -> Result<Must, ChangeError> {
-        let limits = self.owner_limits(owned.asn)?;
+        let limits = self.owner_limits(owned)?;
         self.check_limits(owned, &limits)?;
         check_endpoint(asked)?;
         let mut item = Map::from_iter([
@@ -78,7 +80,7 @@ impl Changes {
         asked: &Asked,
     ) -> Result<Must, ChangeError> {
         let place = self.owned(owned, known)?;
-        self.owner_limits(owned.asn)?;
+        self.owner_limits(owned)?;
         check_endpoint(asked)?;
         if place.status() == Some(WireStatus::QueuedForDelete) {
             let message = "the session is being removed; delete it again once its router has confirmed that, then ask for a new one";
@@ -103,14 +105,17 @@ impl Changes {
             self.edit(&owned.path(), &[name], &change)?;
         }
         match names.iter().all(|name| *name == DESCRIPTION) {
-            true => Ok(Must::NotGetWorse),
+            true => {
+                self.check_owned(owned)?;
+                Ok(Must::NotGetWorse)
+            }
             false => self.await_review(owned),
         }
     }
 
     /// Marks a session for removal; removes its file once the router has confirmed the removal of the session with the
     /// identity `gone`.
-    pub(in crate::fleet) fn let_go(
+    pub(in crate::fleet) fn mark_for_removal(
         &mut self,
         owned: &Owned,
         known: Option<&str>,
@@ -126,6 +131,7 @@ impl Changes {
 
     /// Returns a session that an owner may change.
     fn owned(&self, owned: &Owned, known: Option<&str>) -> Result<SessionPlace, ChangeError> {
+        self.caller(owned)?;
         let path = owned.path();
         let place = self
             .described_session(&path)
@@ -147,17 +153,22 @@ impl Changes {
         }
     }
 
-    /// Returns the limits of an owner, if the network is valid: a session is checked with its router.
-    fn owner_limits(&self, asn: Asn) -> Result<OwnerLimits, ChangeError> {
+    /// Returns the limits of the caller, if the network is valid: a session is checked with its router.
+    fn owner_limits(&self, owned: &Owned) -> Result<OwnerLimits, ChangeError> {
         if Network::read(&self.files).is_err() {
             return Err(fleet_invalid().into());
         }
-        let path = owner_path(asn);
+        Ok(self.caller(owned)?.limits)
+    }
+
+    /// Returns the owner, if the token of the call is still valid.
+    fn caller(&self, owned: &Owned) -> Result<OwnerSpec, ChangeError> {
+        let path = owner_path(owned.asn);
         let of_all = self.files.owner_limits();
         let owner = of_all.zip(self.files.text(&path));
         let owner = owner.and_then(|(of_all, text)| OwnerSpec::read(&path, text, &of_all).ok());
-        let owner = owner.ok_or_else(ApiError::invalid_token)?;
-        Ok(owner.limits)
+        let owner = owner.filter(|owner| owner.has(&owned.token));
+        Ok(owner.ok_or_else(ApiError::invalid_token)?)
     }
 
     fn check_limits(&self, owned: &Owned, limits: &OwnerLimits) -> Result<(), ChangeError> {
@@ -192,9 +203,27 @@ impl Changes {
         let path = owned.path();
         let status = |status: WireStatus| Edit::Set(json!(status));
         self.edit(&path, &["status"], &status(WireStatus::QueuedForSetup))?;
-        self.check(Must::NotGetWorse)?;
+        self.check_owned(owned)?;
         self.edit(&path, &["status"], &status(WireStatus::PendingReview))?;
         Ok(Must::NotGetWorse)
+    }
+
+    /// Checks the fleet. An error names the fields of the session, if these alone are wrong, and no other object.
+    fn check_owned(&self, owned: &Owned) -> Result<(), ChangeError> {
+        let checked = self.check(Must::NotGetWorse);
+        let Err(ChangeError::Invalid(_)) = &checked else {
+            return checked;
+        };
+        let network = Network::read(&self.files).ok();
+        let path = owned.path();
+        let alone = network
+            .zip(self.files.text(&path))
+            .map(|(network, text)| network.problems_of_session(&owned.router, &path, text));
+        let texts: Vec<String> = alone.into_iter().flatten().map(|it| it.message).collect();
+        match texts.is_empty() {
+            true => checked,
+            false => Err(invalid(&texts.join("; "))),
+        }
     }
 }
 
@@ -208,7 +237,7 @@ fn apply(item: &mut Asked, asked: &Asked) {
     }
 }
 
-/// Writes one of the keys, whatever form the keys have.
+/// Writes one of the keys into any of the three forms of the keys.
 fn apply_key(item: &mut Asked, name: &str, value: &Value) {
     let mut keys = match item.remove(CREDENTIAL) {
         Some(Value::Object(keys)) => keys,
@@ -233,8 +262,7 @@ fn set(fields: &mut Asked, name: &str, value: &Value) {
     }
 }
 
-/// Refuses an endpoint that is no address of the internet: packets of a router's own network must not be what an owner asks
-/// for.
+/// Refuses an endpoint that is no public address: an owner must not send the router's packets into its own network.
 fn check_endpoint(asked: &Asked) -> Result<(), ChangeError> {
     let endpoint = asked.get("endpoint").and_then(Value::as_str);
     let endpoint: Option<Endpoint> = endpoint.and_then(|text| text.parse().ok());

@@ -1,10 +1,10 @@
 //! Every error of a network's files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::check::{self, Problem};
 use super::super::finding::Finding;
@@ -130,13 +130,29 @@ impl Network {
             let Some((path, text, _)) = unit.place.1.and_then(|index| sessions.get(index)) else {
                 continue;
             };
-            let in_file = unit.problems.into_iter().map(|problem| Problem {
-                path: problem.path.into_iter().skip(2).collect(),
-                message: problem.message,
-            });
+            let in_file = unit.problems.into_iter().map(in_session);
             found.extend(in_file.map(|problem| Finding::new(path.as_ref(), text, &problem)));
         }
         found
+    }
+
+    /// Returns the errors of one session by itself, beside no other object.
+    pub(in crate::fleet) fn problems_of_session(
+        &self,
+        router: &ObjectName,
+        path: &str,
+        text: &Arc<str>,
+    ) -> Vec<Finding> {
+        let item = match session(path, text) {
+            Ok(item) => item,
+            Err(error) => return vec![error],
+        };
+        let answer = self.config(router).unwrap_or_default();
+        let list = Map::from_iter([("sessions".to_owned(), json!([item]))]);
+        let units = check::units(Call::Sessions, &list, answer.get("node"));
+        let problems = units.into_iter().flat_map(|unit| unit.problems);
+        let found = problems.map(|problem| Finding::new(path.as_ref(), text, &in_session(problem)));
+        found.collect()
     }
 
     /// Returns the ports and links of a router's tunnels, with the peers.
@@ -149,6 +165,14 @@ impl Network {
             claims.extend(all.map(|claim| (claim, peer.0.clone())));
         }
         claims
+    }
+}
+
+/// Returns a problem of a list of sessions with the place in the session.
+fn in_session(problem: Problem) -> Problem {
+    Problem {
+        path: problem.path.into_iter().skip(2).collect(),
+        message: problem.message,
     }
 }
 
@@ -178,30 +202,23 @@ fn session_files<'f>(
 fn repeated_uuids(files: &FleetFiles) -> Vec<Finding> {
     let mut owners: BTreeMap<String, (&str, &str)> = BTreeMap::new();
     let mut found = Vec::new();
-    let routers: BTreeSet<&str> = files.sessions().map(|file| file.1).collect();
-    for router in routers {
-        for (path, _, text) in files.sessions().filter(|file| file.1 == router) {
-            let session =
-                crate::document::parse_value::<Map<String, Value>>(text).unwrap_or_default();
-            let Some(uuid) = session.get("uuid").and_then(Value::as_str) else {
-                continue;
-            };
-            match owners.get(uuid) {
-                Some((owner, other)) if *owner != router => {
-                    let message = format!("also the identity of {other}; each session has its own");
-                    let path_in = vec!["uuid".to_owned()];
-                    found.push(Finding::new(
-                        path.as_ref(),
-                        text,
-                        &Problem {
-                            path: path_in,
-                            message,
-                        },
-                    ));
-                }
-                Some(_) => {}
-                None => drop(owners.insert(uuid.to_owned(), (router, path))),
+    for (path, router, text) in files.sessions() {
+        let session = crate::document::parse_value::<Map<String, Value>>(text).unwrap_or_default();
+        let Some(uuid) = session.get("uuid").and_then(Value::as_str) else {
+            continue;
+        };
+        match owners.get(uuid) {
+            Some((owner, other)) if *owner != router => {
+                let message = format!("also the identity of {other}; each session has its own");
+                let path_in = vec!["uuid".to_owned()];
+                let problem = Problem {
+                    path: path_in,
+                    message,
+                };
+                found.push(Finding::new(path.as_ref(), text, &problem));
             }
+            Some(_) => {}
+            None => drop(owners.insert(uuid.to_owned(), (router, path))),
         }
     }
     found

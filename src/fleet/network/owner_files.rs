@@ -12,6 +12,7 @@ use super::super::finding::Finding;
 use super::files::{NETWORK, is_owner};
 use super::owner::{OwnerLimits, OwnerSpec};
 use super::read::typed;
+use super::token::TokenHash;
 use super::{FleetFiles, Network};
 use crate::document::parse_value;
 use crate::model::{Asn, ObjectName};
@@ -25,6 +26,12 @@ impl OwnerSpec {
         let owner: Self = typed(path, text, &json!({"tokenHashes": []}))?;
         let limits = owner.limits.over(of_all);
         Ok(Self { limits, ..owner })
+    }
+
+    /// Returns whether the token with this hash is valid. Compares with each hash, so that the time shows nothing.
+    pub fn has(&self, token: &TokenHash) -> bool {
+        let hits = self.token_hashes.iter().filter(|hash| hash.is_same(token));
+        hits.count() > 0
     }
 }
 

@@ -34,13 +34,17 @@ pub struct TokenHash([u8; 32]);
 impl TokenHash {
     /// Returns the hash of a token.
     pub fn of(token: &Secret<String>) -> Self {
-        Self(Sha256::digest(token.expose().as_bytes()).into())
+        Self::of_text(token.expose())
     }
 
-    /// Returns whether it is the hash of a text from a client, in constant time.
-    pub(in crate::fleet) fn is_of(&self, text: &str) -> bool {
-        let given: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        self.0.ct_eq(&given).into()
+    /// Returns the hash of a text from a client.
+    pub(in crate::fleet) fn of_text(text: &str) -> Self {
+        Self(Sha256::digest(text.as_bytes()).into())
+    }
+
+    /// Returns whether two hashes are the same, in constant time.
+    pub(in crate::fleet) fn is_same(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
     }
 }
 

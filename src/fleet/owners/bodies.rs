@@ -64,8 +64,8 @@ pub(super) struct NewSession {
     /// The router.
     #[schemars(example = &"jp1")]
     pub(super) router: ObjectName,
-    /// The name of the session on this router. Default: `as` and the AS number.
-    #[schemars(example = &"alice")]
+    /// The name of the session on this router: `as` and the AS number, alone or with `-` and more. Default: alone.
+    #[schemars(example = &"as4242421090-backup")]
     pub(super) name: Option<ObjectName>,
     /// The fields of the session.
     #[schemars(with = "SessionFields")]

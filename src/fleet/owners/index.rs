@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
+
 use super::super::change::{Changes, SessionPlace};
-use super::super::network::{FleetFiles, OwnerSpec};
+use super::super::network::{FleetFiles, OwnerSpec, TokenHash};
 use crate::model::Asn;
+use crate::util::task::blocking;
 use crate::wire::reference::written_asn;
 
 /// The owners in the files of one moment.
@@ -15,7 +18,7 @@ pub(super) struct Index {
     /// Whether the limits of owners can be read.
     pub(super) is_open: bool,
     owners: Vec<(Asn, OwnerSpec)>,
-    sessions: HashMap<Asn, Vec<SessionPlace>>,
+    sessions: OnceCell<HashMap<Asn, Vec<SessionPlace>>>,
 }
 
 impl Index {
@@ -39,26 +42,20 @@ impl Index {
                 }
             }
         }
-        let mut sessions: HashMap<Asn, Vec<SessionPlace>> = HashMap::new();
-        for place in Changes::of(FleetFiles::clone(&files)).sessions() {
-            if let Some(asn) = written_asn(&place.item) {
-                sessions.entry(asn).or_default().push(place);
-            }
-        }
         Self {
             files,
             is_open: true,
             owners,
-            sessions,
+            sessions: OnceCell::new(),
         }
     }
 
-    /// Returns the owner with a token. Compares with each hash, so that the time tells nothing; a token of two is of none.
-    pub(super) fn owner(&self, token: &str) -> Option<Asn> {
+    /// Returns the owner with a token. Compares with each hash, so that the time shows nothing. A token of two owners is
+    /// not valid.
+    pub(super) fn owner(&self, token: &TokenHash) -> Option<Asn> {
         let mut found = Vec::new();
         for (asn, owner) in &self.owners {
-            let hits = owner.token_hashes.iter().filter(|hash| hash.is_of(token));
-            if hits.count() > 0 {
+            if owner.has(token) {
                 found.push(*asn);
             }
         }
@@ -68,8 +65,21 @@ impl Index {
         }
     }
 
-    /// Returns the sessions of an owner.
-    pub(super) fn sessions(&self, asn: Asn) -> &[SessionPlace] {
-        self.sessions.get(&asn).map_or(&[], Vec::as_slice)
+    /// Returns the sessions of an owner. The first call after a change of the files reads those of all.
+    pub(super) async fn sessions(&self, asn: Asn) -> &[SessionPlace] {
+        let files = Arc::clone(&self.files);
+        let read = || blocking(move || sessions(&files));
+        let sessions = self.sessions.get_or_init(read).await;
+        sessions.get(&asn).map_or(&[], Vec::as_slice)
     }
+}
+
+fn sessions(files: &FleetFiles) -> HashMap<Asn, Vec<SessionPlace>> {
+    let mut sessions: HashMap<Asn, Vec<SessionPlace>> = HashMap::new();
+    for place in Changes::of(files.clone()).sessions() {
+        if let Some(asn) = written_asn(&place.item) {
+            sessions.entry(asn).or_default().push(place);
+        }
+    }
+    sessions
 }

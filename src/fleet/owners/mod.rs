@@ -16,19 +16,19 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::bodies::{NewSession, OwnedSession, OwnedSessions, SessionPatch, check, shown};
 use self::index::Index;
 use super::change::{ChangeError, Changes, Owned, fleet_invalid};
-use super::network::session;
+use super::network::{TokenHash, session};
 use super::overview;
 use super::posts::Posts;
 use super::removal::is_removed_of;
 use super::store::{MakeChange, Store};
 use super::tagged::tag;
 use crate::http::{ApiError, Client, Guarded, TokenBucket, bearer, read_body};
-use crate::intervals::FLEET_BODY;
+use crate::intervals::{CHANGES_WAIT, FLEET_BODY};
 use crate::model::{Asn, ObjectName, Uid};
 use crate::util::random;
 use crate::util::task::blocking;
@@ -81,7 +81,10 @@ impl Target {
 pub(super) struct Owners {
     started: Instant,
     guarded: Guarded,
-    index: Mutex<Arc<Index>>,
+    /// Held while a new one is read.
+    index: tokio::sync::Mutex<Arc<Index>>,
+    /// Held during a change, so that those that wait for the lock of the fleet take no threads.
+    changing: tokio::sync::Mutex<()>,
     buckets: Mutex<HashMap<Asn, TokenBucket>>,
 }
 
@@ -90,7 +93,8 @@ impl Owners {
         Self {
             started: Instant::now(),
             guarded: Guarded::new(),
-            index: Mutex::default(),
+            index: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
             buckets: Mutex::default(),
         }
     }
@@ -111,19 +115,26 @@ impl Owners {
             return Err(ApiError::method_not_allowed(methods));
         }
         let index = self.index(store).await?;
-        let asn = self.admit(&index, parts)?;
+        let (asn, token) = self.admit(&index, parts)?;
         let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
         let call = Call {
+            owners: self,
             store,
             parts,
             asn,
+            token: token.clone(),
             body,
         };
         let answer = match (target, &parts.method) {
             (Target::All, &Method::POST) => call.create().await,
             (Target::All, _) => call.all(&index).await,
             (Target::One { router, name }, method) => {
-                let owned = Owned { asn, router, name };
+                let owned = Owned {
+                    asn,
+                    router,
+                    name,
+                    token,
+                };
                 match *method {
                     Method::PATCH => call.patch(owned).await,
                     Method::DELETE => call.delete(owned).await,
@@ -139,7 +150,8 @@ impl Owners {
 
     /// Returns the owners in the newest files; while these are written, in those before.
     async fn index(&self, store: &dyn Store) -> Result<Arc<Index>, ApiError> {
-        let known = Arc::clone(&self.index.lock());
+        let mut index = self.index.lock().await;
+        let known = Arc::clone(&index);
         let files = match store.network().await {
             Ok(files) => files.unwrap_or_default(),
             Err(_) if known.is_open => return Ok(known),
@@ -148,40 +160,37 @@ impl Owners {
         if Arc::ptr_eq(&files, &known.files) {
             return Ok(known);
         }
-        let index = Arc::new(blocking(move || Index::new(files)).await);
-        *self.index.lock() = Arc::clone(&index);
-        Ok(index)
+        *index = Arc::new(blocking(move || Index::new(files)).await);
+        Ok(Arc::clone(&index))
     }
 
-    fn admit(&self, index: &Index, parts: &Parts) -> Result<Asn, ApiError> {
+    fn admit(&self, index: &Index, parts: &Parts) -> Result<(Asn, TokenHash), ApiError> {
         if !index.is_open {
             return Err(match index.files.has_network() {
                 true => fleet_invalid(),
                 false => ApiError::not_found("the fleet has no network.yaml, and no owners"),
             });
         }
-        let found = bearer(&parts.headers).map(|token| index.owner(token));
-        let asn = match found {
-            Some(found) => {
-                self.guarded.count(parts, found.is_some())?;
-                found
-            }
-            None => None,
-        };
-        let asn = asn.ok_or_else(ApiError::invalid_token)?;
+        let token = bearer(&parts.headers).map(TokenHash::of_text);
+        let token = token.ok_or_else(ApiError::invalid_token)?;
+        let found = index.owner(&token);
+        self.guarded.count(parts, found.is_some())?;
+        let asn = found.ok_or_else(ApiError::invalid_token)?;
         let mut buckets = self.buckets.lock();
         let bucket = buckets.entry(asn);
         let bucket = bucket.or_insert_with(|| TokenBucket::new(CALLS.0, CALLS.1));
         let taken = bucket.take(self.started.elapsed());
-        taken.map_err(ApiError::rate_limited).map(|()| asn)
+        taken.map_err(ApiError::rate_limited).map(|()| (asn, token))
     }
 }
 
 /// A call of an owner.
 struct Call<'c> {
+    owners: &'c Owners,
     store: &'c dyn Store,
     parts: &'c Parts,
     asn: Asn,
+    token: TokenHash,
     body: Bytes,
 }
 
@@ -189,7 +198,7 @@ impl Call<'_> {
     async fn all(&self, index: &Index) -> Result<Response, ApiError> {
         let mut sessions = Vec::new();
         let mut posts: Option<(&str, Posts)> = None;
-        for place in index.sessions(self.asn) {
+        for place in index.sessions(self.asn).await {
             let (Ok(router), Ok(name)) = (place.router.parse::<ObjectName>(), place.name.parse())
             else {
                 continue;
@@ -235,12 +244,19 @@ impl Call<'_> {
 
     async fn create(&self) -> Result<Response, ApiError> {
         let new: NewSession = self.read()?;
-        let own_name = || format!("as{}", self.asn).parse();
-        let name = new.name.map_or_else(own_name, Ok);
+        let first = format!("as{}", self.asn);
+        let name = match new.name {
+            None => first.parse(),
+            Some(name) => {
+                check_name(&name, &first)?;
+                Ok(name)
+            }
+        };
         let owned = Owned {
             asn: self.asn,
             router: new.router,
             name: name.map_err(|error| ApiError::internal(error.to_string()))?,
+            token: self.token.clone(),
         };
         let uuid = random::uuid().map_err(|error| ApiError::internal(error.to_string()))?;
         let (made, asked) = (owned.clone(), new.spec);
@@ -284,7 +300,7 @@ impl Call<'_> {
             &owned,
             "delete",
             Box::new(move |changes: &mut Changes| {
-                changes.let_go(&made, known.as_deref(), gone.as_ref())
+                changes.mark_for_removal(&made, known.as_deref(), gone.as_ref())
             }),
         )
         .await?;
@@ -319,6 +335,8 @@ impl Call<'_> {
         let who = format!("owner of AS{}", self.asn);
         let client = self.parts.extensions.get::<Client>().copied();
         let client = client.unwrap_or_default();
+        let permit = timeout(CHANGES_WAIT, self.owners.changing.lock()).await;
+        let _permit = permit.map_err(|_| ApiError::rate_limited(CHANGES_WAIT))?;
         let changed = self.store.change_files(&who, make).await;
         let Owned { router, name, .. } = owned;
         match changed {
@@ -328,7 +346,7 @@ impl Call<'_> {
             }
             Err(error) => {
                 tracing::warn!(%who, ?client, %router, session = %name, change, %error, "change of an owner was refused");
-                Err(refused(error, &owned.path()))
+                Err(refused(error))
             }
         }
     }
@@ -345,13 +363,24 @@ impl Call<'_> {
     }
 }
 
+/// Refuses a name that an operator could take for another session: that of a link, an identity, another AS number.
+fn check_name(name: &ObjectName, first: &str) -> Result<(), ApiError> {
+    let rest = name.as_str().strip_prefix(first);
+    if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-')) {
+        return Ok(());
+    }
+    let message = format!("name: must be {first}, or start with {first}-");
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    Err(ApiError::new(status, "INVALID_SESSION", message))
+}
+
 fn not_found() -> ApiError {
     let message = "you have no session of this name on this router";
     ApiError::new(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", message)
 }
 
-/// Returns the error for an owner, without names of files and of what others have.
-fn refused(error: ChangeError, path: &str) -> ApiError {
+/// Returns the error for an owner, without names of files and of others' objects.
+fn refused(error: ChangeError) -> ApiError {
     let conflict = |message: &str| ApiError::new(StatusCode::CONFLICT, "NOT_CHANGED", message);
     match error {
         ChangeError::Refused(error) => error,
@@ -360,14 +389,8 @@ fn refused(error: ChangeError, path: &str) -> ApiError {
             let message = "the router has a session of this name; choose another name";
             ApiError::new(StatusCode::CONFLICT, "EXISTS", message)
         }
-        ChangeError::Invalid(findings) => {
-            let own = findings.iter().filter(|it| it.file == Path::new(path));
-            let own: Vec<&str> = own.map(|it| it.message.as_str()).collect();
-            let message = match own.is_empty() {
-                true => "the session conflicts with another one on this router; ask its operator"
-                    .to_owned(),
-                false => own.join("; "),
-            };
+        ChangeError::Invalid(_) => {
+            let message = "the session conflicts with a tunnel or another session of the router; change listenPort and the addresses, or ask the operator of the network";
             let status = StatusCode::UNPROCESSABLE_ENTITY;
             ApiError::new(status, "INVALID_SESSION", message)
         }
@@ -377,6 +400,13 @@ fn refused(error: ChangeError, path: &str) -> ApiError {
         ChangeError::Edit { .. } | ChangeError::Session { .. } | ChangeError::Link(_) => {
             conflict("only the operator of the network can change this session; ask them")
         }
-        error => ApiError::internal(error.to_string()),
+        ChangeError::Fleet(_)
+        | ChangeError::Io { .. }
+        | ChangeError::NoRouter { .. }
+        | ChangeError::Ambiguous { .. }
+        | ChangeError::Token { .. }
+        | ChangeError::NoOwner(_) => ApiError::internal(
+            "the server cannot change the session; ask the operator of the network",
+        ),
     }
 }

@@ -264,7 +264,7 @@ impl Store for Directory {
         blocking(move || {
             let mut changes = Changes::begin(&files.root)?;
             let must = make(&mut changes)?;
-            changes.write(must)
+            files.snapshots.change(|| changes.write(must))
         })
         .await
     }

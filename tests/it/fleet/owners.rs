@@ -80,6 +80,7 @@ impl Served {
 const OWNER: &str = "--owner 4242421090";
 const ALL: &str = "POST /v1/sessions";
 const ONE: &str = "/v1/sessions/jp1/as4242421090";
+const ONE_ID: &str = "0198c1a4-7f00-7000-8000-000000000001";
 const FILE: &str = "sessions/jp1/as4242421090.yaml";
 
 fn spec() -> Value {
@@ -161,9 +162,29 @@ async fn owner_stays_within_limits_and_its_own_sessions() {
             );
         }
     }
-    let taken = json!({"router": "jp1", "name": "alice", "spec": spec()});
+    let taken = json!({"router": "jp1", "name": "as4242421091-x", "spec": spec()});
+    served
+        .fleet
+        .write("sessions/jp1/as4242421091-x.yaml", "{}\n");
     let (status, text) = served.call(&other, ALL, &taken).await;
     assert_eq!((status, &text["code"]), (409, &json!("EXISTS")), "{text}");
+    std::fs::remove_file(served.fleet.path("sessions/jp1/as4242421091-x.yaml")).unwrap();
+    // A name that an operator could take for another session.
+    for name in [
+        "alice",
+        "wg_4242421080",
+        ONE_ID,
+        "as4242421090",
+        "as42424210911",
+    ] {
+        let body = json!({"router": "hk1", "name": name, "spec": spec()});
+        let (status, text) = served.call(&other, ALL, &body).await;
+        assert_eq!(
+            (status, &text["code"]),
+            (422, &json!("INVALID_SESSION")),
+            "{name}"
+        );
+    }
     for router in ["de1", "reported"] {
         let body = json!({"router": router, "spec": spec()});
         let (status, text) = served.call(&token, ALL, &body).await;
@@ -174,7 +195,7 @@ async fn owner_stays_within_limits_and_its_own_sessions() {
     }
     let second = json!({"router": "hk1", "spec": spec()});
     assert_eq!(served.call(&token, ALL, &second).await.0, 201);
-    let third = json!({"router": "hk1", "name": "third", "spec": spec()});
+    let third = json!({"router": "hk1", "name": "as4242421090-third", "spec": spec()});
     let (status, text) = served.call(&token, ALL, &third).await;
     assert_eq!(
         (status, &text["code"]),
@@ -197,6 +218,31 @@ async fn owner_stays_within_limits_and_its_own_sessions() {
         assert!(last == 401 || last == 429, "{last}");
     }
     assert_eq!(last, 429);
+}
+
+#[tokio::test]
+async fn owners_changes_keep_the_fleet_ready_and_tokens_checked() {
+    let served = Served::new("");
+    let token = served.token(OWNER);
+    assert_eq!(served.call(&token, ALL, &wanted()).await.0, 201);
+    let patch = format!("PATCH {ONE}");
+    for mtu in [1400, 1300, 1380] {
+        let change = json!({"spec": {"mtu": mtu}});
+        assert_eq!(served.call(&token, &patch, &change).await.0, 200);
+        // The server looks again.
+        sleep(Duration::from_millis(600));
+        assert_eq!(ask(&served.app, "GET /readyz", "", &[]).await.0, 200);
+    }
+    // The file of the owner is young, so that the server still lets the old token in.
+    served.fleet.done(&format!("token new {OWNER}"));
+    for (head, body) in [
+        (patch.as_str(), json!({"spec": {"mtu": 1420}})),
+        (&format!("DELETE {ONE}"), Value::Null),
+        (ALL, wanted()),
+    ] {
+        assert_eq!(served.call(&token, head, &body).await.0, 401, "{head}");
+    }
+    assert!(served.has("mtu: 1380"));
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ mod owners;
 mod plan;
 mod posts;
 mod removal;
+mod review;
 mod revisions;
 mod rollout;
 mod service;

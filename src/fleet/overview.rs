@@ -13,6 +13,7 @@ use super::FleetError;
 use super::described::Described;
 use super::history::RouterHistory;
 use super::posts::{Posts, served_status};
+use super::review::Review;
 use super::rollout::RolloutView;
 use super::store::Store;
 use super::store::directory::{Directory, is_followed};
@@ -74,6 +75,9 @@ pub(crate) struct SessionView {
     /// The reason that the router gave for its error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// What an operator reviews; absent for a session that does not wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) review: Option<Review>,
 }
 
 impl RouterView {
@@ -250,11 +254,15 @@ fn body<T: serde::de::DeserializeOwned>(body: Option<&Value>) -> Option<T> {
     serde_json::from_value(body?.clone()).ok()
 }
 
-/// Returns one session of the files; `None` without an identity.
+/// Returns one session of the files for its owner; `None` without an identity.
 pub(super) fn session(item: &Value, posts: &Posts) -> Option<SessionView> {
     let uuid = identity(item)?;
     let views = sessions(std::slice::from_ref(item), posts);
-    views.into_iter().find(|view| view.uuid == uuid)
+    let view = views.into_iter().find(|view| view.uuid == uuid)?;
+    Some(SessionView {
+        review: None,
+        ..view
+    })
 }
 
 /// Returns the sessions of the files, then what the router reports besides: the tunnels of the backbone.
@@ -278,6 +286,7 @@ fn sessions(items: &[Value], posts: &Posts) -> Vec<SessionView> {
             asn: item.get("asn").and_then(Value::as_u64),
             status,
             error: failed.and_then(|posted| posted.error.clone()),
+            review: Review::of(item),
             ..of_report(uuid, state)
         });
     }
@@ -298,5 +307,6 @@ fn of_report(uuid: Uid, session: Option<crate::wire::SessionReport>) -> SessionV
         routes_imported: session.map(|it| it.routes_imported),
         routes_exported: session.map(|it| it.routes_exported),
         error: None,
+        review: None,
     }
 }

@@ -22,6 +22,7 @@ use super::answers::Answers;
 use super::change::{ChangeError, Changes, Must, Wish};
 use super::history::RouterHistory;
 use super::overview::{self, RouterView};
+use super::review;
 use super::store::git::Git;
 use crate::http::{ApiError, METRICS, page, read_body, token_of};
 use crate::intervals::{FLEET_BODY, FLEET_VIEW};
@@ -103,6 +104,8 @@ pub(super) struct SessionChange {
     session: String,
     /// What the session is to become.
     change: WantedChange,
+    /// `review.tag` of the session that was reviewed: 412 if it differs now. Without it, `accept` takes any version.
+    tag: Option<String>,
 }
 
 /// What a session is to become.
@@ -299,11 +302,19 @@ impl Admin {
         router: ObjectName,
         change: SessionChange,
     ) -> Result<Vec<String>, ApiError> {
-        let SessionChange { session, change } = change;
+        let SessionChange {
+            session,
+            change,
+            tag,
+        } = change;
         let name = format!("{router}/{session}");
         let who = access::who(parts).to_string();
         let make = Box::new(move |changes: &mut Changes| {
             let place = changes.session(&name)?;
+            let tag = tag.as_ref().filter(|_| change == WantedChange::Accept);
+            if tag.is_some_and(|tag| *tag != review::tag(&place.item)) {
+                return Err(changed_meanwhile().into());
+            }
             changes.wish(&place, change.into())?;
             Ok(Must::NotGetWorse)
         });
@@ -329,6 +340,12 @@ fn private(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+fn changed_meanwhile() -> ApiError {
+    let message = "the session was changed after the review; reload the page and review it again";
+    let status = StatusCode::PRECONDITION_FAILED;
+    ApiError::new(status, "CHANGED_MEANWHILE", message)
 }
 
 fn refused(error: ChangeError) -> ApiError {

@@ -110,6 +110,10 @@ fn describe_change(api: &mut Description) {
                `READ_ONLY`: this server only reads its fleet, as one that follows a Git repository.",
         ),
         (
+            412,
+            "`CHANGED_MEANWHILE`: the session is not the one of `tag`.",
+        ),
+        (
             413,
             "`PAYLOAD_TOO_LARGE`: the body has more than 4096 bytes.",
         ),

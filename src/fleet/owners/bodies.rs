@@ -45,18 +45,6 @@ pub(in crate::fleet) struct SessionFields {
     password: Option<Secret<String>>,
 }
 
-/// The fields that an answer shows.
-const SHOWN: [&str; 8] = [
-    "endpoint",
-    "listenPort",
-    "mtu",
-    "ipv6LinkLocal",
-    "ipv6",
-    "ipv4",
-    "description",
-    "extensions",
-];
-
 /// A new session.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -118,19 +106,4 @@ pub(super) fn check(asked: &Asked) -> Result<(), ChangeError> {
         true => Ok(()),
         false => Err(invalid(&texts.join("; "))),
     }
-}
-
-/// Returns the fields that an owner may see of a session in a file.
-pub(super) fn shown(item: &Value) -> Map<String, Value> {
-    let fields = SHOWN.iter().filter_map(|name| {
-        let value = item.get(*name)?;
-        Some(((*name).to_owned(), value.clone()))
-    });
-    let mut shown: Map<String, Value> = fields.collect();
-    let key = item.pointer("/credential/publicKey");
-    let text = item.get("credential").and_then(Value::as_str);
-    let text: Option<PublicKey> = text.and_then(|text| text.parse().ok());
-    let key = key.cloned().or_else(|| text.map(|key| json!(key)));
-    shown.extend(key.map(|key| ("publicKey".to_owned(), key)));
-    shown
 }

@@ -50,8 +50,8 @@ impl Index {
         }
     }
 
-    /// Returns the owner with a token. Compares with each hash, so that the time shows nothing. A token of two owners is
-    /// not valid.
+    /// Returns the owner with a token. Compares with each hash, so that the time shows nothing. A token of two owners
+    /// is not valid.
     pub(super) fn owner(&self, token: &TokenHash) -> Option<Asn> {
         let mut found = Vec::new();
         for (asn, owner) in &self.owners {

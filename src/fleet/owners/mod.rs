@@ -18,13 +18,14 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-use self::bodies::{NewSession, OwnedSession, OwnedSessions, SessionPatch, check, shown};
+use self::bodies::{NewSession, OwnedSession, OwnedSessions, SessionPatch, check};
 use self::index::Index;
 use super::change::{ChangeError, Changes, Owned, fleet_invalid};
 use super::network::{TokenHash, session};
 use super::overview;
 use super::posts::Posts;
 use super::removal::is_removed_of;
+use super::review::shown;
 use super::store::{MakeChange, Store};
 use super::tagged::tag;
 use crate::http::{ApiError, Client, Guarded, TokenBucket, bearer, read_body};

@@ -186,11 +186,19 @@ async fn browser_logs_in_and_approves_a_session() {
         401
     );
     let (_, _, page) = ask(&app, "GET /", "", &[("cookie", &change)]).await;
-    assert!(page.contains("Approve"), "{page}");
-    assert_eq!(
-        ask(&app, approve, form, &[("cookie", &change)]).await.0,
-        303
+    assert!(
+        page.contains("Approve") && page.contains("publicKey: "),
+        "{page}"
     );
+    let tag = page.split_once("name=\"tag\" value=\"").unwrap().1;
+    let form = format!("{form}&tag={}", tag.split_once('"').unwrap().0);
+    let reviewed = fleet.text("sessions/jp1/alice.yaml");
+    fleet.write("sessions/jp1/alice.yaml", &format!("{reviewed}mtu: 1300\n"));
+    let cookie = [("cookie", change.as_str())];
+    let accept = || ask(&app, approve, &form, &cookie);
+    assert_eq!(accept().await.0, 412, "changed after the review");
+    fleet.write("sessions/jp1/alice.yaml", &reviewed);
+    assert_eq!(accept().await.0, 303);
     assert!(
         fleet
             .text("sessions/jp1/alice.yaml")

@@ -85,7 +85,7 @@ pub(super) struct Owners {
     /// Held while a new one is read.
     index: tokio::sync::Mutex<Arc<Index>>,
     /// Held during a change, so that those that wait for the lock of the fleet take no threads.
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
     buckets: Mutex<HashMap<Asn, TokenBucket>>,
 }
 
@@ -95,7 +95,7 @@ impl Owners {
             started: Instant::now(),
             guarded: Guarded::new(),
             index: tokio::sync::Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
+            changing: Arc::default(),
             buckets: Mutex::default(),
         }
     }
@@ -331,13 +331,19 @@ impl Call<'_> {
         &self,
         owned: &Owned,
         change: &'static str,
-        make: MakeChange,
+        mut make: MakeChange,
     ) -> Result<(), ApiError> {
         let who = format!("owner of AS{}", self.asn);
         let client = self.parts.extensions.get::<Client>().copied();
         let client = client.unwrap_or_default();
-        let permit = timeout(CHANGES_WAIT, self.owners.changing.lock()).await;
-        let _permit = permit.map_err(|_| ApiError::rate_limited(CHANGES_WAIT))?;
+        let permit = Arc::clone(&self.owners.changing).lock_owned();
+        let permit = timeout(CHANGES_WAIT, permit).await;
+        let permit = permit.map_err(|_| ApiError::rate_limited(CHANGES_WAIT))?;
+        // Held until the work ends, also if the client closes the connection before.
+        let make = Box::new(move |changes: &mut Changes| {
+            let _permit = &permit;
+            make(changes)
+        });
         let changed = self.store.change_files(&who, make).await;
         let Owned { router, name, .. } = owned;
         match changed {

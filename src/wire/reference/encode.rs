@@ -35,8 +35,9 @@ pub struct Heartbeat {
     /// The number of changes that wait for an operator of the router; an addition, left out when it is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<u64>,
-    /// The newest lists that the agent has taken over, by their endpoints: the text of each answer's `moenet-list`; an
-    /// addition, left out when no answer had it.
+    /// The newest lists that became documents, by their endpoints: the text of each answer's `moenet-list`; an addition,
+    /// left out when no answer had it. Anything but texts by their names is ignored.
+    #[schemars(with = "Value")]
     #[serde(
         default,
         deserialize_with = "texts",

@@ -213,7 +213,7 @@ impl Fleet {
         self.file(router, name).map(|file| file.revision)
     }
 
-    /// Returns whether a folder is that of a router. The folders of a network are none.
+    /// Returns whether a folder is that of a router; those of a network are not.
     fn has_folder(&self, router: &ObjectName) -> bool {
         !(RESERVED.contains(&router.as_str()) && self.network.has_network())
     }

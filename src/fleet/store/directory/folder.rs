@@ -36,7 +36,7 @@ impl Folder {
         }
     }
 
-    /// Returns whether the router has a folder of its own. The folders of a network are none.
+    /// Returns whether the router has a folder of its own; those of a network are not.
     pub(super) fn exists(&self) -> bool {
         fs::exists(self.path.join("router.yaml"))
             && !(RESERVED.contains(&self.router.as_str()) && fs::exists(self.fleet.join(NETWORK)))

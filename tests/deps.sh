@@ -67,6 +67,6 @@ case ${1:-} in
   tests) need "$TESTS"; python_tools ;;
   vm)    "$here/lab/vm/install-deps" ;;
   static) need "musl-tools binutils" && rust_target x86_64-unknown-linux-musl ;;
-  package) need "$PACKAGE"; "$here/../packaging/build" tools || echo "!!! the tools for packages cannot be built" >&2 ;;
+  package) need "$PACKAGE" ;;
   *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

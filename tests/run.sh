@@ -1,22 +1,31 @@
 #!/bin/bash
-# run.sh: every check of the project, one stage after the other, each timed. All run even when one fails.
+# run.sh: every check of the project, each stage timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy doc book deny schemas unit apis scale live vm powercut package static demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy deny schemas unit apis scale live doc tools book static vm powercut package demo
+#
+# The stages run one after the other, but for those that only need processors: together with live, whose tests mostly
+# wait for daemons, they run beside it at the lowest priority.
 set -uo pipefail
+BESIDE_LIVE=" doc tools book static "
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-passed=0 failed=0 broken=
+passed=0 failed=0 broken= lane=
 logs=$(mktemp -d)
 unsteady=$logs/unsteady.tests
-trap 'rm -rf "$logs"' EXIT
+trap '[ -z "$lane" ] || kill -- "-$lane" 2>/dev/null; rm -rf "$logs"' EXIT
 
 deps()   { tests/deps.sh tests && tests/deps.sh vm && tests/deps.sh package; }
 birds()  { tests/lab/fetch-birds; }
 fmt()    { cargo fmt --all --check; }
 clippy() { cargo clippy --quiet --all-targets -- -D warnings; }
 doc()    { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items; }
-# mdBook, without its server and search; its commands are tests of it and live. Hardly optimised, which builds in a minute.
-book()   { PATH=$PATH:$PWD/target/tools/bin; mdbook --version >/dev/null 2>&1 || install_mdbook || return; mdbook build docs; }
+# What the book, the packages and the guest are made with; each is kept.
+tools()  {
+  packaging/build tools || not_checked "packages (cargo-deb and cargo-generate-rpm cannot be built)"
+  mdbook_tool && tests/lab/vm/image-for-tests
+}
+# Its commands are tests of it and live.
+book()   { mdbook_tool && mdbook build docs; }
 unit()   { cargo test --quiet --lib --bins --examples && steady it && cargo test --quiet --doc; }
 schemas() { tests/check-schemas.sh; }
 apis()   { cargo build --quiet && tests/check-apis.sh "${MOENET_AGENT:-target/debug/moenet-agent}"; }
@@ -51,6 +60,12 @@ deny() {
   cargo deny check --disable-fetch advisories
 }
 
+# mdBook, without its server and search. Hardly optimised, which builds in a minute.
+mdbook_tool() {
+  PATH=$PATH:$PWD/target/tools/bin
+  mdbook --version >/dev/null 2>&1 || install_mdbook
+}
+
 install_mdbook() {
   CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=target/tools/build cargo install --quiet --locked --debug \
     --no-default-features --version "^0.5.4" --root target/tools mdbook
@@ -77,12 +92,12 @@ not_checked() { echo "!!! NOT checked: $1" >&2; }
 #
 # A kernel without GRE cannot have those two tests: the guest of the vm stage has it, and runs them always.
 live() {
-  local long=a_silent_one_is_after_three_minutes said rc=0 elsewhere=()
-  cargo test --no-run --test live || return
+  local long=a_silent_one_is_after_three_minutes said program rc=0 elsewhere=()
+  program=$(program_of live) || return
   has_gre || { elsewhere=(--skip a_session_over_gre --skip a_session_over_ip6gre)
     echo "this kernel has no GRE: the tests of gre and ip6gre run in the guest (stage vm)"; }
   said=$(mktemp)
-  cargo test --test live -- "$long" >"$said" 2>&1 &
+  "$program" "$long" >"$said" 2>&1 &
   steady live --test-threads=4 --skip "$long" "${elsewhere[@]}" || rc=1
   wait $! || rc=1
   grep -q '^test result: ok. 1 passed' "$said" || { echo "the test $long did not pass:" >&2; rc=1; }
@@ -90,15 +105,24 @@ live() {
   return $rc
 }
 
+# program_of BINARY: builds a binary of tests, once, and prints its path. It is started without cargo, whose lock a
+# build beside it holds.
+program_of() {
+  [ -s "$logs/$1.program" ] || cargo test --no-run --test "$1" --message-format=json |
+    jq -re --arg name "$1" 'select(.executable != null and .target.name == $name) | .executable' >"$logs/$1.program"
+  cat "$logs/$1.program" && [ -s "$logs/$1.program" ]
+}
+
 # steady BINARY ARGUMENT…: runs the tests of a binary, side by side. They share two processors with the daemons they
 # start. A test that fails there runs three times more, alone: only if it passes each time is it called unsteady, which
 # the last lines of the run say. More than two such tests fail the stage, as does a binary that ended early, or one that
 # counts other failures than it names.
 steady() {
-  local binary=$1 said failed count name
+  local binary=$1 program said failed count name
   shift
+  program=$(program_of "$binary") || return
   said=$(mktemp)
-  cargo test --test "$binary" -- "$@" 2>&1 | tee "$said"
+  "$program" "$@" 2>&1 | tee "$said"
   [ "${PIPESTATUS[0]}" = 0 ] && { rm -f "$said"; return; }
   mapfile -t failed < <(awk '/^failures:$/ { n = 0 } /^    [a-z0-9_:]+$/ { name[n++] = $1 }
     END { for (i = 0; i < n; i++) print name[i] }' "$said")
@@ -106,15 +130,15 @@ steady() {
   rm -f "$said"
   [ ${#failed[@]} -ge 1 ] && [ ${#failed[@]} -le 2 ] && [ ${#failed[@]} = "$count" ] || return 1
   for name in "${failed[@]}"; do
-    for _ in 1 2 3; do alone "$binary" "$name" || return 1; done
+    for _ in 1 2 3; do alone "$program" "$name" || return 1; done
     echo "$binary: $name failed beside other tests, and passed three times alone" >>"$unsteady"
   done
 }
 
-# alone BINARY TEST: runs one test. A name that matches no test does not pass.
+# alone PROGRAM TEST: runs one test. A name that matches no test does not pass.
 alone() {
   local said rc=0
-  said=$(cargo test --test "$1" -- --exact "$2" 2>&1) || rc=1
+  said=$("$1" --exact "$2" 2>&1) || rc=1
   printf '%s\n' "$said"
   grep -q '^test result: ok. 1 passed' <<<"$said" || rc=1
   return $rc
@@ -128,9 +152,7 @@ has_gre() {
 
 vm() {
   local tests
-  tests=$(cargo test --no-run --test live --message-format=json 2>/dev/null |
-    jq -r 'select(.executable != null and .target.name == "live") | .executable' | tail -1)
-  [ -n "$tests" ] && tests/lab/vm-tests.sh target/debug/moenet-agent "$tests"
+  tests=$(program_of live) && tests/lab/vm-tests.sh target/debug/moenet-agent "$tests"
 }
 
 powercut() { cargo build --quiet && tests/lab/powercut/run.sh target/debug/moenet-agent; }
@@ -138,8 +160,44 @@ powercut() { cargo build --quiet && tests/lab/powercut/run.sh target/debug/moene
 stage() {
   local start=$SECONDS
   printf '\n=== %s\n' "$1"
-  if logged "$1"; then passed=$((passed + 1)); printf '=== %s passed in %d s\n' "$1" $((SECONDS - start))
-  else failed=$((failed + 1)) broken="$broken $1"; printf '=== %s FAILED in %d s\n' "$1" $((SECONDS - start)); fi
+  if logged "$1"; then verdict "$1" passed $((SECONDS - start)); else verdict "$1" FAILED $((SECONDS - start)); fi
+}
+
+# verdict STAGE passed|FAILED SECONDS
+verdict() {
+  if [ "$2" = passed ]; then passed=$((passed + 1)); else failed=$((failed + 1)) broken="$broken $1"; fi
+  printf '=== %s %s in %d s\n' "$1" "$2" "$3"
+}
+
+# beside STAGE…: starts the stages, one after the other, in a session of their own.
+beside() {
+  [ $# -gt 0 ] || return
+  printf '\n=== beside live: %s\n' "$*"
+  LOGS=$logs setsid nice -n 19 tests/run.sh --beside "$@" &
+  lane=$!
+}
+
+# What beside runs: its results are files, which joined reads.
+in_lane() {
+  local start rc
+  for name in "$@"; do
+    start=$SECONDS rc=0
+    "$name" >"$LOGS/$name" 2>&1 || rc=1
+    echo "$rc $((SECONDS - start))" >"$LOGS/$name.result"
+  done
+}
+
+# joined STAGE…: waits for the stages that run beside, and shows what they said. One without a result did not pass.
+joined() {
+  local rc seconds
+  [ -z "$lane" ] || wait "$lane"
+  lane=
+  for name in "$@"; do
+    printf '\n=== %s\n' "$name"
+    cat "$logs/$name" 2>/dev/null
+    read -r rc seconds <"$logs/$name.result" 2>/dev/null || rc=1 seconds=0
+    if [ "$rc" = 0 ]; then verdict "$name" passed "$seconds"; else verdict "$name" FAILED "$seconds"; fi
+  done
 }
 
 # The output goes to a file too. What a stage leaves running may keep it open, so its end is not waited for long.
@@ -172,11 +230,29 @@ warnings() {
   done
 }
 
-[ $# -gt 0 ] || set -- deps birds fmt clippy doc book deny schemas unit apis scale live vm powercut package static demo
+# The tests are built before something else needs the processors and the lock of the build.
+live_with() {
+  program_of live >/dev/null
+  beside "$@"
+  stage live
+  joined "$@"
+}
+
+STAGES="deps birds fmt clippy deny schemas unit apis scale live doc tools book static vm powercut package demo"
+if [ "${1:-}" = --beside ]; then shift; in_lane "$@"; exit; fi
+[ $# -gt 0 ] || set -- $STAGES
 for name in "$@"; do
-  case $name in
-    deps | birds | fmt | clippy | doc | book | deny | schemas | unit | apis | scale | live | vm | powercut | package | static | demo) stage "$name" ;;
+  case " $STAGES " in
+    *" $name "*) ;;
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
+  esac
+done
+with_live=()
+case " $* " in *" live "*) for name in "$@"; do case $BESIDE_LIVE in *" $name "*) with_live+=("$name") ;; esac; done ;; esac
+for name in "$@"; do
+  case " ${with_live[*]} " in
+    *" $name "*) ;;
+    *) if [ "$name" = live ]; then live_with "${with_live[@]}"; else stage "$name"; fi ;;
   esac
 done
 causes

@@ -122,24 +122,22 @@ impl GuardMemory {
 const HEAD: &str = "# Written by moenet-agent: changes that wait for `moenet-agent approve`, and the removals and additions\n\
                     # that guard.window counts. Do not edit; `moenet-agent approve --list` shows it.\n";
 
-/// Reads the ledger from disk. A missing file is an empty ledger only where nothing was ever applied: `git clean`
-/// removes the file, and a power cut leaves an empty file.
+/// Reads the ledger from disk. A missing or empty file is an empty ledger only where nothing was ever applied:
+/// `git clean` removes the file, and a power cut leaves an empty file.
 fn read(store: &Store) -> Result<Ledger, LedgerError> {
-    match store.kept(HELD)? {
-        None if store.has_applied() => Err(LedgerError::Missing),
-        None => Ok(Ledger::default()),
-        Some(text) if text.trim().is_empty() => Err(LedgerError::Empty),
+    let text = store.kept(HELD)?;
+    match text.filter(|text| !text.trim().is_empty()) {
         Some(text) => Ok(parse_list(&text)?),
+        None if !store.has_applied() => Ok(Ledger::default()),
+        None => Err(LedgerError::Missing),
     }
 }
 
 /// The reason why the ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 enum LedgerError {
-    #[error("the file is missing")]
+    #[error("the file is missing or empty")]
     Missing,
-    #[error("the file is empty")]
-    Empty,
     #[error(transparent)]
     Document(#[from] DocumentError),
     #[error(transparent)]
@@ -149,7 +147,18 @@ enum LedgerError {
 }
 
 fn write(store: &Store, ledger: &Ledger) -> Result<(), LedgerError> {
-    let text = to_yaml(ledger)?;
-    store.keep(HELD, &format!("{HEAD}{text}"))?;
-    Ok(())
+    let text = format!("{HEAD}{}", to_yaml(ledger)?);
+    let added = ledger.added.clone();
+    // An object's first step follows the flush of its record.
+    let may_wait = *ledger
+        == Ledger {
+            added,
+            ..Ledger::default()
+        }
+        && !store.has_applied();
+    let written = match may_wait {
+        true => store.keep_lightly(HELD, &text),
+        false => store.keep(HELD, &text),
+    };
+    Ok(written.map(drop)?)
 }

@@ -18,13 +18,6 @@ pub(super) fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> Result<(), 
     written.map_err(StoreError::io("write", path))
 }
 
-/// Replaces a file whose content is durable. The old file may come back after a power failure.
-pub(super) fn write_content(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    let staged = Writer::new(mode).stage(path, bytes);
-    let written = staged.and_then(Staged::replace);
-    written.map_err(StoreError::io("write", path))
-}
-
 /// Writes a file completely under a temporary name, without fsync: [`file::flush`] makes many durable together. Creates
 /// the folder.
 pub(super) fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<Staged, StoreError> {

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::document::{Document, Kind, Spec};
 use crate::model::Uid;
-use crate::util::file::{self, Staged};
+use crate::util::file::Staged;
 use crate::util::fs;
 
+use super::flush::sync_folders;
 use super::synced::next;
 use super::{Place, Store, StoreError, Written, atomic, read};
 
@@ -15,6 +16,8 @@ struct Draft<'a, S: Spec> {
     document: &'a Document<S>,
     place: Place,
     text: String,
+    /// There is no file in its place.
+    is_new: bool,
     state: State,
 }
 
@@ -63,54 +66,28 @@ impl Store {
             return Ok(drafts.into_iter().map(|draft| draft.end(self)).collect());
         }
         let _one_at_a_time = self.tree_turn()?;
-        let mut copies = Vec::new();
         for draft in &mut drafts {
             draft.check(self);
-            copies.extend(draft.put_copy());
+            // A power failure before the flush ends may leave a damaged copy under the name of a next one, which the start
+            // removes, since the document still equals its copy.
+            self.owe(draft.put_copy());
         }
-        self.flush_staged(copies, &drafts)?;
-        let mut written = Vec::new();
+        self.flush(drafts.iter().filter_map(Draft::staged))?;
+        // The flush of the first record makes the names durable, and no step precedes it.
+        let (may_wait, mut written) = (!self.has_applied(), Vec::new());
         for draft in &mut drafts {
-            written.extend(draft.put_document(self));
+            let Some(path) = draft.put_document(self) else {
+                continue;
+            };
+            match may_wait && draft.is_new && draft.document.metadata.uid.is_some() {
+                true => self.owe(path.parent().map(Path::to_owned)),
+                false => written.push(path),
+            }
         }
         let flushed = sync_folders(&written);
         // First, since a document that differs from its copy is taken for an operator's edit.
         let results = drafts.into_iter().map(|draft| draft.end(self)).collect();
         flushed.map(|()| results)
-    }
-
-    /// Makes the copies, their names and the staged documents durable: the file system in one flush. Without copies,
-    /// the documents alone. A power failure before its end may leave a damaged copy under the name of a next one, which
-    /// the start removes, since the document still equals its copy.
-    fn flush_staged<S: Spec>(
-        &self,
-        copies: Vec<PathBuf>,
-        drafts: &[Draft<'_, S>],
-    ) -> Result<(), StoreError> {
-        let staged = || drafts.iter().filter_map(Draft::staged);
-        if copies.is_empty() {
-            return self.flush(staged());
-        }
-        let documents = staged().map(|document| document.path().to_owned());
-        // Several folders: contents and names are flushed together.
-        let flushed = sync_folders(&copies.into_iter().chain(documents).collect::<Vec<_>>());
-        if flushed.is_err() {
-            self.attempts.write(&flushed);
-        }
-        flushed
-    }
-
-    /// Makes files durable before they get their final names.
-    pub(super) fn flush<'a>(
-        &self,
-        files: impl Iterator<Item = &'a Staged>,
-    ) -> Result<(), StoreError> {
-        let flushed = file::flush(files).map_err(StoreError::io("flush", &self.dir));
-        // Flushing no file says nothing about the disk.
-        if flushed.is_err() {
-            self.attempts.write(&flushed);
-        }
-        flushed
     }
 
     fn draft<'a, S: Spec>(&self, document: &'a Document<S>) -> Draft<'a, S> {
@@ -126,6 +103,7 @@ impl Store {
             document,
             place,
             text,
+            is_new: false,
             state,
         }
     }
@@ -180,8 +158,10 @@ impl<S: Spec> Draft<'_, S> {
         }
     }
 
-    fn may_write(&self, store: &Store) -> Result<(), StoreError> {
-        match read::text(&store.path(&self.place))? {
+    fn may_write(&mut self, store: &Store) -> Result<(), StoreError> {
+        let current = read::text(&store.path(&self.place))?;
+        self.is_new = current.is_none();
+        match current {
             Some(current) if current.text != self.text => {
                 store.check_owner::<S>(&self.place, &current.text)
             }
@@ -189,17 +169,17 @@ impl<S: Spec> Draft<'_, S> {
         }
     }
 
-    /// Puts the next copy beside the copy. Returns its path.
+    /// Puts the next copy beside the copy. Returns its folder.
     fn put_copy(&mut self) -> Option<PathBuf> {
         let State::Staged(files) = &mut self.state else {
             return None;
         };
         let copy = files.copy.take()?;
-        let path = copy.path().to_owned();
+        let (path, folder) = (copy.path().to_owned(), copy.folder().to_owned());
         if let Err(error) = copy.replace().map_err(StoreError::io("write", &path)) {
             self.state = State::Done(Err(error));
         }
-        Some(path)
+        Some(folder)
     }
 
     /// Puts the document in its place. Returns its path.
@@ -244,13 +224,4 @@ impl<S: Spec> Draft<'_, S> {
             }
         }
     }
-}
-
-/// Makes the renames of these files durable.
-pub(super) fn sync_folders(files: &[PathBuf]) -> Result<(), StoreError> {
-    let Some(first) = files.first() else {
-        return Ok(());
-    };
-    let synced = file::sync_folders(files.iter().filter_map(|path| path.parent()));
-    synced.map_err(StoreError::io("flush", first))
 }

@@ -297,7 +297,9 @@ impl Held {
         if doubt(dir) != wanted {
             write_doubt(dir, wanted)?;
         }
-        self.known.write(dir)
+        // An incomplete file that a power failure leaves is no identity.
+        atomic::write_lightly(&dir.join(IDENTITY), self.known.text().as_bytes(), 0o644)?;
+        file::flush_file_systems([dir]).map_err(StoreError::io("flush", dir))
     }
 
     /// Records which absence proves nothing, if that changed.

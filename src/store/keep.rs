@@ -18,13 +18,15 @@ impl Store {
         self.keep_as(file, text, 0o644)
     }
 
-    /// As [`Self::keep`], for a file that a power failure may undo: another write in the directory makes it durable.
+    /// As [`Self::keep`], for a file that a power failure may empty: the flush before the next object's steps makes it durable.
     ///
     /// # Errors
     /// As [`Self::keep`].
     pub fn keep_lightly(&self, file: &str, text: &str) -> Result<Written, StoreError> {
         self.keep_with(file, text, |path, text| {
-            atomic::write_content(path, text, 0o644)
+            atomic::write_lightly(path, text, 0o644)?;
+            self.owe([self.dir.clone()]);
+            Ok(())
         })
     }
 

@@ -33,6 +33,7 @@ mod cache;
 mod debounce;
 mod documents;
 mod error;
+mod flush;
 mod head;
 mod identity;
 mod import;
@@ -151,6 +152,8 @@ pub struct Store {
     in_memory: Option<Mutex<BTreeMap<String, Secret<String>>>>,
     /// The applied records that survive a power failure, as they were when this was known.
     durable: Mutex<BTreeMap<PathBuf, Stamp>>,
+    /// Folders in which the next flush makes files and names durable too.
+    owed: Mutex<BTreeSet<PathBuf>>,
     /// Directory of the schemas, for the first line of files that the agent writes.
     schemas: Option<PathBuf>,
 }
@@ -199,6 +202,7 @@ impl Store {
             secrets: Mutex::default(),
             in_memory: None,
             durable: Mutex::default(),
+            owed: Mutex::default(),
             schemas: None,
         };
         store.sweep();
@@ -228,6 +232,7 @@ impl Store {
             secrets: Mutex::default(),
             in_memory: None,
             durable: Mutex::default(),
+            owed: Mutex::default(),
             schemas: None,
         })
     }
@@ -429,6 +434,10 @@ impl Store {
             true => Doubt::Operators,
             false => Doubt::None,
         };
+        if doubt != held.doubt {
+            // A document whose name a power failure undoes must not be missing without a doubt.
+            self.flush_owed()?;
+        }
         held.set_doubt(&self.dir, doubt)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::util::file::{Staged, Stamp};
 
-use super::documents::sync_folders;
+use super::flush::sync_folders;
 use super::{AppliedDocument, Area, Place, Store, StoreError, Written, atomic, read};
 
 /// What is left to do for a record.

@@ -11,7 +11,7 @@ use crate::redact::{forget, remember};
 use crate::util::file::{self, Staged, Stamp};
 use crate::util::fs;
 
-use super::documents::sync_folders;
+use super::flush::sync_folders;
 use super::{SECRETS, Store, StoreError, Written, atomic, create_folder};
 
 /// The files in `secrets/` by their names in documents, as they were last registered.

@@ -164,6 +164,11 @@ impl Staged {
         &self.path
     }
 
+    /// Returns the directory of the file.
+    pub(crate) fn folder(&self) -> &Path {
+        folder(&self.path)
+    }
+
     /// Renames the file to its final name. The caller makes that durable with [`sync_folder`].
     ///
     /// # Errors
@@ -186,11 +191,16 @@ pub(crate) fn flush<'a>(files: impl IntoIterator<Item = &'a Staged>) -> io::Resu
     if let [only] = files[..] {
         return sync(&fs::open(&only.temporary, File::options().read(true))?);
     }
-    sync_file_systems(files.iter().map(|file| folder(&file.path)))
+    flush_file_systems(files.iter().map(|file| file.folder()))
 }
 
-/// Flushes the file systems of these directories.
-fn sync_file_systems<'a>(folders: impl IntoIterator<Item = &'a Path>) -> io::Result<()> {
+/// Makes everything on the file systems of these directories durable.
+///
+/// # Errors
+/// As the system says.
+pub(crate) fn flush_file_systems<'a>(
+    folders: impl IntoIterator<Item = &'a Path>,
+) -> io::Result<()> {
     let (mut flushed, folders): (_, BTreeSet<_>) = (BTreeSet::new(), folders.into_iter().collect());
     for folder in folders {
         let folder = fs::open_dir(folder)?;
@@ -234,7 +244,7 @@ pub(crate) fn sync_folders<'a>(folders: impl IntoIterator<Item = &'a Path>) -> i
     let folders: BTreeSet<_> = folders.into_iter().collect();
     match folders.first() {
         Some(only) if folders.len() == 1 => sync_folder(only),
-        _ => sync_file_systems(folders),
+        _ => flush_file_systems(folders),
     }
 }
 

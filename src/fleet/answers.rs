@@ -105,7 +105,7 @@ impl Answers {
     ) -> Result<ServedList, ApiError> {
         let writing = self.writing(router);
         let _writing = writing.lock().await;
-        let mut served = self.store.served(router).await?;
+        let served = self.store.served(router).await?;
         if let Some(known) = history::newest(&served, call)
             && known.content == content
         {
@@ -126,8 +126,7 @@ impl Answers {
             written: None,
             commit,
         };
-        history::add(&mut served, list.clone());
-        let change = Change::Served(post(json!(served)));
+        let change = Change::Served(vec![list.clone()]);
         self.store.write(router, vec![change]).await?;
         Ok(list)
     }
@@ -177,9 +176,9 @@ impl Answers {
         let lists = serde_json::from_value(lists).unwrap_or_default();
         let mut changes = vec![Change::Heartbeat(post(heartbeat))];
         if self.history.is_new(router, &lists) {
-            let mut served = self.store.served(router).await?;
-            history::mark(&mut served, &lists, Timestamp::now());
-            changes.push(Change::Served(post(json!(served))));
+            let served = self.store.served(router).await?;
+            let written = history::first_written(&served, &lists, Timestamp::now());
+            changes.push(Change::Served(written));
         }
         self.store.write(router, changes).await?;
         self.history.written(router, &lists);

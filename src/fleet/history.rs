@@ -10,14 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::commit::FleetCommit;
-use super::posts::Post;
 use crate::model::ObjectName;
 use crate::util::notices::Notices;
 use crate::wire::Call;
 use crate::wire::reference::endpoint;
 
 /// Most lists that are kept for a router.
-const MOST: usize = 20;
+pub(super) const MOST: usize = 20;
 
 /// A list that a router was served, once for each change of its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,13 +37,6 @@ pub(crate) struct ServedList {
     /// The commit that it is from; absent over a store without commits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) commit: Option<FleetCommit>,
-}
-
-impl ServedList {
-    /// Reads the lists of a router as they are stored.
-    pub(super) fn all(stored: Post) -> Vec<Self> {
-        serde_json::from_value(stored.body).unwrap_or_default()
-    }
 }
 
 /// What a router was served.
@@ -127,55 +119,75 @@ pub(super) fn newest(served: &[ServedList], call: Call) -> Option<&ServedList> {
     newest.find(|it| it.list == endpoint(call))
 }
 
-/// Adds a list to those of a router, of which the oldest are dropped.
-pub(super) fn add(served: &mut Vec<ServedList>, list: ServedList) {
-    served.push(list);
+/// Stores lists of a router among those before: one of the same endpoint and time is replaced, and the oldest are dropped.
+pub(super) fn store(served: &mut Vec<ServedList>, lists: &[ServedList]) {
+    for list in lists {
+        served.retain(|it| (&it.list, it.at) != (&list.list, list.at));
+        served.push(list.clone());
+    }
+    served.sort_by_key(|it| it.at);
     let surplus = served.len().saturating_sub(MOST);
     served.drain(..surplus);
 }
 
-/// Marks the newest version of each list that a heartbeat names as written.
-pub(super) fn mark(served: &mut [ServedList], written: &BTreeMap<String, String>, now: Timestamp) {
-    for (list, content) in written {
-        let newest = served.iter_mut().rev().find(|it| it.list == *list);
-        if let Some(newest) = newest.filter(|it| it.content == *content) {
-            newest.written.get_or_insert(now);
-        }
-    }
+/// Returns the newest version of each list that a heartbeat is the first to name, as written.
+pub(super) fn first_written(
+    served: &[ServedList],
+    written: &BTreeMap<String, String>,
+    now: Timestamp,
+) -> Vec<ServedList> {
+    let first = |(list, content): (&String, &String)| {
+        let newest = served.iter().rev().find(|it| it.list == *list)?;
+        let is_first = newest.content == *content && newest.written.is_none();
+        is_first.then(|| ServedList {
+            written: Some(now),
+            ..newest.clone()
+        })
+    };
+    written.iter().filter_map(first).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn list(name: &str, content: &str) -> ServedList {
+    fn list(name: &str, content: &str, at: usize) -> ServedList {
         ServedList {
             list: name.to_owned(),
             content: content.to_owned(),
-            at: Timestamp::UNIX_EPOCH,
+            at: second(at),
             written: None,
             commit: None,
         }
     }
 
+    fn second(second: usize) -> Timestamp {
+        Timestamp::from_second(second.try_into().unwrap()).unwrap()
+    }
+
     #[test]
-    fn heartbeat_marks_the_newest_version_only() {
-        let mut served = vec![list("mesh", "a"), list("sessions", "b"), list("mesh", "c")];
-        let now = Timestamp::from_second(5).unwrap();
+    fn first_heartbeat_marks_the_newest_version_only() {
+        let mut served = Vec::new();
+        let lists = [
+            list("mesh", "a", 1),
+            list("sessions", "b", 2),
+            list("mesh", "c", 3),
+        ];
+        store(&mut served, &lists);
         let lists = |content: &str| BTreeMap::from([("mesh".to_owned(), content.to_owned())]);
-        mark(&mut served, &lists("a"), now);
-        assert!(served.iter().all(|it| it.written.is_none()));
-        mark(&mut served, &lists("c"), now);
-        mark(&mut served, &lists("c"), Timestamp::UNIX_EPOCH);
+        assert_eq!(first_written(&served, &lists("a"), second(5)), []);
+        let first = first_written(&served, &lists("c"), second(5));
+        store(&mut served, &first);
+        assert_eq!(first_written(&served, &lists("c"), second(6)), []);
         let written: Vec<_> = served.iter().map(|it| it.written).collect();
-        assert_eq!(written, [None, None, Some(now)]);
+        assert_eq!(written, [None, None, Some(second(5))]);
     }
 
     #[test]
     fn oldest_lists_are_dropped() {
         let mut served = Vec::new();
         for content in 0..=MOST {
-            add(&mut served, list("mesh", &content.to_string()));
+            store(&mut served, &[list("mesh", &content.to_string(), content)]);
         }
         assert_eq!((served.len(), &*served[0].content), (MOST, "1"));
         assert_eq!(

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::change::ChangedFiles;
 use super::described::Described;
 use super::layout::MAX_BYTES;
-use super::posts::Post;
 use super::store::directory::Directory;
 use super::store::postgres::{Postgres, StoreError};
 use super::store::{Change, Store};
@@ -147,11 +146,7 @@ async fn copy_posts_of(
     changes.extend(posts.heartbeat.map(Change::Heartbeat));
     changes.extend(posts.report.map(Change::Report));
     let served = from.served(router).await?;
-    if !served.is_empty() {
-        let received_at = jiff::Timestamp::now();
-        let body = serde_json::json!(served);
-        changes.push(Change::Served(Post { received_at, body }));
-    }
+    changes.extend((!served.is_empty()).then_some(Change::Served(served)));
     for call in [Call::Config, Call::Sessions, Call::Mesh, Call::BirdConfig] {
         let good = from.good(router, call).await?;
         changes.extend((!good.is_empty()).then_some(Change::Good(call, good)));

@@ -147,8 +147,8 @@ pub(super) struct Door {
 pub(super) enum Change {
     Heartbeat(Post),
     Report(Post),
-    /// The lists that the router was served.
-    Served(Post),
+    /// Lists that the router was served, or new states of these.
+    Served(Vec<ServedList>),
     /// A session's status, as its router posted it.
     Status(ReportedStatus),
     /// The operator has changed the status that this post answered.

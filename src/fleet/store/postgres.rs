@@ -7,6 +7,7 @@ mod files;
 mod memory;
 mod record;
 mod refresh;
+mod served;
 mod writer;
 
 use std::io;
@@ -40,7 +41,6 @@ use crate::wire::reference::endpoint;
 
 const HEARTBEAT: &str = "heartbeat";
 const REPORT: &str = "report";
-const SERVED: &str = "served";
 
 /// How often a change of files is made again, because another one was faster.
 const ATTEMPTS: usize = 5;
@@ -229,8 +229,7 @@ impl Store for Postgres {
     }
 
     async fn served(&self, router: &ObjectName) -> Result<Vec<ServedList>, ApiError> {
-        let stored = self.newest(router, SERVED).await?;
-        Ok(stored.map(ServedList::all).unwrap_or_default())
+        served::read(&self.pool, router).await
     }
 
     async fn record(&self) -> Result<FleetRecord, ApiError> {

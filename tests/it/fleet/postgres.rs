@@ -339,6 +339,7 @@ fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance;
         same(body["peers"][0]["publicKey"].clone(), json!(key))
     });
     show_and_delete(database, fleet, one);
+    serve_side_by_side(database, fleet, [one, other]);
     // A broken description changes nothing.
     write("routers/de1.yaml", "{id: 2, token: s3cret}");
     database.import(fleet.dir.path());
@@ -369,6 +370,68 @@ fn review(database: &Database, one: &Instance, other: &Instance) {
         bob.contains("status: 4") && bob.ends_with("# waits"),
         "{bob}"
     );
+}
+
+/// Both instances serve all lists at one moment: no list is lost in the history, none is there twice, and the oldest go.
+fn serve_side_by_side(database: &Database, fleet: &Fleet, instances: [&Instance; 2]) {
+    let routers: Vec<String> = (10..22).map(|id| format!("us{id}")).collect();
+    for (router, id) in routers.iter().zip(10..) {
+        let path = fleet.dir.path().join(format!("routers/{router}.yaml"));
+        fs::write(path, format!("{{id: {id}, token: s3cret}}")).unwrap();
+    }
+    database.import(fleet.dir.path());
+    let last = routers.last().unwrap();
+    for instance in instances {
+        soon("the new routers are served", || {
+            same(instance.call_as(last, "GET", "config", "").0, 200)
+        });
+    }
+    let mut lists = ["bird-config", "config", "mesh", "sessions"];
+    std::thread::scope(|scope| {
+        for instance in instances {
+            let routers = &routers;
+            scope.spawn(move || {
+                for (router, list) in routers.iter().flat_map(|it| lists.map(|list| (it, list))) {
+                    assert_eq!(instance.call_as(router, "GET", list, "").0, 200, "{list}");
+                }
+            });
+            lists.reverse();
+        }
+    });
+    lists.sort();
+    let [one, other] = instances;
+    let history = |router: &str| -> Vec<Value> {
+        let path = format!("/v1/routers/{router}/history");
+        let (status, answer) = one.ask("change", "GET", &path, "");
+        assert_eq!(status, 200, "{answer}");
+        answer["served"].as_array().unwrap().clone()
+    };
+    for router in &routers {
+        let mut served = history(router);
+        served.sort_by_key(|it| it["list"].to_string());
+        let names: Vec<_> = served.iter().map(|it| it["list"].clone()).collect();
+        assert_eq!(json!(names), json!(lists), "{router}");
+        let lists: Value = served
+            .iter()
+            .map(|it| (it["list"].as_str().unwrap(), it["content"].clone()))
+            .collect();
+        let body = json!({"version": "1", "uptime": 1, "lists": lists}).to_string();
+        assert_eq!(other.call_as(router, "POST", "heartbeat", &body).0, 200);
+        assert!(history(router).iter().all(|it| it["written"].is_string()));
+    }
+    let mut contents = Vec::new();
+    for change in ["disable", "accept"].repeat(11) {
+        let body = json!({"session": "bob", "change": change}).to_string();
+        let changed = one.ask("change", "POST", "/v1/routers/hk1/sessions", &body);
+        assert_eq!(changed.0, 200, "{}", changed.1);
+        assert_eq!(one.call_as("hk1", "GET", "sessions", "").0, 200);
+        contents.push(history("hk1").pop().unwrap()["content"].clone());
+    }
+    let kept: Vec<_> = history("hk1")
+        .iter()
+        .map(|it| it["content"].clone())
+        .collect();
+    assert_eq!(kept, contents[2..]);
 }
 
 /// The verbs show what routers posted to the database, and believe the removal that one confirmed there.

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::journal::Edit;
 use crate::fleet::good::Good;
-use crate::fleet::history::ServedList;
+use crate::fleet::history::{self, ServedList};
 use crate::fleet::posts::{Post, Posts, ReportedStatus, Statuses};
 use crate::fleet::store::Change;
 use crate::model::{ObjectName, Uid};
@@ -61,7 +61,7 @@ impl Reported {
         let (file, text) = match change {
             Change::Heartbeat(post) => (HEARTBEAT.into(), Some(line(post)?)),
             Change::Report(post) => (REPORT.into(), Some(line(post)?)),
-            Change::Served(post) => (SERVED.into(), Some(line(post)?)),
+            Change::Served(lists) => (SERVED.into(), Some(self.with_served(lists)?)),
             Change::Status(entry) => (status_file(&entry.uuid), Some(text(entry)?)),
             Change::Forget(entry) => (status_file(&entry.uuid), None),
             Change::Log { modify, applied } => {
@@ -92,10 +92,21 @@ impl Reported {
         self.read(Path::new(HEARTBEAT))
     }
 
+    /// Returns the text of the file of the lists that the router was served, with these.
+    fn with_served(&self, lists: &[ServedList]) -> io::Result<String> {
+        let mut served = self.served()?;
+        history::store(&mut served, lists);
+        line(&Post {
+            received_at: Timestamp::now(),
+            body: json!(served),
+        })
+    }
+
     /// Returns the lists that the router was served.
     pub(super) fn served(&self) -> io::Result<Vec<ServedList>> {
         let post: Option<Post> = self.read(Path::new(SERVED))?;
-        Ok(post.map(ServedList::all).unwrap_or_default())
+        let served = post.and_then(|post| serde_json::from_value(post.body).ok());
+        Ok(served.unwrap_or_default())
     }
 
     /// Returns the newest posted status of each session.

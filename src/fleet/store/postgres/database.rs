@@ -16,9 +16,10 @@ use crate::model::Secret;
 /// One writes, one reads changes, one waits for notifications, and one reads for requests.
 const CONNECTIONS: u32 = 6;
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "fleet", include_str!("migrations/0001_fleet.sql")),
     (2, "record", include_str!("migrations/0002_record.sql")),
+    (3, "served", include_str!("migrations/0003_served.sql")),
 ];
 
 /// A failure of the store. The text has no password.

@@ -8,7 +8,8 @@ use sqlx::{PgTransaction, Row, query};
 
 use super::super::memory::ChangedStatus;
 use super::super::refresh::CHANNEL;
-use super::super::{HEARTBEAT, REPORT, SERVED};
+use super::super::{HEARTBEAT, REPORT, served};
+use crate::fleet::history::ServedList;
 use crate::fleet::posts::{Post, ReportedStatus};
 use crate::fleet::store::Change;
 use crate::model::ObjectName;
@@ -24,6 +25,7 @@ pub(super) struct Batch {
     statuses: BTreeMap<(ObjectName, String), ReportedStatus>,
     forgotten: BTreeMap<(ObjectName, String), ReportedStatus>,
     good: BTreeMap<(ObjectName, &'static str), String>,
+    served: Vec<(ObjectName, ServedList)>,
 }
 
 impl Batch {
@@ -32,7 +34,10 @@ impl Batch {
         match change {
             Change::Heartbeat(post) => self.post(router, HEARTBEAT, post),
             Change::Report(post) => self.post(router, REPORT, post),
-            Change::Served(post) => self.newest(router, SERVED, post),
+            Change::Served(lists) => {
+                let lists = lists.iter().map(|list| (router.clone(), list.clone()));
+                self.served.extend(lists);
+            }
             Change::Status(entry) => drop(self.statuses.insert(key(entry), entry.clone())),
             Change::Forget(entry) => drop(self.forgotten.insert(key(entry), entry.clone())),
             Change::Log { modify, applied } => {
@@ -70,6 +75,7 @@ impl Batch {
         self.write_posts(&mut transaction).await?;
         self.write_newest(&mut transaction).await?;
         self.write_good(&mut transaction).await?;
+        served::write(&mut transaction, &self.served).await?;
         transaction.commit().await?;
         Ok(news)
     }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
+use serde_json::Map;
 
 use super::doctor::{self, Line};
 use super::steps::ObjectSteps;
@@ -95,7 +96,7 @@ impl Init {
         let path = arguments.config.clone().unwrap_or_else(|| PLACE.into());
         refuse_link(&path)?;
         anyhow::ensure!(
-            self.force || fs::symlink_metadata(&path).is_err(),
+            self.force || fs::symlink_metadata(&path).is_err() || is_of_package(&path)?,
             "{} exists already, and was not changed; add --force to replace it, of which a copy is kept",
             path.display()
         );
@@ -236,16 +237,28 @@ fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<Option<PathBuf>
     if writer.create(path, text.as_bytes()).with_context(what)? {
         return Ok(None);
     }
-    anyhow::ensure!(
-        force,
-        "{} exists already, and was not changed",
-        path.display()
-    );
-    let before =
-        file::read(path, file::DOCUMENT).with_context(|| format!("copy {}", path.display()))?;
-    let copy = copy(path, &before)?;
+    let copy = match is_of_package(path)? {
+        true => None,
+        false => {
+            anyhow::ensure!(
+                force,
+                "{} exists already, and was not changed",
+                path.display()
+            );
+            Some(copy(path, &read(path)?)?)
+        }
+    };
     writer.replace(path, text.as_bytes()).with_context(what)?;
-    Ok(Some(copy))
+    Ok(copy)
+}
+
+/// Whether the file is as a package installs it, in which every key is commented out.
+fn is_of_package(path: &Path) -> anyhow::Result<bool> {
+    Ok(read(path)? == commented::configuration(&Map::new()).into_bytes())
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    file::read(path, file::DOCUMENT).with_context(|| format!("read {}", path.display()))
 }
 
 /// Keeps a copy beside the file, under a name that no file has.
@@ -303,6 +316,18 @@ mod tests {
             assert_eq!(std::fs::read_to_string(copy).unwrap(), before);
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn file_of_the_package_is_replaced_without_a_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        let installed = commented::configuration(&Map::new());
+        std::fs::write(&path, &installed).unwrap();
+        assert_eq!(write(&path, "one", false).unwrap(), None);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
+        std::fs::write(&path, installed.replacen("#node:", "node:", 1)).unwrap();
+        write(&path, "two", false).unwrap_err();
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub struct DocumentError {
 }
 
 impl DocumentError {
-    fn whole(message: impl Into<String>) -> Self {
+    /// An error without a place.
+    pub(crate) fn whole(message: impl Into<String>) -> Self {
         Self {
             file: None,
             location: None,

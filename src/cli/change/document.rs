@@ -11,7 +11,7 @@ use crate::document::{
 use crate::model::{ObjectName, Uid};
 use crate::store::{Area, Place, text_problems};
 
-/// The problems of a document, at least one.
+/// The problems of a document, or of the objects that the router would reject; at least one.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}", .0.first().map(ToString::to_string).unwrap_or_default(), more(.0.len()))]
 pub(crate) struct Refused(pub(crate) Vec<DocumentError>);

@@ -21,7 +21,7 @@ use super::validate::refusals;
 use super::{documents, objects, output};
 use crate::config::Config;
 use crate::desired::Desired;
-use crate::document::{Document, Kind, Metadata, OverrideSpec, to_yaml};
+use crate::document::{Document, DocumentError, Kind, Metadata, OverrideSpec, to_yaml};
 use crate::effective::difference;
 use crate::model::ObjectName;
 use crate::store::{self, Area, Place, Snapshot};
@@ -300,14 +300,10 @@ impl Draft {
         let desired = self.wanted.again().await;
         let changed = self.changes.iter();
         let changed = changed.map(|it| it.place.kind.path(&it.place.name));
-        let mut new = newly_rejected(rejected(now), rejected(&desired), changed.collect());
-        if let Some((path, why)) = new.next() {
-            let more = match new.count() {
-                0 => String::new(),
-                more => format!("; and {more} more"),
-            };
-            anyhow::bail!("{path} would be rejected, so nothing was written: {why}{more}");
-        }
+        let new = newly_rejected(rejected(now), rejected(&desired), changed.collect());
+        let new =
+            new.map(|(path, why)| DocumentError::whole(format!("{path} would be rejected: {why}")));
+        document::refuse(new.collect()).context("nothing was written")?;
         match self.wanted.refused(&desired).await {
             Ok(Some(why)) if !matches!(self.wanted.refused(now).await, Ok(Some(_))) => {
                 anyhow::bail!("BIRD would reject the result, so nothing was written: {why}")

@@ -280,10 +280,7 @@ fn one_bad_document_of_a_stream_writes_nothing() {
         ),
         ("kind: [".to_owned(), "<stdin>:10:"),
         // The port of the first document.
-        (
-            OWN.replace("wg_own", "b"),
-            " would be rejected, so nothing was written",
-        ),
+        (OWN.replace("wg_own", "b"), " would be rejected: "),
     ] {
         let answer = router.apply_text(&format!("{OWN}---\n{bad}"), &[]);
         answer.says(1, words);
@@ -304,7 +301,11 @@ fn change_that_harms_another_object_is_refused() {
     for name in ["aa", "zz"] {
         let same_port = OWN.replace("wg_own", name).replace("777'", "778'");
         let answer = router.apply_text(&same_port, &[]);
-        answer.says(1, " would be rejected, so nothing was written");
+        answer.says(1, " would be rejected: ");
+        let answer = router.apply_text(&same_port, &["-o", "json"]);
+        let error: serde_json::Value = serde_json::from_str(&answer.err).unwrap();
+        let problem = error["problems"][0]["message"].as_str().unwrap();
+        assert!(problem.contains(" would be rejected: "), "{error}");
         assert!(!router.state(&format!("sessions/{name}.yaml")).exists());
     }
 }
@@ -365,7 +366,7 @@ fn waiting_command_checks_what_another_wrote() {
         fs::write(router.state("sessions/wg_own.yaml"), OWN).unwrap();
         lock.unlock().unwrap();
         let answer = waits.join().unwrap();
-        answer.says(1, " would be rejected, so nothing was written");
+        answer.says(1, " would be rejected: ");
     });
     assert!(!router.state("sessions/zz.yaml").exists());
 }

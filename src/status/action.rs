@@ -36,6 +36,9 @@ pub const BIRD_DOWN: &str = "`systemctl start bird`, or correct bird.controlSock
 pub const IDENTITY_UNKNOWN: &str =
     "wait for GET config, or set node.id and node.asn in the configuration";
 
+/// The action while this router has no policy.
+pub const POLICY_MISSING: &str = "wait for GET bird-config, or write policy.yaml";
+
 /// Returns the action of a condition that is false.
 fn failing(about: ConditionType, reason: &str) -> &'static str {
     use ConditionType as About;
@@ -80,7 +83,7 @@ fn failing(about: ConditionType, reason: &str) -> &'static str {
             "check `nft list ruleset`, or set firewall.enabled: false"
         }
         (About::Forwarding, _) => "set the sysctl that the message names",
-        (About::PolicyInEffect, _) => "wait for GET bird-config, or write policy.yaml",
+        (About::PolicyInEffect, _) => POLICY_MISSING,
         (About::KeyAvailable, _) => "put the file back; the agent reads it without a restart",
         (About::SysctlsConfigured, _) => {
             "make /proc/sys/net writable for the agent (systemd: ReadWritePaths=/proc/sys/net), or set the sysctls yourself"

@@ -13,7 +13,7 @@ mod edges;
 mod health;
 mod origins;
 
-pub(crate) use action::{BIRD_DOWN, IDENTITY_UNKNOWN, next_action};
+pub(crate) use action::{BIRD_DOWN, IDENTITY_UNKNOWN, POLICY_MISSING, next_action};
 pub use assess::{
     Acceptance, BirdFacts, Expected, Facts, ObjectFacts, Service, TunnelFacts, assess,
 };

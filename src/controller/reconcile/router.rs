@@ -21,7 +21,7 @@ use crate::document::{ConditionType, Kind, PackedSpec, Phase, StatusBody};
 use crate::intervals::{MOVING_OBJECT, SETTLED_OBJECT};
 use crate::model::{ErrorClass, ObjectKey};
 use crate::plan::{Drift, Plan};
-use crate::status::Conditions;
+use crate::status::{Acceptance, Conditions, POLICY_MISSING};
 use crate::store::{AppliedDocument, AppliedFirewall};
 use crate::telemetry::failed;
 
@@ -414,6 +414,9 @@ pub(super) fn policy_status(
     let policy = &desired.router_documents.policy;
     let mut conditions = Conditions::new(&before.conditions, now);
     let last_error = accepted(&policy.acceptance, &desired.remarks, &mut conditions);
+    if matches!(policy.acceptance, Acceptance::Waiting(_)) {
+        conditions.act(POLICY_MISSING);
+    }
     origins(desired, &mut conditions);
     rpki_names(desired, &mut conditions);
     let phase = match (&last_error, desired.router_documents.has_policy) {

@@ -84,11 +84,9 @@ impl GuardMemory {
             ledger: before,
             writable,
         } = self.state.lock().clone();
-        // A tool that cleans the directory also removes this file. Before the first record there is nothing to remember.
-        let is_there = || {
-            fs::symlink_metadata(store.dir().join(HELD)).is_ok()
-                || (*ledger == Ledger::default() && !store.has_applied())
-        };
+        // A tool that cleans the directory also removes this file. The first record is written before anything is applied:
+        // a run that ends after its first pass must leave one, or the next start takes it for lost.
+        let is_there = || fs::symlink_metadata(store.dir().join(HELD)).is_ok();
         if *before == *ledger && writable && is_there() {
             return true;
         }

@@ -137,6 +137,14 @@ async fn a_truncated_record_of_the_guard_opens_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn first_pass_leaves_a_record_of_the_guard() {
+    let machine = Machine::new(8);
+    let agent = machine.boot();
+    agent.pass().await;
+    assert!(machine.state().join(HELD).exists());
+}
+
+#[tokio::test(start_paused = true)]
 async fn record_of_the_guard_that_was_cleaned_away_opens_nothing() {
     for restarted in [false, true] {
         let machine = Machine::new(8);

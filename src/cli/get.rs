@@ -20,7 +20,7 @@ use crate::document::{
     self, BgpStatus, ConditionStatus, ConditionType, Kind, Metadata, OverrideSpec, PackedSpec,
     Phase, StatusBody,
 };
-use crate::effective::leaves;
+use crate::effective::{default_interface, leaves};
 use crate::model::ObjectName;
 use crate::status;
 use crate::store::{Snapshot, Store};
@@ -395,7 +395,7 @@ fn cells(row: &Row, format: Format) -> Vec<String> {
         },
         field(row, &["/asn"]),
         field(row, &["/tunnel/endpoint", "/endpoint", "/address"]),
-        field(row, &["/tunnel/interface", "/interface"]),
+        interface(row),
         or_dash(bgp.map(|bgp| bgp.state.clone())),
         overridden(row),
         or_dash(bgp.and_then(|bgp| bgp.since).map(ago)),
@@ -428,6 +428,15 @@ fn field(row: &Row, pointers: &[&str]) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
         _ => "-".to_owned(),
+    }
+}
+
+/// Returns the interface, by default that of a session; the default of another kind needs more than its document.
+fn interface(row: &Row) -> String {
+    let named = field(row, &["/tunnel/interface", "/interface"]);
+    match (row.kind, field(row, &["/asn"]).as_str()) {
+        (Kind::BgpSession, asn) if named == "-" && asn != "-" => default_interface(asn),
+        _ => named,
     }
 }
 

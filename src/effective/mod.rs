@@ -19,9 +19,9 @@ pub use layers::{difference, leaves, merge};
 pub use mesh::InternalNeighbour;
 pub(crate) use mesh::{MeshDefaults, MeshTunnel, interface as mesh_interface};
 pub use router::Router;
-pub(crate) use session::expressed_addresses;
 pub use session::{Defaults, Secrets, Session};
 pub(crate) use session::{Neighbour, Tunnel};
+pub(crate) use session::{default_interface, expressed_addresses};
 
 /// The reason why a specification cannot be applied, although each of its values is valid: the field and the
 /// reason.

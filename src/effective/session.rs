@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -95,6 +96,11 @@ pub struct Neighbour {
     pub extended_next_hop: bool,
 }
 
+/// Returns the interface of a session whose document names none.
+pub(crate) fn default_interface(asn: impl fmt::Display) -> String {
+    format!("wg_{asn}")
+}
+
 impl BgpSessionSpec {
     /// Returns the specification with every default filled in: the content of `applied/`, and the input of
     /// [`Session::resolve`].
@@ -107,7 +113,7 @@ impl BgpSessionSpec {
         tunnel.interface = tunnel
             .interface
             .take()
-            .or_else(|| format!("wg_{}", self.asn).parse().ok());
+            .or_else(|| default_interface(self.asn).parse().ok());
         tunnel.mtu.get_or_insert(Mtu::DEFAULT);
         if tunnel.tunnel_type == TunnelType::Wireguard {
             tunnel

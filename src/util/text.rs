@@ -25,6 +25,11 @@ pub(crate) fn bounded_to(
     kept
 }
 
+/// Returns a number with its noun, in the plural but for one.
+pub(crate) fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A text of bounded length.
 pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(LONG) {

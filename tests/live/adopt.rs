@@ -200,7 +200,7 @@ impl Built {
     fn promised(&self) -> Value {
         let before = self.state();
         let text = self.adopt("table").ended(0);
-        text.says("Adopt: 1 documents, 0 link re-creations, 0 other interruptions, 0 BGP resets.");
+        text.says("Adopt: 1 document, 0 link re-creations, 0 other interruptions, 0 BGP resets.");
         let answer = self.adopt("json").ended(0).json();
         assert_eq!(self.state(), before, "a plan changes nothing");
         assert!(
@@ -304,7 +304,7 @@ fn tunnel_with_another_key_is_named_as_interrupted() {
     std::fs::write(built.router.path("private.key"), KeyPair::new().private).unwrap();
     let answer = built.adopt("table").ended(1);
     answer.says("dn42_4242421001: interrupts the tunnel");
-    answer.says("1 other interruptions, 0 BGP resets.");
+    answer.says("1 other interruption, 0 BGP resets.");
     assert_eq!(built.state(), before);
 }
 

@@ -13,6 +13,7 @@ use crate::cli::steps::{self, ObjectSteps, Tense};
 use crate::document::{BgpSessionSpec, Document, OverrideSpec};
 use crate::model::{InterfaceName, ObjectKey};
 use crate::plan::{Plan, Refusal};
+use crate::util::text::counted;
 
 /// The answer. The names of its fields are part of the interface for programs.
 #[derive(Default, Serialize)]
@@ -140,14 +141,17 @@ impl Answer {
         let reset = self.interruptions.iter().map(|harm| harm.sessions.len());
         let over = match self.overrides.len() {
             0 => String::new(),
-            count => format!(", {count} overrides"),
+            count => format!(", {}", counted(count, "override")),
         };
         output::line(format_args!(
-            "Adopt: {} documents{over}, {} link re-creations, {} other interruptions, {} BGP resets.",
-            self.documents.len(),
-            recreated.clone().count(),
-            self.interruptions.len() - recreated.count(),
-            reset.sum::<usize>(),
+            "Adopt: {}{over}, {}, {}, {}.",
+            counted(self.documents.len(), "document"),
+            counted(recreated.clone().count(), "link re-creation"),
+            counted(
+                self.interruptions.len() - recreated.count(),
+                "other interruption"
+            ),
+            counted(reset.sum(), "BGP reset"),
         ));
     }
 }

@@ -14,6 +14,7 @@ use crate::cli::output::Format;
 use crate::cli::{Outcome, output, terminal};
 use crate::config::Config;
 use crate::telemetry::chain;
+use crate::util::text::counted;
 
 /// What the operator accepts.
 pub(super) struct Accepted {
@@ -81,10 +82,10 @@ async fn run(adoption: &mut Adoption, watch: Duration) -> Result<(), AdoptionErr
     adoption.apply().await?;
     let baseline = adoption.baseline();
     output::note(&format!(
-        "watching {} sessions with {} prefixes, and {} tunnels, for {} s",
-        baseline.sessions(),
+        "watching {} with {} prefixes, and {}, for {} s",
+        counted(baseline.sessions(), "session"),
         baseline.prefixes(),
-        baseline.tunnels(),
+        counted(baseline.tunnels(), "tunnel"),
         watch.as_secs()
     ));
     adoption.watch().await?;

@@ -1,6 +1,7 @@
 use std::fmt;
 
-use super::{Ruleset, counted, with_family};
+use super::{Ruleset, with_family};
+use crate::util::text::counted;
 
 /// One change of the firewall.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -164,10 +164,6 @@ pub fn concerns_firewall(step: &Step) -> bool {
     }
 }
 
-fn counted(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 /// The observed packet filter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FirewallView {

@@ -98,7 +98,7 @@ fn is_adopted_and_undone(style: &Style) {
     built
         .apply(&["--watch", "3s"])
         .ended(0)
-        .says("watching 1 sessions with 4 prefixes, and 1 tunnels");
+        .says("watching 1 session with 4 prefixes, and 1 tunnel");
     built.is_adopted();
     assert_eq!(
         (built.state(), built.routes()),
@@ -237,7 +237,7 @@ impl Built {
         wait_until("the watch has begun", 30, || {
             contains(
                 &std::fs::read_to_string(&log).unwrap(),
-                "watching 1 sessions",
+                "watching 1 session ",
             )
         });
         std::thread::sleep(Duration::from_secs(10));
@@ -342,7 +342,7 @@ fn fleet_files_serve_what_runs_and_are_adopted() {
         built.router.inside.try_shell(call).map(drop)
     });
     let answer = built.apply(&["--watch", "1s"]).ended(0);
-    answer.says("1 overrides, 0 link re-creations, 0 other interruptions, 0 BGP resets.");
+    answer.says("1 override, 0 link re-creations, 0 other interruptions, 0 BGP resets.");
     built.is_adopted();
     assert_eq!(built.state(), state);
     serving.end("-TERM");

@@ -170,7 +170,9 @@ fn session_that_the_control_plane_lists_gets_an_override() {
     built.router.write_config(&config);
     let (before, state) = (built.whole(), built.state());
     let answer = built.apply(&["--watch", "1s"]).ended(0);
-    answer.says("Adopt: 0 documents, 1 overrides, 0 link re-creations, 0 other interruptions, 0 BGP resets.");
+    answer.says(
+        "Adopt: 0 documents, 1 override, 0 link re-creations, 0 other interruptions, 0 BGP resets.",
+    );
     built.is_adopted();
     let path = built
         .router

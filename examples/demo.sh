@@ -129,7 +129,7 @@ ok "172.23.105.176/28 and fd48:4242:420::/48"
 
 begin "the status"
 wait_for 20 prints '"active":1' in_router curl -s http://127.0.0.1:24368/status
-ok; in_router curl -s http://127.0.0.1:24368/status | jq .
+ok; in_router "$agent" --config "$work/config.yaml" status
 
 begin "an edit of the fleet: mtu 1420 becomes 1400"
 index=$(in_router cat /sys/class/net/wg_4242421080/ifindex)

@@ -35,7 +35,7 @@ scale()  {
     tests/lab/bench/run --host target/debug/moenet-agent 50 --broken
 }
 # Packages of the program that the other stages have built, so they are not those that are published.
-package() { cargo build --quiet && tests/lab/package/run.sh "${MOENET_AGENT:-$PWD/target/debug/moenet-agent}"; }
+package() { cargo build --quiet && cargo build --quiet --example book && tests/lab/package/run.sh "${MOENET_AGENT:-$PWD/target/debug/moenet-agent}"; }
 # A second build for another target, so without what only a debugger needs: it takes about two minutes.
 static() {
   tests/deps.sh static || { not_checked "the static program (what builds it cannot be installed)"; return; }
@@ -43,8 +43,12 @@ static() {
   CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 MOENET_PROFILE=dev packaging/build static &&
     tests/lab/package/static.sh target/package/moenet-agent-*-x86_64-linux-musl
 }
-# The program that the other stages have built; the demo by itself makes a release build.
-demo()   { cargo build --quiet && MOENET_AGENT=${MOENET_AGENT:-$PWD/target/debug/moenet-agent} examples/demo.sh; }
+# With the program that the other stages have built; the demo by itself makes a release build.
+demo()   {
+  local book=${CARGO_TARGET_DIR:-$PWD/target}/debug/examples/book
+  cargo build --quiet && cargo build --quiet --example book &&
+    MOENET_AGENT=${MOENET_AGENT:-$PWD/target/debug/moenet-agent} "$book" demo README.md 'Two commands'
+}
 
 # Licences and sources are also checked by tests/it/licences.rs, always. cargo-deny adds bans and advisories; Debian
 # has no package of it and building it takes minutes, so it is used where it is installed and built (once, into

@@ -1,9 +1,6 @@
 //! The commands of the book that need a running router (`console,live`).
 
-#[allow(
-    dead_code,
-    reason = "files and reasons are for the test without a router"
-)]
+#[allow(dead_code, reason = "files are for the test without a router")]
 #[path = "../it/book/blocks.rs"]
 mod blocks;
 

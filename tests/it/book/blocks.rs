@@ -1,19 +1,35 @@
 //! The fenced blocks of a page: commands with their output, and files.
 //!
-//! A `console` block holds commands after `$ ` or `# ` (root), each followed by its output. `console,live` needs a running
-//! router, and `console,server` a Control Plane over the page's `net`. A comment `<!-- not run: REASON -->` above a block says why it is not run; `<!-- no block is run: REASON -->`
-//! does so for a page. In the output, `…` matches any text of a line, and a line `…` any number of lines. Blanks that follow
-//! each other count as one. A line `(exit code N)` ends the output of a command that fails.
+//! A `console` block holds commands after `$ ` or `# ` (root), each followed by its output. What a command needs is the
+//! second word of its block ([`How`]). In the output, `…` matches any text of a line, and a line `…` any number of lines.
+//! Blanks that follow each other count as one. A line `(exit code N)` ends the output of a command that fails.
 
-/// How a block is tested.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a block needs. A script in `tests/` runs those that name a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     Here,
+    /// A running router.
     Live,
+    /// A Control Plane.
     Server,
-    /// Not at all, for a reason.
-    Not(String),
+    /// A world with this name, which a script makes.
+    Script(&'static str),
 }
+
+impl How {
+    /// The second word of the block.
+    fn named(word: Option<&str>) -> Option<Self> {
+        Some(match word {
+            None => Self::Here,
+            Some("live") => Self::Live,
+            Some("server") => Self::Server,
+            Some(word) => Self::Script(WORLDS.into_iter().find(|it| *it == word)?),
+        })
+    }
+}
+
+/// A machine that builds packages, one with the package installed, and one for the demo.
+const WORLDS: [&str; 3] = ["build", "package", "demo"];
 
 /// A fenced block.
 #[derive(Debug)]
@@ -27,6 +43,8 @@ pub(crate) enum Block {
 #[derive(Debug)]
 pub(crate) struct Commands {
     pub(crate) line: usize,
+    /// The heading above, without its marks.
+    pub(crate) heading: String,
     pub(crate) how: How,
     pub(crate) calls: Vec<Call>,
 }
@@ -42,13 +60,14 @@ pub(crate) struct Call {
 /// The blocks of a page, in their order.
 pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let lines: Vec<&str> = page.lines().collect();
-    let of_page = lines
-        .iter()
-        .find_map(|line| comment(line, "no block is run"));
     let mut found = Vec::new();
+    let mut heading = "";
     let mut at = 0;
     while at < lines.len() {
         let Some(info) = lines[at].trim_start().strip_prefix("```") else {
+            if lines[at].starts_with('#') {
+                heading = lines[at].trim_start_matches('#').trim();
+            }
             at += 1;
             continue;
         };
@@ -58,40 +77,30 @@ pub(crate) fn blocks(page: &str) -> Vec<Block> {
             .take_while(|line| !line.trim_start().starts_with("```"))
             .map(|line| line.strip_prefix(indent).unwrap_or(line))
             .collect();
-        let above = lines[..at].iter().rfind(|line| !line.trim().is_empty());
-        let reason = comment(above.copied().unwrap_or_default(), "not run");
-        let reason = reason.or(of_page);
-        found.push(block(at + 1, info, reason, &body));
+        found.push(block(at + 1, heading, info, &body));
         at += body.len() + 2;
     }
     found
 }
 
-/// The reason that a comment gives.
-fn comment<'a>(line: &'a str, what: &str) -> Option<&'a str> {
-    let rest = line.trim().strip_prefix("<!-- ")?.strip_prefix(what)?;
-    rest.strip_prefix(": ")?.strip_suffix(" -->")
-}
-
-fn block(line: usize, info: &str, reason: Option<&str>, body: &[&str]) -> Block {
-    let how = match (reason, info) {
-        (Some(reason), _) => How::Not(reason.to_owned()),
-        (None, "console,live") => How::Live,
-        (None, "console,server") => How::Server,
-        (None, _) => How::Here,
+fn block(line: usize, heading: &str, info: &str, body: &[&str]) -> Block {
+    let (first, second) = match info.split_once(',') {
+        Some((first, second)) => (first, Some(second)),
+        None => (info, None),
     };
-    match info {
-        "console" | "console,live" | "console,server" => Block::Commands(Commands {
+    match (first, How::named(second)) {
+        ("console", Some(how)) => Block::Commands(Commands {
             line,
+            heading: heading.to_owned(),
             how,
             calls: calls(body),
         }),
-        "yaml" => {
+        ("yaml", Some(How::Here)) => {
             let first = body.first().and_then(|line| line.strip_prefix("# "));
             let name = first.filter(|name| name.ends_with(".yaml") && !name.contains(' '));
             Block::Yaml(name.map(str::to_owned), body.join("\n") + "\n")
         }
-        other => Block::Other(other.to_owned(), body.join("\n")),
+        _ => Block::Other(info.to_owned(), body.join("\n")),
     }
 }
 
@@ -167,26 +176,37 @@ pub(crate) fn run(
         let script = format!("exec 2>&1\n{}", call.command);
         let output = shell(&script).env("NO_COLOR", "1").output();
         let output = output.map_err(|error| format!("{page}: {}: {error}", call.command))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let lines = |all: &mut dyn Iterator<Item = String>| {
-            let mut lines: Vec<String> = all.collect();
-            while lines.last().is_some_and(|line| line.trim().is_empty()) {
-                lines.pop();
-            }
-            lines
-        };
-        let found = lines(&mut text.lines().map(str::to_owned));
-        let expected = lines(&mut call.output.iter().cloned());
+        let text = String::from_utf8_lossy(&output.stdout);
         let code = output.status.code().unwrap_or(-1);
-        if code != call.code || !matches(&expected, &found) {
-            return Err(format!(
-                "{page}:{}: `{}` prints\n{text}(exit code {code})\nthe page has\n{}\n(exit code {})",
-                block.line,
-                call.command,
-                expected.join("\n"),
-                call.code
-            ));
-        }
+        compare(page, block.line, call, &text, code)?;
     }
     Ok(())
+}
+
+/// Compares what a command of the block at this line printed, and its exit code, with the page.
+pub(crate) fn compare(
+    page: &str,
+    line: usize,
+    call: &Call,
+    text: &str,
+    code: i32,
+) -> Result<(), String> {
+    let lines = |all: &mut dyn Iterator<Item = String>| {
+        let mut lines: Vec<String> = all.collect();
+        while lines.last().is_some_and(|line| line.trim().is_empty()) {
+            lines.pop();
+        }
+        lines
+    };
+    let found = lines(&mut text.lines().map(str::to_owned));
+    let expected = lines(&mut call.output.iter().cloned());
+    if code == call.code && matches(&expected, &found) {
+        return Ok(());
+    }
+    Err(format!(
+        "{page}:{line}: `{}` prints\n{text}(exit code {code})\nthe page has\n{}\n(exit code {})",
+        call.command,
+        expected.join("\n"),
+        call.code
+    ))
 }

@@ -151,35 +151,63 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A Control Plane over the folder `net` of a page.
+/// Where the pages let the Control Plane listen, and how routers reach it.
+const LISTEN: &str = "127.0.0.1:8080";
+const URL: &str = "https://fleet.example.net";
+const ADMIN: &str = "/run/moenet-control-plane/admin.sock";
+/// What a unit starts, on pages without the command.
+const SERVE: &str = "moenet-agent control-plane --fleet net --listen 127.0.0.1:8080 \
+    --admin-socket /run/moenet-control-plane/admin.sock";
+
+/// A Control Plane over a folder of a page.
 struct Server {
     program: Child,
-    url: String,
+    listen: String,
 }
 
 impl Server {
-    fn start(router: &Router) -> Self {
+    fn start(router: &Router, command: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = port.local_addr().unwrap().to_string();
         drop(port);
-        let serve = format!(
-            "exec moenet-agent control-plane --fleet net --listen {listen} --admin-socket admin.sock 2>server.log"
-        );
+        let serve = format!("exec {} >server.log 2>&1", here(command, &listen));
         let program = router.shell(&serve).spawn().unwrap();
-        let url = format!("http://{listen}");
         // Until the last change of the page has been quiet for a moment.
-        let ready = format!("curl -sf --retry 60 --retry-all-errors --retry-delay 1 {url}/readyz");
+        let ready = format!(
+            "curl -sf --retry 60 --retry-all-errors --retry-delay 1 http://{listen}/readyz"
+        );
         let ready = router.shell(&ready).output().unwrap();
-        let server = Self { program, url };
+        let server = Self { program, listen };
         assert!(ready.status.success(), "the server does not get ready");
         server
     }
 
-    /// Puts this server in the place of the one that the page names.
-    fn here(&self, script: &str) -> String {
-        let script = script.replace("https://fleet.example.net", &self.url);
-        script.replace("/run/moenet-control-plane/", "")
+    /// Runs a block, whose first command may start the server.
+    fn run(
+        at: &mut Option<Self>,
+        page: &str,
+        mut block: Commands,
+        router: &Router,
+    ) -> Result<(), String> {
+        let first = &block.calls[0];
+        if at.is_none() && first.command.starts_with("moenet-agent control-plane ") {
+            let call = block.calls.remove(0);
+            let server = at.insert(Self::start(router, &call.command));
+            let log = fs::read_to_string(router.path("server.log")).unwrap();
+            let log = log.replace(&server.listen, LISTEN);
+            blocks::compare(page, block.line, &call, &log, 0)?;
+        }
+        let server = at.get_or_insert_with(|| Self::start(router, SERVE));
+        blocks::run(page, &block, |script| {
+            router.shell(&here(script, &server.listen))
+        })
     }
+}
+
+/// Puts the server at this address in the place of the one that the page names.
+fn here(script: &str, listen: &str) -> String {
+    let script = script.replace(URL, &format!("http://{listen}"));
+    script.replace(LISTEN, listen).replace(ADMIN, "admin.sock")
 }
 
 impl Drop for Server {
@@ -199,8 +227,7 @@ fn run(page: &str, text: &str) -> Result<(), String> {
                 blocks::run(page, &block, |script| router.shell(script))?;
             }
             Block::Commands(block) if block.how == How::Server => {
-                let server = server.get_or_insert_with(|| Server::start(&router));
-                blocks::run(page, &block, |script| router.shell(&server.here(script)))?;
+                Server::run(&mut server, page, block, &router)?;
             }
             Block::Yaml(Some(name), text) if !name.starts_with('/') => {
                 fs::create_dir_all(router.path(&name).parent().unwrap()).unwrap();
@@ -229,23 +256,38 @@ fn commands(text: &str) -> Vec<Commands> {
     found.collect()
 }
 
+/// The scripts that make the worlds of blocks.
+fn scripts() -> String {
+    let folder = root().join("tests/lab/package");
+    let files = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+    let files = files.chain([root().join("tests/run.sh")]);
+    files.map(|it| fs::read_to_string(it).unwrap()).collect()
+}
+
+/// Those that this test or a live test runs are found by their kind; a script names page and heading.
 #[test]
-fn every_block_that_is_not_run_has_a_reason() {
-    let mut counts = [0, 0];
+fn every_block_of_commands_is_run() {
+    let scripts = scripts();
+    let mut counts = [0; 3];
     for (page, text) in texts() {
         for block in commands(&text) {
-            match &block.how {
+            match block.how {
                 How::Here | How::Server => counts[0] += 1,
                 How::Live => counts[1] += 1,
-                How::Not(reason) => {
-                    assert!(reason.len() > 10, "{page}:{}: no reason", block.line);
-                    println!("not run: {page}:{}: {reason}", block.line);
+                How::Script(world) => {
+                    counts[2] += 1;
+                    let call = format!("{world} {page} '{}'", block.heading);
+                    assert!(
+                        scripts.contains(&call),
+                        "{page}:{}: no script has `{call}`",
+                        block.line
+                    );
                 }
             }
         }
     }
     assert!(
-        counts[0] > 10 && counts[1] > 2,
+        counts[0] > 10 && counts[1] > 2 && counts[2] > 10,
         "few blocks run: {counts:?}"
     );
 }
@@ -258,10 +300,9 @@ fn commands_are_in_console_blocks_only() {
             let Block::Other(info, body) = block else {
                 continue;
             };
-            let shells = ["sh", "bash", "shell", "console,"];
             assert!(
-                !shells.iter().any(|shell| info.starts_with(shell)),
-                "{page}: a block `{info}`; use `console`"
+                ["text", "ini", "json"].contains(&info.as_str()),
+                "{page}: a block `{info}`; commands are in `console`"
             );
             let found = body.lines().find(|line| {
                 command(line).is_some_and(|text| text.contains("moenet-agent "))
@@ -314,9 +355,10 @@ fn an_ellipsis_matches_text_or_lines() {
 
 #[test]
 fn a_failing_command_states_its_exit_code() {
-    let page = "<!-- not run: a reason to see -->\n```console\n$ a \\\n  b\nout\n(exit code 2)\n# c\n```\n```console,live\n$ d\n```\n";
+    let page = "## One\n```console,demo\n$ a \\\n  b\nout\n(exit code 2)\n# c\n```\n```console,live\n$ d\n```\n";
     let found = commands(page);
-    assert_eq!(found[0].how, How::Not("a reason to see".to_owned()));
+    assert_eq!(found[0].how, How::Script("demo"));
+    assert_eq!(found[0].heading, "One");
     assert_eq!(found[0].calls[0].command, "a \\\n  b");
     assert_eq!(
         (found[0].calls[0].code, found[0].calls[0].output.len()),

@@ -5,8 +5,16 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 fail() { echo "FAILED: $*" >&2; exit 1; }
 mode() { [ "$(stat -c '%a %U:%G' "$2")" = "$1" ] || fail "$2 is $(stat -c '%a %U:%G' "$2"), wanted $1"; }
 config=/etc/moenet-agent/config.yaml
+cd /lab
+book() { ./book "$@" || fail "the book: $*"; }
+# An operator answers that the changed configuration stays, and that the package is to be removed.
+echo force-confold > /etc/dpkg/dpkg.cfg.d/lab
+echo 'APT::Get::Assume-Yes "true";' > /etc/apt/apt.conf.d/lab
 
-dpkg -i /lab/one.deb
+book package README.md 'moenet-agent'
+book package docs/from-go-agent.md 'From the earlier agent in Go'
+dpkg -P moenet-agent
+book package docs/install.md 'Install'
 mode "755 root:root" /usr/bin/moenet-agent
 mode "600 root:root" $config
 mode "644 root:root" /usr/lib/systemd/system/moenet-agent.service
@@ -32,16 +40,17 @@ said=$(systemd-analyze verify --man=no moenet-agent.service 2>&1) || fail "the u
 printf 'node: {name: jp1, id: 1, asn: 4242420998}\n' > $config
 moenet-agent validate $config
 systemctl enable --quiet moenet-agent
-dpkg --force-confold -i /lab/two.deb
+book package docs/install.md 'Upgrade'
 grep -q 'name: jp1' $config || fail "the upgrade replaced the configuration"
 mode "600 root:root" $config
 mode "600 root:root" $config.dpkg-dist
 systemctl is-enabled --quiet moenet-agent || fail "the upgrade disables the unit"
+book package docs/upgrade.md 'Upgrade'
 
 mkdir -p /var/lib/moenet-agent/state && touch /var/lib/moenet-agent/state/kept
-dpkg -r moenet-agent
-[ ! -e /usr/bin/moenet-agent ] && [ -e $config ] || fail "removal keeps the program or loses the configuration"
-dpkg -P moenet-agent
+# Its second command finds the configuration after the removal.
+book package docs/install.md 'Remove'
+[ ! -e /usr/bin/moenet-agent ] || fail "removal keeps the program"
 [ ! -e $config ] || fail "a purge keeps the configuration"
 [ -e /var/lib/moenet-agent/state/kept ] || fail "a purge removes the state directory"
 echo "clean root: passed"

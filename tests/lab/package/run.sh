@@ -3,6 +3,8 @@
 # clean Debian 12 (no systemd runs there), in a container of the OCI image, and in the guest with systemd and kernel
 # WireGuard. What a machine cannot do is printed, and is no failure.
 #
+# Their commands are those of the book, which the example `book` runs and compares.
+#
 #   tests/lab/package/run.sh AGENT
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,18 +18,20 @@ begun=$SECONDS
 step() { printf '%3d s  %s\n' $((SECONDS - begun)) "$*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 unchecked() { echo "!!! NOT checked: $*" >&2; }
+program=${CARGO_TARGET_DIR:-$PWD/target}/debug/examples/book
+book() { "$program" "$@" || fail "the book: $*"; }
 has() { command -v "$1" >/dev/null; }
 
 build() {
   rm -f target/package/*.deb target/package/*.rpm
-  packaging/build deb
+  book build docs/install.md 'Build the package'
   packaging/build rpm
   cp target/package/moenet-agent_*-1_*.deb "$work/one.deb"
-  # Not compressed: emulated processors would take a minute to unpack each. The second one has another revision and
+  # Not compressed: emulated processors would take a minute to unpack each. The second one has the next revision and
   # another default of the configuration.
   dpkg-deb -R "$work/one.deb" "$work/tree"
   dpkg-deb --root-owner-group -Znone -b "$work/tree" "$work/plain.deb" >/dev/null
-  sed -i 's/^Version: .*-1$/&.1/' "$work/tree/DEBIAN/control"
+  sed -i 's/^\(Version: .*-\)1$/\12/' "$work/tree/DEBIAN/control"
   echo "# a new default" >> "$work/tree/etc/moenet-agent/config.yaml"
   dpkg-deb --root-owner-group -Znone -b "$work/tree" "$work/two.deb" >/dev/null
   rm -rf "$work/tree"
@@ -64,8 +68,12 @@ clean_root() {
   tar -xf "$root" -C "$work/root" --exclude='./dev/*'
   mkdir -p "$work/root/lab" "$work/root/dev"
   : > "$work/root/dev/null"
-  cp "$work/one.deb" "$work/two.deb" "$here/clean-root.sh" "$work/root/lab/"
-  chroot "$work/root" /bin/bash /lab/clean-root.sh
+  # Under the names that the book has.
+  cp "$work/one.deb" "$work/root/lab/$(basename target/package/moenet-agent_*-1_*.deb)"
+  cp "$work/two.deb" "$work/root/lab/$(basename target/package/moenet-agent_*-1_*.deb | sed s/-1_/-2_/)"
+  cp -r "$program" "$here/clean-root.sh" docs README.md "$work/root/lab/"
+  install -D tests/cases/go-agent-router/config.json "$work/root/opt/moenet-agent/config.json"
+  unshare --net chroot "$work/root" /bin/bash /lab/clean-root.sh
 }
 
 # The clock of an emulated processor may run fast where the machine is busy while it boots: clocksource=hpet.
@@ -76,7 +84,7 @@ guest() {
     rc=0
     tests/lab/vm/vmrun --systemd --mem 1536 --timeout 900 --boot-timeout 120 --append clocksource=hpet \
       --copy "$work/plain.deb:/lab/one.deb" --copy "$work/two.deb:/lab/two.deb" --copy "$here/guest.sh:/lab/guest.sh" \
-      --copy "$here/adopt.sh:/lab/adopt.sh" \
+      --copy "$here/adopt.sh:/lab/adopt.sh" --copy "$program:/lab/book" --copy docs:/lab/docs --copy README.md:/lab/README.md \
       --copy examples/demo/neighbour.conf:/lab/neighbour.conf -- 'bash /lab/guest.sh' || rc=$?
     [ "$rc" = 125 ] || break
     echo "the guest did not come up (attempt $attempt of 3)" >&2

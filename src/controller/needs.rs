@@ -41,6 +41,8 @@ impl Need {
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     waiting: BTreeMap<ObjectKey, Need>,
+    /// The waiting keys that need single links alone: few, as [`LINKS_MAX`] says, while all others may be thousands.
+    glances: BTreeSet<ObjectKey>,
     /// Those that the current runs began with.
     running: BTreeMap<ObjectKey, Need>,
     /// What changed while the key was running.
@@ -53,10 +55,19 @@ impl Needs {
     /// Adds a need of a key that is not running. `is_due`: whether its run is due for another reason already.
     pub(super) fn add(&mut self, key: &ObjectKey, need: Need, is_due: bool) {
         let usual = || is_due.then_some(Need::Reads(Reads::WireGuard));
-        let before = self.waiting.remove(key).or_else(usual);
+        let before = self.take(key).or_else(usual);
         let need = before.map_or(need.clone(), |before| before.and(need));
+        let is_glance = matches!(need, Need::Links(_));
         self.waiting.insert(key.clone(), need);
-        self.limit();
+        if is_glance {
+            self.glances.insert(key.clone());
+            self.limit();
+        }
+    }
+
+    fn take(&mut self, key: &ObjectKey) -> Option<Need> {
+        self.glances.remove(key);
+        self.waiting.remove(key)
     }
 
     /// Adds a need of a key that is running.
@@ -68,27 +79,32 @@ impl Needs {
 
     /// Reads everything instead of many links.
     fn limit(&mut self) {
-        let links = |need: &Need| match need {
-            Need::Links(links) => links.len(),
-            Need::Reads(_) => 0,
+        let links = |key: &ObjectKey| match self.waiting.get(key) {
+            Some(Need::Links(links)) => links.len(),
+            Some(Need::Reads(_)) | None => 0,
         };
-        self.are_many |= self.waiting.values().map(links).sum::<usize>() > LINKS_MAX;
+        self.are_many |= self.glances.iter().map(links).sum::<usize>() > LINKS_MAX;
         if !self.are_many {
             return;
         }
-        let many = self.waiting.values_mut().filter(|need| links(need) > 0);
-        many.for_each(|need| *need = Need::Reads(Reads::Everything));
+        for key in std::mem::take(&mut self.glances) {
+            self.waiting.insert(key, Need::Reads(Reads::Everything));
+        }
     }
 
     /// Returns the keys that need single links alone.
     pub(super) fn glances(&self) -> impl Iterator<Item = &ObjectKey> {
-        let is_glance = |(key, need): (_, &Need)| matches!(need, Need::Links(_)).then_some(key);
-        self.waiting.iter().filter_map(is_glance)
+        self.glances.iter()
+    }
+
+    /// Returns whether a key needs single links alone.
+    pub(super) fn is_glance(&self, key: &ObjectKey) -> bool {
+        self.glances.contains(key)
     }
 
     /// Begins the run of a key after an observation of its links, which are returned.
     pub(super) fn begin_glance(&mut self, key: &ObjectKey) -> BTreeSet<InterfaceName> {
-        match self.waiting.remove(key) {
+        match self.take(key) {
             Some(Need::Links(links)) => {
                 self.running.insert(key.clone(), Need::Links(links.clone()));
                 links
@@ -100,7 +116,7 @@ impl Needs {
     /// Begins the run of a key in a pass. Returns what it reads.
     pub(super) fn begin(&mut self, key: &ObjectKey) -> Reads {
         self.are_many = false;
-        let need = self.waiting.remove(key);
+        let need = self.take(key);
         need.map_or(Reads::WireGuard, Need::reads)
     }
 

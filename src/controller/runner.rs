@@ -220,8 +220,11 @@ impl Runner {
 
     /// Returns the keys for which an observation of their changed links is enough.
     fn glanced(&self) -> impl Iterator<Item = &ObjectKey> {
-        let has_commit = |key: &&ObjectKey| self.commits.contains_key(*key);
-        self.needs.glances().filter(move |key| !has_commit(key))
+        self.needs.glances().filter(|key| self.is_glanced(key))
+    }
+
+    fn is_glanced(&self, key: &ObjectKey) -> bool {
+        self.needs.is_glance(key) && !self.commits.contains_key(key)
     }
 
     /// Begins to observe the changed links of the keys that need no other observation.
@@ -263,8 +266,7 @@ impl Runner {
         }
         let mut due: Vec<_> = std::iter::from_fn(|| self.queue.next(now)).collect();
         // Those whose steps have just ended are read back by the same observation.
-        let is_glance = |key: &&ObjectKey| self.glanced().any(|other| other == *key);
-        let ended = self.progress.keys().filter(|key| !is_glance(key));
+        let ended = self.progress.keys().filter(|key| !self.is_glanced(key));
         let ended: Vec<_> = ended.cloned().collect();
         let is_ended = |key: &ObjectKey| self.queue.take(key, now + PASS_GATHER);
         due.extend(ended.into_iter().filter(is_ended).map(|key| (key, now)));
@@ -402,7 +404,7 @@ impl Runner {
         self.schedule(key.clone(), Instant::now(), need);
         // What all objects share follows them, as they are once the last pass has ended.
         let is_shared = matches!(key, ObjectKey::Router | ObjectKey::Firewall);
-        self.is_hinted |= is_new && !is_shared && !self.glanced().any(|other| *other == key);
+        self.is_hinted |= is_new && !is_shared && !self.is_glanced(&key);
     }
 
     fn take(&mut self, hint: Hint) {

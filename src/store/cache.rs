@@ -1,6 +1,7 @@
 //! Cache of parsed documents that have not changed since.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -246,6 +247,27 @@ impl<D: Parsed> Cache<D> {
         };
         self.entries.insert(path.to_owned(), entry);
         slot
+    }
+
+    /// Keeps a document that the agent has just written to a file, so that the next look does not parse it.
+    pub(super) fn wrote(&mut self, path: &Path, document: D, text: &str) -> Option<Arc<Stored<D>>> {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        let stored = Arc::new(Stored {
+            document: Arc::new(document),
+            hash: read::hash(text),
+            path: path.to_owned(),
+            owner: metadata.uid(),
+            text: text.into(),
+        });
+        let entry = CachedFile {
+            stamp: Stamp::of(&metadata),
+            settled: false,
+            hash: stored.hash,
+            slot: Ok(Arc::clone(&stored)),
+            seen: true,
+        };
+        self.entries.insert(path.to_owned(), entry);
+        Some(stored)
     }
 
     pub(super) fn forget(&mut self, path: &Path) {

@@ -95,12 +95,11 @@ impl Store {
     }
 
     /// Remembers an applied record that was written to the tree, or removed from it.
-    pub(super) fn keep_applied(&self, place: &Place, text: Option<&str>) {
-        let record = text.and_then(|text| stored(&self.dir, place, text));
+    pub(super) fn keep_applied(&self, place: &Place, record: Option<Arc<Stored<AppliedDocument>>>) {
         let key = (place.kind, place.name.clone());
         if let Some(last) = &mut self.memory.lock().last {
             match record {
-                Some(record) => drop(last.applied.insert(key, Arc::new(record))),
+                Some(record) => drop(last.applied.insert(key, record)),
                 None => drop(last.applied.remove(&key)),
             }
         }
@@ -211,7 +210,9 @@ impl Store {
     /// Updates the last listing as if this had been written, so that a removed record is not restored.
     fn note_pending(&self, place: &Place, text: Option<String>) {
         if place.area == Area::Applied {
-            self.keep_applied(place, text.as_deref());
+            let record = text.as_deref();
+            let record = record.and_then(|text| stored(&self.dir, place, text));
+            self.keep_applied(place, record.map(Arc::new));
         }
         self.memory.lock().pending.insert(place.clone(), text);
     }

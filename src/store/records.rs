@@ -44,20 +44,26 @@ impl Store {
         // Git may have moved the tree meanwhile.
         let is_moved = self.moved_at_rest(super::HEAD_FOLLOWS).is_some();
         // A listing parallel to the renames would restore the records, as if another program had removed them.
-        let no_listing = (!is_moved).then(|| self.caches.lock());
+        let mut no_listing = (!is_moved).then(|| self.caches.lock());
         let mut paths = Vec::new();
         let mut results = Vec::new();
         for (record, (place, text, state)) in records.iter().zip(drafts) {
-            results.push(match state {
-                State::Done(result) => result,
-                State::Same => {
+            results.push(match (state, &mut no_listing) {
+                (State::Done(result), _) => result,
+                (State::Same, _) => {
                     paths.push(self.path(&place));
                     Ok(Written::Unchanged)
                 }
-                State::Staged(_) if is_moved => self.write_applied(record),
-                State::Staged(staged) => {
+                (State::Staged(_), None) => self.write_applied(record),
+                (State::Staged(staged), Some(caches)) => {
                     paths.push(staged.path().to_owned());
-                    self.put_applied(&place, &text, staged)
+                    self.put_applied(staged).inspect(|_| {
+                        let path = self.path(&place);
+                        let stored = caches.wrote_applied(&path, record.clone(), &text);
+                        if stored.is_some() {
+                            self.keep_applied(&place, stored);
+                        }
+                    })
                 }
             });
         }
@@ -93,18 +99,12 @@ impl Store {
         staged.map(State::Staged)
     }
 
-    fn put_applied(
-        &self,
-        place: &Place,
-        text: &str,
-        staged: Staged,
-    ) -> Result<Written, StoreError> {
+    fn put_applied(&self, staged: Staged) -> Result<Written, StoreError> {
         let path = staged.path().to_owned();
         let replaced = staged.replace().map_err(StoreError::io("write", &path));
         self.attempts.write(&replaced);
         replaced?;
         self.count(1);
-        self.keep_applied(place, Some(text));
         Ok(Written::Changed)
     }
 }

@@ -127,6 +127,16 @@ impl Caches {
         self.applied.look(path, place)
     }
 
+    /// Keeps an applied record that was written to its file.
+    pub(super) fn wrote_applied(
+        &mut self,
+        path: &Path,
+        record: AppliedDocument,
+        text: &str,
+    ) -> Option<Arc<Stored<AppliedDocument>>> {
+        self.applied.wrote(path, record, text)
+    }
+
     /// Lists everything.
     pub(super) fn load(
         &mut self,

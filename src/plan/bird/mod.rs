@@ -1,5 +1,7 @@
 //! The texts that BIRD reads: one file per session, and the shared files.
 
+use std::cell::LazyCell;
+
 use super::{Action, Drift, Plan, Step};
 use crate::observed::bird::Texts;
 
@@ -46,7 +48,8 @@ pub(super) fn removal(name: &str, have: Option<&str>) -> Option<Step> {
 
 /// Plans the changes from the shared files on disk to the wanted ones.
 pub fn plan_base(want: &BaseFiles, have: &BaseFiles) -> Plan {
-    let named = effect::named_by_sessions(want);
+    // Of a thousand sessions each plans the shared files; at a start none of them is there.
+    let named = LazyCell::new(|| effect::named_by_sessions(want));
     let mut plan = Plan::default();
     plan.extend(want.iter().filter_map(|(path, text)| {
         let there = have.get(path).map(|text| &**text);

@@ -14,7 +14,8 @@ use super::described::Described;
 use super::good::{LastGood, judge};
 use super::history::{self, History, ServedList};
 use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_status, superseded};
-use super::store::{Change, Store};
+use super::store::{Change, Store, Version, version};
+use super::tagged::{KnownTags, Tagged};
 use crate::http::ApiError;
 use crate::model::ObjectName;
 use crate::util::notices::{News, Notices};
@@ -56,38 +57,59 @@ impl Answers {
         }
     }
 
-    /// Returns the answer to a `GET` of a router, with the text that identifies the content of its list.
+    /// Returns the answer to a `GET` of a router, with the text that identifies the content of its list. One that the
+    /// client has is not made again.
     pub(super) async fn get(
         &self,
         router: &ObjectName,
         call: Call,
-    ) -> Result<(Value, String), ApiError> {
-        let served = self.served(router, call).await?;
+        known: &KnownTags,
+    ) -> Result<(Tagged, String), ApiError> {
+        if let Some(version) = self.version(router, call).await?
+            && let Some((content, tag)) = self.history.answer(router, call, version)
+            && known.has(&tag)
+        {
+            return Ok((Tagged::unchanged(tag), content));
+        }
+        let (served, of_files) = self.served(router, call).await?;
         let content = self.record(router, call, &served).await;
-        let answer = match call {
-            Call::Sessions => self.overlaid(router, served).await?,
-            Call::BirdConfig => hashed(Map::clone(&served)),
-            _ => Value::Object(Map::clone(&served)),
+        let (answer, version) = match call {
+            Call::Sessions => {
+                let (answer, of_statuses) = self.overlaid(router, served).await?;
+                (answer, of_files.map(|it| version(&(it, of_statuses))))
+            }
+            Call::BirdConfig => (hashed(Map::clone(&served)), of_files),
+            _ => (Value::Object(Map::clone(&served)), of_files),
         };
+        let answer = Tagged::new(&answer, known);
+        if let Some(version) = version {
+            let answer = (version, answer.tag.clone());
+            self.history.answered(router, call, &content, answer);
+        }
         Ok((answer, content))
     }
 
-    /// Records that a router is served a list. Returns the text that identifies its content.
-    async fn record(
-        &self,
-        router: &ObjectName,
-        call: Call,
-        answer: &Arc<Map<String, Value>>,
-    ) -> String {
-        if let Some(content) = self.history.known(router, call, answer) {
-            return content;
+    /// Returns the version of an answer, without making it.
+    async fn version(&self, router: &ObjectName, call: Call) -> Result<Option<Version>, ApiError> {
+        let of_files = self.files.version(router, call).await?;
+        if call != Call::Sessions {
+            return Ok(of_files);
         }
+        let of_statuses = version(&self.store.statuses(router).await?);
+        Ok(of_files.map(|it| version(&(it, of_statuses))))
+    }
+
+    /// Records that a router is served a list. Returns the text that identifies its content.
+    async fn record(&self, router: &ObjectName, call: Call, answer: &Map<String, Value>) -> String {
         let mut content = digest(answer);
         content.truncate(CONTENT);
+        if self.history.has(router, call, &content) {
+            return content;
+        }
         let recorded = self.record_new(router, call, &content).await;
         let edge = self.history.errors.edge(recorded.is_err());
         match recorded {
-            Ok(list) => self.history.keep(router, call, answer, &list),
+            Ok(list) => self.history.keep(router, call, &list),
             // The router gets its list; the next fetch is recorded.
             Err(error) if edge == Some(true) => {
                 tracing::warn!(%router, %error, "history of a router cannot be written");
@@ -207,36 +229,46 @@ impl Answers {
         Arc::clone(self.writing.lock().entry(router.clone()).or_default())
     }
 
-    /// Returns the answer from the files, with each invalid unit replaced by its last valid version.
+    /// Returns the answer from the files, with each invalid unit replaced by its last valid version, and the version of
+    /// the files.
     async fn served(
         &self,
         router: &ObjectName,
         call: Call,
-    ) -> Result<Arc<Map<String, Value>>, ApiError> {
+    ) -> Result<(Arc<Map<String, Value>>, Option<Version>), ApiError> {
+        if let Some(version) = self.files.version(router, call).await?
+            && let Some(known) = self.good.known(router, call, version)
+        {
+            return Ok((known, Some(version)));
+        }
         // May wait for the file's writer, so the lock is taken only after it.
         let written = self.files.written(router, call).await?;
+        let version = written.version;
         let writing = self.writing(router);
         let _writing = writing.lock().await;
-        if let Some(known) = self.good.known(router, call, &written) {
-            return Ok(known);
+        if let Some(version) = version
+            && self.good.is_valid(router, call, version)
+        {
+            let served = written.answer;
+            self.good.remember(router, call, version, &served);
+            return Ok((served, Some(version)));
         }
         let before = self.store.good(router, call).await?;
         if call == Call::Sessions && list(&written.answer).is_empty() && !before.is_empty() {
             self.files.check_no_sessions(router, &before).await?;
         }
-        let (written, judged) = blocking(move || {
-            let judged = judge(call, &written, &before);
-            (written, judged)
-        })
-        .await;
+        let judged = blocking(move || judge(call, &written, &before)).await;
         if let Some(good) = &judged.good {
             let change = Change::Good(call, good.clone());
             self.store.write(router, vec![change]).await?;
         }
         let served = Arc::clone(&judged.served);
-        let news = self.good.keep(router, call, written, judged);
+        if let Some(version) = version {
+            self.good.remember(router, call, version, &served);
+        }
+        let news = self.good.keep(router, call, version, judged);
         self.log(router, call, &news).await;
-        Ok(served)
+        Ok((served, version))
     }
 
     /// Logs the new problems of a file, and its recovery when all are solved.
@@ -259,18 +291,28 @@ impl Answers {
 
     /// Returns the sessions with the statuses that their router has posted.
     pub(super) async fn sessions(&self, router: &ObjectName) -> Result<Value, ApiError> {
-        let served = self.served(router, Call::Sessions).await?;
-        self.overlaid(router, served).await
+        let (served, _) = self.served(router, Call::Sessions).await?;
+        Ok(self.overlaid(router, served).await?.0)
     }
 
+    /// Forgets the statuses that a router posted and a changed list of sessions supersedes.
+    pub(super) async fn supersede(&self, router: &ObjectName) -> Result<(), ApiError> {
+        if self.store.statuses(router).await?.is_empty() {
+            return Ok(());
+        }
+        self.sessions(router).await.map(drop)
+    }
+
+    /// Returns the answer with the statuses that the router has posted, and the version of these.
     async fn overlaid(
         &self,
         router: &ObjectName,
         served: Arc<Map<String, Value>>,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<(Value, Version), ApiError> {
         let writing = self.writing(router);
         let _writing = writing.lock().await;
         let statuses = self.store.statuses(router).await?;
+        let of_statuses = version(&statuses);
         let (items, outdated) = blocking(move || {
             let mut items = list(&served).to_vec();
             let outdated = outdated(&statuses, &items);
@@ -282,7 +324,7 @@ impl Answers {
             let forget = outdated.into_iter().map(Change::Forget).collect();
             self.store.write(router, forget).await?;
         }
-        Ok(json!({ "sessions": items }))
+        Ok((json!({ "sessions": items }), of_statuses))
     }
 
     /// Processes a session's change of status.
@@ -293,7 +335,7 @@ impl Answers {
         ) {
             return Err(ApiError::bad_request("status: an agent reports 0, 1 or 2"));
         }
-        let answer = self.served(router, Call::Sessions).await?;
+        let (answer, _) = self.served(router, Call::Sessions).await?;
         let writing = self.writing(router);
         let _writing = writing.lock().await;
         let items = list(&answer);

@@ -15,12 +15,12 @@ use super::good::{Good, Written};
 use super::layout::{Tokens, file_of, shown};
 use super::mesh_keys::KnownKeys;
 use super::network::{
-    FleetFiles, NETWORK, Network, ROUTERS, SESSIONS, TokenFields, Tunnel, maintenance_path,
-    router_path, session,
+    FleetFiles, MeshKeys, NETWORK, Network, ROUTERS, SESSIONS, TokenFields, Tunnel,
+    maintenance_path, router_path, session,
 };
-use super::revisions::described as revisions;
+use super::revisions::Described as DescribedRevisions;
 use super::rollout::{Description, Rollouts};
-use super::store::{Door, PostedKeys, Revisions, Store, version};
+use super::store::{Door, PostedKeys, Revisions, Store, Version, version};
 use crate::http::ApiError;
 use crate::intervals::FLEET_POLL;
 use crate::model::{ObjectName, Secret};
@@ -42,7 +42,7 @@ pub(super) struct Described {
     /// The newest tokens of each router that its file gave, also a file of a description with an error.
     tokens: Mutex<HashMap<ObjectName, TokenFields>>,
     keys: KnownKeys,
-    /// The last valid text of each session's file.
+    /// The last valid text of each session's file that changed since its list was made.
     sessions: Mutex<HashMap<String, Arc<str>>>,
     /// What the last look found, for requests that arrive during the next one.
     served: Mutex<Look>,
@@ -68,9 +68,14 @@ struct Current {
     files: Arc<FleetFiles>,
     network: Arc<Network>,
     /// The revisions with the keys of tunnels at the last look.
-    revisions: Mutex<Option<(Arc<PostedKeys>, Revisions)>>,
-    /// The answers that depend on nothing else.
-    written: Mutex<HashMap<(ObjectName, Call), Written>>,
+    revisions: Mutex<Option<Arc<DescribedRevisions>>>,
+}
+
+/// What the answer of a described router depends on.
+struct Inputs {
+    current: Arc<Current>,
+    /// The keys of the neighbours, for the tunnels.
+    keys: MeshKeys,
 }
 
 impl Described {
@@ -120,9 +125,15 @@ impl Described {
 
     async fn take(&self, last: &mut Last, files: Arc<FleetFiles>) {
         let before = last.current.clone();
+        let before_files = last.seen.clone();
         let (files, read, tokens) = blocking(move || {
             let read = Current::read(&files, before.as_deref());
-            let tokens = tokens(&files, read.as_ref().ok());
+            let network = |current: &Current| Arc::as_ptr(&current.network);
+            let is_same = read.as_ref().ok().map(network) == before.as_deref().map(network);
+            let tokens = match is_same && before.is_some() {
+                true => HashMap::new(),
+                false => tokens(&files, read.as_ref().ok()),
+            };
             (files, read, tokens)
         })
         .await;
@@ -140,7 +151,7 @@ impl Described {
                 Err(error) => return last.fail(vec![error.to_string()]),
             }
         }
-        self.forget_sessions(&files);
+        self.keep_sessions(before_files.as_deref(), &files);
         last.take(files, read);
     }
 
@@ -200,24 +211,29 @@ impl Described {
     }
 
     /// Returns each router with the revision of its answers.
-    pub(super) async fn revisions(&self) -> Revisions {
+    pub(super) async fn revisions(&self) -> Arc<Revisions> {
         self.go_on().await;
         let mut all = self.store.revisions().await;
-        if let (Some(current), _) = self.look().await {
-            // Without the keys of now, those of before are served.
-            let keys = self.store.mesh_keys().await.ok();
-            let mut described = blocking(move || current.revisions(keys)).await;
-            if let Some(rollouts) = &self.rollouts {
-                for (router, revision) in &mut described {
-                    // It changes again when the change on its way reaches the router.
-                    if rollouts.before(router).is_some() {
-                        revision.answers = version(&(revision.answers, "before"));
-                    }
+        let (Some(current), _) = self.look().await else {
+            return Arc::new(all);
+        };
+        // Without the keys of now, those of before are served.
+        let keys = self.store.mesh_keys().await.ok();
+        let mut described = blocking(move || current.revisions(keys)).await;
+        let rollouts = self.rollouts.as_ref();
+        if let Some(rollouts) = rollouts.filter(|it| it.has_before()) {
+            for (router, revision) in Arc::make_mut(&mut described) {
+                // It changes again when the change on its way reaches the router.
+                if rollouts.before(router).is_some() {
+                    revision.answers = version(&(revision.answers, "before"));
                 }
             }
-            all.extend(described);
         }
-        all
+        if all.is_empty() {
+            return described;
+        }
+        all.extend(described.iter().map(|(router, it)| (router.clone(), *it)));
+        Arc::new(all)
     }
 
     /// Returns how a router is let in. `None`: the fleet has no such router.
@@ -269,43 +285,62 @@ impl Described {
         Tokens::new(token.as_ref(), fields.token_hashes).map_err(|error| wrong(error.to_string()))
     }
 
+    /// Returns the version of what the operator wrote for an answer; `None` while its files may change.
+    pub(super) async fn version(
+        &self,
+        router: &ObjectName,
+        call: Call,
+    ) -> Result<Option<Version>, ApiError> {
+        match self.inputs(router, call).await? {
+            Some(inputs) => Ok(Some(inputs.version(router, call))),
+            None => Ok(self.store.version(router, call).await),
+        }
+    }
+
     /// Returns what the operator wrote for an answer. May wait until a file is complete.
     pub(super) async fn written(
         &self,
         router: &ObjectName,
         call: Call,
     ) -> Result<Written, ApiError> {
+        let Some(inputs) = self.inputs(router, call).await? else {
+            let before = self.store.version(router, call).await;
+            let written = self.store.written(router, call).await?;
+            let after = self.store.version(router, call).await;
+            let version = before.filter(|_| before == after);
+            return Ok(Written { version, ..written });
+        };
+        let Inputs { current, keys } = &inputs;
+        let answer = match call {
+            Call::Config => current.network.config(router),
+            Call::Mesh => current.network.mesh(router, keys),
+            Call::BirdConfig => current.network.bird_config(router),
+            _ => Some(self.sessions(&current.files, router)?),
+        };
+        let config = current.network.config(router).unwrap_or_default();
+        Ok(Written {
+            answer: Arc::new(answer.unwrap_or_default()),
+            node: config.get("node").cloned(),
+            version: Some(inputs.version(router, call)),
+        })
+    }
+
+    /// Returns what the answer of a router of the network depends on; `None` for another router.
+    async fn inputs(&self, router: &ObjectName, call: Call) -> Result<Option<Inputs>, ApiError> {
         let Some(newest) = self.current(router).await else {
-            return self.store.written(router, call).await;
+            return Ok(None);
         };
         let current = match call {
             // A list of sessions concerns its own router only.
             Call::Sessions => Arc::clone(&newest),
             _ => self.structure(&newest, router),
         };
-        let key = (router.clone(), call);
-        if let Some(written) = current.written.lock().get(&key) {
-            return Ok(written.clone());
+        let mut keys = MeshKeys::new();
+        if call == Call::Mesh {
+            self.keys.look(&newest.network, &*self.store).await?;
+            keys = self.keys.of(&current.network, router);
         }
-        let answer = match call {
-            Call::Config => current.network.config(router),
-            Call::Mesh => {
-                self.keys.look(&newest.network, &*self.store).await?;
-                let keys = self.keys.of(&current.network, router);
-                current.network.mesh(router, &keys)
-            }
-            Call::BirdConfig => current.network.bird_config(router),
-            _ => Some(self.sessions(&current.files, router)?),
-        };
-        let config = current.network.config(router).unwrap_or_default();
-        let written = Written {
-            answer: Arc::new(answer.unwrap_or_default()),
-            node: config.get("node").cloned(),
-        };
-        if call != Call::Mesh {
-            current.written.lock().insert(key, written.clone());
-        }
-        Ok(written)
+        Ok(Some(Inputs { current, keys }))
     }
 
     /// Returns the list of sessions; of a file with an error, the last valid version.
@@ -318,8 +353,8 @@ impl Described {
         let mut list = Vec::new();
         for (path, text) in files.sessions_of(router) {
             let error = match text.map(|text| (text, session(path, text))) {
-                Ok((text, Ok(value))) => {
-                    last.insert(path.to_owned(), Arc::clone(text));
+                Ok((_, Ok(value))) => {
+                    last.remove(path);
                     list.push(value);
                     continue;
                 }
@@ -359,9 +394,15 @@ impl Described {
         )))
     }
 
-    fn forget_sessions(&self, files: &FleetFiles) {
+    /// Keeps the valid texts of sessions whose files changed, in case that the new ones are not valid.
+    fn keep_sessions(&self, before: Option<&FleetFiles>, files: &FleetFiles) {
         let mut last = self.sessions.lock();
         last.retain(|path, _| files.has(path));
+        for (path, text) in before.into_iter().flat_map(|it| files.changed_sessions(it)) {
+            if session(path, text).is_ok() {
+                last.insert(path.to_owned(), Arc::clone(text));
+            }
+        }
     }
 
     /// Returns the tunnels of the network, unless it has more routers than this.
@@ -424,7 +465,6 @@ impl Current {
             files: description.files,
             network: description.network,
             revisions: Mutex::default(),
-            written: Mutex::default(),
         }
     }
 
@@ -440,46 +480,54 @@ impl Current {
             Some(before) => Arc::clone(&before.network),
             None => Arc::new(Network::read(files)?),
         };
-        let written = before.map(|before| before.unchanged(&network, files));
-        Ok(Self {
-            files: Arc::clone(files),
-            network,
-            revisions: Mutex::default(),
-            written: Mutex::new(written.unwrap_or_default()),
-        })
+        let revisions = before.and_then(|before| before.revisions_with(files, &network));
+        let files = Arc::clone(files);
+        let current = Self::of(Description { files, network });
+        *current.revisions.lock() = revisions;
+        Ok(current)
     }
 
-    /// Returns the answers that are the same in a newer description.
-    fn unchanged(
+    /// Returns the revisions of newer files, if only sessions are newer.
+    fn revisions_with(
         &self,
-        network: &Arc<Network>,
         files: &FleetFiles,
-    ) -> HashMap<(ObjectName, Call), Written> {
-        let is_same = |router: &ObjectName, call: Call| {
-            let has_node = Arc::ptr_eq(&self.network, network)
-                || call == Call::Sessions && self.network.config(router) == network.config(router);
-            let has_list = || self.files.sessions_of(router).eq(files.sessions_of(router));
-            has_node && (call != Call::Sessions || has_list())
-        };
-        let mut written = self.written.lock().clone();
-        written.retain(|(router, call), _| is_same(router, *call));
-        written
+        network: &Arc<Network>,
+    ) -> Option<Arc<DescribedRevisions>> {
+        let known = self.revisions.lock().clone()?;
+        let is_same = Arc::ptr_eq(&self.network, network);
+        is_same.then(|| Arc::new(known.with_sessions(&self.files, files)))
     }
 
     /// Returns the revision of each router, with the newest keys; with those of before if there are no newest.
-    fn revisions(&self, keys: Option<Arc<PostedKeys>>) -> Revisions {
+    fn revisions(&self, keys: Option<Arc<PostedKeys>>) -> Arc<Revisions> {
         let mut last = self.revisions.lock();
-        let is_new = |keys: &Arc<PostedKeys>| {
-            let before = last.as_ref().map(|(before, _)| before);
-            before.is_none_or(|before| !Arc::ptr_eq(before, keys))
-        };
-        let keys = keys.or_else(|| last.is_none().then(Arc::default));
-        if let Some(keys) = keys.filter(is_new) {
-            let revisions = revisions(&self.network, &self.files, &keys);
-            *last = Some((keys, revisions));
+        if let Some(known) = &*last
+            && keys
+                .as_ref()
+                .is_none_or(|keys| Arc::ptr_eq(keys, &known.keys))
+        {
+            return Arc::clone(&known.revisions);
         }
-        let revisions = last.as_ref().map(|(_, revisions)| revisions.clone());
-        revisions.unwrap_or_default()
+        let keys = keys.unwrap_or_default();
+        let new = Arc::new(DescribedRevisions::new(&self.network, &self.files, keys));
+        Arc::clone(&last.insert(new).revisions)
+    }
+}
+
+impl Inputs {
+    fn version(&self, router: &ObjectName, call: Call) -> Version {
+        let Current { files, network, .. } = &*self.current;
+        let text = |router: &ObjectName| files.text(&router_path(router));
+        let own = (files.text(NETWORK), text(router));
+        match call {
+            Call::Config => version(&own),
+            Call::Sessions => version(&(own, files.sessions_of(router).collect::<Vec<_>>())),
+            _ => {
+                let neighbours = network.neighbours(router);
+                let neighbours = neighbours.map(|(name, _)| (name, text(name)));
+                version(&(own, &self.keys, neighbours.collect::<Vec<_>>()))
+            }
+        }
     }
 }
 

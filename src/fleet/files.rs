@@ -1,9 +1,8 @@
 //! Reads the files that operators write from a directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::FleetError;
 use super::network::{FleetFiles, NETWORK, OWNERS, RESERVED, ROUTERS, SESSIONS, is_ignored};
@@ -22,26 +21,93 @@ pub type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 /// # Errors
 /// A folder cannot be read: a part of the files is no fleet.
 pub fn read(dir: &Path) -> Result<FleetFiles, FleetError> {
-    Ok(read_changed(dir, &stamps(dir)?, None))
+    let changed = Changed::between(&Stamps::new(), stamps(dir)?);
+    let mut files = FleetFiles::default();
+    read_changed(dir, &changed, &mut files);
+    Ok(files)
 }
 
-/// Reads the files with these stamps, except those that had the same stamp before.
-pub fn read_changed(
-    dir: &Path,
-    stamps: &Stamps,
-    before: Option<(&Stamps, &FleetFiles)>,
-) -> FleetFiles {
-    let mut files = FleetFiles::default();
-    for (path, stamp) in stamps {
-        let is_same = |known: &Stamps| stamp.is_some() && known.get(path) == Some(stamp);
-        let before = before.filter(|(known, _)| is_same(known));
-        let known = path.to_str().zip(before);
-        if let Some((name, (_, known))) = known
-            && let Some(text) = known.text(name)
-        {
-            files.insert(name, Arc::clone(text));
-            continue;
+/// The files and folders whose stamps changed.
+#[derive(Debug, Default)]
+pub struct Changed {
+    pub new: Stamps,
+    pub gone: Vec<PathBuf>,
+}
+
+impl Changed {
+    /// Compares all stamps.
+    pub fn between(before: &Stamps, now: Stamps) -> Self {
+        let gone = before.keys().filter(|path| !now.contains_key(*path));
+        let gone = gone.cloned().collect();
+        let mut new = now;
+        new.retain(|path, stamp| before.get(path) != Some(stamp));
+        Self { new, gone }
+    }
+
+    /// Compares the stamps of files and folders of which something changed, and those of the folders above them.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn at(dir: &Path, before: &Stamps, paths: &BTreeSet<PathBuf>) -> Result<Self, FleetError> {
+        let (mut known, mut now) = (Stamps::new(), Stamps::new());
+        for path in paths {
+            let below = before.range(path.clone()..);
+            let below = below.take_while(|(other, _)| other.starts_with(path));
+            known.extend(below.map(|(path, stamp)| (path.clone(), *stamp)));
+            let folder = FOLDERS.iter().find(|(folder, _)| path.starts_with(folder));
+            let depth = folder
+                .and_then(|(_, deepest)| (deepest + 1).checked_sub(path.components().count()));
+            match depth {
+                Some(depth @ 1..) if fs::is_dir(dir.join(path)) => add(&mut now, dir, path, depth)?,
+                _ => {
+                    if lookup(dir, path)?.is_some() {
+                        now.insert(path.clone(), Stamp::at(&dir.join(path)));
+                    }
+                }
+            }
+            let above = path.ancestors().skip(1);
+            for folder in above.filter(|it| before.contains_key(*it)) {
+                known.extend(
+                    before
+                        .get_key_value(folder)
+                        .map(|(path, stamp)| (path.clone(), *stamp)),
+                );
+                now.extend(lookup(dir, folder)?.map(|stamp| (folder.to_owned(), Some(stamp))));
+            }
         }
+        Ok(Self::between(&known, now))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.gone.is_empty()
+    }
+
+    /// Returns whether the files have the same stamps as at the comparison.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn is_still(&self, dir: &Path) -> Result<bool, FleetError> {
+        let is_same = |(path, stamp): (&PathBuf, &Option<Stamp>)| {
+            let path = dir.join(path);
+            // A folder has the stamp of its link.
+            Stamp::at(&path) == *stamp || Stamp::at_unlinked(&path) == *stamp
+        };
+        for path in &self.gone {
+            if lookup(dir, path)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(self.new.iter().all(is_same))
+    }
+}
+
+/// Reads the changed files into those of before.
+pub fn read_changed(dir: &Path, changed: &Changed, files: &mut FleetFiles) {
+    for path in &changed.gone {
+        files.remove(&path.to_string_lossy());
+    }
+    for path in changed.new.keys() {
+        files.remove(&path.to_string_lossy());
         if is_folder(dir, path) {
             continue;
         }
@@ -54,7 +120,6 @@ pub fn read_changed(
             (None, _) => files.fault(path.to_string_lossy(), "its name is not UTF-8; rename it"),
         }
     }
-    files
 }
 
 fn unusable(error: &io::Error) -> String {
@@ -65,7 +130,7 @@ fn unusable(error: &io::Error) -> String {
 }
 
 /// Returns whether a path is that of a folder in which files are searched.
-fn is_folder(dir: &Path, path: &Path) -> bool {
+pub fn is_folder(dir: &Path, path: &Path) -> bool {
     let depth = path.components().count();
     let searched = FOLDERS.iter().find(|(folder, _)| path.starts_with(folder));
     searched.is_some_and(|(_, deepest)| depth <= *deepest) && fs::is_dir(dir.join(path))
@@ -145,6 +210,7 @@ fn names(dir: &Path, folder: &Path) -> Result<Vec<std::ffi::OsString>, FleetErro
 mod tests {
     use super::*;
     use std::fs;
+    use std::sync::Arc;
 
     #[test]
     fn changed_file_alone_is_read_again() {
@@ -165,8 +231,13 @@ mod tests {
         let before = (stamps(dir.path()).unwrap(), read(dir.path()).unwrap());
         write("sessions/jp1/a.yaml", "asn: 20");
         fs::remove_file(dir.path().join("sessions/jp1/gone.yaml")).unwrap();
-        let now = stamps(dir.path()).unwrap();
-        let files = read_changed(dir.path(), &now, Some((&before.0, &before.1)));
+        let paths = ["sessions/jp1/a.yaml", "sessions/jp1/gone.yaml"].map(PathBuf::from);
+        let changed = Changed::at(dir.path(), &before.0, &paths.into()).unwrap();
+        let all = Changed::between(&before.0, stamps(dir.path()).unwrap());
+        assert_eq!((&changed.new, &changed.gone), (&all.new, &all.gone));
+        assert!(changed.is_still(dir.path()).unwrap());
+        let mut files = before.1.clone();
+        read_changed(dir.path(), &changed, &mut files);
         assert_eq!(files, read(dir.path()).unwrap());
         let is_kept = |path| Arc::ptr_eq(files.text(path).unwrap(), before.1.text(path).unwrap());
         assert!(is_kept("network.yaml") && is_kept("routers/jp1.yaml"));

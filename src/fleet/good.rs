@@ -1,36 +1,62 @@
 //! Replacement of an invalid unit by its last valid version, stored on disk, so that a mistake in a
 //! file never changes a router.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::check::{self, Problem, Unit};
+use super::store::Version;
 use crate::model::ObjectName;
 use crate::util::notices::{News, Notices};
 use crate::wire::Call;
 
 /// What the operator wrote for an answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Written {
     pub(super) answer: Arc<Map<String, Value>>,
     /// The router's own `node`, if its file can be read.
     pub(super) node: Option<Value>,
+    /// Changes with both; `None` if the files changed meanwhile.
+    pub(super) version: Option<Version>,
 }
 
 /// The valid units of an answer by their identity.
 pub(super) type Good = BTreeMap<String, Value>;
 
-/// The served answers and their problems, by router and call.
-#[derive(Debug, Default)]
-pub(super) struct LastGood(Mutex<HashMap<(ObjectName, Call), Entry>>);
+/// Items of the answers that are kept, which take about two kilobytes each. A router that posts a status of each of a
+/// thousand sessions needs its list a thousand times.
+const RECENT_ITEMS: usize = 4096;
 
+/// The judgement of each answer by router and call, and the answers that were served last.
 #[derive(Debug, Default)]
-struct Entry {
-    served: Option<(Written, Arc<Map<String, Value>>)>,
+pub(super) struct LastGood {
+    judged: Mutex<HashMap<(ObjectName, Call), Judgement>>,
+    recent: Mutex<Recent>,
+}
+
+/// The judgement of the newest version of an answer.
+#[derive(Debug, Default)]
+struct Judgement {
+    version: Option<Version>,
+    /// The answer if it has problems. Else what the operator wrote is served.
+    corrected: Option<Arc<Map<String, Value>>>,
     problems: Notices<Problem>,
+}
+
+/// The answers that were served last, the newest last.
+#[derive(Debug, Default)]
+struct Recent {
+    answers: VecDeque<Entry>,
+    items: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    of: (ObjectName, Call, Version),
+    served: Arc<Map<String, Value>>,
 }
 
 /// The answer to serve for what an operator wrote.
@@ -42,31 +68,83 @@ pub(super) struct Judged {
 }
 
 impl LastGood {
-    /// Returns the answer that was served for the same text.
+    /// Returns the answer for this version, if it was served a short time ago or had problems.
     pub(super) fn known(
         &self,
         router: &ObjectName,
         call: Call,
-        written: &Written,
+        version: Version,
     ) -> Option<Arc<Map<String, Value>>> {
-        let all = self.0.lock();
-        let (known, served) = all.get(&(router.clone(), call))?.served.as_ref()?;
-        (known == written).then(|| Arc::clone(served))
+        if let Some(judged) = self.judged.lock().get(&(router.clone(), call))
+            && judged.version == Some(version)
+            && let Some(corrected) = &judged.corrected
+        {
+            return Some(Arc::clone(corrected));
+        }
+        let recent = self.recent.lock();
+        let mut answers = recent.answers.iter().rev();
+        let is_same = |(name, other, of): &(ObjectName, Call, Version)| {
+            *of == version && *other == call && name == router
+        };
+        let known = answers.find(|entry| is_same(&entry.of))?;
+        Some(Arc::clone(&known.served))
     }
 
-    /// Remembers an answer, and returns the difference between its problems and those of the
+    /// Returns whether this version was judged, and is served as it was written.
+    pub(super) fn is_valid(&self, router: &ObjectName, call: Call, version: Version) -> bool {
+        let all = self.judged.lock();
+        let judged = all.get(&(router.clone(), call));
+        judged.is_some_and(|it| it.version == Some(version) && it.corrected.is_none())
+    }
+
+    /// Remembers an answer for a short time.
+    pub(super) fn remember(
+        &self,
+        router: &ObjectName,
+        call: Call,
+        version: Version,
+        served: &Arc<Map<String, Value>>,
+    ) {
+        let of = (router.clone(), call, version);
+        let served = Arc::clone(served);
+        self.recent.lock().add(Entry { of, served });
+    }
+
+    /// Keeps the judgement of an answer, and returns the difference between its problems and those of the
     /// previous answer.
     pub(super) fn keep(
         &self,
         router: &ObjectName,
         call: Call,
-        written: Written,
+        version: Option<Version>,
         judged: Judged,
     ) -> News<Problem> {
-        let mut all = self.0.lock();
-        let entry = all.entry((router.clone(), call)).or_default();
-        entry.served = Some((written, judged.served));
-        entry.problems.news(judged.problems)
+        let has_problems = !judged.problems.is_empty();
+        let mut all = self.judged.lock();
+        let known = all.entry((router.clone(), call)).or_default();
+        known.version = version;
+        known.corrected = has_problems.then_some(judged.served);
+        known.problems.news(judged.problems)
+    }
+}
+
+impl Recent {
+    fn add(&mut self, entry: Entry) {
+        self.items += entry.items();
+        self.answers.push_back(entry);
+        while self.items > RECENT_ITEMS
+            && let Some(oldest) = self.answers.pop_front()
+        {
+            self.items -= oldest.items();
+        }
+    }
+}
+
+impl Entry {
+    /// Returns the number of items in its lists, and one for the rest.
+    fn items(&self) -> usize {
+        let lists = self.served.values().filter_map(Value::as_array);
+        1 + lists.map(Vec::len).sum::<usize>()
     }
 }
 

@@ -1,15 +1,14 @@
 //! Which lists each router was served, from which commit, and which of them became documents there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::commit::FleetCommit;
+use super::store::Version;
 use crate::model::ObjectName;
 use crate::util::notices::Notices;
 use crate::wire::Call;
@@ -48,11 +47,12 @@ pub(crate) struct RouterHistory {
     pub(crate) served: Vec<ServedList>,
 }
 
-/// The newest list of a router and call.
+/// The newest list of a router and call, without its items.
 struct Newest {
-    answer: Arc<Map<String, Value>>,
     content: String,
     is_written: bool,
+    /// The version of the last answer with this content, and its tag.
+    answer: Option<(Version, String)>,
 }
 
 /// The newest lists, so that a fetch without a change costs no look at the store.
@@ -63,29 +63,46 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Returns the content of a list that was served before.
-    pub(super) fn known(
+    /// Returns the content and the tag of the last answer, if it has this version.
+    pub(super) fn answer(
         &self,
         router: &ObjectName,
         call: Call,
-        answer: &Arc<Map<String, Value>>,
-    ) -> Option<String> {
+        version: Version,
+    ) -> Option<(String, String)> {
         let all = self.newest.lock();
         let newest = all.get(router)?.get(&call)?;
-        Arc::ptr_eq(&newest.answer, answer).then(|| newest.content.clone())
+        let (of, tag) = newest.answer.as_ref()?;
+        (*of == version).then(|| (newest.content.clone(), tag.clone()))
     }
 
-    pub(super) fn keep(
+    /// Remembers the tag of an answer whose list was recorded.
+    pub(super) fn answered(
         &self,
         router: &ObjectName,
         call: Call,
-        answer: &Arc<Map<String, Value>>,
-        served: &ServedList,
+        content: &str,
+        answer: (Version, String),
     ) {
+        let mut all = self.newest.lock();
+        let newest = all.get_mut(router).and_then(|lists| lists.get_mut(&call));
+        if let Some(newest) = newest.filter(|it| it.content == content) {
+            newest.answer = Some(answer);
+        }
+    }
+
+    /// Returns whether the newest list that was recorded has this content.
+    pub(super) fn has(&self, router: &ObjectName, call: Call, content: &str) -> bool {
+        let all = self.newest.lock();
+        let newest = all.get(router).and_then(|lists| lists.get(&call));
+        newest.is_some_and(|newest| newest.content == content)
+    }
+
+    pub(super) fn keep(&self, router: &ObjectName, call: Call, served: &ServedList) {
         let newest = Newest {
-            answer: Arc::clone(answer),
             content: served.content.clone(),
             is_written: served.written.is_some(),
+            answer: None,
         };
         let mut all = self.newest.lock();
         all.entry(router.clone()).or_default().insert(call, newest);

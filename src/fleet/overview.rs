@@ -212,8 +212,8 @@ async fn of_store(store: Arc<dyn Store>) -> Vec<RouterView> {
 /// Returns all routers of a store, in the order of their names.
 pub(super) async fn all(store: &dyn Store, described: &Described) -> Vec<RouterView> {
     let mut views = Vec::new();
-    for router in described.revisions().await.into_keys() {
-        views.push(view(store, described, router).await);
+    for router in described.revisions().await.keys() {
+        views.push(view(store, described, router.clone()).await);
     }
     views
 }

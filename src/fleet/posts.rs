@@ -18,7 +18,7 @@ pub(super) const REPORTED: &str = "reported";
 pub(super) type Statuses = BTreeMap<String, ReportedStatus>;
 
 /// The newest status of a session that its router has posted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReportedStatus {
     /// The session's uuid.

@@ -1,9 +1,12 @@
 //! Numbers that change with the answers of each router, and the requests that wait for a change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +22,9 @@ const WAITING: usize = 16 * 1024;
 /// The newest revisions, and the requests that wait for the next ones.
 pub(super) struct Waiting {
     /// `None` until the files were read once.
-    newest: watch::Sender<Option<Revisions>>,
+    newest: watch::Sender<Option<Arc<Revisions>>>,
+    /// Wakes the requests of a router, of each that ever waited.
+    requests: Mutex<HashMap<ObjectName, Arc<Notify>>>,
     free: Semaphore,
     /// Answers all requests that wait.
     pub(super) stop: CancellationToken,
@@ -30,27 +35,34 @@ impl Waiting {
     pub(super) fn new(connections: usize) -> Self {
         Self {
             newest: watch::Sender::default(),
+            requests: Mutex::default(),
             free: Semaphore::new(WAITING.min(connections / 2)),
             stop: CancellationToken::new(),
         }
     }
 
     /// Wakes the requests of the routers whose revision changed.
-    pub(super) fn publish(&self, revisions: Revisions) {
-        self.newest.send_if_modified(|newest| {
-            let is_new = newest.as_ref() != Some(&revisions);
-            *newest = Some(revisions);
-            is_new
-        });
+    pub(super) fn publish(&self, revisions: &Arc<Revisions>) {
+        let before = self.newest.borrow().clone();
+        if before.as_ref() == Some(revisions) {
+            return;
+        }
+        self.newest.send_replace(Some(Arc::clone(revisions)));
+        let answers_before = |router| before.as_ref().map(|before| answers(before, router));
+        let requests = self.requests.lock();
+        let changed = requests
+            .iter()
+            .filter(|(router, _)| answers_before(router) != Some(answers(revisions, router)));
+        changed.for_each(|(_, requests)| requests.notify_waiters());
     }
 
     /// Returns the newest revisions.
-    pub(super) fn newest(&self) -> Revisions {
+    pub(super) fn newest(&self) -> Arc<Revisions> {
         self.newest.borrow().clone().unwrap_or_default()
     }
 
     /// Returns a receiver that tells that a revision changed.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Revisions>> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Arc<Revisions>>> {
         self.newest.subscribe()
     }
 
@@ -68,43 +80,106 @@ impl Waiting {
     ) -> String {
         let known = known.and_then(|known| Version::from_str_radix(known, 16).ok());
         if let Ok(_place) = self.free.try_acquire() {
-            let mut newest = self.newest.subscribe();
-            let changed = newest.wait_for(|newest| {
-                let newest = newest.as_ref().map(|all| answers(all, router));
-                newest.is_some_and(|newest| Some(newest) != known)
-            });
+            let requests = Arc::clone(self.requests.lock().entry(router.clone()).or_default());
             let ended = async {
                 tokio::select! {
-                    _ = changed => {}
+                    () = self.changed(router, known, &requests) => {}
                     () = self.stop.cancelled() => {}
                 }
             };
             let _ = timeout(wait.min(LONG_POLL_MAX), ended).await;
         }
+        format!("{:x}", self.of(router).or(known).unwrap_or_default())
+    }
+
+    async fn changed(&self, router: &ObjectName, known: Option<Version>, requests: &Notify) {
+        loop {
+            let mut woken = pin!(requests.notified());
+            // Before the look, so that no change comes between.
+            woken.as_mut().enable();
+            if self.of(router).is_some_and(|newest| Some(newest) != known) {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    fn of(&self, router: &ObjectName) -> Option<Version> {
         let newest = self.newest.borrow();
-        let newest = newest.as_ref().map(|all| answers(all, router));
-        format!("{:x}", newest.or(known).unwrap_or_default())
+        newest.as_ref().map(|all| answers(all, router))
     }
 }
 
-/// Returns the revisions of a network's routers.
-pub(super) fn described(network: &Network, files: &FleetFiles, keys: &PostedKeys) -> Revisions {
+/// The revisions of a network's routers, with their parts that a change of sessions does not change.
+pub(super) struct Described {
+    pub(super) keys: Arc<PostedKeys>,
+    structure: Arc<BTreeMap<ObjectName, Version>>,
+    pub(super) revisions: Arc<Revisions>,
+}
+
+impl Described {
+    pub(super) fn new(network: &Network, files: &FleetFiles, keys: Arc<PostedKeys>) -> Self {
+        let structure = Arc::new(structure(network, files, &keys));
+        Self::of(structure, files, keys, |_| None)
+    }
+
+    /// Returns the revisions of other files with the same structure; `before` are the files of now.
+    pub(super) fn with_sessions(&self, before: &FleetFiles, files: &FleetFiles) -> Self {
+        let known = |router: &ObjectName| {
+            let revision = self.revisions.get(router)?;
+            files
+                .shares_sessions(before, router)
+                .then_some(revision.sessions)
+        };
+        Self::of(
+            Arc::clone(&self.structure),
+            files,
+            Arc::clone(&self.keys),
+            known,
+        )
+    }
+
+    fn of(
+        structure: Arc<BTreeMap<ObjectName, Version>>,
+        files: &FleetFiles,
+        keys: Arc<PostedKeys>,
+        known: impl Fn(&ObjectName) -> Option<Version>,
+    ) -> Self {
+        let revision = |(router, structure): (&ObjectName, &Version)| {
+            let read = || version(&files.sessions_of(router).collect::<Vec<_>>());
+            let sessions = known(router).unwrap_or_else(read);
+            let answers = version(&(structure, sessions));
+            (router.clone(), Revision { answers, sessions })
+        };
+        let revisions = Arc::new(structure.iter().map(revision).collect());
+        Self {
+            keys,
+            structure,
+            revisions,
+        }
+    }
+}
+
+/// Returns the version of each router's answers without its sessions.
+fn structure(
+    network: &Network,
+    files: &FleetFiles,
+    keys: &PostedKeys,
+) -> BTreeMap<ObjectName, Version> {
     let text = |path: &str| version(&files.text(path));
-    let structure = text(NETWORK);
+    let of_all = text(NETWORK);
     let routers: BTreeMap<&ObjectName, Version> = network
         .routers()
         .map(|(name, _)| (name, version(&(text(&router_path(name)), keys.get(name)))))
         .collect();
-    let revision = |router: Named| {
-        let sessions = version(&files.sessions_of(router.0).collect::<Vec<_>>());
+    let structure = |router: Named| {
         let neighbours = network.neighbours(router.0).map(|(name, _)| name);
         let others = [router.0].into_iter().chain(neighbours);
         let others = others.filter_map(|name| routers.get(name).copied());
-        let parts: Vec<Version> = [structure, sessions].into_iter().chain(others).collect();
-        let answers = version(&parts);
-        (router.0.clone(), Revision { answers, sessions })
+        let parts: Vec<Version> = [of_all].into_iter().chain(others).collect();
+        (router.0.clone(), version(&parts))
     };
-    network.routers().map(revision).collect()
+    network.routers().map(structure).collect()
 }
 
 /// Returns the version of a router's answers; zero of a router without one.
@@ -125,28 +200,28 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn revisions(all: &[(&str, Version)]) -> Revisions {
+    fn revisions(all: &[(&str, Version)]) -> Arc<Revisions> {
         let revision = |answers| Revision {
             answers,
             sessions: 0,
         };
         let all = all.iter();
-        all.map(|(router, answers)| (name(router), revision(*answers)))
-            .collect()
+        let all = all.map(|(router, answers)| (name(router), revision(*answers)));
+        Arc::new(all.collect())
     }
 
     #[tokio::test(start_paused = true)]
     async fn change_of_another_router_ends_no_wait() {
         let waiting = Waiting::new(MOST);
-        waiting.publish(revisions(&[("a", 1), ("b", 1)]));
+        waiting.publish(&revisions(&[("a", 1), ("b", 1)]));
         let (a, minute) = (name("a"), Duration::from_secs(60));
         let wait = waiting.revision(&a, Some("1"), minute);
         tokio::pin!(wait);
         let second = Duration::from_secs(1);
         assert!(timeout(second, &mut wait).await.is_err());
-        waiting.publish(revisions(&[("a", 1), ("b", 2)]));
+        waiting.publish(&revisions(&[("a", 1), ("b", 2)]));
         assert!(timeout(second, &mut wait).await.is_err());
-        waiting.publish(revisions(&[("a", 10), ("b", 2)]));
+        waiting.publish(&revisions(&[("a", 10), ("b", 2)]));
         assert_eq!(wait.await, "a");
     }
 
@@ -155,7 +230,7 @@ mod tests {
         let waiting = Waiting::new(MOST);
         // Before the files were read, as after a restart.
         for all in [None, Some(revisions(&[("a", 7)]))] {
-            all.into_iter().for_each(|all| waiting.publish(all));
+            all.iter().for_each(|all| waiting.publish(all));
             let begin = tokio::time::Instant::now();
             let hour = Duration::from_secs(3600);
             assert_eq!(waiting.revision(&name("a"), Some("7"), hour).await, "7");
@@ -167,7 +242,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn full_server_answers_at_once_and_offers_nothing() {
         let waiting = Waiting::new(MOST);
-        waiting.publish(revisions(&[("a", 7)]));
+        waiting.publish(&revisions(&[("a", 7)]));
         let places = waiting.free.acquire_many(MOST as u32 / 2).await.unwrap();
         assert_eq!(waiting.offer(), None);
         let begin = tokio::time::Instant::now();
@@ -196,7 +271,11 @@ mod tests {
             files.into_iter().collect()
         };
         let of = |files: &FleetFiles, keys: &PostedKeys| {
-            described(&Network::read(files).unwrap(), files, keys)
+            let network = Network::read(files).unwrap();
+            let all = Described::new(&network, files, Arc::new(keys.clone()));
+            let same = all.with_sessions(files, files);
+            assert_eq!(all.revisions, same.revisions);
+            Revisions::clone(&all.revisions)
         };
         let (none, before) = (PostedKeys::new(), all("a", "asn: 1"));
         let known = of(&before, &none);

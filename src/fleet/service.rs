@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
@@ -26,7 +26,7 @@ use super::posts::{PostDone, REPORTED};
 use super::revisions::Waiting;
 use super::store::directory::Directory;
 use super::store::{Store, Version};
-use super::tagged::tagged;
+use super::tagged::{KnownTags, Tagged};
 use super::{FleetOptions, RateLimit, connections};
 use crate::http::{ApiError, OPENAPI, Seat, TokenBucket, bearer, read_body};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
@@ -75,7 +75,7 @@ pub(super) fn over(store: Arc<dyn Store>, rate: RateLimit, admin: Admin) -> (Rou
 }
 
 /// Looks at the files twice a second, and tells the routers that wait for a change. It reads each list of sessions that
-/// changed: a status that an operator changes and changes back is a new request, even if no router polled meanwhile;
+/// changed, if its router posted statuses: a status that an operator changes and changes back is a new request, even if no router polled meanwhile;
 /// edits within half a second count as one.
 pub struct Watcher {
     fleet: Arc<Fleet>,
@@ -117,15 +117,15 @@ impl Watcher {
 
     /// Removes the statuses that changed lists supersede.
     async fn supersede(&mut self) {
-        for (router, revision) in self.fleet.waiting.newest() {
-            if self.seen.get(&router) == Some(&revision.sessions) {
+        for (router, revision) in &*self.fleet.waiting.newest() {
+            if self.seen.get(router) == Some(&revision.sessions) {
                 continue;
             }
             let (fleet, name) = (Arc::clone(&self.fleet), router.clone());
             // A task of its own, whose panic ends no other request. The router gets the error at its next request.
-            let look = tokio::spawn(async move { fleet.answers.sessions(&name).await });
+            let look = tokio::spawn(async move { fleet.answers.supersede(&name).await });
             let _ = look.await;
-            self.seen.insert(router, revision.sessions);
+            self.seen.insert(router.clone(), revision.sessions);
         }
     }
 }
@@ -217,12 +217,17 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
         return Err(ApiError::method_not_allowed(wanted.method()));
     }
     let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
-    let offer = fleet.waiting.offer();
-    let (value, content) = whole(async move { fleet.answer(&router, wanted, &body).await }).await?;
-    Ok(match wanted.method() {
-        "GET" => identified(content, offered(offer, tagged(&value, &parts.headers))),
-        _ => Json(value).into_response(),
+    let (offer, known) = (fleet.waiting.offer(), KnownTags::of(&parts.headers));
+    whole(async move {
+        if let Wanted::Call(call) = wanted
+            && call.is_post()
+        {
+            return fleet.post(&router, call, &body).await;
+        }
+        let (answer, content) = fleet.get(&router, wanted, &known).await?;
+        Ok(identified(content, offered(offer, answer.into_response())))
     })
+    .await
 }
 
 /// Runs a call in a task of its own, because a client that goes away ends this one between two changes.
@@ -305,7 +310,7 @@ impl Fleet {
     }
 
     async fn publish(&self) {
-        self.waiting.publish(self.answers.files.revisions().await);
+        self.waiting.publish(&self.answers.files.revisions().await);
     }
 
     async fn revision(&self, router: &ObjectName, parts: &Parts) -> Result<Response, ApiError> {
@@ -319,24 +324,33 @@ impl Fleet {
         Ok(Json(Revision { revision }).into_response())
     }
 
-    async fn answer(
+    async fn get(
         &self,
         router: &ObjectName,
         wanted: Wanted,
-        body: &[u8],
-    ) -> Result<(Value, Option<String>), ApiError> {
+        known: &KnownTags,
+    ) -> Result<(Tagged, Option<String>), ApiError> {
         match wanted {
-            Wanted::Reported => Ok((json!(self.answers.store.posts(router).await?), None)),
-            Wanted::Call(call) if wanted.method() == "POST" => {
-                let rejected = self.answers.post(router, call, body).await?;
-                let status = "ok";
-                Ok((json!(PostDone { status, rejected }), None))
+            Wanted::Reported => {
+                let posts = json!(self.answers.store.posts(router).await?);
+                Ok((Tagged::new(&posts, known), None))
             }
             Wanted::Call(call) => {
-                let (answer, content) = self.answers.get(router, call).await?;
+                let (answer, content) = self.answers.get(router, call, known).await?;
                 Ok((answer, Some(content)))
             }
         }
+    }
+
+    async fn post(
+        &self,
+        router: &ObjectName,
+        call: Call,
+        body: &[u8],
+    ) -> Result<Response, ApiError> {
+        let rejected = self.answers.post(router, call, body).await?;
+        let status = "ok";
+        Ok(Json(PostDone { status, rejected }).into_response())
     }
 }
 

@@ -6,18 +6,38 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Returns the answer, or 304 if the client has it.
-pub(super) fn tagged(answer: &Value, request: &HeaderMap) -> Response {
-    let body = answer.to_string();
-    let tag = tag(body.as_bytes());
-    let is_known = has(request, &tag);
-    // Weak: the same answer may be compressed or not. Hexadecimal digits in quotes are a valid header value.
-    let tag = HeaderValue::try_from(format!("W/{tag}")).unwrap_or(HeaderValue::from_static("\"\""));
-    match is_known {
-        true => (StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response(),
-        false => {
-            let json = HeaderValue::from_static("application/json");
-            ([(CONTENT_TYPE, json), (ETAG, tag)], body).into_response()
+/// An answer with its tag.
+pub(super) struct Tagged {
+    pub(super) tag: String,
+    /// `None` if the client has it.
+    body: Option<String>,
+}
+
+impl Tagged {
+    pub(super) fn new(answer: &Value, known: &KnownTags) -> Self {
+        let body = answer.to_string();
+        let tag = tag(body.as_bytes());
+        let body = (!known.has(&tag)).then_some(body);
+        Self { tag, body }
+    }
+
+    /// Returns an answer that the client has.
+    pub(super) fn unchanged(tag: String) -> Self {
+        Self { tag, body: None }
+    }
+}
+
+impl IntoResponse for Tagged {
+    fn into_response(self) -> Response {
+        // Weak: the same answer may be compressed or not. Hexadecimal digits in quotes are a valid header value.
+        let tag = HeaderValue::try_from(format!("W/{}", self.tag));
+        let tag = tag.unwrap_or(HeaderValue::from_static("\"\""));
+        match self.body {
+            None => (StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response(),
+            Some(body) => {
+                let json = HeaderValue::from_static("application/json");
+                ([(CONTENT_TYPE, json), (ETAG, tag)], body).into_response()
+            }
         }
     }
 }
@@ -27,12 +47,21 @@ pub(super) fn tag(body: &[u8]) -> String {
     format!("\"{:x}\"", Sha256::digest(body))
 }
 
-/// Returns whether the client has an answer with this tag. The comparison is the weak one.
-fn has(request: &HeaderMap, tag: &str) -> bool {
-    let lists = request.get_all(IF_NONE_MATCH).iter();
-    let mut tags = lists
-        .filter_map(|list| list.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .map(str::trim);
-    tags.any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+/// The tags of the answers that a client has.
+pub(super) struct KnownTags(Vec<HeaderValue>);
+
+impl KnownTags {
+    pub(super) fn of(request: &HeaderMap) -> Self {
+        Self(request.get_all(IF_NONE_MATCH).iter().cloned().collect())
+    }
+
+    /// Returns whether the client has an answer with this tag. The comparison is the weak one.
+    pub(super) fn has(&self, tag: &str) -> bool {
+        let lists = self.0.iter();
+        let mut tags = lists
+            .filter_map(|list| list.to_str().ok())
+            .flat_map(|list| list.split(','))
+            .map(str::trim);
+        tags.any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+    }
 }

@@ -125,9 +125,12 @@ fn changes(
 /// Copies the newest posts of each router that has none at the target.
 async fn copy_posts(from: Arc<dyn Store>, to: &dyn Store) -> Result<(), TransferError> {
     let described = Described::new(Arc::clone(&from));
-    for router in described.revisions().await.into_keys() {
-        let copied = copy_posts_of(&*from, to, &router).await;
-        copied.map_err(|source| TransferError::Posts { router, source })?;
+    for router in described.revisions().await.keys() {
+        let copied = copy_posts_of(&*from, to, router).await;
+        copied.map_err(|source| TransferError::Posts {
+            router: router.clone(),
+            source,
+        })?;
     }
     Ok(())
 }

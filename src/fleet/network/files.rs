@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::model::{Asn, Invalid, ObjectName};
@@ -33,19 +34,23 @@ pub const MAINTENANCE: &str = ".maintenance";
 /// The files of a fleet that operators write: the text by the path below the fleet's directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FleetFiles {
-    texts: BTreeMap<String, Arc<str>>,
+    /// Those of each folder, which a newer fleet shares if none of them changed.
+    folders: BTreeMap<Arc<str>, Arc<Folder>>,
     faults: BTreeMap<String, String>,
 }
+
+/// The texts in a folder by their paths.
+type Folder = BTreeMap<String, Arc<str>>;
 
 impl FleetFiles {
     /// Returns the text of a file.
     pub fn text(&self, path: &str) -> Option<&Arc<str>> {
-        self.texts.get(path)
+        self.folders.get(folder_of(path))?.get(path)
     }
 
     /// Returns whether there is a file, also one that cannot be used.
     pub fn has(&self, path: &str) -> bool {
-        self.texts.contains_key(path) || self.faults.contains_key(path)
+        self.text(path).is_some() || self.faults.contains_key(path)
     }
 
     /// Returns whether there is a description of a network.
@@ -55,17 +60,35 @@ impl FleetFiles {
 
     /// Returns whether these files differ from others in sessions and owners only.
     pub fn has_structure_of(&self, other: &Self) -> bool {
-        fn structure(files: &FleetFiles) -> impl Iterator<Item = (&str, &str)> {
-            let texts = files.iter().map(|(path, text)| (path, &**text));
-            let all = texts.chain(files.faults());
-            all.filter(|(path, _)| !is_session(path) && !is_owner(path))
+        fn texts(files: &FleetFiles) -> impl Iterator<Item = (&Arc<str>, &Arc<Folder>)> {
+            let folders = files.folders.iter();
+            folders.filter(|(folder, _)| !is_session(&format!("{folder}/")) && &***folder != OWNERS)
         }
-        structure(self).eq(structure(other))
+        fn faults(files: &FleetFiles) -> impl Iterator<Item = (&str, &str)> {
+            let faults = files.faults();
+            faults.filter(|(path, _)| !is_session(path) && !is_owner(path))
+        }
+        texts(self).eq(texts(other)) && faults(self).eq(faults(other))
     }
 
-    /// Returns all files by their paths.
+    /// Returns the files of sessions that have another text here, with their texts of before.
+    pub(in crate::fleet) fn changed_sessions<'b>(
+        &self,
+        before: &'b Self,
+    ) -> impl Iterator<Item = (&'b str, &'b Arc<str>)> {
+        let changed = before
+            .folders_below(SESSIONS)
+            .filter(|(folder, texts)| self.folders.get(*folder) != Some(*texts));
+        changed
+            .flat_map(|(_, texts)| texts.iter())
+            .filter(|(path, text)| self.has(path) && self.text(path) != Some(*text))
+            .map(|(path, text)| (path.as_str(), text))
+    }
+
+    /// Returns all files, those of each folder by their paths.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
-        self.texts.iter().map(|(path, text)| (path.as_str(), text))
+        let texts = self.folders.values().flat_map(|folder| folder.iter());
+        texts.map(|(path, text)| (path.as_str(), text))
     }
 
     /// Adds or replaces a file.
@@ -74,7 +97,10 @@ impl FleetFiles {
         match misplaced(&path) {
             Some(_) if is_ignored(path.rsplit('/').next().unwrap_or(&path)) => {}
             Some(why) => self.fault(path, why),
-            None => drop(self.texts.insert(path, text.into())),
+            None => {
+                let folder = self.folders.entry(folder_of(&path).into()).or_default();
+                Arc::make_mut(folder).insert(path, text.into());
+            }
         }
     }
 
@@ -92,31 +118,39 @@ impl FleetFiles {
 
     /// Removes a file.
     pub fn remove(&mut self, path: &str) {
-        self.texts.remove(path);
         self.faults.remove(path);
+        let Some(folder) = self.folders.get_mut(folder_of(path)) else {
+            return;
+        };
+        if folder.contains_key(path) {
+            Arc::make_mut(folder).remove(path);
+        }
+        if folder.is_empty() {
+            self.folders.remove(folder_of(path));
+        }
     }
 
     /// Returns the names of the routers with a folder of their own.
     pub(super) fn folders(&self) -> impl Iterator<Item = &str> {
-        let folders = self.texts.keys().chain(self.faults.keys());
-        folders
+        let texts = self.iter().map(|(path, _)| path);
+        let paths = texts.chain(self.faults.keys().map(String::as_str));
+        paths
             .filter_map(|path| path.strip_suffix(FOLDER_ROUTER))
             .filter(|name| !RESERVED.contains(name) && !name.contains('/'))
     }
 
     /// Returns the files of routers, with their names where these are valid.
     pub fn routers(&self) -> impl Iterator<Item = (&str, &Arc<str>, Result<ObjectName, Invalid>)> {
-        self.below(format!("{ROUTERS}/"))
-            .filter_map(|(path, text)| {
-                let (_, file) = path.split_once('/')?;
-                let name = file.strip_suffix(YAML)?;
-                Some((path, text, name.parse()))
-            })
+        self.below(ROUTERS).filter_map(|(path, text)| {
+            let (_, file) = path.split_once('/')?;
+            let name = file.strip_suffix(YAML)?;
+            Some((path, text, name.parse()))
+        })
     }
 
     /// Returns the files of owners, with their AS numbers where the names are valid.
     pub fn owners(&self) -> impl Iterator<Item = (&str, &Arc<str>, Result<Asn, Invalid>)> {
-        self.below(format!("{OWNERS}/")).filter_map(|(path, text)| {
+        self.below(OWNERS).filter_map(|(path, text)| {
             let (_, file) = path.split_once('/')?;
             Some((path, text, owner_of(file.strip_suffix(YAML)?)))
         })
@@ -124,12 +158,11 @@ impl FleetFiles {
 
     /// Returns the files of sessions, with the name of the router.
     pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, &str, &Arc<str>)> {
-        self.below(format!("{SESSIONS}/"))
-            .filter_map(|(path, text)| {
-                let (_, file) = path.split_once('/')?;
-                let (router, _) = file.split_once('/')?;
-                Some((path, router, text))
-            })
+        self.below(SESSIONS).filter_map(|(path, text)| {
+            let (_, file) = path.split_once('/')?;
+            let (router, _) = file.split_once('/')?;
+            Some((path, router, text))
+        })
     }
 
     /// Returns the files of a router's sessions; an error for one that cannot be used.
@@ -137,23 +170,50 @@ impl FleetFiles {
         &self,
         router: &ObjectName,
     ) -> impl Iterator<Item = (&str, Result<&Arc<str>, &str>)> {
-        let folder = format!("{SESSIONS}/{router}/");
-        let faults = self.faults();
-        let faults = faults.filter_map({
-            let folder = folder.clone();
-            move |(path, why)| path.starts_with(&folder).then_some((path, Err(why)))
+        let folder = format!("{SESSIONS}/{router}");
+        let texts = self.below(&folder);
+        let faults = self.faults().filter_map(move |(path, why)| {
+            let is_below = path.strip_prefix(&folder)?.starts_with('/');
+            is_below.then_some((path, Err(why)))
         });
-        let texts = self.below(folder);
         texts.map(|(path, text)| (path, Ok(text))).chain(faults)
     }
 
-    /// Returns the files below a folder, whose name ends with a slash.
-    fn below(&self, folder: String) -> impl Iterator<Item = (&str, &Arc<str>)> {
-        self.texts
-            .range(folder.clone()..)
-            .take_while(move |(path, _)| path.starts_with(&folder))
+    /// Returns whether a router's sessions are known to be the same here, without a look at their texts.
+    pub(in crate::fleet) fn shares_sessions(&self, other: &Self, router: &ObjectName) -> bool {
+        let folder = format!("{SESSIONS}/{router}");
+        let is_same = match (self.folders.get(&*folder), other.folders.get(&*folder)) {
+            (Some(here), Some(there)) => Arc::ptr_eq(here, there),
+            (here, there) => here.is_none() && there.is_none(),
+        };
+        is_same && self.faults.is_empty() && other.faults.is_empty()
+    }
+
+    /// Returns the files below a folder.
+    fn below(&self, folder: &str) -> impl Iterator<Item = (&str, &Arc<str>)> + use<'_> {
+        let folders = self.folders_below(folder);
+        folders
+            .flat_map(|(_, texts)| texts.iter())
             .map(|(path, text)| (path.as_str(), text))
     }
+
+    /// Returns a folder and those below it.
+    fn folders_below(
+        &self,
+        folder: &str,
+    ) -> impl Iterator<Item = (&Arc<str>, &Arc<Folder>)> + use<'_> {
+        let inside = format!("{folder}/");
+        let own = self.folders.get_key_value(folder);
+        let others = self
+            .folders
+            .range::<str, _>((Bound::Included(inside.as_str()), Bound::Unbounded));
+        own.into_iter()
+            .chain(others.take_while(move |(folder, _)| folder.starts_with(&inside)))
+    }
+}
+
+fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 impl<P: Into<String>, T: Into<Arc<str>>> FromIterator<(P, T)> for FleetFiles {

@@ -15,6 +15,8 @@ pub type Named<'n> = (&'n ObjectName, &'n RouterSpec);
 pub(super) struct Index {
     /// Those of each region of the ring, in its order.
     ring: Vec<Vec<ObjectName>>,
+    /// The place of each region in the ring.
+    places: BTreeMap<String, usize>,
     reflectors: Vec<ObjectName>,
 }
 
@@ -26,11 +28,18 @@ impl Index {
                 regions.entry(region).or_default().push(name.clone());
             }
         }
-        let ring = spec.mesh.ring.iter();
+        let ring = &spec.mesh.ring;
+        let mut places = BTreeMap::new();
+        for (place, region) in ring.iter().enumerate() {
+            // Of a region that is there twice, the first place counts.
+            places.entry(region.clone()).or_insert(place);
+        }
+        let ring = ring.iter();
         let ring = ring.map(|region| regions.remove(region.as_str()).unwrap_or_default());
         let reflectors = routers.iter().filter(|(_, router)| is_reflector(router));
         Self {
             ring: ring.collect(),
+            places,
             reflectors: reflectors.map(|(name, _)| name.clone()).collect(),
         }
     }
@@ -80,13 +89,13 @@ impl Network {
 
     /// Returns the routers of a router's region and of those beside it in the ring.
     fn near(&self, router: &RouterSpec) -> BTreeSet<&ObjectName> {
-        let ring = &self.spec.mesh.ring;
-        let place = |region: &String| ring.iter().position(|name| name == region);
+        let ring = &self.index.ring;
+        let place = |region: &String| self.index.places.get(region).copied();
         let Some(place) = router.region.as_ref().and_then(place) else {
             return BTreeSet::new();
         };
         let beside = [place, place + 1, place + ring.len() - 1];
-        let regions = beside.map(|place| &self.index.ring[place % ring.len()]);
+        let regions = beside.map(|place| &ring[place % ring.len()]);
         regions.into_iter().flatten().collect()
     }
 

@@ -96,6 +96,11 @@ impl Rollouts {
         (!state.record.has_change(router)).then(|| before.clone())
     }
 
+    /// Returns whether any router may get an earlier description.
+    pub(super) fn has_before(&self) -> bool {
+        self.state.lock().before.is_some()
+    }
+
     /// Returns whether the record was read a moment ago.
     pub(super) fn is_recent(&self) -> bool {
         let looked = self.state.lock().looked;

@@ -8,6 +8,7 @@ mod parsed;
 mod record;
 mod reported;
 mod snapshot;
+mod watch;
 
 use std::fs::File;
 use std::io;
@@ -21,10 +22,9 @@ pub(in crate::fleet) use self::followed::{commit_path, is_followed, view_path};
 
 use self::folder::Folder;
 use self::journal::{Edit, Journal};
-use self::parsed::Parsed;
 use self::reported::Reported;
 use self::snapshot::Snapshots;
-use super::{Change, Door, MakeChange, PostedKeys, Revision, Revisions, Store};
+use super::{Change, Door, MakeChange, PostedKeys, Revision, Revisions, Store, Version};
 use crate::fleet::change::{ChangeError, Changes};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::history::ServedList;
@@ -48,7 +48,6 @@ struct Files {
     root: PathBuf,
     /// Whether a server follows the directory as a Git repository, whose files may change at any moment.
     is_followed: bool,
-    parsed: Parsed,
     snapshots: Snapshots,
     /// Read at the first use.
     keys: Mutex<Option<Arc<PostedKeys>>>,
@@ -104,7 +103,6 @@ impl Directory {
             is_followed,
             snapshots: Snapshots::new(&root),
             root,
-            parsed: Parsed::default(),
             keys: Mutex::default(),
             record: Mutex::default(),
         }))
@@ -235,11 +233,17 @@ impl Store for Directory {
         self.folder(router, door).await
     }
 
+    async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
+        self.folder(router, move |folder, _| folder.version(call))
+            .await
+    }
+
     async fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError> {
-        let written = move |folder: &Folder, files: &Files| {
+        let written = move |folder: &Folder, _: &Files| {
             Ok(Written {
-                answer: folder.answer(call, &files.parsed)?,
-                node: folder.node(&files.parsed),
+                answer: folder.answer(call)?,
+                node: folder.node(),
+                version: None,
             })
         };
         self.folder(router, written).await

@@ -14,7 +14,7 @@ pub(crate) use self::kept::GitView;
 
 use super::directory::{Directory, commit_path};
 use super::held::{ChangedFile, HeldFiles};
-use super::{Change, Door, PostedKeys, Revisions, Store, version};
+use super::{Change, Door, PostedKeys, Revisions, Store, Version, version};
 use crate::fleet::commit::{self, CommitError, FleetCommit, Head};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::history::ServedList;
@@ -334,6 +334,10 @@ impl Store for Git {
 
     async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
         self.held.door(router)
+    }
+
+    async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
+        self.held.version(router, call)
     }
 
     async fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use parking_lot::RwLock;
@@ -14,7 +14,7 @@ use crate::fleet::layout::{
     MAINTENANCE, Tokens, config, file_of, invalid, missing, parse_router, shaped, wrong,
 };
 use crate::fleet::network::{FleetFiles, RESERVED};
-use crate::fleet::store::{Door, Revision, Revisions, STORE_UNAVAILABLE};
+use crate::fleet::store::{Door, Revision, Revisions, STORE_UNAVAILABLE, Version, version};
 use crate::fleet::tree::CALLS;
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
@@ -27,8 +27,6 @@ type Answer = Result<Arc<Map<String, Value>>, ApiError>;
 struct File {
     text: Arc<str>,
     revision: i64,
-    /// Parsed at the first use.
-    answer: OnceLock<Answer>,
 }
 
 /// A file that changed.
@@ -44,7 +42,7 @@ pub(super) struct ChangedFile {
 struct Fleet {
     /// `None` until the whole fleet was read once.
     revision: Option<i64>,
-    files: BTreeMap<String, Arc<File>>,
+    files: BTreeMap<String, File>,
     /// The texts of all files.
     network: Arc<FleetFiles>,
 }
@@ -151,29 +149,37 @@ impl HeldFiles {
         }))
     }
 
+    pub(super) fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
+        let fleet = self.0.read();
+        let of = |call| fleet.file_revision(router, file_of(call));
+        Some(version(&(of(Call::Config)?, of(call)?)))
+    }
+
     pub(super) fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError> {
         let answer = self.answer(router, call)?;
         let node = self.answer(router, Call::Config).ok();
         Ok(Written {
             answer,
             node: node.and_then(|map| map.get("node").cloned()),
+            version: None,
         })
     }
 
     fn answer(&self, router: &ObjectName, call: Call) -> Answer {
         let name = file_of(call);
-        let file = self.0.read().file(router, name).cloned();
-        let file = file.ok_or_else(|| missing(router.as_str(), name))?;
-        let parse = || {
-            let map = match call {
-                Call::Config => config(router.as_str(), &file.text)?,
-                _ => parse_list(&file.text)
-                    .map(Arc::new)
-                    .map_err(|error| invalid(router.as_str(), name, error))?,
-            };
-            shaped(router.as_str(), call, map)
+        let text = self
+            .0
+            .read()
+            .file(router, name)
+            .map(|it| Arc::clone(&it.text));
+        let text = text.ok_or_else(|| missing(router.as_str(), name))?;
+        let map = match call {
+            Call::Config => config(router.as_str(), &text)?,
+            _ => parse_list(&text)
+                .map(Arc::new)
+                .map_err(|error| invalid(router.as_str(), name, error))?,
         };
-        file.answer.get_or_init(parse).clone()
+        shaped(router.as_str(), call, map)
     }
 
     pub(super) fn text(&self, router: &ObjectName, call: Call) -> String {
@@ -197,15 +203,10 @@ impl Fleet {
 
     fn set_file(&mut self, path: String, revision: i64, text: Arc<str>) {
         Arc::make_mut(&mut self.network).insert(path.clone(), Arc::clone(&text));
-        let file = File {
-            text,
-            revision,
-            answer: OnceLock::new(),
-        };
-        self.files.insert(path, Arc::new(file));
+        self.files.insert(path, File { text, revision });
     }
 
-    fn file(&self, router: &ObjectName, name: &str) -> Option<&Arc<File>> {
+    fn file(&self, router: &ObjectName, name: &str) -> Option<&File> {
         self.files.get(&format!("{router}/{name}"))
     }
 

@@ -48,6 +48,9 @@ pub(super) trait Store: Send + Sync {
     /// Returns how a router with a folder of its own is let in; `None` without one.
     async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError>;
 
+    /// Returns the version of what the folder of a router has for an answer; `None` while its files may change.
+    async fn version(&self, router: &ObjectName, call: Call) -> Option<Version>;
+
     /// Returns what the folder of a router has for an answer. May wait until a file is complete.
     async fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError>;
 

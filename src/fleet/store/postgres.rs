@@ -25,7 +25,7 @@ pub use self::database::StoreError;
 use self::database::unavailable;
 use self::memory::Memory;
 use self::writer::{Write, Writer};
-use super::{Change, Door, MakeChange, PostedKeys, Revisions, Store};
+use super::{Change, Door, MakeChange, PostedKeys, Revisions, Store, Version};
 use crate::fleet::change::{ChangeError, ChangedFiles, Changes};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::history::ServedList;
@@ -164,6 +164,10 @@ impl Store for Postgres {
 
     async fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {
         self.memory.files.door(router)
+    }
+
+    async fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
+        self.memory.files.version(router, call)
     }
 
     async fn written(&self, router: &ObjectName, call: Call) -> Result<Written, ApiError> {

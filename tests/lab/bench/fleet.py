@@ -347,7 +347,8 @@ def main():
     options = options.parse_args()
     options.agent = os.path.abspath(options.agent)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wanted = max(hard, 65536) if os.geteuid() == 0 else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
     for routers in map(int, options.routers.split(",")):
         folder, database, server = tempfile.mkdtemp(), None, None
         try:

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::parsed::{Parsed, ReadError, is_being_written, read_quiet};
+use super::parsed::{ReadError, is_being_written, mapping, read_quiet};
 use crate::fleet::layout::{
     MAINTENANCE, MAX_BYTES, Tokens, config, file_of, invalid, missing, parse_router, shaped, wrong,
 };
 use crate::fleet::network::{NETWORK, RESERVED};
 use crate::fleet::posts::REPORTED;
+use crate::fleet::store::{Version, version};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
 use crate::util::file::{self, Stamp};
@@ -55,6 +56,12 @@ impl Folder {
     /// Returns the stamp that changes with the content of a file of this folder.
     pub(super) fn stamp(&self, call: Call) -> Option<Stamp> {
         Stamp::at(&self.path.join(file_of(call)))
+    }
+
+    /// Returns the version of an answer; `None` while one of its files may change without another stamp.
+    pub(super) fn version(&self, call: Call) -> Option<Version> {
+        let stamp = |call| self.stamp(call).filter(Stamp::is_settled);
+        Some(version(&(stamp(Call::Config)?, stamp(call)?)))
     }
 
     pub(super) fn router(&self) -> &ObjectName {
@@ -102,28 +109,22 @@ impl Folder {
     }
 
     /// Returns the answer to a `GET` from the files: an object with the call's key.
-    pub(super) fn answer(
-        &self,
-        call: Call,
-        parsed: &Parsed,
-    ) -> Result<Arc<Map<String, Value>>, ApiError> {
+    pub(super) fn answer(&self, call: Call) -> Result<Arc<Map<String, Value>>, ApiError> {
         let file = file_of(call);
         let map = match call {
             Call::Config => {
                 let read = read_quiet(&self.path.join(file));
-                let (text, _) = read.map_err(|error| self.unreadable(file, &error))?;
+                let text = read.map_err(|error| self.unreadable(file, &error))?;
                 config(self.router.as_str(), &text)?
             }
-            _ => self.mapping(file, parsed)?,
+            _ => self.mapping(file)?,
         };
         shaped(self.router.as_str(), call, map)
     }
 
     /// Returns the router's `node`, if its file can be read.
-    pub(super) fn node(&self, parsed: &Parsed) -> Option<Value> {
-        let map = parsed
-            .mapping(&self.path.join(file_of(Call::Config)))
-            .ok()?;
+    pub(super) fn node(&self) -> Option<Value> {
+        let map = mapping(&self.path.join(file_of(Call::Config))).ok()?;
         map.get("node").cloned()
     }
 
@@ -137,13 +138,11 @@ impl Folder {
         is_being_written(&self.path.join("router.yaml"))
     }
 
-    fn mapping(&self, file: &str, parsed: &Parsed) -> Result<Arc<Map<String, Value>>, ApiError> {
-        parsed
-            .mapping(&self.path.join(file))
-            .map_err(|error| match error {
-                ReadError::Io(error) => self.unreadable(file, &error),
-                ReadError::Document(error) => invalid(self.router.as_str(), file, error),
-            })
+    fn mapping(&self, file: &str) -> Result<Arc<Map<String, Value>>, ApiError> {
+        mapping(&self.path.join(file)).map_err(|error| match error {
+            ReadError::Io(error) => self.unreadable(file, &error),
+            ReadError::Document(error) => invalid(self.router.as_str(), file, error),
+        })
     }
 
     fn unreadable(&self, file: &str, error: &io::Error) -> ApiError {

@@ -1,29 +1,17 @@
-//! Cache of parsed files, so that a router that reports each of a thousand sessions does not cause
-//! a thousand parses of its whole list.
+//! Reads files that an operator may be writing.
 
-use std::collections::HashMap;
-use std::fs::Metadata;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::document::{DocumentError, parse_list};
 use crate::fleet::layout::MAX_BYTES;
 use crate::intervals::{FLEET_FILE_QUIET, FLEET_FILE_WAIT};
 use crate::util::file::{self, Stamp};
-use crate::util::fs;
 use crate::util::task::pause;
-
-/// The content of a file with this stamp.
-type Known = (Stamp, Arc<Map<String, Value>>);
-
-/// The parsed files, by their paths.
-#[derive(Debug, Default)]
-pub(super) struct Parsed(Mutex<HashMap<PathBuf, Known>>);
 
 /// A failure to get a mapping from a file.
 pub(super) enum ReadError {
@@ -33,30 +21,14 @@ pub(super) enum ReadError {
     Document(DocumentError),
 }
 
-impl Parsed {
-    /// Returns the mapping in a file, parsed only if the file changed since the last time.
-    pub(super) fn mapping(&self, path: &Path) -> Result<Arc<Map<String, Value>>, ReadError> {
-        let known = fs::metadata(path).map_err(ReadError::Io)?;
-        if let Some((stamp, map)) = self.0.lock().get(path)
-            && *stamp == Stamp::of(&known)
-        {
-            return Ok(Arc::clone(map));
-        }
-        let (text, found) = read_quiet(path).map_err(ReadError::Io)?;
-        let map: Arc<Map<String, Value>> =
-            Arc::new(parse_list(&text).map_err(ReadError::Document)?);
-        let stamp = Stamp::of(&found);
-        if stamp.is_settled() {
-            self.0
-                .lock()
-                .insert(path.to_owned(), (stamp, Arc::clone(&map)));
-        }
-        Ok(map)
-    }
+/// Returns the mapping in a file.
+pub(super) fn mapping(path: &Path) -> Result<Arc<Map<String, Value>>, ReadError> {
+    let text = read_quiet(path).map_err(ReadError::Io)?;
+    parse_list(&text).map(Arc::new).map_err(ReadError::Document)
 }
 
 /// Reads a file once it has been quiet for a moment. Blocks.
-pub(super) fn read_quiet(path: &Path) -> io::Result<(String, Metadata)> {
+pub(super) fn read_quiet(path: &Path) -> io::Result<String> {
     let deadline = Instant::now() + FLEET_FILE_WAIT;
     loop {
         let (file, found) = file::open(path)?;
@@ -66,10 +38,10 @@ pub(super) fn read_quiet(path: &Path) -> io::Result<(String, Metadata)> {
             .and_then(|age| FLEET_FILE_QUIET.checked_sub(age));
         if wait.is_none() {
             let opened = file.try_clone()?;
-            let text = file::text(file::bytes((opened, found.clone()), MAX_BYTES)?)?;
+            let text = file::text(file::bytes((opened, found), MAX_BYTES)?)?;
             // A writer may have started in the meantime.
             if Stamp::of(&file.metadata()?) == stamp {
-                return Ok((text, found));
+                return Ok(text);
             }
         }
         if Instant::now() > deadline {

@@ -1,31 +1,42 @@
 //! The files of a network at one moment.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::watch::Watch;
 use crate::fleet::FleetError;
 use crate::fleet::change::ChangeError;
-use crate::fleet::files::{self, Stamps};
+use crate::fleet::files::{self, Changed, Stamps};
 use crate::fleet::network::FleetFiles;
 use crate::http::ApiError;
 use crate::intervals::{FLEET_FILE_QUIET, FLEET_FILE_WAIT, FLEET_POLL};
 use crate::util::file::Stamp;
 use crate::util::task::pause;
 
+/// Time between two looks at all files, as a multiple of the duration of a look: where events tell of changes, and
+/// where they do not.
+const SHARE_WATCHED: u32 = 100;
+const SHARE_BLIND: u32 = 10;
+
 /// Reads the files only while no one writes them.
 pub(super) struct Snapshots {
     root: PathBuf,
     last: Mutex<Last>,
-    /// The stamps after the last change by this server, which wrote complete files.
+    /// The stamps of the files and folders after the last change by this server, which wrote complete files.
     own: Mutex<Stamps>,
 }
 
-#[derive(Default)]
 struct Last {
     looked: Option<Instant>,
+    /// When all files are looked at again; an event may be lost.
+    all_due: Instant,
+    watch: Watch,
+    /// Files and folders of which something changed since `stamps`.
+    hints: BTreeSet<PathBuf>,
     stamps: Stamps,
     /// The files with these stamps.
     files: Option<Arc<FleetFiles>>,
@@ -36,13 +47,22 @@ impl Snapshots {
     pub(super) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            last: Mutex::default(),
+            last: Mutex::new(Last {
+                looked: None,
+                all_due: Instant::now(),
+                watch: Watch::new(root),
+                hints: BTreeSet::new(),
+                stamps: Stamps::new(),
+                files: None,
+                error: None,
+            }),
             own: Mutex::default(),
         }
     }
 
     /// Returns the newest files, or an error while these change. Blocks until the files are quiet, unless there were
-    /// others before. Looks once in an interval, because a look costs a system call for each file.
+    /// others before. Looks once in an interval: at all files if that takes a small share of the time, else at those of
+    /// which an event tells.
     pub(super) fn newest(&self) -> Result<Option<Arc<FleetFiles>>, ApiError> {
         let mut last = self.last.lock();
         if last.looked.is_none_or(|at| at.elapsed() >= FLEET_POLL) {
@@ -59,17 +79,18 @@ impl Snapshots {
         let internal = |error: FleetError| ApiError::internal(error.to_string());
         let deadline = Instant::now() + FLEET_FILE_WAIT;
         loop {
-            let stamps = files::stamps(&self.root).map_err(internal)?;
-            if stamps == last.stamps {
+            let changed = self.changed(last).map_err(internal)?;
+            if changed.is_empty() {
+                last.hints.clear();
                 return Ok(());
             }
-            if self.is_quiet(&stamps) {
-                let before = last.files.as_deref().map(|files| (&last.stamps, files));
-                let files = files::read_changed(&self.root, &stamps, before);
+            if self.is_quiet(&changed.new) {
+                let files = last.files.as_deref().cloned();
+                let mut files = files.unwrap_or_default();
+                files::read_changed(&self.root, &changed, &mut files);
                 // A writer may have started in the meantime.
-                if files::stamps(&self.root).map_err(internal)? == stamps {
-                    last.files = files.has_network().then(|| Arc::new(files));
-                    last.stamps = stamps;
+                if changed.is_still(&self.root).map_err(internal)? {
+                    last.take(files, changed);
                     return Ok(());
                 }
             }
@@ -87,6 +108,36 @@ impl Snapshots {
         }
     }
 
+    /// Returns what changed since the last files were read.
+    fn changed(&self, last: &mut Last) -> Result<Changed, FleetError> {
+        let begin = Instant::now();
+        match last.watch.hints() {
+            Some(hints) => last.hints.extend(hints),
+            None => last.all_due = begin,
+        }
+        if begin < last.all_due {
+            return match last.hints.is_empty() {
+                true => Ok(Changed::default()),
+                false => Changed::at(&self.root, &last.stamps, &last.hints),
+            };
+        }
+        let stamps = files::stamps(&self.root)?;
+        // After the listing, because that names the folders.
+        let is_new = last.watch.follow(&stamps);
+        let changed = Changed::between(&last.stamps, stamps);
+        let share = match last.watch.is_blind() {
+            true => SHARE_BLIND,
+            false => SHARE_WATCHED,
+        };
+        let is_calm = changed.is_empty() && !is_new;
+        last.all_due = match is_calm {
+            true => begin + begin.elapsed() * share,
+            // What changed before the folder was watched has no event.
+            false => begin,
+        };
+        Ok(changed)
+    }
+
     /// Changes files under the lock of the directory. Its files are quiet at once, if no one else writes meanwhile.
     /// Returns the changed files.
     pub(super) fn change(
@@ -101,7 +152,8 @@ impl Snapshots {
             let paths = before.keys().chain(after.keys());
             let mut others = paths.filter(|path| !is_own(path));
             if others.all(|path| before.get(path) == after.get(path)) {
-                *self.own.lock() = after;
+                let own = after.into_iter().filter(|(path, _)| is_own(path));
+                *self.own.lock() = own.collect();
             }
         }
         Ok(changed)
@@ -117,11 +169,58 @@ impl Snapshots {
     }
 }
 
+impl Last {
+    fn take(&mut self, files: FleetFiles, changed: Changed) {
+        self.files = files.has_network().then(|| Arc::new(files));
+        for path in &changed.gone {
+            self.stamps.remove(path);
+        }
+        self.stamps.extend(changed.new);
+        self.hints.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
     use std::thread::sleep;
+
+    #[test]
+    fn announced_change_needs_no_look_at_all_files() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::create_dir_all(at("sessions/jp1")).unwrap();
+        fs::write(at("network.yaml"), "asn: 1").unwrap();
+        fs::write(at("sessions/jp1/a.yaml"), "asn: 2").unwrap();
+        let snapshots = Snapshots::new(root.path());
+        let before = snapshots.newest().unwrap().unwrap();
+        let look = || {
+            let mut last = snapshots.last.lock();
+            last.all_due = Instant::now() + FLEET_FILE_WAIT * 100;
+            snapshots.look(&mut last).map(|()| last.files.clone())
+        };
+        // The first look at all files watched the folders.
+        assert!(Arc::ptr_eq(&look().unwrap().unwrap(), &before));
+        fs::write(at("sessions/jp1/a.yaml"), "asn: 3").unwrap();
+        fs::create_dir(at("sessions/hk1")).unwrap();
+        fs::write(at("sessions/hk1/b.yaml"), "asn: 4").unwrap();
+        let end = Instant::now() + FLEET_FILE_WAIT;
+        let text = loop {
+            let files = look().unwrap_or(None).unwrap_or_default();
+            match files.text("sessions/hk1/b.yaml") {
+                Some(_) => break files.text("sessions/jp1/a.yaml").cloned(),
+                None => assert!(Instant::now() < end),
+            }
+            sleep(FLEET_POLL / 10);
+        };
+        assert_eq!(text.as_deref(), Some("asn: 3"));
+        fs::remove_dir_all(at("sessions/hk1")).unwrap();
+        let is_there = |files: Option<Arc<FleetFiles>>| files.unwrap().has("sessions/hk1/b.yaml");
+        while look().map_or(true, is_there) {
+            assert!(Instant::now() < end + FLEET_FILE_WAIT);
+        }
+    }
 
     #[test]
     fn own_change_is_quiet_at_once_and_others_are_not() {

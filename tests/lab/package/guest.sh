@@ -52,7 +52,7 @@ spec:
   tunnel: {mtu: 1420, listenPort: 21080, endpoint: '192.0.2.2:51820', publicKey: $(wg pubkey < /lab/keys/peer)}
   address: {peerLinkLocal: 'fe80::1080'}
 END
-cat > $state/policy.yaml <<END
+cat > policy.yaml <<END
 apiVersion: moenet.work/v1
 kind: RoutingPolicy
 metadata: {name: jp1}
@@ -69,6 +69,7 @@ mkdir -p /etc/systemd/system/moenet-agent.service.d
 printf '[Service]\nWatchdogSec=20s\n' > /etc/systemd/system/moenet-agent.service.d/short.conf
 systemctl daemon-reload
 book package docs/first-router.md '2. Start'
+book package docs/first-router.md '3. Policy'
 [ "$(unit ActiveState)" = active ] || fail "not active"
 moenet-agent status >/dev/null || fail "the local API does not answer after the start"
 # Users without root: out of the group, and in it.
@@ -100,7 +101,7 @@ step "upgrade of the running agent"
 old=$(unit MainPID)
 dpkg --force-confold -i /lab/two.deb
 [ "$(unit MainPID)" != "$old" ] && [ "$(unit ActiveState)" = active ] || fail "the upgrade does not restart the agent"
-grep -q 'name: jp1' /etc/moenet-agent/config.yaml || fail "the upgrade replaced the configuration"
+grep -q 'name: "jp1"' /etc/moenet-agent/config.yaml || fail "the upgrade replaced the configuration"
 wait_for 60 sh -c 'systemctl show -P StatusText moenet-agent | grep "1 of 1 sessions Established"'
 unchanged "an upgrade"
 

@@ -347,8 +347,7 @@ def main():
     options = options.parse_args()
     options.agent = os.path.abspath(options.agent)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    wanted = max(hard, 65536) if os.geteuid() == 0 else hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for routers in map(int, options.routers.split(",")):
         folder, database, server = tempfile.mkdtemp(), None, None
         try:

@@ -13,6 +13,8 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -34,7 +36,8 @@ const PROMPT: usize = 32;
 
 /// Reads the configuration behind a socket.
 pub(super) async fn get(socket: &Path, last_key: &LastKey) -> io::Result<WireGuard> {
-    parse(&within_deadline(exchange(socket, GET)).await?, last_key)
+    let answer = within_deadline(exchange(socket, GET)).await?;
+    parse(utf8(&answer)?, last_key)
 }
 
 /// Reads the configurations behind these sockets one after the other: a thousand sockets in the runtime's event queue cost
@@ -45,7 +48,7 @@ pub(super) fn get_prompt(
     last_key: &LastKey,
 ) -> Vec<Option<io::Result<WireGuard>>> {
     let mut answers = Vec::with_capacity(sockets.len());
-    let mut is_prompt = true;
+    let (mut is_prompt, mut text) = (true, Vec::new());
     for some in sockets.chunks(PROMPT) {
         // The processes work while others are asked.
         let asked: Vec<_> = some
@@ -54,7 +57,10 @@ pub(super) fn get_prompt(
             .collect();
         for asked in asked {
             let asked = asked.filter(|_| is_prompt);
-            let answer = asked.map(|asked| parse(&asked.and_then(listen)?, last_key));
+            let answer = asked.map(|asked| {
+                listen(&asked?, &mut text)?;
+                parse(utf8(&text)?, last_key)
+            });
             let answer = answer.filter(|answer| !is_late(answer));
             is_prompt = answer.is_some();
             answers.push(answer);
@@ -63,37 +69,46 @@ pub(super) fn get_prompt(
     answers
 }
 
-/// Sends the request for a configuration.
+/// Sends the request for a configuration. A process without a place in its queue is late.
 fn ask(path: &Path) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Also the limit of the wait for a place in the listener's queue.
-    socket.set_write_timeout(Some(USERSPACE_PROMPT))?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.connect(&SockAddr::unix(path)?)?;
     (&socket).write_all(GET.as_bytes())?;
     Ok(socket)
 }
 
 /// Reads the answer. [`USERSPACE_PROMPT`] is the limit of the whole answer: a process may send it byte by byte.
-fn listen(socket: Socket) -> io::Result<String> {
-    let deadline = Instant::now() + USERSPACE_PROMPT;
-    let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+fn listen(socket: &Socket, answer: &mut Vec<u8>) -> io::Result<()> {
+    answer.clear();
+    let (deadline, mut part) = (Instant::now() + USERSPACE_PROMPT, [0; 4096]);
     while !answer.ends_with(b"\n\n") {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // The kernel takes a shorter timeout for none.
-        if left.as_micros() == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        socket.set_read_timeout(Some(left))?;
-        let read = match (&socket).read(&mut part) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        answer.extend(&part[..read]);
-        if read == 0 || answer.len() as u64 > LONGEST_ANSWER {
-            return Err(invalid("its answer was cut short"));
+        match (&*socket).read(&mut part) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait_readable(socket, deadline)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => {
+                let read = &part[..read?];
+                answer.extend(read);
+                if read.is_empty() || answer.len() as u64 > LONGEST_ANSWER {
+                    return Err(cut_short());
+                }
+            }
         }
     }
-    text(answer)
+    Ok(())
+}
+
+/// Waits until a socket can be read.
+fn wait_readable(socket: &Socket, deadline: Instant) -> io::Result<()> {
+    let left = deadline.checked_duration_since(Instant::now());
+    let left = left.ok_or(io::ErrorKind::WouldBlock)?;
+    let left = Timespec::try_from(left).map_err(io::Error::other)?;
+    let mut events = [PollFd::new(socket, PollFlags::IN)];
+    match retry_on_intr(|| poll(&mut events, Some(&left)))? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
 }
 
 fn is_late(answer: &io::Result<WireGuard>) -> bool {
@@ -104,7 +119,7 @@ fn is_late(answer: &io::Result<WireGuard>) -> bool {
 /// Changes the configuration behind a socket.
 pub(super) async fn set(socket: &Path, patch: &WireGuardPatch) -> io::Result<()> {
     let answer = within_deadline(exchange(socket, &request(patch))).await?;
-    pairs(&answer)
+    pairs(utf8(&answer)?)
         .try_for_each(|pair| check_errno(pair?))
         .map(|_| ())
 }
@@ -127,21 +142,25 @@ async fn within_deadline<T>(work: impl Future<Output = io::Result<T>>) -> io::Re
 }
 
 /// Sends a request and reads the answer, which ends with an empty line; the connection stays open for another request.
-async fn exchange(socket: &Path, request: &str) -> io::Result<String> {
+async fn exchange(socket: &Path, request: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(request.as_bytes()).await?;
     let mut stream = stream.take(LONGEST_ANSWER);
     let mut answer = Vec::new();
     while !answer.ends_with(b"\n\n") {
         if stream.read_buf(&mut answer).await? == 0 {
-            return Err(invalid("its answer was cut short"));
+            return Err(cut_short());
         }
     }
-    text(answer)
+    Ok(answer)
 }
 
-fn text(answer: Vec<u8>) -> io::Result<String> {
-    String::from_utf8(answer).map_err(|_| invalid("its answer is not text"))
+fn utf8(answer: &[u8]) -> io::Result<&str> {
+    std::str::from_utf8(answer).map_err(|_| invalid("its answer is not text"))
+}
+
+fn cut_short() -> io::Error {
+    invalid("its answer was cut short")
 }
 
 fn invalid(what: &str) -> io::Error {
@@ -255,18 +274,18 @@ fn endpoint(text: &str) -> Option<SocketAddr> {
 }
 
 fn bytes(hex: &str) -> io::Result<[u8; 32]> {
-    let digits: Option<Vec<u8>> = hex
-        .chars()
-        .map(|c| c.to_digit(16).map(|digit| digit as u8))
-        .collect();
-    let digits = digits.ok_or_else(|| invalid("a key that is not hexadecimal"))?;
-    let bytes: Vec<u8> = digits
-        .chunks(2)
-        .map(|pair| pair.iter().fold(0, |n, digit| n << 4 | digit))
-        .collect();
-    bytes
-        .try_into()
-        .map_err(|_| invalid("a key that is not 32 bytes"))
+    let mut bytes = [0; 32];
+    if hex.len() != 2 * bytes.len() {
+        return Err(invalid("a key that is not 32 bytes"));
+    }
+    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        for digit in pair {
+            let digit = char::from(*digit).to_digit(16);
+            let digit = digit.ok_or_else(|| invalid("a key that is not hexadecimal"))?;
+            *byte = *byte << 4 | digit as u8;
+        }
+    }
+    Ok(bytes)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -45,6 +45,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::check::Checker;
@@ -108,7 +109,11 @@ pub struct Committer {
     client: Client,
     checker: Checker,
     trials: Trials,
+    generation: Generation,
 }
+
+/// The generation of the files that were last compared with the daemon's: a hash of all of them.
+type Generation = Arc<Mutex<(Arc<LiveTree>, String)>>;
 
 impl Committer {
     /// Starts the task with its own client. Touches nothing until the first request.
@@ -143,6 +148,7 @@ impl Committer {
             client,
             checker,
             trials,
+            generation: Arc::default(),
         };
         (committer, work)
     }
@@ -238,9 +244,16 @@ impl Committer {
 
     /// Returns whether the daemon runs exactly these files, confirmed. `false` for a daemon that does not
     /// answer.
-    pub async fn is_loaded(&self, live: &LiveTree) -> bool {
+    pub async fn is_loaded(&self, live: &Arc<LiveTree>) -> bool {
         let running = confirm::running(&self.client, BIRD_READ_WAIT).await;
-        matches!(running, Ok(confirm::Running::Loaded(Some(loaded))) if loaded == live.tree.generation())
+        let Ok(confirm::Running::Loaded(Some(loaded))) = running else {
+            return false;
+        };
+        let mut last = self.generation.lock();
+        if !Arc::ptr_eq(&last.0, live) {
+            *last = (Arc::clone(live), live.tree.generation());
+        }
+        loaded == last.1
     }
 
     async fn send(&self, request: Request) -> Result<(), Arc<CommitError>> {

@@ -298,3 +298,15 @@ fn an_object_that_is_removed_has_no_edge() {
     run.facts.clear();
     assert_eq!(run.step(4), 0);
 }
+
+#[test]
+fn object_without_a_fault_takes_no_memory() {
+    let mut run = Run::default();
+    let topic = about(ConditionType::TunnelConfigured);
+    run.set(topic.clone(), State::Good, "").step(0);
+    assert!(run.edges.seen.is_empty());
+    run.set(topic.clone(), State::Bad, "no route").step(1);
+    assert_eq!(run.edges.seen.len(), 1);
+    run.set(topic, State::Good, "").step(10);
+    assert!(run.edges.seen.is_empty());
+}

@@ -224,9 +224,8 @@ impl StatusCache {
         phases.collect()
     }
 
-    pub fn get(&self, key: &ObjectKey) -> Option<StatusBody> {
-        let statuses = self.statuses.lock();
-        statuses.get(key).map(|status| StatusBody::clone(status))
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<StatusBody>> {
+        self.statuses.lock().get(key).map(Arc::clone)
     }
 }
 

@@ -3,7 +3,7 @@ use crate::document::StatusBody;
 /// Returns whether two statuses differ enough to write the new one. Counters and times that change by
 /// themselves do not count; otherwise every pass would write a file.
 pub fn changed(before: &StatusBody, after: &StatusBody) -> bool {
-    settled(before) != settled(after)
+    before != after && settled(before) != settled(after)
 }
 
 /// Returns the status without the values that change by themselves.

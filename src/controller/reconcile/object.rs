@@ -60,7 +60,7 @@ pub(super) async fn reconcile(
                 failed(error.class(), key, &error, "reconcile not begun");
                 let status = StatusBody {
                     last_error: Some(chain(&error)),
-                    ..before.clone()
+                    ..StatusBody::clone(&before)
                 };
                 record::status(ctx, &meta, &before, status).await;
                 Outcome::Failed(error.class())

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{Claims, ReconcileResult, ReconciledObject, is_bird};
 use crate::controller::context::{AppliedChange, Context};
@@ -281,10 +282,10 @@ pub(super) async fn status(
     status: StatusBody,
 ) {
     let write = changed(before, &status) || ctx.statuses.is_unwritten(meta.key);
-    ctx.statuses.set(meta.key.clone(), status.clone());
     if !write {
-        return;
+        return ctx.statuses.set(meta.key.clone(), status);
     }
+    ctx.statuses.set(meta.key.clone(), status.clone());
     let metadata = Metadata {
         generation: 0,
         ..metadata(meta)
@@ -309,7 +310,7 @@ fn complain(meta: &ReconciledObject<'_>, error: &StoreError, what: &str) {
 }
 
 /// Returns the last status: from memory, else from its file.
-pub(super) async fn status_before(ctx: &Context, meta: &ReconciledObject<'_>) -> StatusBody {
+pub(super) async fn status_before(ctx: &Context, meta: &ReconciledObject<'_>) -> Arc<StatusBody> {
     if let Some(status) = ctx.statuses.get(meta.key) {
         return status;
     }
@@ -317,10 +318,8 @@ pub(super) async fn status_before(ctx: &Context, meta: &ReconciledObject<'_>) ->
     let read = ctx
         .disk(move |store| Ok(store.read_status(kind, &name)))
         .await;
-    read.ok()
-        .flatten()
-        .map(|document| document.status)
-        .unwrap_or_default()
+    let status = read.ok().flatten().map(|document| document.status);
+    status.unwrap_or_default().into()
 }
 
 /// Returns the remaining steps for BIRD, or those for everything else, as a text for a condition.

@@ -39,7 +39,7 @@ pub(super) async fn of_maintenance(
         Ok(Err(error)) => Err(ApiRefusal::BirdUnavailable(chain(&error))),
         Err(_) => {
             let status = context.statuses.get(&ObjectKey::Router);
-            match status.as_ref().and_then(error_of_bird) {
+            match status.as_deref().and_then(error_of_bird) {
                 Some(error) => Err(ApiRefusal::BirdUnavailable(error)),
                 None => Ok(Confirmation::Pending(missing)),
             }

@@ -128,7 +128,8 @@ impl AgentApi for LocalApi {
     }
 
     async fn object_status(&self, kind: Kind, name: &ObjectName) -> Option<StatusBody> {
-        self.context.statuses.get(&kind.key(name))
+        let status = self.context.statuses.get(&kind.key(name));
+        status.map(Arc::unwrap_or_clone)
     }
 
     fn looking_glass(&self) -> Option<Arc<dyn LookingGlass>> {
@@ -347,11 +348,12 @@ fn held(api: &LocalApi) -> impl Iterator<Item = String> {
 }
 
 /// Lists BIRD's problems that concern the whole router, and the foreign files that BIRD reads besides the agent's.
-fn bird(node: Option<StatusBody>) -> Vec<String> {
+fn bird(node: Option<Arc<StatusBody>>) -> Vec<String> {
     use ConditionType::{BirdConfigured, BirdFilesAccepted, BirdSupported};
     let about = [BirdConfigured, BirdSupported, BirdFilesAccepted];
-    let conditions = node.unwrap_or_default().conditions.into_iter();
-    let is_said = |condition: &Condition| {
+    let node = node.unwrap_or_default();
+    let conditions = node.conditions.iter();
+    let is_said = |condition: &&Condition| {
         condition.status == ConditionStatus::False
             || condition.condition_type == BirdFilesAccepted && !condition.message.is_empty()
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::super::api::Overview;
 use super::super::view::{ObjectEvent, ObjectRow, ObjectView};
@@ -35,7 +36,7 @@ pub(super) async fn overview(api: &LocalApi) -> Overview {
 
 pub(super) async fn object(api: &LocalApi, kind: Kind, name: &ObjectName) -> Option<ObjectView> {
     let key = kind.key(name);
-    let status = api.context.statuses.get(&key)?;
+    let status = Arc::unwrap_or_clone(api.context.statuses.get(&key)?);
     let desired = api.desired();
     let object = desired.objects.get(&key);
     let fields = match object {

@@ -294,10 +294,8 @@ impl Agent {
     }
 
     pub(crate) fn status(&self, number: u8) -> StatusBody {
-        self.context
-            .statuses
-            .get(&session_key(number))
-            .unwrap_or_default()
+        let status = self.context.statuses.get(&session_key(number));
+        Arc::unwrap_or_clone(status.unwrap_or_default())
     }
 
     /// What came into force since the last time this was asked.

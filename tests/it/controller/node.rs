@@ -105,6 +105,7 @@ async fn foreign_dummy_device_is_left_alone_and_stops_no_session() {
                 .get(&ObjectKey::Router)
                 .unwrap()
                 .last_error
+                .clone()
         };
         for _ in 0..3 {
             agent.pass().await;
@@ -140,7 +141,7 @@ async fn refused_node_address_does_not_keep_bird_from_its_files() {
     let agent = machine.boot();
     agent.pass().await;
     let router = agent.context.statuses.get(&ObjectKey::Router).unwrap();
-    let why = router.last_error.unwrap();
+    let why = router.last_error.as_deref().unwrap();
     assert!(why.contains("Operation not permitted"), "{why}");
     assert!(!machine.bird.tree.lock().unwrap().base.is_empty());
 }

@@ -24,19 +24,26 @@ pub struct Prober {
 
 #[derive(Debug)]
 struct Shared {
-    targets: Mutex<BTreeMap<Target, Entry>>,
+    targets: Mutex<Targets>,
     wake: Notify,
     answered: Notify,
     /// Whether a target has answered that [`Prober::answered`] has not announced yet.
     news: AtomicBool,
 }
 
+#[derive(Debug, Default)]
+struct Targets {
+    known: BTreeMap<Target, Entry>,
+    /// The targets that are not being probed, by the time of their next probe.
+    due: BTreeSet<(Instant, Target)>,
+}
+
 #[derive(Debug)]
 struct Entry {
     last: Option<Probe>,
     error: Option<String>,
-    due: Instant,
-    running: bool,
+    /// Time of the next probe; `None` during a probe.
+    due: Option<Instant>,
     /// Number of consecutive probes without a reply.
     silences: u32,
     /// Whether the target has answered, or was silent more than once: a tunnel may come up after its first probe.
@@ -69,46 +76,28 @@ impl Prober {
     /// Probes exactly these targets from now on; the others are forgotten. A new one is probed at once, and
     /// many new ones one after the other.
     pub fn watch(&self, targets: BTreeSet<Target>) {
-        let mut known = self.shared.targets.lock();
-        known.retain(|target, _| targets.contains(target));
-        let mut due = Instant::now();
-        for target in targets {
-            known.entry(target).or_insert_with(|| {
-                let entry = Entry {
-                    last: None,
-                    error: None,
-                    due,
-                    running: false,
-                    silences: 0,
-                    is_probed: false,
-                };
-                due += PROBE_STAGGER;
-                entry
-            });
-        }
-        drop(known);
+        self.shared.targets.lock().watch(targets);
         self.shared.wake.notify_one();
     }
 
     /// Returns the last result of the target; `None` before the first. Never waits.
     pub fn current(&self, target: &Target) -> Option<Probe> {
-        self.shared
-            .targets
-            .lock()
-            .get(target)
-            .and_then(|entry| entry.last)
+        let targets = self.shared.targets.lock();
+        targets.known.get(target)?.last
     }
 
     /// Returns whether the target has answered, or was silent more than once.
     pub fn is_probed(&self, target: &Target) -> bool {
         let targets = self.shared.targets.lock();
-        targets.get(target).is_some_and(|entry| entry.is_probed)
+        let entry = targets.known.get(target);
+        entry.is_some_and(|entry| entry.is_probed)
     }
 
     /// Returns whether the first probe of a target is still due or in progress.
     pub fn is_waiting(&self, target: &Target) -> bool {
         let targets = self.shared.targets.lock();
-        targets.get(target).is_some_and(|entry| !entry.is_probed)
+        let entry = targets.known.get(target);
+        entry.is_some_and(|entry| !entry.is_probed)
     }
 
     /// Waits until targets have answered for the first time, or again after they were silent, and all are
@@ -119,11 +108,8 @@ impl Prober {
 
     /// Returns why the last probe of the target could not run, if it could not.
     pub fn error(&self, target: &Target) -> Option<String> {
-        self.shared
-            .targets
-            .lock()
-            .get(target)
-            .and_then(|entry| entry.error.clone())
+        let targets = self.shared.targets.lock();
+        targets.known.get(target)?.error.clone()
     }
 }
 
@@ -135,11 +121,50 @@ impl Drop for Prober {
     }
 }
 
+impl Targets {
+    /// Replaces the targets; those that were there keep their results.
+    fn watch(&mut self, targets: BTreeSet<Target>) {
+        self.known.retain(|target, _| targets.contains(target));
+        self.due.retain(|(_, target)| targets.contains(target));
+        let mut due = Instant::now();
+        for target in targets {
+            if self.known.contains_key(&target) {
+                continue;
+            }
+            let entry = Entry {
+                last: None,
+                error: None,
+                due: Some(due),
+                silences: 0,
+                is_probed: false,
+            };
+            self.due.insert((due, target.clone()));
+            self.known.insert(target, entry);
+            due += PROBE_STAGGER;
+        }
+    }
+
+    /// Takes a target whose probe is due.
+    fn take_due(&mut self) -> Option<Target> {
+        if self.next()? > Instant::now() {
+            return None;
+        }
+        let (_, target) = self.due.pop_first()?;
+        self.known.get_mut(&target)?.due = None;
+        Some(target)
+    }
+
+    /// Returns the time of the next probe.
+    fn next(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+}
+
 async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) {
     let permits = Arc::new(Semaphore::new(settings.concurrency.max(1)));
     let mut running = JoinSet::new();
     loop {
-        for target in take_due(&shared) {
+        while let Some(target) = take_due(&shared) {
             let (ping, permits, settings) =
                 (Arc::clone(&ping), Arc::clone(&permits), settings.clone());
             running.spawn(async move {
@@ -149,13 +174,7 @@ async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) 
                 (target, outcome)
             });
         }
-        let next = shared
-            .targets
-            .lock()
-            .values()
-            .filter(|entry| !entry.running)
-            .map(|entry| entry.due)
-            .min();
+        let next = shared.targets.lock().next();
         tokio::select! {
             () = shared.wake.notified() => {}
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
@@ -168,17 +187,8 @@ async fn run(shared: Arc<Shared>, ping: Arc<dyn Ping>, settings: ProbeSettings) 
     }
 }
 
-fn take_due(shared: &Shared) -> Vec<Target> {
-    let now = Instant::now();
-    let mut targets = shared.targets.lock();
-    let due = targets
-        .iter_mut()
-        .filter(|(_, entry)| !entry.running && entry.due <= now);
-    due.map(|(target, entry)| {
-        entry.running = true;
-        target.clone()
-    })
-    .collect()
+fn take_due(shared: &Shared) -> Option<Target> {
+    shared.targets.lock().take_due()
 }
 
 fn record(
@@ -188,11 +198,11 @@ fn record(
     interval: Duration,
 ) {
     let mut targets = shared.targets.lock();
+    let Targets { known, due } = &mut *targets;
     // A missing target is no longer watched.
-    let Some(entry) = targets.get_mut(target) else {
+    let Some(entry) = known.get_mut(target) else {
         return;
     };
-    entry.running = false;
     let before = entry.last;
     match outcome {
         Ok(echoes) => {
@@ -214,8 +224,13 @@ fn record(
         0
     };
     entry.is_probed |= !silent || entry.silences > 1;
-    entry.due = Instant::now() + pause(entry, before.is_none(), interval);
-    if shared.news.load(Ordering::Relaxed) && targets.values().all(|entry| entry.is_probed) {
+    let next = Instant::now() + pause(entry, before.is_none(), interval);
+    // It may have been forgotten and watched again during the probe.
+    if let Some(other) = entry.due.replace(next) {
+        due.remove(&(other, target.clone()));
+    }
+    due.insert((next, target.clone()));
+    if shared.news.load(Ordering::Relaxed) && known.values().all(|entry| entry.is_probed) {
         shared.news.store(false, Ordering::Relaxed);
         shared.answered.notify_one();
     }

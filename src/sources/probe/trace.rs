@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use socket2::Type;
-use surge_ping::{Client, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
+use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
 
-use super::icmp::{PAYLOAD, is_reply, socket};
+use super::icmp::{PAYLOAD, check_scope};
 use super::{ProbeError, Target};
 
 /// The most hops of a trace.
@@ -89,16 +89,34 @@ fn raw_socket(target: &Target, hops: u8) -> Result<Client, ProbeError> {
     let not_raw = || ProbeError::NotRaw {
         target: target.clone(),
     };
-    let opened = socket(target, |config| {
-        config.ttl(hops.into()).sock_type_hint(Type::RAW)
-    });
-    match opened {
+    check_scope(target)?;
+    let kind = if target.address.is_ipv6() {
+        ICMP::V6
+    } else {
+        ICMP::V4
+    };
+    let mut config = Config::builder().kind(kind);
+    if let Some(interface) = &target.interface {
+        config = config.interface(interface.as_str());
+    }
+    let config = config.ttl(hops.into()).sock_type_hint(Type::RAW);
+    match Client::new(&config.build()) {
         Ok(client) if client.get_socket().get_type() == Type::RAW => Ok(client),
         Ok(_) => Err(not_raw()),
-        Err(ProbeError::Socket { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
-            Err(not_raw())
-        }
-        failed => failed,
+        Err(source) if source.kind() == ErrorKind::PermissionDenied => Err(not_raw()),
+        Err(source) => Err(ProbeError::Socket {
+            target: target.clone(),
+            source,
+        }),
+    }
+}
+
+/// Returns whether it is a reply of the target. A router that sends "unreachable" also quotes the echo.
+fn is_reply(packet: &IcmpPacket) -> bool {
+    // ICMP type 0 (RFC 792) and ICMPv6 type 129 (RFC 4443, section 4.2) are the echo replies.
+    match packet {
+        IcmpPacket::V4(packet) => packet.get_icmp_type().0 == 0,
+        IcmpPacket::V6(packet) => packet.get_icmpv6_type().0 == 129,
     }
 }
 

@@ -303,7 +303,8 @@ pub async fn fetch_once(parts: &Arc<Parts>) -> Result<(), crate::control_plane::
 /// pass has no later listing.
 async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
     for _ in 0..SETTLE_TRIES {
-        if builder::publish(&parts.builder).await?.settled {
+        let listed = builder::publish(&parts.builder, None).await?;
+        if listed.snapshot.settled {
             break;
         }
         tokio::time::sleep(ONCE_QUIET_POLL).await;

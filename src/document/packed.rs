@@ -36,6 +36,11 @@ impl PackedSpec {
 
     /// Returns a field, by its JSON pointer.
     pub fn at(&self, pointer: &str) -> Option<Value> {
+        // Mostly the field is not set, and a search costs much less than parsing.
+        let name = pointer.rsplit('/').next()?;
+        if !self.0.contains(name) {
+            return None;
+        }
         self.value().pointer_mut(pointer).map(Value::take)
     }
 

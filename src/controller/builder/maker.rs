@@ -144,7 +144,7 @@ impl DesiredMaker {
             if !snapshot.settled {
                 counted.clone_from(&made.counted);
             }
-            match self.outdated(made, snapshot, &material) {
+            match self.outdated(made, (snapshot, &counted), &material) {
                 None => {
                     made.snapshot = Arc::clone(snapshot);
                     return Arc::clone(&made.desired);
@@ -210,12 +210,23 @@ impl DesiredMaker {
     fn outdated(
         &self,
         made: &Made,
-        snapshot: &Snapshot,
+        (snapshot, counted): (&Arc<Snapshot>, &BTreeSet<ObjectKey>),
         material: &Material,
     ) -> Option<&'static str> {
         let desired = &made.desired;
         let is_due = desired.changes_at.is_some_and(|at| at <= Timestamp::now());
         let waits = !desired.held().is_empty() || !desired.settling().is_empty();
+        let of_others = [
+            (is_due, "time"),
+            (waits, "held changes"),
+            (!self.guard.remembers(&desired.ledger), "the guard's record"),
+            (made.material != *material, "inputs besides documents"),
+        ];
+        let mut of_others = of_others.into_iter();
+        let of_others = of_others.find_map(|(differs, what)| differs.then_some(what));
+        if of_others.is_some() || Arc::ptr_eq(&made.snapshot, snapshot) {
+            return of_others;
+        }
         // A file that is being written is listed as it was before.
         let mut listed = Snapshot::clone(snapshot);
         listed.settled = made.snapshot.settled;
@@ -224,13 +235,9 @@ impl DesiredMaker {
             listed.applied.clone_from(&made.snapshot.applied);
         }
         [
-            (is_due, "time"),
-            (waits, "held changes"),
-            (!self.guard.remembers(&desired.ledger), "the guard's record"),
-            (made.material != *material, "inputs besides documents"),
             (!foreseen, "applied records"),
             (
-                snapshot.settled && made.counted != documented(snapshot),
+                made.counted != *counted,
                 "objects that came or went while files changed",
             ),
             (*made.snapshot != listed, "documents"),
@@ -372,9 +379,9 @@ fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
         .filter_map(|slot| slot.as_ref().ok())
         .map(|s| of_spec(&s.document.spec));
     let in_effect = snapshot.applied.values().filter_map(|stored| {
-        let spec = stored.document.applied.spec.as_ref()?.value();
-        let at = |field: &str| spec.pointer(field)?.as_str().map(str::to_owned);
-        Some([at("/tunnel/presharedKeyFile"), at("/bgp/passwordFile")])
+        let spec = stored.document.applied.spec.as_ref()?;
+        let fields = ["/tunnel/presharedKeyFile", "/bgp/passwordFile"];
+        Some(fields.map(|field| spec.text_at(field)))
     });
     let overrides = snapshot
         .overrides

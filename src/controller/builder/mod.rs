@@ -5,10 +5,12 @@
 //! | `maker` | combines the inputs of a desired state |
 //! | `approval` | lifetime of approvals, and the guard's record |
 //! | `drain` | records a drain before it is applied |
+//! | `kept` | the last listing, for a build that nothing asked for |
 //! | `trial` | tests an operator's templates |
 
 mod approval;
 mod drain;
+mod kept;
 mod maker;
 mod trial;
 
@@ -22,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use kept::KeptListing;
 pub use maker::DesiredMaker;
 pub(crate) use trial::test_templates;
 
@@ -106,6 +109,8 @@ struct Builds {
     resolved: BTreeSet<String>,
     /// The keys in which the last desired state differs from the one before.
     differs: Changed,
+    /// The last listing.
+    kept: Option<KeptListing>,
 }
 
 impl Builds {
@@ -125,6 +130,7 @@ impl Builds {
             moved: None,
             resolved: BTreeSet::new(),
             differs: Changed::default(),
+            kept: None,
         }
     }
 
@@ -135,20 +141,21 @@ impl Builds {
             .disk(|store| Ok(store.has_recovered()))
             .await
             .unwrap_or_default();
-        match publish(&self.builder).await {
+        let (kept, writes) = (self.kept.take(), context.store.writes());
+        match publish(&self.builder, kept.as_ref()).await {
             Ok(listed) => {
-                self.note_moved(listed.moved);
-                if self.moved.is_none() && listed.settled {
+                self.note_moved(listed.snapshot.moved.clone());
+                if self.moved.is_none() && listed.snapshot.settled {
                     self.builder.feed.catch_up().await;
                 }
-                self.settled = listed.settled;
-                self.known.extend(listed.places.iter().cloned());
-                if self.settled && self.moved.is_none() && std::mem::take(&mut self.anywhere) {
-                    self.builder.feed.edits_anywhere(&self.known).await;
-                    self.known.clone_from(&listed.places);
-                }
-                self.listed = listed.places;
                 self.differs = listed.changed;
+                self.kept = match kept {
+                    Some(kept) if kept.is(&listed.snapshot) => Some(kept),
+                    _ => {
+                        self.take_listing(&listed.snapshot).await;
+                        Some(KeptListing::new(listed.snapshot, writes))
+                    }
+                };
                 if recovered || self.failing {
                     // Objects that failed in the meantime are retried without waiting for their
                     // backoff, and the folders may have changed.
@@ -160,6 +167,18 @@ impl Builds {
             // The store keeps the error, and `Edges` reports it.
             Err(_) => self.failing = true,
         }
+    }
+
+    /// Takes the places of a new listing.
+    async fn take_listing(&mut self, snapshot: &Snapshot) {
+        let places = places(snapshot);
+        self.settled = snapshot.settled;
+        self.known.extend(places.iter().cloned());
+        if self.settled && self.moved.is_none() && std::mem::take(&mut self.anywhere) {
+            self.builder.feed.edits_anywhere(&self.known).await;
+            self.known.clone_from(&places);
+        }
+        self.listed = places;
     }
 
     /// Records whether Git has moved the tree.
@@ -214,7 +233,8 @@ impl Builds {
         blocking(move || places.into_iter().partition(split)).await
     }
 
-    /// Waits until a desired state may have changed. Breaks when the agent stops.
+    /// Waits until a desired state may have changed. Breaks when the agent stops. Forgets the last listing unless nothing but
+    /// the time asks for a build.
     async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let context = Arc::clone(&self.builder.context);
         let tick = if self.moved.is_some() || context.store.trouble().is_some() {
@@ -228,6 +248,7 @@ impl Builds {
             BUILD_UNSETTLED
         };
         let mut due = Instant::now() + wait;
+        let kept = self.kept.take();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return ControlFlow::Break(()),
@@ -239,7 +260,10 @@ impl Builds {
                     self.resolved.extend(names);
                     break;
                 }
-                () = tokio::time::sleep_until(due) => break,
+                () = tokio::time::sleep_until(due) => {
+                    self.kept = kept;
+                    break;
+                }
                 hint = self.watched.recv() => {
                     match hint {
                         Some(hint) => self.take(hint),
@@ -311,30 +335,19 @@ fn named(desired: &Desired, names: &BTreeSet<String>) -> Vec<ObjectKey> {
 
 /// The listing that a desired state was made from.
 pub(crate) struct Listed {
-    /// No file is being written: all changes are in the desired state.
-    pub(crate) settled: bool,
-    /// Position of the repository's HEAD while Git has moved the tree.
-    moved: Option<String>,
-    /// Places of documents and overrides.
-    places: BTreeSet<Place>,
+    pub(crate) snapshot: Arc<Snapshot>,
     /// The keys in which the desired state differs from the one before.
     changed: Changed,
 }
 
-impl Listed {
-    fn of(snapshot: &Snapshot, changed: Changed) -> Self {
-        let documents = snapshot.documents().map(|(place, _)| place);
-        let overrides = snapshot
-            .overrides
-            .keys()
-            .map(|(kind, name)| Place::new(Area::Overrides, *kind, name));
-        Self {
-            settled: snapshot.settled,
-            moved: snapshot.moved.clone(),
-            places: documents.chain(overrides).collect(),
-            changed,
-        }
-    }
+/// Returns the places of documents and overrides.
+fn places(snapshot: &Snapshot) -> BTreeSet<Place> {
+    let documents = snapshot.documents().map(|(place, _)| place);
+    let overrides = snapshot
+        .overrides
+        .keys()
+        .map(|(kind, name)| Place::new(Area::Overrides, *kind, name));
+    documents.chain(overrides).collect()
 }
 
 /// Returns the AS number of each session's peer, by object.
@@ -343,14 +356,19 @@ fn asns(desired: &Desired) -> BTreeMap<String, u32> {
     desired.of_kind(Kind::BgpSession).filter_map(asn).collect()
 }
 
-/// Lists, imports manual edits as overrides, and publishes the desired state.
-pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
-    let mut snapshot = listing(builder).await?;
-    let approved = approval::given(builder).await;
-    if !approved.is_empty() {
-        snapshot = approval::spend(builder, snapshot, approved).await;
-    }
-    let snapshot = Arc::new(snapshot);
+/// Lists, imports manual edits as overrides, and publishes the desired state. A listing that is still current is used again.
+pub(crate) async fn publish(
+    builder: &Builder,
+    kept: Option<&KeptListing>,
+) -> Result<Listed, StoreError> {
+    let kept = match kept {
+        Some(kept) => kept.current(&builder.context).await,
+        None => None,
+    };
+    let snapshot = match kept {
+        Some(kept) => kept,
+        None => Arc::new(new_listing(builder).await?),
+    };
     let bird = builder.context.observer.bird(Instant::now()).await;
     measure_classes(builder).await;
     report_copy(builder);
@@ -379,7 +397,17 @@ pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
         *published = desired;
         true
     });
-    Ok(Listed::of(&snapshot, changed))
+    Ok(Listed { snapshot, changed })
+}
+
+/// Lists the state directory, and ends approvals.
+async fn new_listing(builder: &Builder) -> Result<Snapshot, StoreError> {
+    let snapshot = listing(builder).await?;
+    let approved = approval::given(builder).await;
+    Ok(match approved.is_empty() {
+        true => snapshot,
+        false => approval::spend(builder, snapshot, approved).await,
+    })
 }
 
 /// Lists the state directory, never during a sync: with half of its removals a sync would pass the
@@ -404,7 +432,7 @@ async fn listing(builder: &Builder) -> Result<Snapshot, StoreError> {
 /// The state directory cannot be read.
 pub(crate) async fn resolved(builder: &Builder) -> Result<(), StoreError> {
     if rpki_resolved(builder, &builder.context.desired()).await {
-        publish(builder).await?;
+        publish(builder, None).await?;
     }
     let desired = builder.context.desired();
     let endpoints: Vec<&Endpoint> = desired.endpoints().map(|(_, endpoint)| endpoint).collect();
@@ -422,7 +450,7 @@ pub(crate) async fn resolved(builder: &Builder) -> Result<(), StoreError> {
     };
     let _ = tokio::time::timeout(NAMES_WAIT, waiting).await;
     // An address is used only by a desired state that has compared it.
-    publish(builder).await.map(drop)
+    publish(builder, None).await.map(drop)
 }
 
 /// Waits a short time for the names of RPKI servers. Returns whether that may have changed the desired state.

@@ -2,6 +2,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::range::is_public;
 use super::{Invalid, Port, shown, text_type};
 
 /// Address on which a peer's WireGuard listens: `host:port`, `203.0.113.9:51820` or
@@ -56,6 +57,18 @@ impl FromStr for Endpoint {
 }
 
 impl Host {
+    /// Returns whether every network of the Internet may have this host: its address is routed there, or its name is one
+    /// of the public DNS. The addresses of a name are unknown here.
+    pub(crate) fn is_public(&self) -> bool {
+        match self {
+            Self::Address(address) => is_public(*address),
+            Self::Name(name) => {
+                let (_, last) = name.rsplit_once('.').unwrap_or_default();
+                !["", "localhost", "local", "internal", "arpa", "dn42"].contains(&last)
+            }
+        }
+    }
+
     /// Returns an address host. IPv4 written as IPv6 (`::ffff:192.0.2.1`) becomes IPv4.
     pub fn address(address: IpAddr) -> Self {
         Self::Address(address.to_canonical())

@@ -158,7 +158,7 @@ fn rejected(
             Some(Ok(session)) => {
                 indices.push(index);
                 claimants.push(Claimant {
-                    name: format!("sessions[{index}]"),
+                    name: format!("session {}", item.uid),
                     uid: item.uid.clone(),
                     claims: session.claims(),
                     holds: BTreeSet::new(),

@@ -392,8 +392,8 @@ fn validate_names_each_error_with_its_place() {
             "no {start} in {texts:#?}"
         );
     };
-    has("jp1/sessions.yaml:5:13: sessions[0].status: 11 is unknown");
-    has("jp1/mesh.yaml:1:18: peers[0].nodeId: ");
+    has("jp1/sessions.yaml:5:13: sessions[abc-123].status: 11 is unknown");
+    has("jp1/mesh.yaml:1:18: peers[hk1].nodeId: ");
     has("jp1/bird-config.yaml: missing; ");
     has("hk1/router.yaml:1:1: tokn: unknown field `tokn`, did you mean `token`?");
     has("hk1/sessions.yaml: missing; ");
@@ -411,8 +411,9 @@ fn impossible_as_numbers_are_refused_case_own_asn_as_peer() {
         texts[0].contains("internal neighbours come with bird-config"),
         "{texts:#?}"
     );
-    for (index, text) in texts.iter().enumerate().skip(1) {
-        let place = format!("sessions[{index}].asn: ");
+    let named = ["zero", "trans", "last2", "last4"];
+    for (name, text) in named.iter().zip(&texts[1..]) {
+        let place = format!("sessions[wg_{name}].asn: ");
         assert!(text.contains(&place), "{text}");
     }
 }

@@ -77,13 +77,7 @@ impl Network {
             .filter(|_| call == Call::Sessions);
         if let Some((path, text)) = session {
             let text = text.map_or("", |text| text);
-            let path_in = problem.path.iter().skip(2).cloned().collect();
-            let message = problem.message.clone();
-            let problem = Problem {
-                path: path_in,
-                message,
-            };
-            return Finding::new(path.as_ref(), text, &problem);
+            return Finding::new(path.as_ref(), text, &in_session(problem.clone()));
         }
         let is_own = |field| {
             let router = self.routers.get(name);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -55,6 +56,13 @@ pub(super) struct Post {
     pub(super) received_at: Timestamp,
     /// The post, unknown fields included.
     pub(super) body: Value,
+}
+
+impl Post {
+    /// Reads the post; `None` for one of another kind of agent, which may lack fields.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_value(self.body.clone()).ok()
+    }
 }
 
 /// The newest posts of a router.

@@ -1,10 +1,13 @@
 //! What a router shows of itself in its posts, and whether it keeps what it had before a change.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::network::Gates;
-use super::super::posts::Posts;
+use super::super::posts::{Post, Posts};
+use crate::model::Uid;
 use crate::wire::{Heartbeat, PeerState, Report, SessionReport};
 
 /// How the uuids of the backbone's tunnels begin in reports.
@@ -49,15 +52,16 @@ impl Default for Measure {
 }
 
 impl Measure {
-    /// Reads the posts of a router. One of another kind of agent may lack fields.
-    pub(super) fn of(posts: &Posts) -> Self {
-        let arrival = |post: &Option<_>| {
-            let post: Option<&super::super::posts::Post> = post.as_ref();
+    /// Reads the posts of a router. Tunnels to routers without one of these ids are left out: their removal is no loss.
+    pub(super) fn of(posts: &Posts, ids: &BTreeSet<u16>) -> Self {
+        let arrival = |post: &Option<Post>| {
+            let post = post.as_ref();
             post.map_or(Timestamp::UNIX_EPOCH, |post| post.received_at)
         };
-        let heartbeat: Option<Heartbeat> = body(posts.heartbeat.as_ref());
-        let report: Option<Report> = body(posts.report.as_ref());
-        let sessions = report.map(|report| report.sessions).unwrap_or_default();
+        let heartbeat: Option<Heartbeat> = posts.heartbeat.as_ref().and_then(Post::read);
+        let report: Option<Report> = posts.report.as_ref().and_then(Post::read);
+        let mut sessions = report.map(|report| report.sessions).unwrap_or_default();
+        sessions.retain(|session| has_both_ends(&session.uuid, ids));
         let up = |session: &&SessionReport| session.state == PeerState::Established;
         let up: Vec<&SessionReport> = sessions.iter().filter(up).collect();
         let exits = |session: &&&SessionReport| {
@@ -121,8 +125,15 @@ impl Measure {
     }
 }
 
-fn body<T: serde::de::DeserializeOwned>(post: Option<&super::super::posts::Post>) -> Option<T> {
-    serde_json::from_value(post?.body.clone()).ok()
+/// Returns whether both ends of a tunnel of the backbone have one of these ids; other sessions have.
+fn has_both_ends(uuid: &Uid, ids: &BTreeSet<u16>) -> bool {
+    let ends = uuid.as_str().strip_prefix(TUNNEL);
+    let Some((one, other)) = ends.and_then(|ends| ends.split_once('-')) else {
+        return true;
+    };
+    [one, other]
+        .iter()
+        .all(|id| id.parse().is_ok_and(|id| ids.contains(&id)))
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {

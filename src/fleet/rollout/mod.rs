@@ -138,7 +138,8 @@ impl Rollouts {
             Err(error) => return Err(error),
             Ok(_) => return Ok(false),
         }
-        let measures = self.measures(&observed(&record, newest)).await;
+        let observed = observed(&record, newest);
+        let measures = self.measures(&newest.network, &observed).await;
         let decided = decide(record.clone(), newest.clone(), known, measures).await?;
         if decided.record != record && !self.store.set_record(&decided.record).await? {
             return Ok(false);
@@ -154,11 +155,16 @@ impl Rollouts {
     }
 
     /// Returns what routers show. One whose posts cannot be read counts as silent.
-    async fn measures(&self, routers: &BTreeSet<ObjectName>) -> BTreeMap<ObjectName, Measure> {
+    async fn measures(
+        &self,
+        network: &Network,
+        routers: &BTreeSet<ObjectName>,
+    ) -> BTreeMap<ObjectName, Measure> {
+        let ids = network.routers().map(|(_, router)| router.id).collect();
         let mut measures = BTreeMap::new();
         for router in routers {
             match self.store.posts(router).await {
-                Ok(posts) => drop(measures.insert(router.clone(), Measure::of(&posts))),
+                Ok(posts) => drop(measures.insert(router.clone(), Measure::of(&posts, &ids))),
                 Err(error) => tracing::debug!(%router, %error, "posts of a router left out"),
             }
         }
@@ -184,7 +190,7 @@ impl Rollouts {
             let now = Timestamp::now();
             record.forget_drains(now, FLEET_DRAIN_KEPT);
             let routers = network.routers().map(|(name, _)| name.clone()).collect();
-            let measures = self.measures(&routers).await;
+            let measures = self.measures(network, &routers).await;
             let refusal = budget::refusal(network, router, &record, &measures, now);
             match refusal {
                 Some(why) if !force => return Err(drain_refused(&why)),

@@ -63,6 +63,11 @@ fn posts(at: Timestamp, established: bool, routes: u64) -> Posts {
     }
 }
 
+/// The ids of all routers.
+fn ids() -> BTreeSet<u16> {
+    (1..=4).collect()
+}
+
 /// A fleet whose time the test sets.
 struct Fleet {
     record: FleetRecord,
@@ -87,7 +92,7 @@ impl Fleet {
     }
 
     fn report(&mut self, router: &str, routes: u64) {
-        let measure = Measure::of(&posts(self.now, true, routes));
+        let measure = Measure::of(&posts(self.now, true, routes), &ids());
         self.measures.insert(name(router), measure);
     }
 
@@ -299,10 +304,25 @@ fn newer_change_begins_with_the_first_wave() {
 }
 
 #[test]
+fn tunnel_to_a_removed_router_is_no_loss() {
+    let before = posts(Timestamp::UNIX_EPOCH, true, 100);
+    let with = |uuid: &str| {
+        let mut posts = before.clone();
+        let body = &mut posts.report.as_mut().unwrap().body;
+        let mut tunnel = body["sessions"][0].clone();
+        tunnel["uuid"] = json!(uuid);
+        body["sessions"].as_array_mut().unwrap().push(tunnel);
+        Measure::of(&posts, &ids())
+    };
+    assert_eq!(with("mesh-3-9"), Measure::of(&before, &ids()));
+    assert_eq!(with("mesh-3-4").established, 2);
+}
+
+#[test]
 fn each_gate_is_told_in_words() {
     let now = Timestamp::UNIX_EPOCH;
     let spec = network(&files(NETWORK)).rollout().unwrap().clone();
-    let before = Measure::of(&posts(now, true, 100));
+    let before = Measure::of(&posts(now, true, 100), &ids());
     let broken = |change: &dyn Fn(&mut Measure)| {
         let mut measure = before.clone();
         change(&mut measure);
@@ -349,9 +369,10 @@ fn drain_keeps_both_budgets() {
     fleet.record.permit(&name("de1"), fleet.now);
     // The router that asks again does not count against itself.
     fleet.record.drains.remove(&name("de1"));
-    fleet
-        .measures
-        .insert(name("de2"), Measure::of(&posts(fleet.now, false, 100)));
+    fleet.measures.insert(
+        name("de2"),
+        Measure::of(&posts(fleet.now, false, 100), &ids()),
+    );
     let exits = "the own prefixes would keep jp2, and budgets.exits is 2";
     assert_eq!(refusal(&fleet, "de1").as_deref(), Some(exits));
     // A router that does not post is out of service.

@@ -11,6 +11,7 @@ use super::{Arguments, Outcome, block_on};
 use crate::config::Log;
 use crate::fleet::{self, Access, AccessError, FleetOptions, Serving};
 use crate::http::TlsFiles;
+use crate::model::AddressRange;
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::telemetry;
@@ -56,6 +57,10 @@ pub struct ControlPlane {
     /// A unix socket whose owner and group need no token
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
+    /// The prefix of a reverse proxy, as 127.0.0.1/32: the last address of its X-Forwarded-For or Forwarded is the client
+    /// that limits count. May be repeated
+    #[arg(long = "trusted-proxy", value_name = "PREFIX")]
+    trusted_proxies: Vec<AddressRange>,
 }
 
 impl ControlPlane {
@@ -99,6 +104,7 @@ impl ControlPlane {
                 self.write_token_file.as_deref(),
                 self.admin_socket.clone(),
             )?,
+            trusted_proxies: self.trusted_proxies.clone(),
         })
     }
 }

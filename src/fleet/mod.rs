@@ -41,7 +41,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::http::{ApiError, ServeError, TlsError};
+use crate::http::{ApiError, ServeError, TlsError, TlsFiles};
+use crate::model::AddressRange;
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::util::fs;
@@ -62,7 +63,6 @@ pub use removal::is_removed;
 pub use removal::is_removed_in_store;
 pub(crate) use rollout::RolloutView;
 pub use service::{Watcher, watched};
-pub use serving::Serving;
 pub(crate) use store::git::GitView;
 #[cfg(feature = "postgres")]
 pub use store::postgres::StoreError;
@@ -82,6 +82,31 @@ pub struct FleetOptions {
     pub rate: RateLimit,
     /// The reference of the directory's Git repository whose newest commit is served, in place of the files.
     pub git_ref: Option<String>,
+}
+
+/// Where the server listens, and who may look at the whole fleet.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    pub listen: SocketAddr,
+    pub tls: Option<TlsFiles>,
+    /// Whether other machines may connect without TLS.
+    pub insecure: bool,
+    pub access: Access,
+    /// The reverse proxies whose headers name the client.
+    pub trusted_proxies: Vec<AddressRange>,
+}
+
+impl Serving {
+    /// Returns the options for an address of this machine.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            tls: None,
+            insecure: false,
+            access: Access::default(),
+            trusted_proxies: Vec::new(),
+        }
+    }
 }
 
 /// A rate of requests.
@@ -190,9 +215,12 @@ pub async fn serve(
     };
     let store = Arc::new(store);
     store::directory::sweep(&options.dir);
-    let Serving { access, tls, .. } = &options.serving;
-    let admin = admin::Admin::new(access, tls.is_some(), None);
-    let app = service::over(Arc::clone(&store) as _, options.rate, admin);
+    let app = service::over(
+        Arc::clone(&store) as _,
+        options.rate,
+        &options.serving,
+        None,
+    );
     let served = serving::serve(app, options.serving, &source, shutdown).await;
     store.close().await;
     served
@@ -216,8 +244,7 @@ impl Follower {
     /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
     pub fn app(&self, serving: &Serving, rate: RateLimit) -> (axum::Router, Watcher) {
         let git = Some(Arc::clone(&self.0));
-        let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), git);
-        service::over(Arc::clone(&self.0) as _, rate, admin)
+        service::over(Arc::clone(&self.0) as _, rate, serving, git)
     }
 
     /// Looks for a newer commit once. Returns why it is not served.
@@ -237,8 +264,7 @@ pub async fn serve_store(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), FleetError> {
     let store = Arc::new(store::postgres::Postgres::open(url)?);
-    let admin = admin::Admin::new(&serving.access, serving.tls.is_some(), None);
-    let app = service::over(store, RateLimit::default(), admin);
+    let app = service::over(store, RateLimit::default(), &serving, None);
     serving::serve(app, serving, "PostgreSQL", shutdown).await
 }
 

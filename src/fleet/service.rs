@@ -25,10 +25,11 @@ use super::owners::{Owners, Target};
 use super::posts::{PostDone, REPORTED};
 use super::revisions::Waiting;
 use super::store::directory::Directory;
+use super::store::git::Git;
 use super::store::{Store, Version};
 use super::tagged::{KnownTags, Tagged};
-use super::{FleetOptions, RateLimit, connections};
-use crate::http::{ApiError, OPENAPI, Seat, TokenBucket, bearer, read_body};
+use super::{FleetOptions, RateLimit, Serving, connections};
+use crate::http::{ApiError, OPENAPI, Proxies, Seat, TokenBucket, bearer, read_body};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::ObjectName;
 use crate::wire::Call;
@@ -48,6 +49,7 @@ struct Fleet {
     waiting: Waiting,
     admin: Admin,
     owners: Owners,
+    proxies: Proxies,
     rate: RateLimit,
     started: Instant,
     buckets: Mutex<HashMap<ObjectName, TokenBucket>>,
@@ -56,15 +58,18 @@ struct Fleet {
 
 /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
 pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
-    let serving = &options.serving;
-    let admin = Admin::new(&serving.access, serving.tls.is_some(), None);
     let store = Arc::new(Directory::new(options.dir.clone()));
-    over(store, options.rate, admin)
+    over(store, options.rate, &options.serving, None)
 }
 
-/// Returns the service over a store, and the watcher of its files.
-pub(super) fn over(store: Arc<dyn Store>, rate: RateLimit, admin: Admin) -> (Router, Watcher) {
-    let fleet = Arc::new(Fleet::new(store, rate, admin));
+/// Returns the service over a store, which may follow a Git reference, and the watcher of its files.
+pub(super) fn over(
+    store: Arc<dyn Store>,
+    rate: RateLimit,
+    serving: &Serving,
+    git: Option<Arc<Git>>,
+) -> (Router, Watcher) {
+    let fleet = Arc::new(Fleet::new(store, rate, serving, git));
     let gzip = CompressionLayer::new().quality(CompressionLevel::Fastest);
     let app = Router::new()
         .fallback(handle)
@@ -177,7 +182,8 @@ impl Wanted {
 }
 
 async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    fleet.proxies.name_client(&mut parts);
     if parts.uri.path() == OPENAPI {
         fleet.stranger_at_door()?;
         return match parts.method {
@@ -239,12 +245,18 @@ async fn whole<T: Send + 'static>(
 }
 
 impl Fleet {
-    fn new(store: Arc<dyn Store>, rate: RateLimit, admin: Admin) -> Self {
+    fn new(
+        store: Arc<dyn Store>,
+        rate: RateLimit,
+        serving: &Serving,
+        git: Option<Arc<Git>>,
+    ) -> Self {
         Self {
             answers: Answers::new(store),
             waiting: Waiting::new(connections()),
-            admin,
+            admin: Admin::new(&serving.access, serving.tls.is_some(), git),
             owners: Owners::new(),
+            proxies: Proxies::new(serving.trusted_proxies.clone()),
             rate,
             started: Instant::now(),
             buckets: Mutex::default(),
@@ -290,7 +302,7 @@ impl Fleet {
         Ok(router)
     }
 
-    /// Unauthenticated clients share one bucket, so that guessing tokens is slow and does not affect routers.
+    /// Unauthenticated clients share one bucket. A right token takes nothing from it: no stranger keeps a router out.
     fn stranger(&self, error: ApiError) -> ApiError {
         self.stranger_at_door().err().unwrap_or(error)
     }

@@ -1,41 +1,20 @@
 //! How the server listens: with TLS, or where no other machine can listen in, and beside a socket for operators.
 
 use std::future::{Future, pending};
-use std::net::SocketAddr;
 
 use axum::{Extension, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{Access, Trusted};
-use super::{FleetError, Watcher, connections};
+use super::{FleetError, Serving, Watcher, connections};
 use crate::config::TokenNews;
-use crate::http::{self, Proxies, Tls, TlsFiles, TlsListener, bind_unix};
+use crate::http::{self, Proxies, Tls, TlsListener, bind_unix};
 use crate::intervals::FLEET_SECRETS;
 use crate::util::fs;
 use crate::util::task::{blocking, check_blocking_work};
 
-/// Where the server listens, and who may look at the whole fleet.
-#[derive(Debug, Clone)]
-pub struct Serving {
-    pub listen: SocketAddr,
-    pub tls: Option<TlsFiles>,
-    /// Whether other machines may connect without TLS.
-    pub insecure: bool,
-    pub access: Access,
-}
-
 impl Serving {
-    /// Returns the options for an address of this machine.
-    pub fn new(listen: SocketAddr) -> Self {
-        Self {
-            listen,
-            tls: None,
-            insecure: false,
-            access: Access::default(),
-        }
-    }
-
     /// Refuses to show tokens and keys to a network.
     fn check(&self) -> Result<(), FleetError> {
         let is_local = self.listen.ip().to_canonical().is_loopback();
@@ -58,6 +37,7 @@ pub(super) async fn serve(
         listen,
         tls,
         access,
+        trusted_proxies,
         ..
     } = serving;
     let tls = match tls {
@@ -78,7 +58,8 @@ pub(super) async fn serve(
     // It ends the waits of routers too.
     let stop = watcher.stop();
     let stopping = stop.clone();
-    let routers = routers(tcp, tls.clone(), app.clone(), stop.clone());
+    let proxies = Proxies::new(trusted_proxies);
+    let routers = routers((tcp, tls.clone()), app.clone(), &proxies, stop.clone());
     let operators = operators(socket, app, stop);
     tokio::select! {
         ((), ()) = async { tokio::join!(routers, operators) } => {}
@@ -93,20 +74,16 @@ pub(super) async fn serve(
     Ok(())
 }
 
-async fn routers(tcp: TcpListener, tls: Option<Tls>, app: Router, stop: CancellationToken) {
-    let stopped = stop.cancelled_owned();
+async fn routers(
+    (tcp, tls): (TcpListener, Option<Tls>),
+    app: Router,
+    proxies: &Proxies,
+    stop: CancellationToken,
+) {
+    let (most, stopped) = (connections(), stop.cancelled_owned());
     match tls {
-        Some(tls) => {
-            http::run(
-                TlsListener { tcp, tls },
-                app,
-                &Proxies::default(),
-                connections(),
-                stopped,
-            )
-            .await
-        }
-        None => http::run(tcp, app, &Proxies::default(), connections(), stopped).await,
+        Some(tls) => http::run(TlsListener { tcp, tls }, app, proxies, most, stopped).await,
+        None => http::run(tcp, app, proxies, most, stopped).await,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The client of a request that came through a reverse proxy.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 
 use crate::model::AddressRange;
 
@@ -23,6 +25,24 @@ impl From<Option<IpAddr>> for Client {
     }
 }
 
+impl Client {
+    /// Returns the client of a request.
+    pub(crate) fn of(request: &Parts) -> Self {
+        let client = request.extensions.get::<Self>().copied();
+        client.unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::Address(address) => address.fmt(f),
+            Self::Unnamed => f.write_str("unnamed"),
+        }
+    }
+}
+
 /// Trusted reverse proxies: their headers name the client. A client could write these headers itself, so only the last hop of
 /// a header, which the proxy added, counts.
 #[derive(Debug, Clone, Default)]
@@ -40,9 +60,15 @@ impl Proxies {
         peer.map_or_else(|| local.into_iter().any(has), has)
     }
 
+    /// Replaces the peer of a request by the client that a proxy names.
+    pub(crate) fn name_client(&self, request: &mut Parts) {
+        let client = self.client(Client::of(request), &request.headers);
+        request.extensions.insert(client);
+    }
+
     /// Returns the client by which limits count. If a proxy's two headers disagree, one of them is the client's own. Without
     /// either header the request is the proxy's.
-    pub(super) fn client(&self, peer: Client, headers: &HeaderMap) -> Client {
+    fn client(&self, peer: Client, headers: &HeaderMap) -> Client {
         let address = match peer {
             Client::Local => None,
             Client::Address(address) => Some(address),

@@ -24,8 +24,7 @@ use super::gate::{self, Gate, GlassCall};
 use super::login::{Logins, token_of};
 use super::openapi::{OPENAPI, openapi};
 use super::{
-    AgentApi, ApiError, ApiRefusal, Client, Confirmation, Guarded, Proxies, TokenBucket, bearer,
-    page,
+    AgentApi, ApiError, ApiRefusal, Confirmation, Guarded, Proxies, TokenBucket, bearer, page,
 };
 use crate::config::{Listen, TokenSource};
 use crate::document::Kind;
@@ -173,11 +172,7 @@ fn route(path: &str) -> Option<(&'static str, Call)> {
 impl Api {
     async fn dispatch(&self, request: Request<Body>) -> Result<Response, ApiError> {
         let (mut parts, body) = request.into_parts();
-        let peer = parts.extensions.get::<Client>().copied();
-        let client = self
-            .proxies
-            .client(peer.unwrap_or_default(), &parts.headers);
-        parts.extensions.insert(client);
+        self.proxies.name_client(&mut parts);
         let found = route(parts.uri.path());
         if let Err(refusal) = self.admit(&parts, found.map(|(_, call)| call)) {
             let is_page = matches!(found, Some((_, Call::Page | Call::ObjectPage)));

@@ -44,10 +44,8 @@ impl Guarded {
     /// # Errors
     /// Its sender has guessed too often.
     pub(crate) fn count(&self, request: &Parts, is_right: bool) -> Result<bool, ApiError> {
-        let client = request.extensions.get::<Client>().copied();
-        let client = client.unwrap_or_default();
         let mut guesses = self.guesses.lock();
-        let checked = guesses.check(client, is_right, self.started.elapsed());
+        let checked = guesses.check(Client::of(request), is_right, self.started.elapsed());
         checked.map_err(ApiError::rate_limited).map(|()| is_right)
     }
 }

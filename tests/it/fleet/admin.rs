@@ -12,6 +12,11 @@ use super::verbs::{Fleet, network};
 
 /// A network with the tokens `look` and `change` of operators.
 fn served() -> (Fleet, Router) {
+    served_behind(&[])
+}
+
+/// The same behind reverse proxies.
+fn served_behind(proxies: &[&str]) -> (Fleet, Router) {
     let fleet = network();
     let mut options = FleetOptions::new(fleet.path("."), "127.0.0.1:0".parse().unwrap());
     let token = |text: &str| Secret::new(text.to_owned()).into();
@@ -20,6 +25,7 @@ fn served() -> (Fleet, Router) {
         write: token("change"),
         socket: None,
     };
+    options.serving.trusted_proxies = proxies.iter().map(|it| it.parse().unwrap()).collect();
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let app = watched(&options).0;
     (fleet, app)
@@ -104,6 +110,26 @@ async fn each_role_has_its_calls() {
     assert_eq!(ask(&app, change, "{}", &[CHANGE]).await.0, 400);
     assert_eq!(ask(&app, "GET /v1/routers/moon", "", &[LOOK]).await.0, 404);
     assert_eq!(ask(&app, "POST /metrics", "", &[LOOK]).await.0, 405);
+}
+
+#[tokio::test]
+async fn guesses_behind_a_proxy_are_those_of_its_client() {
+    let wrong = ("authorization", "Bearer wrong");
+    for (proxies, innocent) in [(&["127.0.0.1/32"][..], 401), (&[], 429)] {
+        let (_fleet, app) = served_behind(proxies);
+        for path in ["GET /v1/routers", "GET /v1/sessions"] {
+            let guess = async |client: &str| {
+                let headers = [wrong, ("x-forwarded-for", client)];
+                ask(&app, path, "", &headers).await.0
+            };
+            let mut guessed = 0;
+            for _ in 0..20 {
+                guessed = guess("192.0.2.1, 192.0.2.66").await;
+            }
+            assert_eq!(guessed, 429, "{path}");
+            assert_eq!(guess("192.0.2.66, 192.0.2.1").await, innocent, "{path}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ mod revisions;
 mod rollout;
 mod service;
 mod serving;
+mod source;
 mod store;
 mod tagged;
 #[cfg(feature = "postgres")]
@@ -51,18 +52,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub use admin::{Access, AccessError};
 pub use change::{ChangeError, Changes, Holder, Must, SessionPlace, Wish};
 pub(crate) use commit::read as read_commit;
-pub(crate) use history::{RouterHistory, ServedList};
+pub(crate) use history::ServedList;
 pub use network::{TokenHash, owner_path, router_path, schemas, session_path};
 pub use openapi::openapi;
 pub(crate) use overview::{RouterView, SessionView, followed, history, rollout, routers};
-#[cfg(feature = "postgres")]
-pub(crate) use overview::{history_in_store, rollout_in_store, routers_in_store};
 pub(crate) use plan::{ObjectChange, Step as PlanStep, plan};
 pub use removal::is_removed;
-#[cfg(feature = "postgres")]
-pub use removal::is_removed_in_store;
 pub(crate) use rollout::RolloutView;
 pub use service::{Watcher, watched};
+pub use source::Source;
 pub(crate) use store::git::GitView;
 #[cfg(feature = "postgres")]
 pub use store::postgres::StoreError;

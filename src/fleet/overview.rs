@@ -12,19 +12,15 @@ use serde_json::Value;
 use super::FleetError;
 use super::described::Described;
 use super::history::RouterHistory;
-use super::posts::{Posts, served_status};
+use super::posts::{Post, Posts, served_status};
 use super::review::Review;
 use super::rollout::RolloutView;
+use super::source::Source;
 use super::store::Store;
-use super::store::directory::{Directory, is_followed};
+use super::store::directory::is_followed;
 use super::store::git::{Git, GitView};
-#[cfg(feature = "postgres")]
-use super::store::postgres::{Postgres, StoreError};
 use crate::http::ApiError;
-#[cfg(feature = "postgres")]
-use crate::model::Secret;
 use crate::model::{ObjectName, Uid};
-use crate::util::fs;
 use crate::wire::reference::identity;
 use crate::wire::{Call, Heartbeat, PeerState, Report, WireStatus};
 
@@ -97,65 +93,34 @@ impl RouterView {
     }
 }
 
-/// Returns all routers of a fleet directory, in the order of their names.
+/// Returns all routers of a fleet, in the order of their names.
 ///
 /// # Errors
-/// The directory does not exist.
-pub(crate) async fn routers(dir: &Path) -> Result<Vec<RouterView>, FleetError> {
-    if !fs::is_dir(dir) {
-        return Err(FleetError::NoDirectory(dir.to_owned()));
-    }
-    Ok(of_store(opened(dir)?).await)
-}
-
-/// Returns all routers of a fleet in PostgreSQL.
-///
-/// # Errors
-/// The database is not available.
-#[cfg(feature = "postgres")]
-pub(crate) async fn routers_in_store(url: &Secret<String>) -> Result<Vec<RouterView>, StoreError> {
-    let store = Postgres::open(url)?;
-    store.load().await?;
-    Ok(of_store(Arc::new(store)).await)
+/// The fleet cannot be opened.
+pub(crate) async fn routers(source: &Source) -> Result<Vec<RouterView>, FleetError> {
+    let store = source.open().await?;
+    let described = Described::new(Arc::clone(&store));
+    Ok(all(&*store, &described).await)
 }
 
 /// Returns what a router was served; `None`: it is not in the fleet.
 ///
 /// # Errors
-/// The directory does not exist, or the history cannot be read.
+/// The fleet cannot be opened, or the history cannot be read.
 pub(crate) async fn history(
-    dir: &Path,
+    source: &Source,
     router: &ObjectName,
 ) -> Result<Option<RouterHistory>, FleetError> {
-    if !fs::is_dir(dir) {
-        return Err(FleetError::NoDirectory(dir.to_owned()));
-    }
-    let history = history_of(opened(dir)?, router).await;
-    history.map_err(FleetError::Record)
-}
-
-/// The same for a fleet in PostgreSQL.
-///
-/// # Errors
-/// The database is not available.
-#[cfg(feature = "postgres")]
-pub(crate) async fn history_in_store(
-    url: &Secret<String>,
-    router: &ObjectName,
-) -> Result<Option<RouterHistory>, FleetError> {
-    let store = Postgres::open(url)?;
-    store.load().await?;
-    let history = history_of(Arc::new(store), router).await;
-    history.map_err(FleetError::Record)
-}
-
-async fn history_of(
-    store: Arc<dyn Store>,
-    router: &ObjectName,
-) -> Result<Option<RouterHistory>, ApiError> {
-    let served = store.served(router).await?;
+    let store = source.open().await?;
+    let served = store.served(router).await.map_err(FleetError::Record)?;
     // Also of a router that was removed.
-    let is_known = !served.is_empty() || Described::new(store).door(router).await?.is_some();
+    let is_known = match served.is_empty() {
+        false => true,
+        true => {
+            let door = Described::new(store).door(router).await;
+            door.map_err(FleetError::Record)?.is_some()
+        }
+    };
     let router = router.clone();
     Ok(is_known.then_some(RouterHistory { router, served }))
 }
@@ -163,35 +128,10 @@ async fn history_of(
 /// Returns how far a change of the network has come.
 ///
 /// # Errors
-/// The directory does not exist, or the record cannot be read.
-pub(crate) async fn rollout(dir: &Path) -> Result<RolloutView, FleetError> {
-    if !fs::is_dir(dir) {
-        return Err(FleetError::NoDirectory(dir.to_owned()));
-    }
-    RolloutView::read(opened(dir)?)
-        .await
-        .map_err(FleetError::Record)
-}
-
-/// The same for a fleet in PostgreSQL.
-///
-/// # Errors
-/// The database is not available, or the record cannot be read.
-#[cfg(feature = "postgres")]
-pub(crate) async fn rollout_in_store(url: &Secret<String>) -> Result<RolloutView, FleetError> {
-    let store = Postgres::open(url)?;
-    store.load().await?;
-    let view = RolloutView::read(Arc::new(store)).await;
-    view.map_err(FleetError::Record)
-}
-
-/// Returns the store of a directory, as its server serves it.
-fn opened(dir: &Path) -> Result<Arc<dyn Store>, FleetError> {
-    let dir = dir.to_owned();
-    Ok(match is_followed(&dir) {
-        true => Arc::new(Git::of_server(dir)?),
-        false => Arc::new(Directory::new(dir)),
-    })
+/// The fleet cannot be opened, or the record cannot be read.
+pub(crate) async fn rollout(source: &Source) -> Result<RolloutView, FleetError> {
+    let record = source.open().await?.record().await;
+    record.map(RolloutView::of).map_err(FleetError::Record)
 }
 
 /// Returns what the server of a directory follows; `None`: its files.
@@ -203,10 +143,6 @@ pub(crate) fn followed(dir: &Path) -> Result<Option<GitView>, FleetError> {
         true => Ok(Some(Git::of_server(dir.to_owned())?.view())),
         false => Ok(None),
     }
-}
-
-async fn of_store(store: Arc<dyn Store>) -> Vec<RouterView> {
-    all(&*store, &Described::new(Arc::clone(&store))).await
 }
 
 /// Returns all routers of a store, in the order of their names.
@@ -228,7 +164,7 @@ async fn view(store: &dyn Store, described: &Described, router: ObjectName) -> R
         let items = written.answer.get("sessions").and_then(Value::as_array);
         items.cloned()
     });
-    let heartbeat: Option<Heartbeat> = body(posts.heartbeat.as_ref().map(|post| &post.body));
+    let heartbeat: Option<Heartbeat> = posts.heartbeat.as_ref().and_then(Post::read);
     let seen = [&posts.heartbeat, &posts.report];
     let seen = seen.into_iter().flatten().map(|post| post.received_at);
     let statuses = posts.sessions.values().map(|posted| posted.at);
@@ -249,11 +185,6 @@ async fn view(store: &dyn Store, described: &Described, router: ObjectName) -> R
     }
 }
 
-/// Reads a post. One of another kind of agent may lack fields.
-fn body<T: serde::de::DeserializeOwned>(body: Option<&Value>) -> Option<T> {
-    serde_json::from_value(body?.clone()).ok()
-}
-
 /// Returns one session of the files for its owner; `None` without an identity.
 pub(super) fn session(item: &Value, posts: &Posts) -> Option<SessionView> {
     let uuid = identity(item)?;
@@ -267,7 +198,7 @@ pub(super) fn session(item: &Value, posts: &Posts) -> Option<SessionView> {
 
 /// Returns the sessions of the files, then what the router reports besides: the tunnels of the backbone.
 fn sessions(items: &[Value], posts: &Posts) -> Vec<SessionView> {
-    let report: Option<Report> = body(posts.report.as_ref().map(|post| &post.body));
+    let report: Option<Report> = posts.report.as_ref().and_then(Post::read);
     let reported = report.map(|report| report.sessions).unwrap_or_default();
     let mut reported: BTreeMap<Uid, _> = reported
         .into_iter()

@@ -9,17 +9,15 @@ use std::sync::Arc;
 use super::change::ChangedFiles;
 use super::described::Described;
 use super::layout::MAX_BYTES;
+use super::posts::REPORTED;
 use super::store::directory::Directory;
 use super::store::postgres::{Postgres, StoreError};
 use super::store::{Change, Store};
+use super::tree::CALLS;
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
 use crate::util::file::{self, Writer};
 use crate::util::fs;
-use crate::wire::Call;
-
-/// The folder with a router's posts, which are not files of the operator.
-const REPORTED: &str = "reported";
 
 /// What may be done with files of the target that differ from the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +148,7 @@ async fn copy_posts_of(
     changes.extend(posts.report.map(Change::Report));
     let served = from.served(router).await?;
     changes.extend((!served.is_empty()).then_some(Change::Served(served)));
-    for call in [Call::Config, Call::Sessions, Call::Mesh, Call::BirdConfig] {
+    for call in CALLS {
         let good = from.good(router, call).await?;
         changes.extend((!good.is_empty()).then_some(Change::Good(call, good)));
     }

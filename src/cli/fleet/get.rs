@@ -8,8 +8,7 @@ use clap::Args;
 use crate::cli::get::{ago, or_dash};
 use crate::cli::output::{self, Format};
 use crate::cli::{Arguments, Outcome, block_on};
-use crate::fleet::{self, GitView, RolloutView, RouterHistory, RouterView, SessionView};
-use crate::model::ObjectName;
+use crate::fleet::{self, GitView, RouterView, SessionView, Source};
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::wire::WireStatus;
@@ -47,41 +46,25 @@ pub(super) struct Describe {
 }
 
 impl Place {
-    fn routers(&self) -> anyhow::Result<Vec<RouterView>> {
+    pub(super) fn source(&self) -> Source {
         #[cfg(feature = "postgres")]
         if let Some(url) = &self.store {
-            let url = Secret::new(url.clone());
-            return block_on(async { Ok(fleet::routers_in_store(&url).await?) });
+            return Source::Database(Secret::new(url.clone()));
         }
-        block_on(async { Ok(fleet::routers(&self.dir).await?) })
+        Source::Directory(self.dir.clone())
+    }
+
+    fn routers(&self) -> anyhow::Result<Vec<RouterView>> {
+        block_on(async { Ok(fleet::routers(&self.source()).await?) })
     }
 
     /// Returns the Git reference that the server of a directory follows.
     fn followed(&self) -> anyhow::Result<Option<GitView>> {
-        #[cfg(feature = "postgres")]
-        if self.store.is_some() {
-            return Ok(None);
+        match self.source() {
+            Source::Directory(dir) => Ok(fleet::followed(&dir)?),
+            #[cfg(feature = "postgres")]
+            Source::Database(_) => Ok(None),
         }
-        Ok(fleet::followed(&self.dir)?)
-    }
-
-    /// Returns what a router was served; `None`: it is not in the fleet.
-    pub(super) fn history(&self, router: &ObjectName) -> anyhow::Result<Option<RouterHistory>> {
-        #[cfg(feature = "postgres")]
-        if let Some(url) = &self.store {
-            let url = Secret::new(url.clone());
-            return block_on(async { Ok(fleet::history_in_store(&url, router).await?) });
-        }
-        block_on(async { Ok(fleet::history(&self.dir, router).await?) })
-    }
-
-    pub(super) fn rollout(&self) -> anyhow::Result<RolloutView> {
-        #[cfg(feature = "postgres")]
-        if let Some(url) = &self.store {
-            let url = Secret::new(url.clone());
-            return block_on(async { Ok(fleet::rollout_in_store(&url).await?) });
-        }
-        block_on(async { Ok(fleet::rollout(&self.dir).await?) })
     }
 }
 

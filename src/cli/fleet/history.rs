@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::get::Place;
 use crate::cli::get::{ago, or_dash};
-use crate::cli::{Arguments, Outcome, output};
-use crate::fleet::ServedList;
+use crate::cli::{Arguments, Outcome, block_on, output};
+use crate::fleet::{self, ServedList};
 use crate::model::ObjectName;
 
 #[derive(Debug, Args)]
@@ -26,7 +26,9 @@ const SHORT: usize = 12;
 
 impl History {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
-        let Some(history) = self.place.history(&self.router)? else {
+        let source = self.place.source();
+        let history = block_on(async { Ok(fleet::history(&source, &self.router).await?) })?;
+        let Some(history) = history else {
             anyhow::bail!(
                 "the fleet has no router {}; `moenet-agent fleet get` lists them",
                 self.router

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Changed, Directory};
 use crate::cli::{Arguments, Outcome, block_on, output};
-use crate::fleet::{self, Changes, Must, SessionPlace, Wish};
+use crate::fleet::{self, Changes, Must, SessionPlace, Source, Wish};
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 
@@ -90,12 +90,15 @@ impl Delete {
 
 impl Delete {
     fn is_removed(&self, place: &SessionPlace) -> anyhow::Result<bool> {
+        block_on(async { Ok(fleet::is_removed(&self.source(), place).await?) })
+    }
+
+    fn source(&self) -> Source {
         #[cfg(feature = "postgres")]
         if let Some(url) = &self.store {
-            let url = Secret::new(url.clone());
-            return block_on(async { Ok(fleet::is_removed_in_store(&url, place).await?) });
+            return Source::Database(Secret::new(url.clone()));
         }
-        block_on(async { Ok(fleet::is_removed(&self.named.fleet.dir, place).await?) })
+        Source::Directory(self.named.fleet.dir.clone())
     }
 }
 

@@ -128,9 +128,5 @@ pub(super) fn digest(texts: &Texts) -> String {
         hasher.update(part.len().to_le_bytes());
         hasher.update(part);
     }
-    hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    format!("{:x}", hasher.finalize())
 }

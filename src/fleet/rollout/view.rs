@@ -1,13 +1,9 @@
 //! A change on its way, for people.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::record::FleetRecord;
-use crate::fleet::store::Store;
-use crate::http::ApiError;
 use crate::model::ObjectName;
 
 /// How far a change of the network has come, and which routers may drain.
@@ -29,15 +25,7 @@ pub(crate) struct RolloutView {
 }
 
 impl RolloutView {
-    /// Reads the record of a fleet.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub(in crate::fleet) async fn read(store: Arc<dyn Store>) -> Result<Self, ApiError> {
-        Ok(Self::of(store.record().await?))
-    }
-
-    fn of(record: FleetRecord) -> Self {
+    pub(in crate::fleet) fn of(record: FleetRecord) -> Self {
         let drains = record.drains.into_keys().collect();
         match (record.ongoing, record.refused) {
             (Some(ongoing), _) => Self {

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::Path;
 
+use super::files::Stamps;
 use super::layout::{MAINTENANCE, MAX_BYTES, file_of};
 use super::network::{FleetFiles, NETWORK, OWNERS, RESERVED, ROUTERS, SESSIONS, is_ignored};
 use super::{FleetError, files};
-use crate::util::file;
+use crate::util::file::{self, Stamp};
 use crate::util::fs;
 use crate::wire::Call;
 
@@ -18,33 +19,54 @@ pub const CALLS: [Call; 4] = [Call::Config, Call::Sessions, Call::Mesh, Call::Bi
 /// # Errors
 /// The directory does not exist, or a file cannot be read.
 pub fn read(dir: &Path) -> Result<FleetFiles, FleetError> {
-    let missing = |_: io::Error| FleetError::NoDirectory(dir.to_owned());
-    let entries = fs::read_dir(dir).map_err(missing)?;
+    let paths = in_folders(dir)?;
     let mut files = files::read(dir)?;
-    for entry in entries {
-        let name = entry.map_err(missing)?.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
-            continue;
-        };
-        if files.has_network() && RESERVED.contains(&name) {
+    let has_network = files.has_network();
+    for path in paths {
+        if files.has(&path) || (has_network && is_reserved(&path)) {
             continue;
         }
-        for call in CALLS {
-            let path = format!("{name}/{}", file_of(call));
-            if files.has(&path) {
-                continue;
-            }
-            match file::read_text(&dir.join(&path), MAX_BYTES) {
-                Ok(text) => files.insert(path, text),
-                Err(error) if is_absent(&error) => {}
-                Err(source) => {
-                    let file = path.into();
-                    return Err(FleetError::Unreadable { file, source });
-                }
+        match file::read_text(&dir.join(&path), MAX_BYTES) {
+            Ok(text) => files.insert(path, text),
+            Err(error) if is_absent(&error) => {}
+            Err(source) => {
+                let file = path.into();
+                return Err(FleetError::Unreadable { file, source });
             }
         }
     }
     Ok(files)
+}
+
+/// Returns the files that [`read`] reads, and their folders, with their stamps.
+///
+/// # Errors
+/// The directory does not exist, or a folder cannot be read.
+pub fn stamps(dir: &Path) -> Result<Stamps, FleetError> {
+    let mut stamps = files::stamps(dir)?;
+    for path in in_folders(dir)? {
+        let stamp = Stamp::at(&dir.join(&path));
+        stamps.extend(stamp.map(|stamp| (path.into(), Some(stamp))));
+    }
+    Ok(stamps)
+}
+
+/// Returns the paths that files of routers with a folder of their own have, whether they exist or not.
+fn in_folders(dir: &Path) -> Result<Vec<String>, FleetError> {
+    let missing = |_: io::Error| FleetError::NoDirectory(dir.to_owned());
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(missing)? {
+        let name = entry.map_err(missing)?.file_name();
+        if let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) {
+            paths.extend(CALLS.map(|call| format!("{name}/{}", file_of(call))));
+        }
+    }
+    Ok(paths)
+}
+
+fn is_reserved(path: &str) -> bool {
+    let folder = path.split('/').next();
+    folder.is_some_and(|folder| RESERVED.contains(&folder))
 }
 
 /// Returns whether there is no such file, also because its folder is a file.

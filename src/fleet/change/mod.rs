@@ -96,9 +96,27 @@ pub struct Changes {
 
 /// A fleet's directory. Its lock is held, because two changes that are valid each may not be so together.
 #[derive(Debug)]
-struct LockedDir {
+pub(super) struct LockedDir {
     path: PathBuf,
     _lock: File,
+}
+
+impl LockedDir {
+    /// Locks a directory. Blocks.
+    pub(super) fn lock(dir: &Path) -> Result<Self, ChangeError> {
+        let failed = |source| ChangeError::Io {
+            path: dir.to_owned(),
+            source,
+        };
+        let lock = fs::open(dir, File::options().read(true)).map_err(failed)?;
+        match file::lock(&lock, CHANGES_WAIT).map_err(failed)? {
+            true => Ok(Self {
+                path: dir.to_owned(),
+                _lock: lock,
+            }),
+            false => Err(ChangeError::Locked(dir.to_owned())),
+        }
+    }
 }
 
 impl Changes {
@@ -107,20 +125,17 @@ impl Changes {
     /// # Errors
     /// Another command changes it, or a file cannot be read.
     pub fn begin(dir: &Path) -> Result<Self, ChangeError> {
-        let failed = |source| ChangeError::Io {
-            path: dir.to_owned(),
-            source,
-        };
-        let lock = fs::open(dir, File::options().read(true)).map_err(failed)?;
-        if !file::lock(&lock, CHANGES_WAIT).map_err(failed)? {
-            return Err(ChangeError::Locked(dir.to_owned()));
-        }
-        let files = tree::read(dir)?;
-        let path = dir.to_owned();
-        Ok(Self {
-            dir: Some(LockedDir { path, _lock: lock }),
+        let dir = LockedDir::lock(dir)?;
+        let files = tree::read(&dir.path)?;
+        Ok(Self::in_dir(dir, files))
+    }
+
+    /// Begins changes of these files of a directory.
+    pub(super) fn in_dir(dir: LockedDir, files: FleetFiles) -> Self {
+        Self {
+            dir: Some(dir),
             ..Self::of(files)
-        })
+        }
     }
 
     /// Begins changes of these files, which a store writes.

@@ -25,7 +25,7 @@ use self::journal::{Edit, Journal};
 use self::reported::Reported;
 use self::snapshot::Snapshots;
 use super::{Change, Door, MakeChange, PostedKeys, Revision, Revisions, Store, Version};
-use crate::fleet::change::{ChangeError, Changes};
+use crate::fleet::change::ChangeError;
 use crate::fleet::good::{Good, Written};
 use crate::fleet::history::ServedList;
 use crate::fleet::layout::MAX_BYTES;
@@ -259,18 +259,9 @@ impl Store for Directory {
             .await
     }
 
-    async fn change_files(
-        &self,
-        _: &str,
-        mut make: MakeChange,
-    ) -> Result<Vec<String>, ChangeError> {
+    async fn change_files(&self, _: &str, make: MakeChange) -> Result<Vec<String>, ChangeError> {
         let files = Arc::clone(&self.0);
-        blocking(move || {
-            let mut changes = Changes::begin(&files.root)?;
-            let must = make(&mut changes)?;
-            files.snapshots.change(|| changes.write(must))
-        })
-        .await
+        blocking(move || files.snapshots.change(make)).await
     }
 
     async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError> {

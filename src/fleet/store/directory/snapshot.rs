@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 
 use super::watch::Watch;
 use crate::fleet::FleetError;
-use crate::fleet::change::ChangeError;
+use crate::fleet::change::{ChangeError, Changes, LockedDir};
 use crate::fleet::files::{self, Changed, Stamps};
 use crate::fleet::network::FleetFiles;
+use crate::fleet::store::MakeChange;
+use crate::fleet::tree;
 use crate::http::ApiError;
 use crate::intervals::{FLEET_FILE_QUIET, FLEET_FILE_WAIT, FLEET_POLL};
 use crate::util::file::Stamp;
@@ -26,7 +28,7 @@ const SHARE_BLIND: u32 = 10;
 pub(super) struct Snapshots {
     root: PathBuf,
     last: Mutex<Last>,
-    /// The stamps of the files and folders after the last change by this server, which wrote complete files.
+    /// The stamps of young files and folders after changes by this server, which wrote complete files.
     own: Mutex<Stamps>,
 }
 
@@ -138,32 +140,50 @@ impl Snapshots {
         Ok(changed)
     }
 
-    /// Changes files under the lock of the directory. Its files are quiet at once, if no one else writes meanwhile.
-    /// Returns the changed files.
-    pub(super) fn change(
-        &self,
-        write: impl FnOnce() -> Result<Vec<String>, ChangeError>,
-    ) -> Result<Vec<String>, ChangeError> {
-        let before = files::stamps(&self.root)?;
-        let was_quiet = self.is_quiet(&before);
-        let changed = write()?;
-        if was_quiet && let Ok(after) = files::stamps(&self.root) {
+    /// Changes files under the lock of the directory, once they are quiet. Its own files are quiet at once, if no one
+    /// else writes meanwhile. Returns the changed files. Blocks.
+    pub(super) fn change(&self, mut make: MakeChange) -> Result<Vec<String>, ChangeError> {
+        let dir = LockedDir::lock(&self.root)?;
+        let (before, files) = self.quiet_files()?;
+        let mut changes = Changes::in_dir(dir, files);
+        let must = make(&mut changes)?;
+        let changed = changes.write(must)?;
+        if let Ok(after) = tree::stamps(&self.root) {
             let is_own = |path: &Path| changed.iter().any(|file| Path::new(file).starts_with(path));
             let paths = before.keys().chain(after.keys());
             let mut others = paths.filter(|path| !is_own(path));
             if others.all(|path| before.get(path) == after.get(path)) {
-                let own = after.into_iter().filter(|(path, _)| is_own(path));
-                *self.own.lock() = own.collect();
+                let mut own = self.own.lock();
+                own.retain(|path, stamp| after.get(path) == Some(stamp) && is_young(stamp));
+                own.extend(after.into_iter().filter(|(path, _)| is_own(path)));
             }
         }
         Ok(changed)
     }
 
+    /// Reads all files of the directory once they are quiet.
+    fn quiet_files(&self) -> Result<(Stamps, FleetFiles), ChangeError> {
+        let deadline = Instant::now() + FLEET_FILE_WAIT;
+        loop {
+            let stamps = tree::stamps(&self.root)?;
+            if self.is_quiet(&stamps) {
+                let files = tree::read(&self.root)?;
+                // A writer may have started in the meantime.
+                if tree::stamps(&self.root)? == stamps {
+                    return Ok((stamps, files));
+                }
+            }
+            if Instant::now() > deadline {
+                return Err(ChangeError::ChangedMeanwhile("the fleet".to_owned()));
+            }
+            pause(FLEET_FILE_QUIET);
+        }
+    }
+
     fn is_quiet(&self, stamps: &Stamps) -> bool {
         let own = self.own.lock();
-        let is_old = |stamp: &Stamp| stamp.age().is_none_or(|age| age >= FLEET_FILE_QUIET);
         let quiet = |(path, stamp): (&PathBuf, &Option<Stamp>)| {
-            stamp.is_none_or(|it| is_old(&it) || own.get(path) == Some(stamp))
+            !is_young(stamp) || own.get(path) == Some(stamp)
         };
         stamps.iter().all(quiet)
     }
@@ -180,11 +200,17 @@ impl Last {
     }
 }
 
+fn is_young(stamp: &Option<Stamp>) -> bool {
+    let age = stamp.as_ref().and_then(Stamp::age);
+    age.is_some_and(|age| age < FLEET_FILE_QUIET)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-    use std::thread::sleep;
+    use crate::fleet::change::Must;
+    use std::cell::Cell;
+    use std::{fs, thread};
 
     #[test]
     fn announced_change_needs_no_look_at_all_files() {
@@ -212,7 +238,7 @@ mod tests {
                 Some(_) => break files.text("sessions/jp1/a.yaml").cloned(),
                 None => assert!(Instant::now() < end),
             }
-            sleep(FLEET_POLL / 10);
+            thread::sleep(FLEET_POLL / 10);
         };
         assert_eq!(text.as_deref(), Some("asn: 3"));
         fs::remove_dir_all(at("sessions/hk1")).unwrap();
@@ -226,32 +252,54 @@ mod tests {
     fn own_change_is_quiet_at_once_and_others_are_not() {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path);
-        fs::create_dir_all(at("sessions/jp1")).unwrap();
-        fs::write(at("network.yaml"), "asn: 1").unwrap();
+        let network = "{asn: 4242420998, prefixes: {ipv6: 'fd48:4da8:420::/48'}}";
+        fs::write(at("network.yaml"), network).unwrap();
         let snapshots = Snapshots::new(root.path());
         let is_quiet = || snapshots.is_quiet(&files::stamps(root.path()).unwrap());
-        let change = |also: &[&str]| {
-            let change = || {
-                for path in ["sessions/jp1/a.yaml"].iter().chain(also) {
-                    fs::write(at(path), "asn: 2").unwrap();
+        let id = Cell::new(0);
+        let add = |beside: Option<PathBuf>| {
+            id.set(id.get() + 1);
+            let id = id.get();
+            let make = move |changes: &mut Changes| {
+                let router = format!("{{id: {id}, token: of-{id}, address: r{id}.example.net}}");
+                changes.create(&format!("routers/r{id}.yaml"), router)?;
+                if let Some(path) = &beside {
+                    fs::write(path, "# by another program").unwrap();
                 }
-                Ok(vec!["sessions/jp1/a.yaml".to_owned()])
+                Ok(Must::NotGetWorse)
             };
-            snapshots.change(change).unwrap();
+            snapshots.change(Box::new(make)).unwrap();
         };
-        change(&[]);
-        assert!(!is_quiet(), "network.yaml was being written");
-        sleep(FLEET_FILE_QUIET);
-        for _ in 0..2 {
-            change(&[]);
+        for _ in 0..3 {
+            add(None);
             assert!(is_quiet());
         }
-        change(&["sessions/jp1/b.yaml"]);
-        assert!(!is_quiet(), "another program wrote b.yaml");
-        change(&[]);
-        assert!(!is_quiet(), "b.yaml is young");
-        sleep(FLEET_FILE_QUIET);
-        fs::write(at("sessions/jp1/a.yaml"), "asn: 3").unwrap();
-        assert!(!is_quiet(), "another program wrote a.yaml");
+        add(Some(at("routers/other.yaml")));
+        assert!(!is_quiet(), "another program wrote other.yaml");
+        add(None);
+        fs::write(at("routers/r1.yaml"), "{id: 9, token: of-9}").unwrap();
+        assert!(!is_quiet(), "another program wrote r1.yaml");
+    }
+
+    #[test]
+    fn change_waits_for_a_file_that_is_being_saved() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("jp1/sessions.yaml");
+        fs::create_dir(root.path().join("jp1")).unwrap();
+        fs::write(&path, "sessions:\n- uui").unwrap();
+        let snapshots = Snapshots::new(root.path());
+        let whole = "sessions:\n- uuid: a\n";
+        let make = move |changes: &mut Changes| {
+            let read = changes.files().text("jp1/sessions.yaml").unwrap();
+            assert_eq!(&**read, whole);
+            Ok(Must::NotGetWorse)
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(FLEET_FILE_QUIET / 2);
+                fs::write(&path, whole).unwrap();
+            });
+            snapshots.change(Box::new(make)).unwrap();
+        });
     }
 }

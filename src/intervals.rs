@@ -384,6 +384,9 @@ pub(crate) const FLEET_STORE_CONNECT: Duration = Duration::from_secs(5);
 /// Time limit for the commit of a post, after which the router gets 503.
 #[cfg(feature = "postgres")]
 pub(crate) const FLEET_STORE_WRITE: Duration = Duration::from_secs(15);
+/// How long the store keeps who changed files.
+#[cfg(feature = "postgres")]
+pub(crate) const FLEET_AUDIT_KEPT: Duration = Duration::from_secs(31_536_000);
 /// How long the store keeps heartbeats and reports; the newest of each router stay.
 #[cfg(feature = "postgres")]
 pub(crate) const FLEET_POSTS_KEPT: Duration = Duration::from_secs(86400);

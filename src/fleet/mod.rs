@@ -6,6 +6,7 @@
 mod across;
 mod admin;
 mod answers;
+mod audit;
 mod change;
 mod check;
 mod commit;
@@ -50,12 +51,13 @@ use crate::util::fs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use admin::{Access, AccessError};
+pub(crate) use audit::AuditEntry;
 pub use change::{ChangeError, Changes, Holder, Must, SessionPlace, Wish};
 pub(crate) use commit::read as read_commit;
 pub(crate) use history::ServedList;
 pub use network::{TokenHash, owner_path, router_path, schemas, session_path};
 pub use openapi::openapi;
-pub(crate) use overview::{RouterView, SessionView, followed, history, rollout, routers};
+pub(crate) use overview::{RouterView, SessionView, audit, followed, history, rollout, routers};
 pub(crate) use plan::{ObjectChange, Step as PlanStep, plan};
 pub use removal::is_removed;
 pub(crate) use rollout::RolloutView;

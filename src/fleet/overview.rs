@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::FleetError;
+use super::audit::AuditEntry;
 use super::described::Described;
 use super::history::RouterHistory;
 use super::posts::{Post, Posts, served_status};
@@ -132,6 +133,15 @@ pub(crate) async fn history(
 pub(crate) async fn rollout(source: &Source) -> Result<RolloutView, FleetError> {
     let record = source.open().await?.record().await;
     record.map(RolloutView::of).map_err(FleetError::Record)
+}
+
+/// Returns the changes of a fleet's files that servers and imports made, the newest last.
+///
+/// # Errors
+/// The fleet cannot be opened, or the entries cannot be read.
+pub(crate) async fn audit(source: &Source) -> Result<Vec<AuditEntry>, FleetError> {
+    let entries = source.open().await?.audit().await;
+    entries.map_err(FleetError::Record)
 }
 
 /// Returns what the server of a directory follows; `None`: its files.

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use super::audit::Author;
 use super::change::ChangedFiles;
 use super::described::Described;
 use super::layout::MAX_BYTES;
@@ -14,7 +15,7 @@ use super::store::directory::Directory;
 use super::store::postgres::{Postgres, StoreError};
 use super::store::{Change, Store};
 use super::tree::CALLS;
-use crate::http::ApiError;
+use crate::http::{ApiError, Client};
 use crate::model::{ObjectName, Secret};
 use crate::util::file::{self, Writer};
 use crate::util::fs;
@@ -65,7 +66,8 @@ pub async fn import(
     store.load().await?;
     let known = store.memory().files.revision().unwrap_or_default();
     let changes = changes(&wanted, &store.memory().files.all(), replace)?;
-    let written = store.write_files(&changes, known, by).await;
+    let by = Author::new(by, Client::Local, "import", "fleet".to_owned());
+    let written = store.write_files(&changes, known, &by).await;
     if !written.map_err(StoreError::from)? {
         return Err(TransferError::ChangedMeanwhile);
     }

@@ -1,6 +1,7 @@
 //! `fleet`: the files of the embedded Control Plane.
 
 mod add;
+mod audit;
 mod get;
 mod history;
 mod init;
@@ -88,6 +89,12 @@ Examples:
     /// Show how far a change of the network has come, and why one was taken back
     #[command(after_help = "Example: moenet-agent fleet rollout --fleet ./fleet")]
     Rollout(rollout::Rollout),
+    /// Show who changed files through a server or an import, and which
+    ///
+    /// The newest last. An editor and the other verbs change the files of a directory without a server, and leave no
+    /// entry: keep such a directory in Git.
+    #[command(after_help = "Example: moenet-agent fleet audit --fleet ./fleet -o json")]
+    Audit(audit::Audit),
     /// Show what a change of the files changes on each router
     ///
     /// Compares the files with those of another directory or commit, as the routers would take them: which objects
@@ -176,6 +183,7 @@ impl Fleet {
             Verb::Describe(describe) => describe.run(arguments),
             Verb::History(history) => history.run(arguments),
             Verb::Rollout(rollout) => rollout.run(arguments),
+            Verb::Audit(audit) => audit.run(arguments),
             Verb::Plan(plan) => plan.run(arguments),
             Verb::Token { token } => token.run(arguments),
             Verb::Accept(accept) => accept.run(arguments),
@@ -184,7 +192,9 @@ impl Fleet {
             Verb::Validate { dir } => validate(dir, arguments),
             #[cfg(feature = "postgres")]
             Verb::Import { copy } => {
-                let by = std::env::var("USER").unwrap_or_else(|_| "fleet import".to_owned());
+                let user = ["SUDO_USER", "USER"];
+                let user = user.iter().find_map(|name| std::env::var(name).ok());
+                let by = user.unwrap_or_else(|| "unknown".to_owned());
                 let (url, replace) = (copy.store(), copy.replace());
                 let import = fleet::import(&copy.dir, &url, replace, &by);
                 copied(block_on(async { Ok(import.await?) })?)

@@ -1,13 +1,12 @@
 //! Who has which role.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 
 use crate::config::TokenSource;
-use crate::http::{ApiError, Client, Guarded, Logins, bearer, refuse_other_pages, same};
+use crate::http::{ApiError, Guarded, Logins, bearer, refuse_other_pages, same};
 use crate::model::Secret;
 
 /// The tokens of operators, and the socket of those who need none.
@@ -167,31 +166,10 @@ impl Checked {
     }
 }
 
-/// Who makes a request, for the log.
-pub(super) enum Who {
-    Socket,
-    Address(std::net::IpAddr),
-    Loopback,
-}
-
-/// Returns who makes a request.
-pub(super) fn who(parts: &Parts) -> Who {
-    if parts.extensions.get::<Trusted>().is_some() {
-        return Who::Socket;
-    }
-    match parts.extensions.get::<Client>() {
-        Some(Client::Address(address)) => Who::Address(*address),
-        // The fleet trusts no proxy, so that every client has a name.
-        Some(Client::Local | Client::Unnamed) | None => Who::Loopback,
-    }
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket => f.write_str("admin socket"),
-            Self::Address(address) => write!(f, "write token from {address}"),
-            Self::Loopback => f.write_str("write token from this machine"),
-        }
+/// Returns who makes a request that may change something.
+pub(super) fn who(parts: &Parts) -> &'static str {
+    match parts.extensions.get::<Trusted>() {
+        Some(Trusted) => "admin-socket",
+        None => "write-token",
     }
 }

@@ -19,12 +19,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::answers::Answers;
+use super::audit::Author;
 use super::change::{ChangeError, Changes, Must, Wish};
 use super::history::RouterHistory;
 use super::overview::{self, RouterView};
 use super::review;
 use super::store::git::Git;
-use crate::http::{ApiError, METRICS, page, read_body, token_of};
+use crate::http::{ApiError, Client, METRICS, page, read_body, token_of};
 use crate::intervals::{FLEET_BODY, FLEET_VIEW};
 use crate::model::ObjectName;
 
@@ -103,31 +104,9 @@ pub(super) struct SessionChange {
     #[schemars(length(min = 1, max = 255), example = &"wg_4242421080")]
     session: String,
     /// What the session is to become.
-    change: WantedChange,
+    change: Wish,
     /// `review.tag` of the session that was reviewed: 412 if it differs now. Without it, `accept` takes any version.
     tag: Option<String>,
-}
-
-/// What a session is to become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum WantedChange {
-    /// The router sets it up.
-    Accept,
-    /// The router takes it down.
-    Disable,
-    /// The router removes it.
-    Delete,
-}
-
-impl From<WantedChange> for Wish {
-    fn from(change: WantedChange) -> Self {
-        match change {
-            WantedChange::Accept => Self::Accept,
-            WantedChange::Disable => Self::Disable,
-            WantedChange::Delete => Self::Delete,
-        }
-    }
 }
 
 /// The answer with all routers.
@@ -308,25 +287,19 @@ impl Admin {
             tag,
         } = change;
         let name = format!("{router}/{session}");
-        let who = access::who(parts).to_string();
+        let who = access::who(parts);
+        let by = Author::new(who, Client::of(parts), change.word(), name.clone());
         let make = Box::new(move |changes: &mut Changes| {
             let place = changes.session(&name)?;
-            let tag = tag.as_ref().filter(|_| change == WantedChange::Accept);
+            let tag = tag.as_ref().filter(|_| change == Wish::Accept);
             if tag.is_some_and(|tag| *tag != review::tag(&place.item)) {
                 return Err(changed_meanwhile().into());
             }
-            changes.wish(&place, change.into())?;
+            changes.wish(&place, change)?;
             Ok(Must::NotGetWorse)
         });
-        let changed = answers.store.change_files(&who, make).await;
-        match &changed {
-            Ok(files) => {
-                tracing::info!(%who, %router, session, ?change, ?files, "operator changed a session");
-            }
-            Err(error) => {
-                tracing::warn!(%who, %router, session, ?change, %error, "change of a session was refused");
-            }
-        }
+        let changed = answers.store.change_files(&by, make).await;
+        by.log(&changed);
         *self.seen.lock().await = None;
         changed.map_err(refused)
     }

@@ -1,5 +1,7 @@
 //! Sessions of routers, by the names that operators use.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{ChangeError, Changes};
@@ -9,15 +11,27 @@ use crate::model::ObjectName;
 use crate::wire::WireStatus;
 use crate::wire::reference::{identity, written_status};
 
-/// What an operator wants of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a session is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Wish {
-    /// Set it up.
+    /// The router sets it up.
     Accept,
-    /// Take it down, and keep it.
+    /// The router takes it down.
     Disable,
-    /// Remove it from the router.
+    /// The router removes it.
     Delete,
+}
+
+impl Wish {
+    /// Returns the word of the API.
+    pub(in crate::fleet) fn word(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Disable => "disable",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 /// A session in the files of a fleet.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use self::bodies::{NewSession, OwnedSession, OwnedSessions, SessionPatch, check};
 use self::index::Index;
+use super::audit::Author;
 use super::change::{ChangeError, Changes, Owned, fleet_invalid};
 use super::network::{TokenHash, session};
 use super::overview;
@@ -330,12 +331,14 @@ impl Call<'_> {
     async fn change(
         &self,
         owned: &Owned,
-        change: &'static str,
+        what: &'static str,
         mut make: MakeChange,
     ) -> Result<(), ApiError> {
-        let who = format!("owner of AS{}", self.asn);
-        let client = self.parts.extensions.get::<Client>().copied();
-        let client = client.unwrap_or_default();
+        let (who, object) = (
+            format!("AS{}", self.asn),
+            format!("{}/{}", owned.router, owned.name),
+        );
+        let by = Author::new(who, Client::of(self.parts), what, object);
         let permit = Arc::clone(&self.owners.changing).lock_owned();
         let permit = timeout(CHANGES_WAIT, permit).await;
         let permit = permit.map_err(|_| ApiError::rate_limited(CHANGES_WAIT))?;
@@ -344,18 +347,9 @@ impl Call<'_> {
             let _permit = &permit;
             make(changes)
         });
-        let changed = self.store.change_files(&who, make).await;
-        let Owned { router, name, .. } = owned;
-        match changed {
-            Ok(files) => {
-                tracing::info!(%who, ?client, %router, session = %name, change, ?files, "owner changed a session");
-                Ok(())
-            }
-            Err(error) => {
-                tracing::warn!(%who, ?client, %router, session = %name, change, %error, "change of an owner was refused");
-                Err(refused(error))
-            }
-        }
+        let changed = self.store.change_files(&by, make).await;
+        by.log(&changed);
+        changed.map(drop).map_err(refused)
     }
 
     fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {

@@ -1,6 +1,7 @@
 //! The store in a directory of YAML files, one folder for each router. Files are read at each
 //! request, so an edit is served at the next one.
 
+mod audit;
 mod folder;
 mod followed;
 mod journal;
@@ -25,6 +26,7 @@ use self::journal::{Edit, Journal};
 use self::reported::Reported;
 use self::snapshot::Snapshots;
 use super::{Change, Door, MakeChange, PostedKeys, Revision, Revisions, Store, Version};
+use crate::fleet::audit::{AuditEntry, Author};
 use crate::fleet::change::ChangeError;
 use crate::fleet::good::{Good, Written};
 use crate::fleet::history::ServedList;
@@ -53,6 +55,8 @@ struct Files {
     keys: Mutex<Option<Arc<PostedKeys>>>,
     /// Held while the record of the fleet is replaced.
     record: Mutex<()>,
+    /// Held while an entry is added.
+    audit: Mutex<()>,
     /// `None`: each post is flushed alone.
     journal: Option<Journal>,
     /// Held by the only server of the directory.
@@ -105,6 +109,7 @@ impl Directory {
             root,
             keys: Mutex::default(),
             record: Mutex::default(),
+            audit: Mutex::default(),
         }))
     }
 
@@ -259,9 +264,31 @@ impl Store for Directory {
             .await
     }
 
-    async fn change_files(&self, _: &str, make: MakeChange) -> Result<Vec<String>, ChangeError> {
+    async fn change_files(
+        &self,
+        by: &Author,
+        make: MakeChange,
+    ) -> Result<Vec<String>, ChangeError> {
+        let (files, by) = (Arc::clone(&self.0), by.clone());
+        blocking(move || {
+            let changed = files.snapshots.change(make)?;
+            if !changed.is_empty() {
+                let _writing = files.audit.lock();
+                let added = audit::add(&files.root, &by.made(changed.clone()));
+                if let Err(error) = added {
+                    tracing::error!(%error, "audit log of the fleet cannot be written; check the free space and the owner of reported/");
+                }
+            }
+            Ok(changed)
+        })
+        .await
+    }
+
+    async fn audit(&self) -> Result<Vec<AuditEntry>, ApiError> {
         let files = Arc::clone(&self.0);
-        blocking(move || files.snapshots.change(make)).await
+        blocking(move || audit::read(&files.root))
+            .await
+            .map_err(disk)
     }
 
     async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError> {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::http::StatusCode;
 
+use super::audit::{AuditEntry, Author};
 use super::change::{ChangeError, Changes, Must};
 use super::commit::FleetCommit;
 use super::good::{Good, Written};
@@ -62,11 +63,20 @@ pub(super) trait Store: Send + Sync {
 
     /// Makes a change of the operators' files and writes it, durably when it returns and only if no file changed
     /// meanwhile. Returns the changed files.
-    async fn change_files(&self, by: &str, make: MakeChange) -> Result<Vec<String>, ChangeError> {
-        drop((by, make));
+    async fn change_files(
+        &self,
+        by: &Author,
+        make: MakeChange,
+    ) -> Result<Vec<String>, ChangeError> {
+        let _ = (by, make);
         let message = "this server only reads its fleet; commit the change to the repository";
         let status = StatusCode::CONFLICT;
         Err(ApiError::new(status, "READ_ONLY", message).into())
+    }
+
+    /// Returns the changes of files that were made, the newest last; none from a store that makes no changes.
+    async fn audit(&self) -> Result<Vec<AuditEntry>, ApiError> {
+        Ok(Vec::new())
     }
 
     /// Returns the newest posted status of each session.

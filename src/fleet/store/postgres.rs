@@ -2,6 +2,7 @@
 //! memory and serves it also while the database is unavailable; a post is acknowledged only after
 //! its commit.
 
+mod audit;
 mod database;
 mod files;
 mod memory;
@@ -26,6 +27,7 @@ use self::database::unavailable;
 use self::memory::Memory;
 use self::writer::{Write, Writer};
 use super::{Change, Door, MakeChange, PostedKeys, Revisions, Store, Version};
+use crate::fleet::audit::{AuditEntry, Author};
 use crate::fleet::change::{ChangeError, ChangedFiles, Changes};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::history::ServedList;
@@ -85,7 +87,7 @@ impl Postgres {
         &self,
         changes: &ChangedFiles,
         known: i64,
-        by: &str,
+        by: &Author,
     ) -> Result<bool, sqlx::Error> {
         let is_written = files::write(&self.pool, changes, known, by).await?;
         let refreshed = refresh::refresh(&self.pool, &self.memory).await;
@@ -194,7 +196,7 @@ impl Store for Postgres {
 
     async fn change_files(
         &self,
-        by: &str,
+        by: &Author,
         mut make: MakeChange,
     ) -> Result<Vec<String>, ChangeError> {
         let refreshed = refresh::refresh(&self.pool, &self.memory).await;
@@ -214,6 +216,10 @@ impl Store for Postgres {
             make = again;
         }
         Err(ChangeError::ChangedMeanwhile("the fleet".to_owned()))
+    }
+
+    async fn audit(&self) -> Result<Vec<AuditEntry>, ApiError> {
+        audit::read(&self.pool).await
     }
 
     async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError> {

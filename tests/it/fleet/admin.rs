@@ -105,6 +105,19 @@ async fn each_role_has_its_calls() {
             .text("sessions/jp1/alice.yaml")
             .contains("\nstatus: 4\n")
     );
+    assert_eq!(ask(&app, change, ACCEPT, &[CHANGE]).await.0, 200);
+    let audit: Value = serde_json::from_str(&fleet.done("audit -o json")).unwrap();
+    let files = json!(["sessions/jp1/alice.yaml"]);
+    assert_eq!(audit.as_array().unwrap().len(), 1, "one write: {audit}");
+    for (field, wanted) in [
+        ("who", json!("write-token")),
+        ("client", json!("local")),
+        ("what", json!("accept")),
+        ("object", json!("jp1/alice")),
+        ("files", files),
+    ] {
+        assert_eq!(audit[0][field], wanted, "{field}");
+    }
     let moon = ACCEPT.replace("alice", "moon");
     assert_eq!(ask(&app, change, &moon, &[CHANGE]).await.0, 404);
     assert_eq!(ask(&app, change, "{}", &[CHANGE]).await.0, 400);

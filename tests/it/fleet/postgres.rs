@@ -362,6 +362,7 @@ fn review(database: &Database, one: &Instance, other: &Instance) {
         same(body["sessions"][1]["status"].clone(), json!(4))
     });
     assert_eq!(accept(other), (200, json!({"files": []})));
+    audit(database);
     let copy = tempfile::tempdir().unwrap();
     let (done, text) = database.fleet("export", copy.path(), &[]);
     assert!(done, "{text}");
@@ -432,6 +433,27 @@ fn serve_side_by_side(database: &Database, fleet: &Fleet, instances: [&Instance;
         .map(|it| it["content"].clone())
         .collect();
     assert_eq!(kept, contents[2..]);
+}
+
+/// Each write has an entry, of an import too, and a call that changes nothing has none.
+fn audit(database: &Database) {
+    let (done, text) = database.fleet("audit", Path::new("-ojson"), &[]);
+    assert!(done, "{text}");
+    let audit: Value = serde_json::from_str(&text).unwrap();
+    let entries = audit.as_array().unwrap();
+    let changes = entries.iter().map(|it| it["what"].as_str().unwrap());
+    let changes: Vec<_> = changes.filter(|what| *what != "import").collect();
+    assert_eq!(changes, ["accept"]);
+    let last = entries.last().unwrap();
+    assert_eq!(
+        (&last["who"], &last["object"], &last["files"]),
+        (
+            &json!("write-token"),
+            &json!("hk1/bob"),
+            &json!(["sessions/hk1/bob.yaml"])
+        )
+    );
+    assert_eq!(entries[0]["object"], "fleet");
 }
 
 /// The verbs show what routers posted to the database, and believe the removal that one confirmed there.

@@ -2,8 +2,7 @@
 //! report, the newest status per session, and a log of status changes. Each session's status has
 //! its own file, so that a router that reports a thousand sessions costs a thousand small writes.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -11,6 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::audit::append;
 use super::journal::Edit;
 use crate::fleet::good::Good;
 use crate::fleet::history::{self, ServedList};
@@ -105,8 +105,7 @@ impl Reported {
     /// Returns the lists that the router was served.
     pub(super) fn served(&self) -> io::Result<Vec<ServedList>> {
         let post: Option<Post> = self.read(Path::new(SERVED))?;
-        let served = post.and_then(|post| serde_json::from_value(post.body).ok());
-        Ok(served.unwrap_or_default())
+        Ok(post.and_then(|post| post.read()).unwrap_or_default())
     }
 
     /// Returns the newest posted status of each session.
@@ -146,15 +145,8 @@ impl Reported {
 
     /// Adds a line to the log.
     fn log(&self, modify: &Modify, applied: bool) -> io::Result<()> {
-        fs::create_dir_all(&self.directory)?;
-        let path = self.directory.join("modify.log");
-        if fs::metadata(&path).is_ok_and(|found| found.len() > LOG_MAX) {
-            fs::rename(&path, self.directory.join("modify.log.1"))?;
-        }
-        let mut line =
-            json!({"at": Timestamp::now(), "modify": modify, "applied": applied}).to_string();
-        line.push('\n');
-        fs::open(path, File::options().create(true).append(true))?.write_all(line.as_bytes())
+        let line = json!({"at": Timestamp::now(), "modify": modify, "applied": applied});
+        append(&self.directory, "modify.log", LOG_MAX, &format!("{line}\n")).map(drop)
     }
 
     /// Reads a file of the server. Quarantines an invalid one: routers post all relevant content again.

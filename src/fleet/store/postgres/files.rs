@@ -3,7 +3,9 @@
 use sqlx::postgres::PgPool;
 use sqlx::{Row, query};
 
+use super::audit;
 use super::writer::next_revision;
+use crate::fleet::audit::Author;
 use crate::fleet::change::ChangedFiles;
 
 /// Writes files in one transaction, unless one of the fleet has changed after this revision. Returns whether it did.
@@ -11,7 +13,7 @@ pub(super) async fn write(
     pool: &PgPool,
     changes: &ChangedFiles,
     known: i64,
-    by: &str,
+    by: &Author,
 ) -> Result<bool, sqlx::Error> {
     if changes.is_empty() {
         return Ok(true);
@@ -29,8 +31,14 @@ pub(super) async fn write(
                SELECT path, content, $3, $4 FROM UNNEST($1::text[], $2::text[]) AS t (path, content) \
                ON CONFLICT (path) DO UPDATE SET content = EXCLUDED.content, revision = EXCLUDED.revision, \
                changed_at = now(), changed_by = EXCLUDED.changed_by";
-    let insert = query(sql).bind(paths).bind(texts).bind(revision).bind(by);
+    let insert = query(sql)
+        .bind(paths)
+        .bind(texts)
+        .bind(revision)
+        .bind(&by.who);
     insert.execute(&mut *transaction).await?;
+    let changed = changes.keys().cloned().collect();
+    audit::add(&mut transaction, &by.made(changed)).await?;
     transaction.commit().await?;
     Ok(true)
 }

@@ -1,0 +1,45 @@
+//! `fleet audit`: who changed files through a server.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::get::Place;
+use crate::cli::{Arguments, Outcome, block_on, output};
+use crate::fleet::{self, AuditEntry};
+
+#[derive(Debug, Args)]
+pub(super) struct Audit {
+    #[command(flatten)]
+    place: Place,
+}
+
+const COLUMNS: [&str; 6] = ["AT", "WHO", "CLIENT", "WHAT", "OBJECT", "FILES"];
+
+impl Audit {
+    pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
+        let source = self.place.source();
+        let entries = block_on(async { Ok(fleet::audit(&source).await?) })?;
+        if !output::value(arguments.output, &entries)? {
+            match entries.is_empty() {
+                true => output::line("No server has changed a file."),
+                false => output::line(output::table(&COLUMNS, entries.into_iter().map(cells))),
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn cells(entry: AuditEntry) -> Vec<String> {
+    let AuditEntry { at, author, files } = entry;
+    let at = format!("{at:.0}");
+    let files = files.join(" ");
+    vec![
+        at,
+        author.who,
+        author.client,
+        author.what,
+        author.object,
+        files,
+    ]
+}

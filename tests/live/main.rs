@@ -39,6 +39,7 @@ mod embedded_control_plane;
 mod firewall;
 mod first_contact;
 mod fleet_page;
+mod fleet_sources;
 mod hostile;
 mod hostile_control_plane;
 mod hung_bird;

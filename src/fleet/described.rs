@@ -128,12 +128,7 @@ impl Described {
         let before_files = last.seen.clone();
         let (files, read, tokens) = blocking(move || {
             let read = Current::read(&files, before.as_deref());
-            let network = |current: &Current| Arc::as_ptr(&current.network);
-            let is_same = read.as_ref().ok().map(network) == before.as_deref().map(network);
-            let tokens = match is_same && before.is_some() {
-                true => HashMap::new(),
-                false => tokens(&files, read.as_ref().ok()),
-            };
+            let tokens = tokens(&files, read.as_ref().ok());
             (files, read, tokens)
         })
         .await;

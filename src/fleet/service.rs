@@ -165,6 +165,17 @@ struct Asked {
     revision: Option<String>,
 }
 
+impl Asked {
+    fn of(parts: &Parts) -> Result<Self, ApiError> {
+        let Query(asked) = Query::<Self>::try_from_uri(&parts.uri)
+            .map_err(|error| ApiError::bad_request(error.body_text()))?;
+        if let Some(seat) = parts.extensions.get::<Seat>() {
+            seat.begin_long_poll();
+        }
+        Ok(asked)
+    }
+}
+
 impl Wanted {
     fn of(endpoint: &str) -> Option<Self> {
         match endpoint {
@@ -203,7 +214,8 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
         })
         .await;
     }
-    let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+    let path = parts.uri.path().to_owned();
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
     let [ROOT, router, endpoint] = segments[..] else {
         return Err(ApiError::not_found(
             "unknown path; use /agent/<router>/<endpoint>",
@@ -213,7 +225,12 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     if endpoint == REVISION {
         // No task of its own: the wait ends with its connection.
         return match parts.method {
-            Method::GET => fleet.revision(&router, &parts).await,
+            Method::GET => {
+                let asked = Asked::of(&parts)?;
+                // The head of a request holds the buffer of its connection.
+                drop((parts, body));
+                fleet.revision(&router, asked).await
+            }
             _ => Err(ApiError::method_not_allowed("GET")),
         };
     }
@@ -236,12 +253,17 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     .await
 }
 
-/// Runs a call in a task of its own, because a client that goes away ends this one between two changes.
-async fn whole<T: Send + 'static>(
+/// Runs a call in a task of its own, because a client that goes away ends this one between two changes. The returned
+/// future does not hold the call: a router's wait would take as much memory.
+fn whole<T: Send + 'static>(
     call: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    let answered = tokio::spawn(call).await;
-    answered.map_err(|error| ApiError::internal(error.to_string()))?
+) -> impl Future<Output = Result<T, ApiError>> {
+    let answered = tokio::spawn(call);
+    async {
+        answered
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+    }
 }
 
 impl Fleet {
@@ -325,12 +347,7 @@ impl Fleet {
         self.waiting.publish(&self.answers.files.revisions().await);
     }
 
-    async fn revision(&self, router: &ObjectName, parts: &Parts) -> Result<Response, ApiError> {
-        let asked = Query::<Asked>::try_from_uri(&parts.uri)
-            .map_err(|error| ApiError::bad_request(error.body_text()))?;
-        if let Some(seat) = parts.extensions.get::<Seat>() {
-            seat.begin_long_poll();
-        }
+    async fn revision(&self, router: &ObjectName, asked: Asked) -> Result<Response, ApiError> {
         let (known, wait) = (asked.revision.as_deref(), Duration::from_secs(asked.wait));
         let revision = self.waiting.revision(router, known, wait).await;
         Ok(Json(Revision { revision }).into_response())

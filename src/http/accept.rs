@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -32,6 +34,10 @@ pub(crate) const CONNECTIONS: usize = 256;
 /// Maximum number of connections per address, without those in a long poll: many routers may share one address.
 /// Loopback and unix sockets are exempt: a reverse proxy connects from there.
 const PER_ADDRESS: usize = 32;
+
+/// Number of connections from which each is closed after its answer, except one in a long poll: an idle connection takes
+/// sixteen kilobytes.
+const CROWDED: usize = 2048;
 
 /// Size limit of the head of a request, in bytes.
 const HEAD_MAX: usize = 32 * 1024;
@@ -176,6 +182,10 @@ impl Seats {
         }
     }
 
+    fn is_crowded(&self) -> bool {
+        self.taken.len() >= CROWDED
+    }
+
     /// Returns whether another connection fits, if necessary after closing the oldest one without a complete head.
     fn make_room(&mut self) -> bool {
         self.taken.len() < self.most || self.close_oldest(|_| true)
@@ -225,17 +235,24 @@ async fn converse<I>(io: I, app: Router, client: Client, taken: TakenSeat, stop:
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let seat = taken.seat.clone();
+    let (seat, seats) = (taken.seat.clone(), taken.seats.clone());
     let (close, is_busy) = (seat.close.clone(), Arc::clone(&seat.busy));
     let inner = TowerToHyperService::new(app);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        let seat = seat.clone();
+        let (seat, seats) = (seat.clone(), seats.clone());
         request.extensions_mut().insert(client);
         request.extensions_mut().insert(seat.clone());
         seat.begin();
         let answer = inner.call(request);
         async move {
-            let answer = answer.await;
+            let mut answer = answer.await;
+            if let Ok(answer) = &mut answer
+                && !seat.in_long_poll.load(Ordering::Relaxed)
+                && seats.0.lock().is_crowded()
+            {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
             seat.end();
             answer
         }
@@ -352,6 +369,25 @@ mod tests {
             .unwrap();
         assert!(connection.await.unwrap_err().is_panic());
         assert!(seats.0.lock().taken.is_empty());
+    }
+
+    #[tokio::test]
+    async fn crowded_server_closes_after_each_answer() {
+        let app = Router::new().route("/", axum::routing::get(|| async { "answer" }));
+        let seats = SharedSeats(Arc::new(Mutex::new(Seats::new(2 * CROWDED))));
+        let others: Vec<_> = (1..CROWDED).map(|_| seats.take(None).unwrap()).collect();
+        let (mut client, server) = tokio::io::duplex(1024);
+        let (taken, stop) = (seats.take(None).unwrap(), CancellationToken::new());
+        tokio::spawn(converse(server, app, ROUTER.into(), taken, stop));
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut client, request)
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        let read = tokio::io::AsyncReadExt::read_to_string(&mut client, &mut answer);
+        read.await.unwrap();
+        assert!(answer.contains("connection: close"), "{answer}");
+        drop(others);
     }
 
     #[tokio::test(start_paused = true)]

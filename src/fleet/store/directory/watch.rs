@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::fleet::files::{Stamps, is_folder};
 use crate::fleet::network::{NETWORK, is_ignored};
 use crate::util::file::Stamp;
+use crate::util::fs;
 use crate::util::notices::Notices;
 
 /// More changed paths than this are found by a look at all files.
@@ -53,12 +54,17 @@ impl Watch {
 
     /// Returns the files and folders of which events told; `None` if there may be more.
     pub(super) fn hints(&mut self) -> Option<BTreeSet<PathBuf>> {
-        let Heard { paths, is_part } = std::mem::take(&mut *self.heard.lock());
+        let Heard { paths, mut is_part } = std::mem::take(&mut *self.heard.lock());
+        if is_part {
+            // A folder whose end was not heard is not watched any more.
+            self.watched.clear();
+        }
         let mut hints = BTreeSet::new();
         for path in &paths {
             // What is in the root concerns all files, such as the link of a mounted volume.
             let Some((path, folder)) = inside(&self.root, path) else {
-                return None;
+                is_part = true;
+                continue;
             };
             // A folder may be another one now; one that is new is watched before it is listed.
             if let Some(watcher) = &mut self.watcher
@@ -130,6 +136,8 @@ impl Watch {
                 self.watched.insert(folder.to_owned(), Stamp::at(&path));
                 true
             }
+            // It may be gone by now.
+            Err(_) if !fs::is_dir(&path) => false,
             Err(error) => {
                 self.refuse(&error);
                 false

@@ -3,6 +3,7 @@
 use crate::util::file::{Staged, Stamp};
 
 use super::flush::sync_folders;
+use super::snapshot::Caches;
 use super::{AppliedDocument, Area, Place, Store, StoreError, Written, atomic, read};
 
 /// What is left to do for a record.
@@ -57,13 +58,7 @@ impl Store {
                 (State::Staged(_), None) => self.write_applied(record),
                 (State::Staged(staged), Some(caches)) => {
                     paths.push(staged.path().to_owned());
-                    self.put_applied(staged).inspect(|_| {
-                        let path = self.path(&place);
-                        let stored = caches.wrote_applied(&path, record.clone(), &text);
-                        if stored.is_some() {
-                            self.keep_applied(&place, stored);
-                        }
-                    })
+                    self.put_applied(caches, &place, staged, (record, &text))
                 }
             });
         }
@@ -99,12 +94,22 @@ impl Store {
         staged.map(State::Staged)
     }
 
-    fn put_applied(&self, staged: Staged) -> Result<Written, StoreError> {
+    fn put_applied(
+        &self,
+        caches: &mut Caches,
+        place: &Place,
+        staged: Staged,
+        (record, text): (&AppliedDocument, &str),
+    ) -> Result<Written, StoreError> {
         let path = staged.path().to_owned();
         let replaced = staged.replace().map_err(StoreError::io("write", &path));
         self.attempts.write(&replaced);
         replaced?;
         self.count(1);
+        let stored = caches.wrote_applied(&path, record.clone(), text);
+        if stored.is_some() {
+            self.keep_applied(place, stored);
+        }
         Ok(Written::Changed)
     }
 }

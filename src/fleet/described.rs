@@ -20,7 +20,8 @@ use super::network::{
 };
 use super::revisions::Described as DescribedRevisions;
 use super::rollout::{Description, Rollouts};
-use super::store::{Door, PostedKeys, Revisions, Store, Version, version};
+use super::store::{Door, PostedKeys, Store};
+use super::version::{Revisions, Version, version};
 use crate::http::ApiError;
 use crate::intervals::FLEET_POLL;
 use crate::model::{ObjectName, Secret};

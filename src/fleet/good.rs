@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::check::{self, Problem, Unit};
-use super::store::Version;
+use super::version::Version;
 use crate::model::ObjectName;
 use crate::util::notices::{News, Notices};
 use crate::wire::Call;

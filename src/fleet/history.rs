@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::commit::FleetCommit;
-use super::store::Version;
+use super::version::Version;
 use crate::model::ObjectName;
 use crate::util::notices::Notices;
 use crate::wire::Call;

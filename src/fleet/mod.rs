@@ -36,6 +36,7 @@ mod tagged;
 mod transfer;
 mod tree;
 mod validate;
+mod version;
 
 use std::future::Future;
 use std::io;

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::network::{FleetFiles, NETWORK, Named, Network, router_path};
-use super::store::{PostedKeys, Revision, Revisions, Version, version};
+use super::store::PostedKeys;
+use super::version::{Revision, Revisions, Version, version};
 use crate::intervals::LONG_POLL_MAX;
 use crate::model::ObjectName;
 

@@ -14,7 +14,7 @@ pub(crate) use self::kept::GitView;
 
 use super::directory::{Directory, commit_path};
 use super::held::{ChangedFile, HeldFiles};
-use super::{Change, Door, PostedKeys, Revisions, Store, Version, version};
+use super::{Change, Door, PostedKeys, Store};
 use crate::fleet::commit::{self, CommitError, FleetCommit, Head};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::history::ServedList;
@@ -22,6 +22,7 @@ use crate::fleet::layout::parse_router;
 use crate::fleet::network::{FleetFiles, TokenFields};
 use crate::fleet::posts::{Posts, Statuses};
 use crate::fleet::rollout::FleetRecord;
+use crate::fleet::version::{Revisions, Version, version};
 use crate::fleet::{FleetError, tree, validate};
 use crate::http::ApiError;
 use crate::intervals::FLEET_GIT_POLL;

@@ -14,8 +14,9 @@ use crate::fleet::layout::{
     MAINTENANCE, Tokens, config, file_of, invalid, missing, parse_router, shaped, wrong,
 };
 use crate::fleet::network::{FleetFiles, RESERVED};
-use crate::fleet::store::{Door, Revision, Revisions, STORE_UNAVAILABLE, Version, version};
+use crate::fleet::store::{Door, STORE_UNAVAILABLE};
 use crate::fleet::tree::CALLS;
+use crate::fleet::version::{Revision, Revisions, Version, version};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
 use crate::wire::Call;

@@ -13,7 +13,7 @@ use crate::fleet::layout::{
 };
 use crate::fleet::network::{NETWORK, RESERVED};
 use crate::fleet::posts::REPORTED;
-use crate::fleet::store::{Version, version};
+use crate::fleet::version::{Version, version};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
 use crate::util::file::{self, Stamp};

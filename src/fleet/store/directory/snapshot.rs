@@ -154,7 +154,7 @@ impl Snapshots {
             let mut others = paths.filter(|path| !is_own(path));
             if others.all(|path| before.get(path) == after.get(path)) {
                 let mut own = self.own.lock();
-                own.retain(|path, stamp| after.get(path) == Some(stamp) && is_young(stamp));
+                own.retain(|path, stamp| after.get(path) == Some(&*stamp) && is_young(stamp));
                 own.extend(after.into_iter().filter(|(path, _)| is_own(path)));
             }
         }

@@ -345,12 +345,12 @@ impl Described {
         files: &FleetFiles,
         router: &ObjectName,
     ) -> Result<Map<String, Value>, ApiError> {
-        let mut last = self.sessions.lock();
+        // A request for older files may come after newer ones, so `keep_sessions` alone changes them.
+        let last = self.sessions.lock();
         let mut list = Vec::new();
         for (path, text) in files.sessions_of(router) {
             let error = match text.map(|text| (text, session(path, text))) {
                 Ok((_, Ok(value))) => {
-                    last.remove(path);
                     list.push(value);
                     continue;
                 }

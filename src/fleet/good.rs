@@ -68,17 +68,18 @@ pub(super) struct Judged {
 }
 
 impl LastGood {
-    /// Returns the answer for this version, if it was served a short time ago or had problems.
+    /// Returns the answer for this version, if it was the last to be judged, and was served a short time ago or had problems.
+    /// An older version that comes back is judged like a new one.
     pub(super) fn known(
         &self,
         router: &ObjectName,
         call: Call,
         version: Version,
     ) -> Option<Arc<Map<String, Value>>> {
-        if let Some(judged) = self.judged.lock().get(&(router.clone(), call))
-            && judged.version == Some(version)
-            && let Some(corrected) = &judged.corrected
-        {
+        let all = self.judged.lock();
+        let judged = all.get(&(router.clone(), call));
+        let judged = judged.filter(|judged| judged.version == Some(version))?;
+        if let Some(corrected) = &judged.corrected {
             return Some(Arc::clone(corrected));
         }
         let recent = self.recent.lock();

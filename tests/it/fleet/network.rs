@@ -371,6 +371,23 @@ async fn bad_session_affects_its_own_list_only() {
     assert_eq!(ask(&app, "other", "/agent/hk1/sessions", None).await.0, 200);
 }
 
+/// The same content has the same version as before.
+#[tokio::test]
+async fn lost_folder_is_no_empty_list_after_an_older_one() {
+    let dir = network();
+    fs::remove_dir_all(dir.path().join("sessions")).unwrap();
+    quiet();
+    let app = served(dir.path());
+    let sessions = async || ask(&app, "one", "/agent/jp1/sessions", None).await;
+    assert_eq!(sessions().await, (200, json!({"sessions": []})));
+    write(dir.path(), &[("sessions/jp1/alice.yaml", SESSION)]);
+    quiet();
+    assert_eq!(sessions().await.1["sessions"][0]["uuid"], "abc-123");
+    fs::remove_dir_all(dir.path().join("sessions")).unwrap();
+    quiet();
+    assert_eq!(sessions().await.0, 500);
+}
+
 #[tokio::test]
 async fn lost_folder_of_sessions_is_no_empty_list() {
     let dir = network();

@@ -201,7 +201,9 @@ impl Answers {
         if self.history.is_new(router, &lists) {
             let served = self.store.served(router).await?;
             let written = history::first_written(&served, &lists, Timestamp::now());
-            changes.push(Change::Served(written));
+            if !written.is_empty() {
+                changes.push(Change::Served(written));
+            }
         }
         self.store.write(router, changes).await?;
         self.history.written(router, &lists);

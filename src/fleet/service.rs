@@ -130,8 +130,9 @@ impl Watcher {
             let (fleet, name) = (Arc::clone(&self.fleet), router.clone());
             // A task of its own, whose panic ends no other request. The router gets the error at its next request.
             let look = tokio::spawn(async move { fleet.answers.supersede(&name).await });
-            let _ = look.await;
-            self.seen.insert(router.clone(), revision.sessions);
+            if let Ok(Ok(())) = look.await {
+                self.seen.insert(router.clone(), revision.sessions);
+            }
         }
     }
 }

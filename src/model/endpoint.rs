@@ -119,8 +119,12 @@ fn parse_host(text: &str) -> Option<Host> {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    // A last label of digits only would be a mistyped IPv4 address (RFC 3696, section 2).
-    let numeric_end = name.rsplit('.').next()?.bytes().all(|b| b.is_ascii_digit());
+    // A last label of digits only would be a mistyped IPv4 address (RFC 3696, section 2), and getaddrinfo(3) takes one in
+    // hexadecimal for an address too.
+    let last = name.rsplit('.').next()?;
+    let hexadecimal = last.strip_prefix("0x");
+    let numeric_end = last.bytes().all(|b| b.is_ascii_digit())
+        || hexadecimal.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
     (name.len() <= 253 && !numeric_end && name.split('.').all(label_ok)).then_some(Host::Name(name))
 }
 
@@ -196,6 +200,8 @@ mod tests {
             "[fe80::1%eth0]:5",
             "a:+5",
             "a: 5",
+            "0x7f.0x1:5",
+            "a.0xA:5",
         ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text:?}");
         }

@@ -31,9 +31,9 @@ pub(super) fn append(folder: &Path, name: &str, max: u64, line: &str) -> io::Res
     Ok(file)
 }
 
-/// Adds an entry durably. The caller adds one at a time.
+/// Adds an entry durably. The caller adds one at a time. It begins a line too: the entry before may be torn.
 pub(super) fn add(root: &Path, entry: &AuditEntry) -> io::Result<()> {
-    let line = serde_json::to_string(entry)? + "\n";
+    let line = format!("\n{}\n", serde_json::to_string(entry)?);
     let file = append(&root.join(REPORTED), FILES[1], LOG_MAX, &line)?;
     file::flush_content(&file)
 }
@@ -71,7 +71,7 @@ mod tests {
         add(root.path(), &all[0]).unwrap();
         let path = root.path().join(REPORTED).join(FILES[1]);
         let torn = fs::read_to_string(&path).unwrap() + "{\"at\":\n" + &"x".repeat(5 << 20);
-        fs::write(&path, torn + "\n").unwrap();
+        fs::write(&path, torn + "\n{\"at\":").unwrap();
         for entry in &all[1..] {
             add(root.path(), entry).unwrap();
         }

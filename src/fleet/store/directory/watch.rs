@@ -10,7 +10,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 
 use crate::fleet::files::{Stamps, is_folder};
-use crate::fleet::network::{NETWORK, is_ignored};
+use crate::fleet::network::{NETWORK, OWNERS, ROUTERS, SESSIONS, is_ignored};
 use crate::util::file::Stamp;
 use crate::util::fs;
 use crate::util::notices::Notices;
@@ -61,8 +61,12 @@ impl Watch {
         }
         let mut hints = BTreeSet::new();
         for path in &paths {
-            // What is in the root concerns all files, such as the link of a mounted volume.
-            let Some((path, folder)) = inside(&self.root, path) else {
+            // What is in the root concerns all files, such as the link of a mounted volume. A folder of the network has
+            // no other file than those that are read; that of a router has.
+            let Some((path, folder)) = inside(&self.root, path).filter(|(path, _)| {
+                let folders = [ROUTERS, SESSIONS, OWNERS];
+                folders.iter().any(|folder| path.starts_with(folder))
+            }) else {
                 is_part = true;
                 continue;
             };

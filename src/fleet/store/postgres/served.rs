@@ -1,5 +1,8 @@
 //! The lists that routers were served, a row for each change of a list.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use serde_json::json;
 use sqlx::postgres::PgPool;
 use sqlx::{PgTransaction, Row, query};
@@ -22,17 +25,17 @@ pub(super) async fn read(pool: &PgPool, router: &ObjectName) -> Result<Vec<Serve
 /// Adds lists and their new states, and drops the oldest ones of these routers.
 pub(super) async fn write(
     transaction: &mut PgTransaction<'_>,
-    served: &[(ObjectName, ServedList)],
+    served: &BTreeMap<(ObjectName, String, Timestamp), ServedList>,
 ) -> Result<(), sqlx::Error> {
     if served.is_empty() {
         return Ok(());
     }
     let lock = query("SELECT pg_advisory_xact_lock(hashtext('moenet served'))");
     lock.execute(&mut **transaction).await?;
-    let routers: Vec<&str> = served.iter().map(|it| it.0.as_str()).collect();
-    let lists: Vec<&str> = served.iter().map(|it| it.1.list.as_str()).collect();
-    let times: Vec<String> = served.iter().map(|it| it.1.at.to_string()).collect();
-    let entries: Vec<String> = served.iter().map(|it| json!(it.1).to_string()).collect();
+    let routers: Vec<&str> = served.keys().map(|it| it.0.as_str()).collect();
+    let lists: Vec<&str> = served.keys().map(|it| it.1.as_str()).collect();
+    let times: Vec<String> = served.keys().map(|it| it.2.to_string()).collect();
+    let entries: Vec<String> = served.values().map(|it| json!(it).to_string()).collect();
     // Another instance may have added the same change of a list: its entry counts.
     let sql = "INSERT INTO served (router, list, at, entry) \
                SELECT router, list, at::timestamptz, entry::json \

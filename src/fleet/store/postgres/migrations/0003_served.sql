@@ -10,6 +10,7 @@ CREATE TABLE served (
 
 INSERT INTO served (router, list, at, entry)
     SELECT router, entry->>'list', (entry->>'at')::timestamptz, entry
-    FROM newest, json_array_elements(body) AS entry WHERE kind = 'served'
+    FROM newest, json_array_elements(CASE json_typeof(body) WHEN 'array' THEN body ELSE '[]' END) AS entry
+    WHERE kind = 'served' AND entry->>'list' IS NOT NULL AND entry->>'at' IS NOT NULL
     ON CONFLICT DO NOTHING;
 DELETE FROM newest WHERE kind = 'served';

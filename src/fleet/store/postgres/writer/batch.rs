@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde_json::json;
 use sqlx::postgres::PgPool;
 use sqlx::{PgTransaction, Row, query};
@@ -25,7 +26,8 @@ pub(super) struct Batch {
     statuses: BTreeMap<(ObjectName, String), ReportedStatus>,
     forgotten: BTreeMap<(ObjectName, String), ReportedStatus>,
     good: BTreeMap<(ObjectName, &'static str), String>,
-    served: Vec<(ObjectName, ServedList)>,
+    /// By router, list and time: a post that was sent again may bring the same one.
+    served: BTreeMap<(ObjectName, String, Timestamp), ServedList>,
 }
 
 impl Batch {
@@ -35,7 +37,8 @@ impl Batch {
             Change::Heartbeat(post) => self.post(router, HEARTBEAT, post),
             Change::Report(post) => self.post(router, REPORT, post),
             Change::Served(lists) => {
-                let lists = lists.iter().map(|list| (router.clone(), list.clone()));
+                let key = |it: &ServedList| (router.clone(), it.list.clone(), it.at);
+                let lists = lists.iter().map(|list| (key(list), list.clone()));
                 self.served.extend(lists);
             }
             Change::Status(entry) => drop(self.statuses.insert(key(entry), entry.clone())),

@@ -147,14 +147,11 @@ enum LedgerError {
 fn write(store: &Store, ledger: &Ledger) -> Result<(), LedgerError> {
     let text = format!("{HEAD}{}", to_yaml(ledger)?);
     let added = ledger.added.clone();
-    // An object's first step follows the flush of its record.
-    let may_wait = *ledger
-        == Ledger {
-            added,
-            ..Ledger::default()
-        }
-        && !store.has_applied();
-    let written = match may_wait {
+    let only_added = Ledger {
+        added,
+        ..Ledger::default()
+    };
+    let written = match *ledger == only_added {
         true => store.keep_lightly(HELD, &text),
         false => store.keep(HELD, &text),
     };

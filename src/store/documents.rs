@@ -85,6 +85,11 @@ impl Store {
             }
         }
         let flushed = sync_folders(&written);
+        if flushed.is_err() {
+            // The next attempt finds the documents as they are wanted.
+            let folders = written.iter().filter_map(|path| path.parent());
+            self.owe(folders.map(Path::to_owned));
+        }
         // First, since a document that differs from its copy is taken for an operator's edit.
         let results = drafts.into_iter().map(|draft| draft.end(self)).collect();
         flushed.map(|()| results)

@@ -105,6 +105,27 @@ mod tests {
     }
 
     #[test]
+    fn start_before_the_first_record_owes_a_flush() {
+        let (dir, store) = store();
+        store.write_applied(&record(&peer("a"))).unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert!(!waits(&store));
+        drop(store);
+        std::fs::remove_dir_all(dir.path().join("applied")).unwrap();
+        assert!(waits(&Store::open(dir.path()).unwrap()));
+    }
+
+    #[test]
+    fn folder_that_is_gone_owes_nothing() {
+        let (dir, store) = store();
+        store.write_document(&peer("a")).unwrap();
+        store.owe([dir.path().join("gone")]);
+        store.flush_owed().unwrap();
+        assert!(!waits(&store));
+    }
+
+    #[test]
     fn doubt_ends_after_waiting_documents_are_durable() {
         let (_dir, store) = store();
         store.write_document(&peer("a")).unwrap();

@@ -291,15 +291,13 @@ impl Held {
         self.copy = stamp.map(|stamp| (stamp, known.clone()));
     }
 
-    /// Writes the identity of a directory without one, after the doubt: one flush is for both.
+    /// Writes the identity of a directory without one, after the doubt.
     pub(super) fn begin(&mut self, dir: &Path, wanted: Doubt) -> Result<(), StoreError> {
         self.doubt = wanted;
         if doubt(dir) != wanted {
             write_doubt(dir, wanted)?;
         }
-        // An incomplete file that a power failure leaves is no identity.
-        atomic::write_lightly(&dir.join(IDENTITY), self.known.text().as_bytes(), 0o644)?;
-        file::flush_file_systems([dir]).map_err(StoreError::io("flush", dir))
+        self.known.write(dir)
     }
 
     /// Records which absence proves nothing, if that changed.

@@ -18,16 +18,25 @@ impl Store {
         self.keep_as(file, text, 0o644)
     }
 
-    /// As [`Self::keep`], for a file that a power failure may empty: the flush before the next object's steps makes it durable.
+    /// As [`Self::keep`], for a file that nothing depends on before the first step. As long as nothing was applied, it waits
+    /// for the flush of the first record, and a power failure may empty it.
     ///
     /// # Errors
     /// As [`Self::keep`].
     pub fn keep_lightly(&self, file: &str, text: &str) -> Result<Written, StoreError> {
-        self.keep_with(file, text, |path, text| {
+        if self.has_applied() {
+            return self.keep(file, text);
+        }
+        let written = self.keep_with(file, text, |path, text| {
             atomic::write_lightly(path, text, 0o644)?;
             self.owe([self.dir.clone()]);
             Ok(())
-        })
+        })?;
+        // The first record may have been written meanwhile.
+        if self.has_applied() {
+            self.flush_owed()?;
+        }
+        Ok(written)
     }
 
     /// As [`Self::keep`], with a file that other users cannot read.

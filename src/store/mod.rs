@@ -205,6 +205,10 @@ impl Store {
             owed: Mutex::default(),
             schemas: None,
         };
+        if !store.has_applied() {
+            // What a process before this one wrote may wait for the first record too.
+            store.owe([store.dir.clone()]);
+        }
         store.sweep();
         store.finish_writes()?;
         store.read_pending();
@@ -317,12 +321,15 @@ impl Store {
 
     /// Returns whether any applied record is on disk.
     pub fn has_applied(&self) -> bool {
-        let folders = PLACED.map(|kind| self.dir.join(folder(Area::Applied, kind)));
-        let entries = folders
-            .into_iter()
-            .filter_map(|folder| fs::read_dir(folder).ok());
-        let mut files = entries.flatten().flatten();
-        files.any(|entry| names::is_document(Path::new(&entry.file_name())))
+        PLACED.iter().any(|kind| {
+            match fs::read_dir(self.dir.join(folder(Area::Applied, *kind))) {
+                Ok(entries) => entries
+                    .flatten()
+                    .any(|entry| names::is_document(Path::new(&entry.file_name()))),
+                // What cannot be read may be there.
+                Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+            }
+        })
     }
 
     /// Adds approvals of these changes. Operators' commands call this while the agent runs, so it

@@ -194,7 +194,7 @@ pub(crate) fn flush<'a>(files: impl IntoIterator<Item = &'a Staged>) -> io::Resu
     flush_file_systems(files.iter().map(|file| file.folder()))
 }
 
-/// Makes everything on the file systems of these directories durable.
+/// Makes everything on the file systems of these directories durable. One that is gone has nothing to flush.
 ///
 /// # Errors
 /// As the system says.
@@ -203,7 +203,10 @@ pub(crate) fn flush_file_systems<'a>(
 ) -> io::Result<()> {
     let (mut flushed, folders): (_, BTreeSet<_>) = (BTreeSet::new(), folders.into_iter().collect());
     for folder in folders {
-        let folder = fs::open_dir(folder)?;
+        let folder = match fs::open_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            folder => folder?,
+        };
         if flushed.insert(folder.metadata()?.dev()) {
             flush_file_system(&folder)?;
         }

@@ -65,7 +65,7 @@ pub(crate) const BUILD_SOON: Duration = Duration::from_millis(50);
 /// Interval between two builds of the desired state without a hint: BIRD's version may have changed, and measured classes change.
 pub(crate) const BUILD_TICK: Duration = Duration::from_secs(30);
 /// Age from which a listing of the state directory is not used for such a build, though no change was announced.
-pub(crate) const LISTING_MAX: Duration = Duration::from_secs(300);
+pub(crate) const LISTING_MAX: Duration = Duration::from_secs(60);
 /// The same interval while the state directory cannot be read or written: no event reports its recovery.
 pub(crate) const BUILD_TROUBLED: Duration = Duration::from_secs(2);
 /// The same interval while a file is being written.

@@ -103,8 +103,9 @@ fn open(target: &Target) -> io::Result<(Socket, bool)> {
     };
     // This is also what gives a link-local destination its scope: the kernel takes `sk_bound_dev_if` when the address has no
     // scope id of its own.
-    let interface = target.interface.as_ref();
-    socket.bind_device(interface.map(|name| name.as_str().as_bytes()))?;
+    if let Some(interface) = &target.interface {
+        socket.bind_device(Some(interface.as_str().as_bytes()))?;
+    }
     Ok((socket, is_raw))
 }
 

@@ -98,6 +98,8 @@ not_checked() { echo "!!! NOT checked: $1" >&2; }
 live() {
   local long=a_silent_one_is_after_three_minutes said program rc=0 elsewhere=()
   program=$(program_of live) || return
+  # The tests are built before something else needs the processors and the lock of the build.
+  beside "${with_live[@]}"
   has_gre || { elsewhere=(--skip a_session_over_gre --skip a_session_over_ip6gre)
     echo "this kernel has no GRE: the tests of gre and ip6gre run in the guest (stage vm)"; }
   said=$(mktemp)
@@ -112,7 +114,7 @@ live() {
 # program_of BINARY: builds a binary of tests, once, and prints its path. It is started without cargo, whose lock a
 # build beside it holds.
 program_of() {
-  [ -s "$logs/$1.program" ] || cargo test --no-run --test "$1" --message-format=json |
+  [ -s "$logs/$1.program" ] || cargo test --no-run --test "$1" --message-format=json-render-diagnostics |
     jq -re --arg name "$1" 'select(.executable != null and .target.name == $name) | .executable' >"$logs/$1.program"
   cat "$logs/$1.program" && [ -s "$logs/$1.program" ]
 }
@@ -173,11 +175,11 @@ verdict() {
   printf '=== %s %s in %d s\n' "$1" "$2" "$3"
 }
 
-# beside STAGE…: starts the stages, one after the other, in a session of their own.
+# beside STAGE…: starts the stages, one after the other, in a session of their own that ends by itself.
 beside() {
   [ $# -gt 0 ] || return
-  printf '\n=== beside live: %s\n' "$*"
-  LOGS=$logs setsid nice -n 19 tests/run.sh --beside "$@" &
+  echo "beside it: $*"
+  LOGS=$logs setsid timeout 2400 nice -n 19 tests/run.sh --beside "$@" &
   lane=$!
 }
 
@@ -234,14 +236,6 @@ warnings() {
   done
 }
 
-# The tests are built before something else needs the processors and the lock of the build.
-live_with() {
-  program_of live >/dev/null
-  beside "$@"
-  stage live
-  joined "$@"
-}
-
 STAGES="deps birds fmt clippy deny schemas unit apis scale live doc tools book static vm powercut package demo"
 if [ "${1:-}" = --beside ]; then shift; in_lane "$@"; exit; fi
 [ $# -gt 0 ] || set -- $STAGES
@@ -256,7 +250,7 @@ case " $* " in *" live "*) for name in "$@"; do case $BESIDE_LIVE in *" $name "*
 for name in "$@"; do
   case " ${with_live[*]} " in
     *" $name "*) ;;
-    *) if [ "$name" = live ]; then live_with "${with_live[@]}"; else stage "$name"; fi ;;
+    *) stage "$name"; [ "$name" != live ] || joined "${with_live[@]}" ;;
   esac
 done
 causes

@@ -1,6 +1,6 @@
-//! `rollback` against a running agent: what was in force then is in force again, and the neighbour sees it.
+//! `rollback` against a running agent: what was applied then is applied again, and the neighbour sees it.
 
-use crate::lab::cli::{agent, commits, exception, git};
+use crate::lab::cli::{agent, commits, exception, git, try_git};
 use crate::lab::wait_until;
 use crate::lab::world::{World, interface};
 
@@ -16,14 +16,14 @@ fn wait_mtu(world: &World, wanted: &str) {
     });
 }
 
-/// Waits until this many commits changed what is in force.
+/// Waits until this many commits changed what is applied. At first there is no branch.
 fn wait_applied(world: &World, count: usize) {
     let applied = format!("applied/sessions/{}.yaml", interface(1));
     wait_until(&format!("{count} applies"), 40, || {
-        let log = git(
+        let log = try_git(
             &world.router,
             &["log", "--format=%s", "main", "--", &applied],
-        );
+        )?;
         if log.lines().count() == count {
             Ok(())
         } else {

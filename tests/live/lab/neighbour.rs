@@ -16,7 +16,6 @@ pub(crate) struct FarEnd {
 }
 
 pub(crate) struct Neighbour {
-    pub(crate) inside: Namespace,
     pub(crate) asn: u32,
     pub(crate) address: String,
     pub(crate) prefix4: String,
@@ -27,6 +26,8 @@ pub(crate) struct Neighbour {
     far_address: String,
     pub(crate) folder: tempfile::TempDir,
     daemon: Daemon,
+    /// Dropped last: it waits for its programs, of which a stopped one ends only by its own drop.
+    pub(crate) inside: Namespace,
 }
 
 enum Daemon {

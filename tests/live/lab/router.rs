@@ -55,11 +55,12 @@ pub(crate) fn agent_program() -> PathBuf {
 }
 
 pub(crate) struct Router {
-    pub(crate) inside: Namespace,
     pub(crate) keys: KeyPair,
     pub(crate) bird: Bird,
     folder: tempfile::TempDir,
     agent: Option<Process>,
+    /// Dropped last: it waits for its programs, of which a stopped one ends only by its own drop.
+    pub(crate) inside: Namespace,
 }
 
 impl Router {

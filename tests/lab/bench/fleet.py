@@ -4,11 +4,13 @@ routers (100, 1000 and 10000 unless told), each with 20 sessions and the calls o
 
 Prints one JSON object a line for each N, and progress to standard error. AGENT is a release build. With --store
 postgres the fleet is in a database that is started for it (Debian's package; needs root). --speed 2 halves all
-intervals but that of the long poll. Everything is on loopback, and is removed at the end.
+intervals but that of the long poll; --idle 60 adds so many seconds with nothing but long polls. Everything is on
+loopback, and is removed at the end.
 """
 import argparse
 import asyncio
 import base64
+import gc
 import glob
 import json
 import os
@@ -26,6 +28,8 @@ SESSIONS = 20
 LISTS = {"sessions": 60, "mesh": 120, "bird-config": 300, "config": 300}
 POSTS = {"heartbeat": 30, "report": 60}
 RING, REFLECTORS = 10, 4
+# Seconds of a wait for a change.
+WAIT = 60
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -46,13 +50,17 @@ def fleet(folder, routers):
                    f"regions: {{{', '.join(f'{region}: {{}}' for region in regions)}}}\n"
                    f"mesh: {{topology: ring, ibgp: reflectors, ring: [{', '.join(regions)}]}}\n")
     for router in range(1, routers + 1):
-        kind = ", type: rr" if router <= min(REFLECTORS, routers) else ""
-        with open(f"{folder}/routers/{name(router)}.yaml", "w") as file:
-            file.write(f"{{id: {router}, region: {regions[(router - 1) // RING % len(regions)]}, "
-                       f"address: 192.0.2.1, token: t{router}{kind}}}\n")
+        write_router(folder, routers, router, "192.0.2.1")
         os.makedirs(f"{folder}/sessions/{name(router)}")
         for number in range(SESSIONS):
             write_session(folder, router, number, 1)
+
+
+def write_router(folder, routers, router, address):
+    region = (router - 1) // RING % max(1, routers // RING)
+    kind = ", type: rr" if router <= min(REFLECTORS, routers) else ""
+    with open(f"{folder}/routers/{name(router)}.yaml", "w") as file:
+        file.write(f"{{id: {router}, region: g{region}, address: {address}, token: t{router}{kind}}}\n")
 
 
 def write_session(folder, router, number, status):
@@ -163,19 +171,21 @@ class Router:
             await asyncio.sleep(interval * random.uniform(0.9, 1.1))
 
     async def wait(self):
+        # Routers do not start at one moment.
+        await asyncio.sleep(random.uniform(0, WAIT))
         while True:
             known = f"&revision={self.revision}" if self.revision else ""
             try:
-                self.poll, (status, _, body) = await self.call(self.poll, "GET", f"revision?wait=60{known}")
+                self.poll, (status, _, body) = await self.call(self.poll, "GET", f"revision?wait={WAIT}{known}")
                 self.bench.waits += 1
                 before, self.revision = self.revision, json.loads(body)["revision"]
                 if status != 200:
                     self.bench.fail("revision", status)
                 if before and self.revision != before:
                     self.bench.changes += 1
-                    self.told.set()
                     for what in LISTS:
                         await self.get(what)
+                    self.told.set()
             except (OSError, ConnectionError, KeyError, ValueError) as error:
                 self.bench.fail("revision", error)
             await asyncio.sleep(1)
@@ -185,10 +195,10 @@ class Router:
             await self.get(what)
         await self.post("report")
 
-    def run(self):
+    def calls(self):
         calls = [(interval, self.get, what) for what, interval in LISTS.items()]
         calls += [(interval, self.post, what) for what, interval in POSTS.items()]
-        return [asyncio.create_task(self.every(*call)) for call in calls] + [asyncio.create_task(self.wait())]
+        return [asyncio.create_task(self.every(*call)) for call in calls]
 
 
 def cpu(pids):
@@ -277,10 +287,10 @@ class Bench:
                 raise SystemExit(f"the server does not answer; its log: {open(self.folder + '/log').read()[-2000:]}")
             await asyncio.sleep(0.5)
 
-    async def change(self, router, database):
-        """Edits a session, and returns the seconds until its router was woken and has fetched."""
+    async def change(self, router, database, edit):
+        """Makes an edit, and returns the seconds until its router was woken and has fetched."""
         router.told.clear()
-        write_session(f"{self.folder}/fleet", router.number, 0, 4)
+        edit(f"{self.folder}/fleet", router.number)
         begin = time.monotonic()
         if database:
             load = [self.options.agent, "fleet", "import", f"{self.folder}/fleet", "--store", database.url, "--overwrite"]
@@ -292,6 +302,18 @@ class Bench:
         except asyncio.TimeoutError:
             return None
         return round(time.monotonic() - begin, 2)
+
+    async def used(self, seconds, server, database):
+        """Waits, and returns the seconds that passed with the processors that server, generator and database took."""
+        pids = database.pids() if database else []
+
+        def now():
+            return cpu([server.pid]), time.process_time(), cpu(pids)
+        begin, before = time.monotonic(), now()
+        await asyncio.sleep(seconds)
+        passed = time.monotonic() - begin
+        shares = [round((after - used) / passed, 3) for after, used in zip(now(), before)]
+        return passed, dict(zip(("server", "generator", "database"), shares))
 
     async def run(self, server, database):
         routers = [Router(self, number) for number in range(1, self.routers + 1)]
@@ -305,20 +327,31 @@ class Bench:
         # A list of tunnels needs the keys of the peers, which come with heartbeats.
         await asyncio.gather(*(limited(router.post("heartbeat")) for router in routers))
         await asyncio.gather(*(limited(router.start()) for router in routers))
-        first = time.monotonic() - begin
+        first, first_used = time.monotonic() - begin, cpu([server.pid])
         say(f"first calls of all routers: {first:.1f} s, memory {memory(server.pid, 'VmRSS')} MB")
-        tasks = [task for router in routers for task in router.run()]
+        tasks = [task for router in routers for task in router.calls()]
+        waits = [asyncio.create_task(router.wait()) for router in routers]
+        # A collection of all tasks stops the generator for longer than a request takes.
+        gc.collect()
+        gc.disable()
         await asyncio.sleep(self.options.settle)
         self.measuring, self.waits, self.changes = True, 0, 0
-        pids = database.pids() if database else []
-        begin, used = time.monotonic(), (cpu([server.pid]), time.process_time(), cpu(pids))
-        await asyncio.sleep(self.options.seconds)
-        passed, self.measuring = time.monotonic() - begin, False
-        used = [round((now - before) / passed, 3) for now, before in zip(
-            (cpu([server.pid]), time.process_time(), cpu(pids)), used)]
-        waits, changes = self.waits, self.changes
-        told = await self.change(routers[-1], database)
+        passed, used = await self.used(self.options.seconds, server, database)
+        self.measuring, answered, changes = False, self.waits, self.changes
+        connections = len(os.listdir(f"/proc/{server.pid}/fd"))
+        memories = {f"{name}_mb": memory(server.pid, key)
+                    for name, key in (("rss", "VmRSS"), ("heap", "RssAnon"), ("rss_peak", "VmHWM"))}
+        told = await self.change(routers[-1], database, lambda folder, router: write_session(folder, router, 0, 4))
+        before = cpu([server.pid])
+        structure_told = await self.change(
+            routers[-1], database, lambda folder, router: write_router(folder, self.routers, router, "192.0.2.2"))
+        structure_cost = cpu([server.pid]) - before
         for task in tasks:
+            task.cancel()
+        idle = None
+        if self.options.idle:
+            _, idle = await self.used(self.options.idle, server, database)
+        for task in waits:
             task.cancel()
         all_times = sorted(value for values in self.times.values() for value in values)
 
@@ -326,13 +359,14 @@ class Bench:
             return round(values[min(len(values) - 1, int(len(values) * share))], 1) if values else None
         return {
             "routers": self.routers, "store": self.options.store, "speed": self.speed,
-            "requests_per_s": round((len(all_times) + waits) / passed, 1), "waits_per_s": round(waits / passed, 1),
+            "requests_per_s": round((len(all_times) + answered) / passed, 1), "waits_per_s": round(answered / passed, 1),
             "p50_ms": quantile(all_times, 0.5), "p99_ms": quantile(all_times, 0.99),
             "by_call_p50_p99": {what: (quantile(sorted(values), 0.5), quantile(sorted(values), 0.99))
                                 for what, values in sorted(self.times.items())},
-            "rss_mb": memory(server.pid, "VmRSS"), "heap_mb": memory(server.pid, "RssAnon"), "rss_peak_mb": memory(server.pid, "VmHWM"),
-            "cpu": dict(zip(("server", "generator", "database"), used)), "first_calls_s": round(first, 1),
-            "change_told_after_s": told, "changes_otherwise": changes, "errors": self.errors,
+            **memories, "open_files": connections, "cpu": used, "first_calls_s": round(first, 1),
+            "first_calls_cpu_s": first_used, "change_told_after_s": told, "changes_otherwise": changes,
+            "router_file_told_after_s": structure_told, "router_file_cpu_s": round(structure_cost, 2), "cpu_of_waits": idle,
+            "rss_end_mb": memory(server.pid, "VmRSS"), "rss_peak_end_mb": memory(server.pid, "VmHWM"), "errors": self.errors,
             "load": os.getloadavg()[0]}
 
 
@@ -342,7 +376,8 @@ def main():
     options.add_argument("routers", nargs="?", default="100,1000,10000")
     options.add_argument("--store", choices=["directory", "postgres"], default="directory")
     options.add_argument("--seconds", type=float, default=60)
-    options.add_argument("--settle", type=float, default=30)
+    options.add_argument("--settle", type=float, default=WAIT + 10)
+    options.add_argument("--idle", type=float, default=0)
     options.add_argument("--speed", type=float, default=1)
     options = options.parse_args()
     options.agent = os.path.abspath(options.agent)

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use surge_ping::{AsyncSocket, Config, ICMP};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::intervals::REACH_ANSWER;
 use crate::model::InterfaceName;
-use crate::sources::probe::{IcmpPing, Ping, ProbeSettings, Target};
+use crate::sources::probe::{IcmpPing, Ping, ProbeSettings, Target, open};
 
 /// The network's answer to a datagram to an endpoint; silence gives no information.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,19 +83,19 @@ pub(super) async fn echo(address: IpAddr, interface: &InterfaceName) -> Option<b
 /// Returns the addresses that answer an echo to all nodes of a link, including this router's.
 pub(super) async fn everybody(interface: &InterfaceName, index: u32) -> BTreeSet<IpAddr> {
     let mut found = BTreeSet::new();
-    let config = Config::builder()
-        .kind(ICMP::V6)
-        .interface(interface.as_str())
-        .build();
-    let Ok(socket) = AsyncSocket::new(&config) else {
+    let target = Target {
+        address: ALL_NODES.into(),
+        interface: Some(interface.clone()),
+    };
+    let Ok((socket, _)) = open(&target) else {
         return found;
     };
     // The kernel writes the checksum (RFC 3542, section 3.1), and on a datagram socket the identifier too, so
     // the answers are recognised by the payload of the echo.
     let cookie: [u8; 16] = rand::random();
-    let mut request = [[ECHO_REQUEST, 0, 0, 0, 0, 0, 0, 1].as_slice(), &cookie].concat();
-    let everybody = SocketAddrV6::new(ALL_NODES, 0, 0, index).into();
-    if socket.send_to(&mut request, &everybody).await.is_err() {
+    let request = [[ECHO_REQUEST, 0, 0, 0, 0, 0, 0, 1].as_slice(), &cookie].concat();
+    let everybody = SocketAddrV6::new(ALL_NODES, 0, 0, index);
+    if socket.send_to(&request, everybody).await.is_err() {
         return found;
     }
     let end = Instant::now() + REACH_ANSWER;

@@ -11,11 +11,11 @@ use super::{Ping, ProbeError, ProbeSettings, Target};
 use crate::intervals::ECHO_SPACING;
 
 /// Payload of an echo, of the same size as that of `ping`.
-pub(super) const PAYLOAD: [u8; 56] = [0; 56];
+const PAYLOAD: [u8; 56] = [0; 56];
 /// Length of the head of an echo: type, code, checksum, identifier and number (RFC 792; RFC 4443, section 4.1).
-const HEAD: usize = 8;
+pub(super) const HEAD: usize = 8;
 /// More than an IP header with options, and an echo.
-const MESSAGE_MAX: usize = 256;
+pub(super) const MESSAGE_MAX: usize = 256;
 
 /// Sends real echoes.
 ///
@@ -76,12 +76,12 @@ impl IcmpPing {
             source,
         };
         let (socket, is_raw) = open(target).map_err(failed)?;
-        if let Err(error) = socket.connect(&SocketAddr::new(target.address, 0).into()) {
+        if let Err(error) = socket.connect(SocketAddr::new(target.address, 0)).await {
             tracing::trace!(%target, %error, "no route for an echo");
             return Ok(vec![Echo::Unsent; usize::from(settings.count)]);
         }
         let probe = Connected {
-            socket: UdpSocket::from_std(socket.into()).map_err(failed)?,
+            socket,
             is_raw,
             address: target.address,
             identifier: rand::random(),
@@ -91,22 +91,29 @@ impl IcmpPing {
 }
 
 /// Opens a socket through the target's interface. Returns whether it is a raw one.
-fn open(target: &Target) -> io::Result<(Socket, bool)> {
+///
+/// # Errors
+/// The system grants neither, or the interface does not exist.
+pub fn open(target: &Target) -> io::Result<(UdpSocket, bool)> {
+    let (socket, is_raw) = match socket(target, Type::DGRAM) {
+        Ok(socket) => (socket, false),
+        Err(_) => (socket(target, Type::RAW)?, true),
+    };
+    Ok((UdpSocket::from_std(socket.into())?, is_raw))
+}
+
+pub(super) fn socket(target: &Target, kind: Type) -> io::Result<Socket> {
     let (domain, protocol) = match target.address {
         IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
         IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
     };
-    let new = |kind: Type| Socket::new(domain, kind.nonblocking(), Some(protocol));
-    let (socket, is_raw) = match new(Type::DGRAM) {
-        Ok(socket) => (socket, false),
-        Err(_) => (new(Type::RAW)?, true),
-    };
+    let socket = Socket::new(domain, kind.nonblocking(), Some(protocol))?;
     // This is also what gives a link-local destination its scope: the kernel takes `sk_bound_dev_if` when the address has no
     // scope id of its own.
     if let Some(interface) = &target.interface {
         socket.bind_device(Some(interface.as_str().as_bytes()))?;
     }
-    Ok((socket, is_raw))
+    Ok(socket)
 }
 
 /// A socket that is connected to the target. Its type is that of UDP because the calls are the same.
@@ -141,7 +148,7 @@ impl Connected {
     }
 
     async fn send(&self, number: u16) -> io::Result<()> {
-        let message = self.request(number);
+        let message = request(self.address, self.identifier, number);
         let sent = match self.socket.send(&message).await {
             // The error that an earlier echo caused.
             Err(_) => self.socket.send(&message).await,
@@ -181,35 +188,41 @@ impl Connected {
         Instant::now() < until
     }
 
-    fn request(&self, number: u16) -> [u8; HEAD + PAYLOAD.len()] {
-        let mut message = [0; HEAD + PAYLOAD.len()];
-        message[0] = if self.address.is_ipv6() { 128 } else { 8 };
-        message[4..6].copy_from_slice(&self.identifier.to_be_bytes());
-        message[6..8].copy_from_slice(&number.to_be_bytes());
-        // The kernel computes that of ICMPv6, whose sum has the addresses too.
-        if self.address.is_ipv4() {
-            let sum = checksum(&message);
-            message[2..4].copy_from_slice(&sum.to_be_bytes());
-        }
-        message
-    }
-
     /// Returns the number of the echo that a message answers. A router that sends "unreachable" also quotes the echo.
     fn answered(&self, message: &[u8]) -> Option<u16> {
-        // A raw socket of IPv4 receives the IP header too, with its length in words.
+        // A raw socket of IPv4 receives the IP header too.
         let is_whole = self.is_raw && self.address.is_ipv4();
-        let start = if is_whole {
-            usize::from(message.first()? & 0xf) * 4
-        } else {
-            0
-        };
-        let head: &[u8; HEAD] = message.get(start..)?.first_chunk()?;
-        let [kind, _, _, _, identifier @ .., high, low] = *head;
-        let is_reply = kind == if self.address.is_ipv6() { 129 } else { 0 };
+        let message = if is_whole { body(message)? } else { message };
+        let [kind, _, _, _, identifier @ .., high, low] = *message.first_chunk::<HEAD>()?;
         // The kernel selects the identifier on a datagram socket, and its replies.
         let is_own = !self.is_raw || u16::from_be_bytes(identifier) == self.identifier;
+        let is_reply = kind == reply_type(self.address);
         (is_reply && is_own).then(|| u16::from_be_bytes([high, low]))
     }
+}
+
+/// Returns what follows the header of an IPv4 packet, which has its length in words.
+pub(super) fn body(packet: &[u8]) -> Option<&[u8]> {
+    packet.get(usize::from(packet.first()? & 0xf) * 4..)
+}
+
+/// Returns the type of a reply (RFC 792; RFC 4443, section 4.2).
+pub(super) fn reply_type(address: IpAddr) -> u8 {
+    if address.is_ipv6() { 129 } else { 0 }
+}
+
+/// Returns an echo.
+pub(super) fn request(address: IpAddr, identifier: u16, number: u16) -> [u8; HEAD + PAYLOAD.len()] {
+    let mut message = [0; HEAD + PAYLOAD.len()];
+    message[0] = if address.is_ipv6() { 128 } else { 8 };
+    message[4..6].copy_from_slice(&identifier.to_be_bytes());
+    message[6..8].copy_from_slice(&number.to_be_bytes());
+    // The kernel computes that of ICMPv6, whose sum has the addresses too.
+    if address.is_ipv4() {
+        let sum = checksum(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    message
 }
 
 /// Returns the checksum of a message whose own field is zero (RFC 1071).
@@ -250,7 +263,7 @@ mod tests {
     async fn only_own_replies_are_answers() {
         for (is_raw, is_v6) in [(false, false), (false, true), (true, false), (true, true)] {
             let probe = connected(is_raw, if is_v6 { "::1" } else { "127.0.0.1" }).await;
-            let mut reply = probe.request(7).to_vec();
+            let mut reply = request(probe.address, probe.identifier, 7).to_vec();
             let header = if is_raw && !is_v6 { 24 } else { 0 };
             reply.splice(0..0, [0x46].into_iter().chain([0; 23]).take(header));
             assert_eq!(probe.answered(&reply), None, "it is a request");

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use crate::intervals::{ECHO_TIMEOUT, PROBE_INTERVAL};
 use crate::model::InterfaceName;
 
-pub use icmp::{Echo, IcmpPing};
+pub use icmp::{Echo, IcmpPing, open};
 pub use prober::Prober;
 pub use trace::{Hop, trace};
 

@@ -1,18 +1,22 @@
 //! The way to a target: one echo for each number of hops, all at once.
 
-use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
 use socket2::Type;
-use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
 
-use super::icmp::{PAYLOAD, check_scope};
+use super::icmp::{HEAD, MESSAGE_MAX, body, check_scope, reply_type, request, socket};
 use super::{ProbeError, Target};
 
 /// The most hops of a trace.
 const MOST_HOPS: u8 = 30;
+
+/// Length of an IPv6 header.
+const IPV6_HEADER: usize = 40;
 
 /// A router on the way, or the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,66 +69,71 @@ fn way(mut hops: Vec<Option<Hop>>) -> Vec<Option<Hop>> {
 }
 
 async fn ask(target: &Target, hops: u8, timeout: Duration) -> Result<Option<Hop>, ProbeError> {
-    let client = raw_socket(target, hops)?;
-    let identifier = PingIdentifier(rand::random());
-    let mut pinger = client.pinger(target.address, identifier).await;
-    let pinger = pinger.timeout(timeout);
-    match pinger.ping(PingSequence(hops.into()), &PAYLOAD).await {
-        Ok((packet, time)) => Ok(Some(Hop {
-            address: sender(&packet),
-            time,
-            is_target: is_reply(&packet),
-        })),
-        Err(SurgeError::IOError(source)) => Err(ProbeError::Unsent {
-            target: target.clone(),
-            source,
-        }),
-        Err(_) => Ok(None),
+    let socket = raw_socket(target, hops)?;
+    let echo = request(target.address, rand::random(), hops.into());
+    let sent = Instant::now();
+    let address = SocketAddr::new(target.address, 0);
+    if let Err(source) = socket.send_to(&echo, address).await {
+        let target = target.clone();
+        return Err(ProbeError::Unsent { target, source });
     }
+    let mut message = [0; MESSAGE_MAX];
+    while let Ok(received) = timeout_at(sent + timeout, socket.recv_from(&mut message)).await {
+        // An error is one that an echo caused.
+        let Ok((length, from)) = received else {
+            continue;
+        };
+        let message = message.get(..length).unwrap_or_default();
+        if let Some(is_target) = answer(target.address, &echo, message) {
+            return Ok(Some(Hop {
+                address: from.ip(),
+                time: sent.elapsed(),
+                is_target,
+            }));
+        }
+    }
+    Ok(None)
 }
 
-/// Opens a raw socket for echoes that live for some hops. The library falls back to a datagram socket, which would hear nothing
-/// of the routers on the way.
-fn raw_socket(target: &Target, hops: u8) -> Result<Client, ProbeError> {
-    let not_raw = || ProbeError::NotRaw {
-        target: target.clone(),
-    };
+/// Opens a raw socket for echoes that live for some hops.
+fn raw_socket(target: &Target, hops: u8) -> Result<UdpSocket, ProbeError> {
     check_scope(target)?;
-    let kind = if target.address.is_ipv6() {
-        ICMP::V6
-    } else {
-        ICMP::V4
+    let open = || {
+        let socket = socket(target, Type::RAW)?;
+        match target.address {
+            IpAddr::V4(_) => socket.set_ttl_v4(hops.into())?,
+            IpAddr::V6(_) => socket.set_unicast_hops_v6(hops.into())?,
+        }
+        UdpSocket::from_std(socket.into())
     };
-    let mut config = Config::builder().kind(kind);
-    if let Some(interface) = &target.interface {
-        config = config.interface(interface.as_str());
-    }
-    let config = config.ttl(hops.into()).sock_type_hint(Type::RAW);
-    match Client::new(&config.build()) {
-        Ok(client) if client.get_socket().get_type() == Type::RAW => Ok(client),
-        Ok(_) => Err(not_raw()),
-        Err(source) if source.kind() == ErrorKind::PermissionDenied => Err(not_raw()),
-        Err(source) => Err(ProbeError::Socket {
-            target: target.clone(),
-            source,
-        }),
-    }
+    open().map_err(|source: io::Error| {
+        let target = target.clone();
+        match source.kind() {
+            ErrorKind::PermissionDenied => ProbeError::NotRaw { target },
+            _ => ProbeError::Socket { target, source },
+        }
+    })
 }
 
-/// Returns whether it is a reply of the target. A router that sends "unreachable" also quotes the echo.
-fn is_reply(packet: &IcmpPacket) -> bool {
-    // ICMP type 0 (RFC 792) and ICMPv6 type 129 (RFC 4443, section 4.2) are the echo replies.
-    match packet {
-        IcmpPacket::V4(packet) => packet.get_icmp_type().0 == 0,
-        IcmpPacket::V6(packet) => packet.get_icmpv6_type().0 == 129,
-    }
-}
-
-fn sender(packet: &IcmpPacket) -> IpAddr {
-    match packet {
-        IcmpPacket::V4(packet) => packet.get_source().into(),
-        IcmpPacket::V6(packet) => packet.get_source().into(),
-    }
+/// Returns whether a message answers an echo: `true` for the reply of the target, `false` for the error of a router, which
+/// quotes the echo.
+fn answer(target: IpAddr, echo: &[u8], message: &[u8]) -> Option<bool> {
+    let message = if target.is_ipv4() {
+        body(message)?
+    } else {
+        message
+    };
+    let rest = message.get(HEAD..)?;
+    // Identifier and number.
+    let of_echo = |head: &[u8]| head.get(4..HEAD) == echo.get(4..HEAD);
+    let quoted = match (target, *message.first()?) {
+        (_, kind) if kind == reply_type(target) => return of_echo(message).then_some(true),
+        // Unreachable, time exceeded and parameter problem (RFC 792; RFC 4443, section 3).
+        (IpAddr::V4(_), 3 | 11 | 12) => body(rest)?,
+        (IpAddr::V6(_), 1..=4) => rest.get(IPV6_HEADER..)?,
+        _ => return None,
+    };
+    (quoted.first() == echo.first() && of_echo(quoted)).then_some(false)
 }
 
 #[cfg(test)]
@@ -170,6 +179,39 @@ mod tests {
         ];
         for (answers, wanted) in ways {
             assert_eq!(way(answers), wanted);
+        }
+    }
+
+    #[test]
+    fn answers_are_replies_and_errors_that_quote_the_echo() {
+        for (target, header, errors) in [("10.0.0.1", 20, [3, 11, 12]), ("fd00::1", 40, [1, 3, 4])]
+        {
+            let target: IpAddr = target.parse().unwrap();
+            let echo = request(target, 0x1234, 7);
+            // An IPv4 packet of five words; a raw socket of IPv6 receives no header.
+            let packet =
+                |message: &[u8]| [&[0x45; 20][..target.is_ipv4() as usize * 20], message].concat();
+            let mut reply = echo;
+            reply[0] = reply_type(target);
+            assert_eq!(answer(target, &echo, &packet(&reply)), Some(true));
+            assert_eq!(answer(target, &echo, &packet(&echo)), None, "a request");
+            let quoting = |kind, echo: &[u8]| {
+                packet(&[&[kind, 0, 0, 0, 0, 0, 0, 0], &[0x45; 40][..header], echo].concat())
+            };
+            for kind in errors {
+                assert_eq!(answer(target, &echo, &quoting(kind, &echo)), Some(false));
+                assert_eq!(answer(target, &echo, &quoting(kind, &reply)), None);
+                let other = request(target, 0x1234, 8);
+                assert_eq!(answer(target, &echo, &quoting(kind, &other)), None);
+                let message = quoting(kind, &echo);
+                for length in 0..message.len() - 56 {
+                    assert_eq!(
+                        answer(target, &echo, &message[..length]),
+                        None,
+                        "{length} bytes"
+                    );
+                }
+            }
         }
     }
 }

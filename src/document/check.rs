@@ -1,6 +1,7 @@
 //! Reads values as specifications. Documents, overrides and their merge are read by the same function, so that a
 //! value is refused with the same text in each of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -37,7 +38,7 @@ impl Fault {
     }
 
     /// Returns the path of the value whose replacement removes the fault.
-    fn repaired_path(&self) -> Vec<String> {
+    pub(crate) fn repaired_path(&self) -> Vec<String> {
         let missing = match self.reason {
             Reason::Missing(field) => Some(field.to_owned()),
             _ => None,
@@ -92,26 +93,38 @@ fn key(segment: &Segment) -> Option<String> {
     }
 }
 
-/// Returns every field of a value that a type does not accept. It reads the type repeatedly, each time with the
-/// last wrong field removed, or replaced by the field of `sample`, which has the required fields.
+/// Returns every field of a value that a type does not accept.
 pub(crate) fn faults<T: DeserializeOwned>(
-    mut value: Value,
+    value: Value,
     sample: &Value,
     scalars: Scalars,
 ) -> Vec<Fault> {
+    read_rest::<T>(&value, sample, scalars).1
+}
+
+/// Reads a value as a type without the fields that it does not accept, and returns these. It reads the type
+/// repeatedly, each time with the last wrong field removed, or replaced by the field of `sample`, which has the
+/// required fields. `None`: a required field without a sample is wrong.
+pub(crate) fn read_rest<T: DeserializeOwned>(
+    value: &Value,
+    sample: &Value,
+    scalars: Scalars,
+) -> (Option<T>, Vec<Fault>) {
+    let mut value = Cow::Borrowed(value);
     let (mut found, mut repaired) = (Vec::new(), BTreeSet::new());
     while found.len() < MANY {
-        let Err(fault) = read::<T>(&value, scalars) else {
-            break;
+        let fault = match read::<T>(&value, scalars) {
+            Ok(read) => return (Some(read), found),
+            Err(fault) => fault,
         };
         let path = fault.repaired_path();
-        let is_repaired = repair(&mut value, &path, sample);
+        let is_repaired = repair(value.to_mut(), &path, sample);
         found.push(fault);
         if !is_repaired || !repaired.insert(path) {
             break;
         }
     }
-    found
+    (None, found)
 }
 
 /// Sets the sample's value at a path, or removes the value at the path. `false`: neither is possible.

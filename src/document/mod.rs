@@ -14,7 +14,7 @@ pub(crate) mod v1;
 mod value;
 
 pub use check::minimal;
-pub(crate) use check::{Fault, check_patch, check_spec, faults, read};
+pub(crate) use check::{Fault, check_patch, check_spec, faults, read, read_rest};
 pub(crate) use codec::parse_document;
 pub(crate) use codec::parse_list;
 pub use codec::{
@@ -25,12 +25,12 @@ pub(crate) use codec::{locate, placed, problems, value};
 pub(crate) use envelope::ApiVersion;
 pub use envelope::{Document, Metadata, Spec};
 pub use packed::PackedSpec;
-pub(crate) use reason::unknown_field;
+pub(crate) use reason::{Reason, Wanted, unknown_field};
 pub(crate) use schema::root as root_schema;
 pub use schema::schema;
 pub(crate) use schema::{override_schema, polish, status_schema};
 pub(crate) use v1::with_spec;
 pub use v1::*;
-pub(crate) use value::Scalars;
+pub(crate) use value::{Scalars, whole};
 
 pub use crate::model::Kind;

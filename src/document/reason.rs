@@ -18,6 +18,11 @@ pub(crate) enum Reason {
         field: String,
         known: &'static [&'static str],
     },
+    /// A word that is not of the known ones.
+    UnknownWord {
+        word: String,
+        known: &'static [&'static str],
+    },
     /// A rule of the type, in its own words.
     Rule(String),
 }
@@ -114,6 +119,9 @@ impl fmt::Display for Reason {
             Self::Missing("reason") => f.write_str("a reason is needed (a # begins a comment)"),
             Self::Missing(field) => write!(f, "`{field}` is missing"),
             Self::UnknownField { field, known } => f.write_str(&unknown_field(field, known)),
+            Self::UnknownWord { word, known } => {
+                write!(f, "must be {}, not {}", known.join(" or "), shown(word))
+            }
             Self::Rule(text) => f.write_str(text),
         }
     }
@@ -135,6 +143,13 @@ impl de::Error for Reason {
 
     fn invalid_value(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
         Self::invalid_type(found, wanted)
+    }
+
+    fn unknown_variant(word: &str, known: &'static [&'static str]) -> Self {
+        Self::UnknownWord {
+            word: word.to_owned(),
+            known,
+        }
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -166,6 +181,7 @@ pub(crate) fn unknown_field(field: &str, known: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::Error as _;
     use serde_json::json;
 
     use super::*;
@@ -198,6 +214,10 @@ mod tests {
                 "expected true or false, found 1",
             ),
             (Reason::Missing("asn").to_string(), "`asn` is missing"),
+            (
+                Reason::unknown_variant("a\nb", &["gre", "ip6gre"]).to_string(),
+                "must be gre or ip6gre, not \"a\\nb\"",
+            ),
             (
                 unknown_field("sett", &["reason", "set"]),
                 "unknown field `sett`, did you mean `set`?",

@@ -114,7 +114,7 @@ pub(crate) fn root<T: JsonSchema>(title: &str) -> Value {
 }
 
 /// Adapts a schema for editors: descriptions lose the line breaks of the sources, and an optional switch or counter
-/// shows its default.
+/// shows its default; another optional field has none.
 pub(crate) fn polish(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -123,6 +123,9 @@ pub(crate) fn polish(schema: &mut Value) {
                     .replace("\n\n", "\0")
                     .replace('\n', " ")
                     .replace('\0', "\n\n");
+            }
+            if fields.get("default") == Some(&Value::Null) {
+                fields.remove("default");
             }
             let required = fields.get("required").cloned().unwrap_or_default();
             if let Some(Value::Object(properties)) = fields.get_mut("properties") {

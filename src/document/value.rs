@@ -8,13 +8,16 @@ use serde_json::Value;
 
 use super::reason::{Reason, Wanted};
 
-/// How numbers and booleans are read where a type wants a text.
+/// How numbers and booleans are read where a type wants a text, and texts where it wants one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scalars {
     /// As texts: YAML writes both alike.
     AsWritten,
     /// As values of another type.
     Typed,
+    /// As values of another type. Leniently the other way: a text of digits is a number, and `1` and `"true"` are
+    /// booleans. Blanks around a text do not count.
+    Lenient,
 }
 
 /// A value to be read as a type.
@@ -41,6 +44,20 @@ impl<'de> Parsed<'de> {
         MapDeserializer::new(fields.iter().map(field))
     }
 
+    fn number<V: Visitor<'de>>(self, max: u64, visitor: V) -> Result<V::Value, Reason> {
+        let number = match self.scalars {
+            Scalars::Lenient => whole(self.value),
+            Scalars::AsWritten | Scalars::Typed => self.value.as_u64(),
+        };
+        match number {
+            Some(number) if number > max => {
+                Err(Reason::Rule(format!("must be 0..{max}, not {number}")))
+            }
+            Some(number) => visitor.visit_u64(number),
+            None => self.scalar(Wanted::Whole, visitor),
+        }
+    }
+
     /// Reads a scalar, and names the type that the field wants if it has another one.
     fn scalar<V: Visitor<'de>>(self, wanted: Wanted, visitor: V) -> Result<V::Value, Reason> {
         if self.value.is_array() || self.value.is_object() {
@@ -64,9 +81,9 @@ impl<'de> IntoDeserializer<'de, Reason> for Parsed<'de> {
 
 /// Defines methods that read a scalar of a type.
 macro_rules! scalars {
-    ($($method:ident: $wanted:expr,)*) => {$(
+    ($($method:ident: $reader:ident($of:expr),)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
-            self.scalar($wanted, visitor)
+            self.$reader($of, visitor)
         }
     )*};
 }
@@ -95,21 +112,29 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
     }
 
     scalars! {
-        deserialize_bool: Wanted::Boolean,
-        deserialize_i8: Wanted::Whole,
-        deserialize_i16: Wanted::Whole,
-        deserialize_i32: Wanted::Whole,
-        deserialize_i64: Wanted::Whole,
-        deserialize_u8: Wanted::Whole,
-        deserialize_u16: Wanted::Whole,
-        deserialize_u32: Wanted::Whole,
-        deserialize_u64: Wanted::Whole,
-        deserialize_f32: Wanted::Number,
-        deserialize_f64: Wanted::Number,
+        deserialize_i8: scalar(Wanted::Whole),
+        deserialize_i16: scalar(Wanted::Whole),
+        deserialize_i32: scalar(Wanted::Whole),
+        deserialize_i64: scalar(Wanted::Whole),
+        deserialize_u8: number(u8::MAX.into()),
+        deserialize_u16: number(u16::MAX.into()),
+        deserialize_u32: number(u32::MAX.into()),
+        deserialize_u64: number(u64::MAX),
+        deserialize_f32: scalar(Wanted::Number),
+        deserialize_f64: scalar(Wanted::Number),
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
+        let lenient = self.scalars == Scalars::Lenient;
+        match lenient.then(|| flag(self.value)).flatten() {
+            Some(flag) => visitor.visit_bool(flag),
+            None => self.scalar(Wanted::Boolean, visitor),
+        }
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
         match (self.value, self.scalars) {
+            (Value::String(text), Scalars::Lenient) => visitor.visit_borrowed_str(text.trim()),
             (Value::String(text), _) => visitor.visit_borrowed_str(text),
             (Value::Bool(_) | Value::Number(_), Scalars::AsWritten) => {
                 visitor.visit_string(self.value.to_string())
@@ -168,7 +193,7 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
     ) -> Result<V::Value, Reason> {
         match self.value {
             Value::String(word) => visitor.visit_enum(word.as_str().into_deserializer()),
-            Value::Object(fields) => {
+            Value::Object(fields) if self.scalars != Scalars::Lenient => {
                 visitor.visit_enum(MapAccessDeserializer::new(self.fields(fields)))
             }
             _ => Err(self.mismatch(Wanted::Word)),
@@ -177,5 +202,73 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
 
     forward_to_deserialize_any! {
         i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+    }
+}
+
+/// Returns a whole number from any clear form: `7`, `"7"`, `7.0`, `1e3`.
+pub(crate) fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64().or_else(|| {
+            // Beyond 2^53 a float no longer represents each whole number exactly.
+            let float = number
+                .as_f64()
+                .filter(|f| f.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(f));
+            float.map(|f| f as u64)
+        }),
+        Value::String(text) => {
+            let digits = text.trim();
+            let only = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            only.then(|| digits.parse().ok()).flatten()
+        }
+        _ => None,
+    }
+}
+
+fn flag(value: &Value) -> Option<bool> {
+    match (value, whole(value)) {
+        (Value::Bool(flag), _) => Some(*flag),
+        (Value::String(text), _) => match text.as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        },
+        (_, number) => number
+            .filter(|number| *number <= 1)
+            .map(|number| number == 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_whole_number_is_taken_in_every_clear_form() {
+        for value in [
+            json!(1420),
+            json!("1420"),
+            json!(" 1420 "),
+            json!(1420.0),
+            json!(1.42e3),
+        ] {
+            assert_eq!(whole(&value), Some(1420), "{value}");
+        }
+        let unclear = [
+            json!(1420.5),
+            json!(-1),
+            json!(1e30),
+            json!("1e3"),
+            json!("+5"),
+            json!("0x10"),
+            json!(""),
+            json!(true),
+            json!([1]),
+            json!("99999999999999999999"),
+        ];
+        for value in unclear {
+            assert_eq!(whole(&value), None, "{value}");
+        }
     }
 }

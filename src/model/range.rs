@@ -16,6 +16,10 @@ impl AddressRange {
     pub fn contains(self, address: IpAddr) -> bool {
         self.0.contains(&address)
     }
+
+    pub(crate) fn net(self) -> IpNet {
+        self.0
+    }
 }
 
 /// Returns whether an address is in DN42's own space: 172.20.0.0/14, 10.0.0.0/8 or fd00::/8.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::WireError;
-use super::scalar::kind;
+use super::read::kind;
 
 /// Largest number of items of a list that are read: ten times a large router.
 const ITEMS_MAX: usize = 10_000;

@@ -98,6 +98,22 @@ pub struct FieldError {
     pub message: String,
 }
 
+impl FieldError {
+    pub(super) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// Returns the error with the path of the object that has the field.
+    pub(super) fn below(self, place: &str) -> Self {
+        let parts = [place, &self.field].into_iter();
+        let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+        Self::new(parts.join("."), self.message)
+    }
+}
+
 impl From<FieldError> for WireError {
     fn from(error: FieldError) -> Self {
         Self::Field {

@@ -9,8 +9,8 @@ mod call;
 mod dialect;
 mod error;
 mod listing;
+mod read;
 pub mod reference;
-mod scalar;
 
 pub use body::error_body;
 pub use call::Call;

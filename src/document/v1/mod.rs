@@ -5,7 +5,7 @@ mod mesh;
 mod node;
 mod overrides;
 mod policy;
-mod rules;
+pub(crate) mod rules;
 mod session;
 mod status;
 

@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 /// Accepts a whole number from 1.
-pub(super) fn positive<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn positive<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Default + PartialEq,
@@ -22,7 +22,7 @@ where
 }
 
 /// Accepts a whole number from 1, or no value.
-pub(super) fn positive_or_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(crate) fn positive_or_none<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Default + PartialEq,
@@ -37,12 +37,12 @@ where
 }
 
 /// Accepts the number of hops to a neighbour that is not on the link.
-pub(super) fn hops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+pub(crate) fn hops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
     in_range(deserializer, 2..=255, "use 2..255 hops")
 }
 
 /// Accepts a country's number in ISO 3166-1.
-pub(super) fn country<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+pub(crate) fn country<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     in_range(deserializer, 1..=999, "use an ISO 3166-1 number, 1..999")
 }
 

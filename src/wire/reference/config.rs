@@ -1,5 +1,8 @@
+use serde_json::Value;
+
 use super::super::body::open;
-use super::super::scalar::Fields;
+use super::super::read::{prose, read, required};
+use super::shapes::Config;
 use crate::document::NodeSpec;
 use crate::wire::{NodeItem, WireError};
 
@@ -10,17 +13,15 @@ use crate::wire::{NodeItem, WireError};
 /// The body has no `node`, or a field of it breaks a rule.
 pub fn decode_config(body: &[u8]) -> Result<NodeItem, WireError> {
     let map = open(body, "node", false)?;
-    let Some(node) = Fields::new(&map).object("node")? else {
-        return Err(WireError::Missing { key: "node" });
-    };
+    let Config { node } = read(&Value::Object(map))?;
+    let name = required("node.name", prose(Some(node.name)))?;
     let spec = NodeSpec {
-        id: node.required("id", node.within("id", 1, 65_535)?)?,
-        asn: node.required("asn", node.number("asn")?)?,
-        region: node.prose("region")?,
-        loopback_ipv4: node.ipv4("loopbackIpv4")?,
-        loopback_ipv6: node.ipv6("loopbackIpv6")?,
-        link_local: node.parsed("linkLocal")?,
+        id: node.id,
+        asn: node.asn.0,
+        region: prose(node.region),
+        loopback_ipv4: node.loopback_ipv4,
+        loopback_ipv6: node.loopback_ipv6,
+        link_local: node.link_local,
     };
-    let name = node.required("name", node.prose("name")?)?;
     Ok(NodeItem { name, spec })
 }

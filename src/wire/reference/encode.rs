@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-use super::super::scalar::whole;
 use super::WireStatus;
+use crate::document::whole;
 use crate::model::{PublicKey, Uid};
 
 /// The body of `POST heartbeat`.

@@ -3,6 +3,7 @@
 
 mod config;
 mod encode;
+mod forms;
 mod keys;
 mod mesh;
 mod policy;
@@ -13,9 +14,7 @@ pub mod shapes;
 mod status;
 mod symbols;
 
-use std::collections::BTreeMap;
-
-use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Call;
 use super::FieldError;
@@ -68,24 +67,21 @@ pub const ROUTER_NOT_FOUND: &str = "ROUTER_NOT_FOUND";
 /// The code of an error about a session that does not exist.
 pub const SESSION_NOT_FOUND: &str = "SESSION_NOT_FOUND";
 
-/// Returns the error for an item that is no object. Such an item has no fields, so the error names its index.
-fn not_an_object(list: &str, index: usize, value: &Value) -> FieldError {
-    let message = format!("must be an object, not {}", super::scalar::kind(value));
-    FieldError {
-        field: format!("{list}[{index}]"),
-        message,
+/// Returns the error of an item. One that is no object has no fields, so the error names its index.
+fn of_item(list: &str, index: usize, error: FieldError) -> FieldError {
+    match error.field.is_empty() {
+        true => error.below(&format!("{list}[{index}]")),
+        false => error,
     }
 }
 
 /// Returns the keys that occur more than once. Two items with one identity contradict each other, and it is unknown
 /// which one is correct.
-fn repeated<K: Ord + Clone>(keys: impl Iterator<Item = Option<K>>) -> Vec<K> {
+fn repeated<K: Ord>(keys: impl Iterator<Item = Option<K>>) -> BTreeSet<K> {
     let mut counts = BTreeMap::new();
     for key in keys.flatten() {
         *counts.entry(key).or_insert(0) += 1;
     }
-    counts
-        .into_iter()
-        .filter_map(|(key, count)| (count > 1).then_some(key))
-        .collect()
+    let repeated = counts.into_iter().filter(|(_, count)| *count > 1);
+    repeated.map(|(key, _)| key).collect()
 }

@@ -1,18 +1,54 @@
-use std::str::FromStr as _;
-
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::super::FieldError;
 use super::super::body::open;
-use super::super::scalar::{Fields, Read};
+use super::super::read::{Read, prose, read, read_rest};
 use super::mesh::decode_ibgp;
+use super::shapes::{BirdConfig, Digits, Policy, PolicyNode, RpkiServer as Server};
 use super::symbols;
 use crate::document::{Limits, Location, OwnPrefixes, RoutingPolicySpec, Rpki, RpkiServer};
-use crate::model::{AddressRange, Bandwidth, Host, Invalid, NodeType, shown};
+use crate::model::{AddressRange, Bandwidth};
 use crate::wire::{PolicyItem, RejectedField, WireError};
 
 /// Fields that do not decode. The policy is used without them (docs/contract/safety.md#rule-11).
 type Bad = Vec<RejectedField>;
+
+/// The fields without which no policy is used, since the filters depend on them.
+const NEEDED: [&str; 4] = [
+    "node",
+    "policy.dn42Ipv4Prefix",
+    "policy.dn42Ipv6Prefix",
+    RPKI_SERVERS,
+];
+
+const RPKI_SERVERS: &str = "policy.rpkiServers";
+
+const EXTRA_RANGES: &str = "policy.extraRanges";
+
+const BANDWIDTH: &str = "node.bandwidth";
+
+const BANDWIDTH_COMMUNITY: &str = "node.bandwidthCommunity";
+
+/// Fields of the document's specification as JSON pointers, by the fields from which they come.
+const POINTERS: [(&str, &str); 15] = [
+    ("node.type", "/nodeType"),
+    ("node.continentLc", "/location/continent"),
+    ("node.subregionLc", "/location/subregion"),
+    ("node.regionCode", "/location/regionCode"),
+    ("node.regionCommunity", "/location/regionCommunity"),
+    ("node.country", "/location/country"),
+    (BANDWIDTH, "/location/bandwidth"),
+    (BANDWIDTH_COMMUNITY, "/location/bandwidth"),
+    (EXTRA_RANGES, "/extraRanges"),
+    ("policy.rejectUnknownRoa", "/rpki/rejectUnknown"),
+    ("policy.ebgpImportLimit", "/limits/ebgpImport"),
+    ("policy.ebgpExportLimit", "/limits/ebgpExport"),
+    ("policy.ibgpImportLimit", "/limits/ibgpImport"),
+    ("policy.ibgpExportLimit", "/limits/ibgpExport"),
+    ("policy.asPathMaxLen", "/limits/asPathMaxLen"),
+];
 
 /// Reads `GET bird-config` (docs/contract/node-policy-mesh.md#policy). `node` may be missing, `policy` may not.
 ///
@@ -22,242 +58,137 @@ type Bad = Vec<RejectedField>;
 /// # Errors
 /// The body has no `policy`, or a field that the filters depend on breaks a rule; the error names the field.
 pub fn decode_policy(body: &[u8]) -> Result<PolicyItem, WireError> {
-    let map = open(body, "policy", false)?;
-    let root = Fields::new(&map);
-    let Some(policy) = root.object("policy")? else {
+    let body = Value::Object(open(body, "policy", false)?);
+    let (config, mut errors) = read_rest::<BirdConfig>(&body);
+    let needed = |error: &FieldError| NEEDED.contains(&error.field.as_str());
+    if let Some(place) = errors.iter().position(needed) {
+        return Err(errors.swap_remove(place).into());
+    }
+    let Some(config) = config else {
         return Err(WireError::Missing { key: "policy" });
     };
-    let (mut notes, mut bad) = (Vec::new(), Bad::new());
-    let node = root.object("node")?;
+    let mut bad: Bad = errors.into_iter().map(rejected).collect();
+    let (node, policy) = (config.node.unwrap_or_default(), config.policy);
+    let mut notes = Vec::new();
     let spec = RoutingPolicySpec {
-        node_type: node
-            .as_ref()
-            .and_then(|node| optional(node_type(node).map(Some), "/nodeType", &mut bad))
-            .unwrap_or_default(),
-        location: node
-            .as_ref()
-            .map(|node| location(node, &mut notes, &mut bad))
-            .unwrap_or_default(),
-        prefixes: OwnPrefixes {
-            ipv4: prefix(&policy, "dn42Ipv4Prefix")?,
-            ipv6: prefix(&policy, "dn42Ipv6Prefix")?,
-        },
-        extra_ranges: extra_ranges(&policy, &mut bad),
+        node_type: node.node_type.unwrap_or_default(),
+        location: location(node, &mut notes, &mut bad),
+        prefixes: prefixes(&policy)?,
+        extra_ranges: items(EXTRA_RANGES, policy.extra_ranges.as_deref(), &mut bad),
         rpki: Rpki {
-            servers: servers(&policy, &mut bad)?,
-            reject_unknown: optional(
-                policy.flag("rejectUnknownRoa"),
-                "/rpki/rejectUnknown",
-                &mut bad,
-            ),
+            servers: servers(policy.rpki_servers.as_deref(), &mut bad)?,
+            reject_unknown: policy.reject_unknown_roa,
         },
-        limits: limits(&policy, &mut bad),
+        limits: limits(&policy),
     };
     Ok(PolicyItem {
-        config_hash: optional(root.prose("configHash"), "", &mut bad),
-        asn: optional(policy.number("dn42As"), "", &mut bad),
+        config_hash: prose(config.config_hash),
+        asn: policy.dn42_as.map(|asn| asn.0),
         spec,
-        ibgp: optional(root.array("ibgpPeers"), "", &mut bad).map(|peers| decode_ibgp(peers)),
+        ibgp: config.ibgp_peers.map(|peers| decode_ibgp(&peers)),
         notes,
         bad,
     })
 }
 
-/// Returns the value of a field, or `None` and adds a field that does not decode to `bad`. `spec` is the JSON
-/// pointer of the field in the document, empty when it has none.
-fn optional<T>(read: Read<Option<T>>, spec: &'static str, bad: &mut Bad) -> Option<T> {
-    match read {
-        Ok(value) => value,
-        Err(error) => {
-            bad.push(RejectedField {
-                field: error.field,
-                message: error.message,
-                spec,
-            });
-            None
+fn rejected(error: FieldError) -> RejectedField {
+    let pointer = POINTERS.iter().find(|(field, _)| *field == error.field);
+    RejectedField {
+        spec: pointer.map_or("", |(_, pointer)| pointer),
+        field: error.field,
+        message: error.message,
+    }
+}
+
+/// Reads the items of a list without those that break a rule.
+fn items<T: DeserializeOwned>(list: &str, items: Option<&[Value]>, bad: &mut Bad) -> Vec<T> {
+    let mut read_items = Vec::new();
+    for (index, item) in items.into_iter().flatten().enumerate() {
+        match read(item) {
+            Ok(item) => read_items.push(item),
+            Err(error) => bad.push(rejected(error.below(&format!("{list}[{index}]")))),
         }
     }
+    read_items
 }
 
-fn node_type(node: &Fields<'_>) -> Read<NodeType> {
-    match node.text("type")?.as_deref() {
-        None | Some("edge") => Ok(NodeType::Edge),
-        Some("rr") => Ok(NodeType::Rr),
-        Some("client") => Ok(NodeType::Client),
-        Some(other) => Err(node.wrong(
-            "type",
-            format!("must be edge, rr or client, not {}", shown(other)),
-        )),
+/// Returns the valid servers. A list without a valid server is an error: without a server origins would not be
+/// validated at all.
+fn servers(list: Option<&[Value]>, bad: &mut Bad) -> Read<Vec<RpkiServer>> {
+    let before = bad.len();
+    let servers: Vec<Server> = items(RPKI_SERVERS, list, bad);
+    if servers.is_empty() && bad.len() > before {
+        let RejectedField { field, message, .. } = bad.swap_remove(before);
+        return Err(FieldError { field, message });
     }
+    let servers = servers.into_iter().map(|server| RpkiServer {
+        host: server.host,
+        port: server.port.0,
+    });
+    Ok(servers.collect())
 }
 
-fn location(node: &Fields<'_>, notes: &mut Vec<String>, bad: &mut Bad) -> Location {
-    let subregion = |text: &str| symbols::region("LC_REGION_", text);
-    let region = |text: &str| symbols::region("DN42_REGION_", text);
-    let continent = symbol(node, "continentLc", symbols::continent);
-    let code = node.within("regionCode", 0, u64::from(u32::MAX));
+fn location(node: PolicyNode, notes: &mut Vec<String>, bad: &mut Bad) -> Location {
     Location {
-        continent: optional(continent, "/location/continent", bad),
-        subregion: optional(
-            symbol(node, "subregionLc", subregion),
-            "/location/subregion",
-            bad,
-        ),
-        region_code: optional(code, "/location/regionCode", bad),
-        region_community: optional(
-            symbol(node, "regionCommunity", region),
-            "/location/regionCommunity",
-            bad,
-        ),
-        country: optional(node.within("country", 1, 999), "/location/country", bad),
-        bandwidth: bandwidth(node, notes, bad),
+        bandwidth: bandwidth(&node, notes, bad),
+        continent: node.continent_lc,
+        subregion: node.subregion_lc,
+        region_code: node.region_code.map(|code| code.0),
+        region_community: node.region_community,
+        country: node.country,
     }
-}
-
-fn symbol<T>(
-    node: &Fields<'_>,
-    key: &str,
-    read: impl Fn(&str) -> Result<T, Invalid>,
-) -> Read<Option<T>> {
-    let parse = |text: String| read(text.trim()).map_err(|Invalid(why)| node.wrong(key, why));
-    node.text(key)?.map(parse).transpose()
 }
 
 /// Returns the bandwidth. `bandwidth` is the value. The community is only its class: it is used when the value is
 /// missing, and a contradiction between the two adds a note.
-fn bandwidth(node: &Fields<'_>, notes: &mut Vec<String>, bad: &mut Bad) -> Option<Bandwidth> {
-    const SPEC: &str = "/location/bandwidth";
-    let value: Option<Bandwidth> = optional(node.parsed("bandwidth"), SPEC, bad);
-    let class = symbol(node, "bandwidthCommunity", symbols::bandwidth_class);
-    // A community that does not decode has no effect while the value is known.
-    let class = optional(class, if value.is_some() { "" } else { SPEC }, bad);
+fn bandwidth(node: &PolicyNode, notes: &mut Vec<String>, bad: &mut Bad) -> Option<Bandwidth> {
+    let (value, class) = (node.bandwidth, node.bandwidth_community);
+    if value.is_some() {
+        // A community that does not decode has no effect while the value is known.
+        let community = bad.iter_mut().find(|bad| bad.field == BANDWIDTH_COMMUNITY);
+        community.into_iter().for_each(|bad| bad.spec = "");
+    }
     if let (Some(value), Some(class)) = (value, class)
         && symbols::class(value) != symbols::class(class)
     {
-        let field = node.path("bandwidthCommunity");
         notes.push(format!(
-            "{field}: the class from {class} does not match the bandwidth {value}; using the \
+            "{BANDWIDTH_COMMUNITY}: the class from {class} does not match the bandwidth {value}; using the \
              bandwidth"
         ));
     }
     value.or(class)
 }
 
-/// Returns further address ranges; an item that is no prefix is skipped.
-fn extra_ranges(policy: &Fields<'_>, bad: &mut Bad) -> Vec<AddressRange> {
-    const KEY: &str = "extraRanges";
-    let items = optional(policy.array(KEY), "/extraRanges", bad);
-    let mut ranges = Vec::new();
-    for (index, item) in items.into_iter().flatten().enumerate() {
-        let parsed = match item {
-            Value::String(text) => AddressRange::from_str(text.trim()),
-            other => Err(Invalid::new(format!("must be a prefix, not {other}"))),
-        };
-        let range = parsed.map_err(|Invalid(why)| policy.wrong(&format!("{KEY}[{index}]"), why));
-        ranges.extend(optional(range.map(Some), "", bad));
-    }
-    ranges
-}
-
-/// Returns a prefix without host bits: with host bits it is unknown whether the length or the address is wrong.
-fn prefix<P: PrefixText>(policy: &Fields<'_>, key: &str) -> Read<Option<P>> {
-    let parse = |text: String| {
-        let net: P = text.trim().parse().map_err(|_| {
-            policy.wrong(
-                key,
-                format!(
-                    "must be a prefix such as {}, not {}",
-                    P::EXAMPLE,
-                    shown(&text)
-                ),
-            )
-        })?;
-        let whole = net.without_host_bits();
-        if whole == net {
-            return Ok(net);
-        }
-        Err(policy.wrong(
-            key,
-            format!("{net} has bits set after its length; did you mean {whole}?"),
-        ))
+/// Returns the own prefixes, each of its address family.
+fn prefixes(policy: &Policy) -> Read<OwnPrefixes> {
+    let wrong = |key: &str, example: &str, range: IpNet| {
+        let message = format!("must be a prefix such as {example}, not {range}");
+        FieldError::new(format!("policy.{key}"), message)
     };
-    policy.text(key)?.map(parse).transpose()
+    let ipv4 = match policy.dn42_ipv4_prefix.map(AddressRange::net) {
+        None => None,
+        Some(IpNet::V4(net)) => Some(net),
+        Some(other) => return Err(wrong("dn42Ipv4Prefix", "172.23.105.176/28", other)),
+    };
+    let ipv6 = match policy.dn42_ipv6_prefix.map(AddressRange::net) {
+        None => None,
+        Some(IpNet::V6(net)) => Some(net),
+        Some(other) => return Err(wrong("dn42Ipv6Prefix", "fd48:4da8:420::/48", other)),
+    };
+    Ok(OwnPrefixes { ipv4, ipv6 })
 }
 
-/// Both address families of a prefix.
-trait PrefixText: std::str::FromStr + PartialEq + std::fmt::Display {
-    const EXAMPLE: &str;
-    fn without_host_bits(&self) -> Self;
-}
-
-impl PrefixText for ipnet::Ipv4Net {
-    const EXAMPLE: &str = "172.23.105.176/28";
-    fn without_host_bits(&self) -> Self {
-        self.trunc()
-    }
-}
-
-impl PrefixText for ipnet::Ipv6Net {
-    const EXAMPLE: &str = "fd48:4da8:420::/48";
-    fn without_host_bits(&self) -> Self {
-        self.trunc()
-    }
-}
-
-fn limits(policy: &Fields<'_>, bad: &mut Bad) -> Limits {
+fn limits(policy: &Policy) -> Limits {
     // Zero would block every route, which no operator intends: it counts as missing.
-    let mut limit = |key, spec| {
-        optional(policy.within(key, 0, u64::from(u32::MAX)), spec, bad)
-            .filter(|limit: &u32| *limit > 0)
+    let limit = |limit: &Option<Digits<u32>>| {
+        let limit = limit.as_ref().map(|limit| limit.0);
+        limit.filter(|limit| *limit > 0)
     };
     Limits {
-        ebgp_import: limit("ebgpImportLimit", "/limits/ebgpImport"),
-        ebgp_export: limit("ebgpExportLimit", "/limits/ebgpExport"),
-        ibgp_import: limit("ibgpImportLimit", "/limits/ibgpImport"),
-        ibgp_export: limit("ibgpExportLimit", "/limits/ibgpExport"),
-        as_path_max_len: limit("asPathMaxLen", "/limits/asPathMaxLen"),
+        ebgp_import: limit(&policy.ebgp_import_limit),
+        ebgp_export: limit(&policy.ebgp_export_limit),
+        ibgp_import: limit(&policy.ibgp_import_limit),
+        ibgp_export: limit(&policy.ibgp_export_limit),
+        as_path_max_len: limit(&policy.as_path_max_len),
     }
-}
-
-/// Returns the valid servers. A list without a valid server is an error: without a server origins would not be
-/// validated at all.
-fn servers(policy: &Fields<'_>, bad: &mut Bad) -> Read<Vec<RpkiServer>> {
-    let items = policy.array("rpkiServers")?;
-    let (mut servers, mut errors) = (Vec::new(), Vec::new());
-    for (index, item) in items.into_iter().flatten().enumerate() {
-        match server(policy, index, item) {
-            Ok(server) => servers.push(server),
-            Err(error) => errors.push(error),
-        }
-    }
-    if servers.is_empty() && !errors.is_empty() {
-        return Err(errors.swap_remove(0));
-    }
-    for error in errors {
-        optional::<RpkiServer>(Err(error), "", bad);
-    }
-    Ok(servers)
-}
-
-fn server(policy: &Fields<'_>, index: usize, item: &Value) -> Read<RpkiServer> {
-    let place = policy.path(&format!("rpkiServers[{index}]"));
-    let within = |error: FieldError| FieldError {
-        field: format!("{place}.{}", error.field),
-        ..error
-    };
-    let Value::Object(map) = item else {
-        let message = "must be an object with host and port".to_owned();
-        return Err(FieldError {
-            field: place,
-            message,
-        });
-    };
-    let fields = Fields::new(map);
-    let read = || {
-        let host = fields.required("host", fields.text("host")?)?;
-        let port = fields.required("port", fields.number("port")?)?;
-        let host = Host::from_str(host.trim()).map_err(|Invalid(why)| fields.wrong("host", why))?;
-        Ok(RpkiServer { host, port })
-    };
-    read().map_err(within)
 }

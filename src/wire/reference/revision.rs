@@ -2,7 +2,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::scalar::kind;
+use super::super::read::kind;
 use super::super::{WireError, body};
 
 /// The last segment of the path that answers when one of a router's lists has changed.

@@ -4,8 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::super::FieldError;
-use super::super::scalar::Fields;
-use super::super::scalar::kind;
+use super::super::read::{field, kind};
 use super::{DrainWish, Heartbeat, Report, SessionReport, WireStatus};
 use crate::model::{Asn, Uid};
 use crate::wire::body::parse;
@@ -112,22 +111,17 @@ pub const CONFIG_HASH: &str = "configHash";
 
 /// Returns the identity of a session in a list.
 pub fn identity(item: &Value) -> Option<Uid> {
-    Fields::new(item.as_object()?).parsed("uuid").ok().flatten()
+    field(item, "uuid")
 }
 
 /// Returns the status of a session in a list.
 pub fn written_status(item: &Value) -> Option<WireStatus> {
-    let number = Fields::new(item.as_object()?)
-        .integer("status")
-        .ok()
-        .flatten()?;
-    WireStatus::from_number(number)
+    field(item, "status")
 }
 
 /// Returns the AS number of a session in a list.
 pub fn written_asn(item: &Value) -> Option<Asn> {
-    let number = Fields::new(item.as_object()?).integer("asn").ok()??;
-    Asn::try_from(number).ok()
+    field(item, "asn")
 }
 
 /// Writes a status, and its error, into a session of a list.

@@ -1,3 +1,4 @@
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::AdminState;
@@ -79,7 +80,7 @@ impl<'de> Deserialize<'de> for WireStatus {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let number = u64::deserialize(d)?;
         Self::from_number(number)
-            .ok_or_else(|| serde::de::Error::custom(format!("a status is 0..5, not {number}")))
+            .ok_or_else(|| D::Error::custom(format!("{number} is unknown; a status is 0..5")))
     }
 }
 

@@ -1,5 +1,8 @@
 //! Parses the symbolic names of the routing policy (docs/contract/node-policy-mesh.md#symbolic-names).
 
+use serde::Deserializer;
+
+use super::forms::text;
 use crate::document::{Continent, Region};
 use crate::model::{Bandwidth, Invalid, shown};
 
@@ -27,7 +30,7 @@ const ALIASES: [(&str, Region); 19] = [
 ];
 
 /// Parses a continent such as `LC_ORIGIN_AS`.
-pub(super) fn continent(text: &str) -> Result<Continent, Invalid> {
+fn continent(text: &str) -> Result<Continent, Invalid> {
     let name = text.strip_prefix("LC_ORIGIN_");
     let known = name.and_then(|name| Continent::ALL.into_iter().find(|c| c.to_string() == name));
     known.ok_or_else(|| {
@@ -39,7 +42,7 @@ pub(super) fn continent(text: &str) -> Result<Continent, Invalid> {
 }
 
 /// Parses a region such as `LC_REGION_AS_E`, with this prefix.
-pub(super) fn region(prefix: &str, text: &str) -> Result<Region, Invalid> {
+fn region(prefix: &str, text: &str) -> Result<Region, Invalid> {
     let known = text.strip_prefix(prefix).and_then(region_named);
     known.ok_or_else(|| {
         let all: Vec<String> = Region::ALL.iter().map(Region::to_string).collect();
@@ -64,8 +67,32 @@ fn region_named(name: &str) -> Option<Region> {
         .or_else(alias)
 }
 
+/// Reads `continentLc`.
+pub(super) fn read_continent<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Option<Continent>, D::Error> {
+    text(d, continent)
+}
+
+/// Reads `subregionLc`.
+pub(super) fn read_subregion<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Region>, D::Error> {
+    text(d, |text| region("LC_REGION_", text))
+}
+
+/// Reads `regionCommunity`.
+pub(super) fn read_community<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Region>, D::Error> {
+    text(d, |text| region("DN42_REGION_", text))
+}
+
+/// Reads `bandwidthCommunity`.
+pub(super) fn read_bandwidth<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Option<Bandwidth>, D::Error> {
+    text(d, bandwidth_class)
+}
+
 /// Parses `DN42_BW_1G_PLUS`, and returns the lowest bandwidth of the class.
-pub(super) fn bandwidth_class(text: &str) -> Result<Bandwidth, Invalid> {
+fn bandwidth_class(text: &str) -> Result<Bandwidth, Invalid> {
     let name = text
         .strip_prefix("DN42_BW_")
         .and_then(|rest| rest.strip_suffix("_PLUS"));

@@ -193,6 +193,47 @@ fn no_error_shows_a_secret() {
 }
 
 #[test]
+fn no_error_shows_a_secret_of_another_type() {
+    for patch in [
+        json!({"presharedKey": {"key": "hunter2"}}),
+        json!({"password": ["hunter2"]}),
+        json!({"credential": ["hunter2"]}),
+        json!({"credential": {"publicKey": ["hunter2"]}}),
+        json!({"credential": {"publicKey": KEY, "presharedKey": {"hunter2": "hunter2"}}}),
+        json!({"credential": "{\"publicKey\": {\"hunter2\": 1}}"}),
+        json!({"type": ["hunter2"], "extensions": {"hunter2": 1}}),
+        json!({"password": 7, "mtu": ["hunter2"]}),
+    ] {
+        let listing = list(json!([with(patch.clone())]));
+        assert_eq!(listing.rejected.len(), 1, "{patch}");
+        assert!(!format!("{listing:?}").contains("hunter2"), "{listing:?}");
+    }
+}
+
+#[test]
+fn field_of_lower_precedence_breaks_no_session() {
+    let spec = one(json!({"listenPort": 30000, "port": 0, "description": "text", "name": 7}));
+    let spec = spec.spec.unwrap();
+    assert_eq!(spec.tunnel.listen_port.unwrap().get(), 30000);
+    let credential = json!({"publicKey": KEY, "presharedKey": OTHER});
+    let item = one(json!({"credential": credential, "presharedKey": "x"}));
+    assert_eq!(item.preshared_key.unwrap().to_base64().expose(), OTHER);
+    assert!(refused(json!({"port": 0})).starts_with("port: "));
+    assert!(refused(json!({"presharedKey": "x"})).starts_with("presharedKey: "));
+}
+
+#[test]
+fn uuid_and_status_are_named_before_other_fields() {
+    for (patch, field) in [
+        (json!({"mtu": 1, "status": 6}), "status"),
+        (json!({"asn": 0, "uuid": ""}), "uuid"),
+    ] {
+        let listing = list(json!([with(patch)]));
+        assert_eq!(listing.rejected[0].field, field);
+    }
+}
+
+#[test]
 fn the_peers_addresses_take_their_places() {
     let address = |patch| one(patch).spec.unwrap().address;
     let only_v6 = address(json!({"ipv6LinkLocal": null}));

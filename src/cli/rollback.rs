@@ -13,7 +13,7 @@ use super::offline::Wanted;
 use super::{Arguments, Outcome, block_on, complete, documents, history, objects, output};
 use crate::config::{self, Config};
 use crate::desired::{Desired, configured_node};
-use crate::document::{BgpSessionSpec, Kind, OverrideSpec, parse_value, to_yaml};
+use crate::document::{self, BgpSessionSpec, Kind, OverrideSpec, Scalars, parse_value, to_yaml};
 use crate::effective::{Defaults, difference};
 use crate::history::{CommitId, History};
 use crate::model::ObjectName;
@@ -218,14 +218,14 @@ impl Filling {
     fn fill(&self, desired: &Desired, kind: Kind, spec: &Value) -> Option<Value> {
         match kind {
             Kind::BgpSession => {
-                let spec: BgpSessionSpec = serde_json::from_value(spec.clone()).ok()?;
+                let spec: BgpSessionSpec = document::read(spec, Scalars::Typed).ok()?;
                 let defaults = Defaults {
                     keepalive: self.keepalive,
                 };
                 serde_json::to_value(spec.filled(desired.router.as_ref().ok()?, &defaults)).ok()
             }
             Kind::Node => {
-                let node = serde_json::from_value(spec.clone()).ok()?;
+                let node = document::read(spec, Scalars::Typed).ok()?;
                 serde_json::to_value(configured_node(&self.node, Some(node))).ok()
             }
             _ => None,

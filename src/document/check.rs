@@ -3,94 +3,36 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use serde_path_to_error::Segment;
 
+use super::fault::Fault;
 use super::reason::{Found, Reason, Wanted};
 use super::value::{Parsed, Scalars};
 use super::{ApiVersion, Kind, Spec, with_spec};
-use crate::model::without_keys;
 
 /// Largest number of problems that are listed for one value.
 const MANY: usize = 100;
-
-/// A field that a type does not accept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    /// The keys and indices that lead to the field.
-    pub(crate) path: Vec<String>,
-    /// The same path as text, such as `tunnel.mtu`; empty for the value as a whole.
-    name: String,
-    pub(crate) reason: Reason,
-}
-
-impl Fault {
-    /// Returns the field below `root`, such as `spec.tunnel.mtu`.
-    pub(crate) fn field(&self, root: &str) -> String {
-        match (root, self.name.as_str()) {
-            (root, "") => root.to_owned(),
-            ("", name) => name.to_owned(),
-            (root, name) => format!("{root}.{name}"),
-        }
-    }
-
-    /// Returns the path of the value whose replacement removes the fault.
-    pub(crate) fn repaired_path(&self) -> Vec<String> {
-        let missing = match self.reason {
-            Reason::Missing(field) => Some(field.to_owned()),
-            _ => None,
-        };
-        // An empty `reason:` counts as missing, and its path has it already.
-        let missing = missing.filter(|field| self.path.last() != Some(field));
-        self.path.iter().cloned().chain(missing).collect()
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}",
-            self.field("spec"),
-            without_keys(&self.reason.to_string())
-        )
-    }
-}
 
 /// Reads a value as a type.
 ///
 /// # Errors
 /// The first field that the type does not accept.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value, scalars: Scalars) -> Result<T, Fault> {
-    serde_path_to_error::deserialize(Parsed { value, scalars }).map_err(|error| {
-        let path: Vec<String> = error.path().iter().filter_map(key).collect();
-        let name = match path.is_empty() {
-            true => String::new(),
-            false => error.path().to_string(),
-        };
-        let reason = match error.into_inner() {
-            // A comment in place of a reason is a frequent mistake.
-            Reason::Type {
-                wanted: Wanted::Text,
-                found: Found::Nothing,
-            } if path.last().is_some_and(|field| field == "reason") => Reason::Missing("reason"),
-            reason => reason,
-        };
-        Fault { path, name, reason }
+    T::deserialize(Parsed { value, scalars }).map_err(|mut fault| {
+        let is_reason = fault.path.last().is_some_and(|field| field == "reason");
+        // A comment in place of a reason is a frequent mistake.
+        if let Reason::Type {
+            wanted: Wanted::Text,
+            found: Found::Nothing,
+        } = fault.reason
+            && is_reason
+        {
+            fault.reason = Reason::Missing("reason");
+        }
+        fault
     })
-}
-
-fn key(segment: &Segment) -> Option<String> {
-    match segment {
-        Segment::Map { key } => Some(key.clone()),
-        Segment::Seq { index } => Some(index.to_string()),
-        Segment::Enum { .. } | Segment::Unknown => None,
-    }
 }
 
 /// Returns every field of a value that a type does not accept.

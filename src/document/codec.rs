@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_yaml::granit_parser::{self, ErrorKind};
 use serde_yaml::{DefaultMessageFormatter, MessageFormatter as _};
 
-use super::check::{Fault, faults, read, sample};
+use super::check::{faults, read, sample};
+use super::fault::Fault;
+use super::reason::Reason;
 use super::value::Scalars;
 use super::{ApiVersion, Document, Kind, Spec, with_spec};
 
@@ -305,66 +307,53 @@ fn parse_within<T: DeserializeOwned>(
         ));
     }
     let text = without_closing(text);
-    read_yaml(text, options.clone()).map_err(|unread| unread.explained::<T>(text, options))
+    let read = serde_yaml::with_deserializer_from_str_with_options(text, options.clone(), |yaml| {
+        T::deserialize(yaml)
+    });
+    read.map_err(|error| explained::<T>(text, options, &error))
 }
 
-/// A text that the library does not read as a type.
-struct Unread {
-    error: Box<serde_yaml::Error>,
-    /// The field that it was reading.
-    field: String,
+/// Returns the error of a text that the library does not read as a type. One that is YAML is read again as a value,
+/// whose reader has typed errors.
+fn explained<T: DeserializeOwned>(
+    text: &str,
+    options: serde_yaml::Options,
+    error: &serde_yaml::Error,
+) -> DocumentError {
+    match value_of(text, options).map(|value| read::<T>(&value, Scalars::AsWritten)) {
+        Err(no_yaml) => no_yaml,
+        // Of an unknown field the library gives the key.
+        Ok(Err(fault)) if matches!(fault.reason, Reason::UnknownField { .. }) => DocumentError {
+            location: located("", error).location,
+            ..error_at(text, &fault)
+        },
+        Ok(Err(fault)) => error_at(text, &fault),
+        Ok(Ok(_)) => located("", error),
+    }
 }
 
-fn read_yaml<T: DeserializeOwned>(text: &str, options: serde_yaml::Options) -> Result<T, Unread> {
+/// Reads a text as a value; the error names the field at which it stops to be YAML.
+fn value_of(text: &str, options: serde_yaml::Options) -> Result<serde_json::Value, DocumentError> {
     let mut field = String::new();
-    let read = serde_yaml::with_deserializer_from_str_with_options(text, options, |de| {
-        serde_path_to_error::deserialize(de).map_err(|error| {
+    let read = serde_yaml::with_deserializer_from_str_with_options(text, options, |yaml| {
+        serde_path_to_error::deserialize(yaml).map_err(|error| {
             field = error.path().to_string();
             error.into_inner()
         })
     });
-    read.map_err(|error| Unread {
-        error: Box::new(error),
-        // The library shows a question mark for a part that it had not read yet.
-        field: match field.as_str() {
-            "." | "?" => String::new(),
-            field => field.trim_end_matches(".?").to_owned(),
-        },
-    })
+    // The library shows a question mark for a part that it had not read yet.
+    let field = match field.as_str() {
+        "." | "?" => "",
+        field => field.trim_end_matches(".?"),
+    };
+    read.map_err(|error| located(field, &error))
 }
 
-impl Unread {
-    /// Returns the error of a text. One that is YAML is read again as a value, whose reader has typed errors.
-    fn explained<T: DeserializeOwned>(
-        self,
-        text: &str,
-        options: serde_yaml::Options,
-    ) -> DocumentError {
-        let value: serde_json::Value = match read_yaml(text, options) {
-            Ok(value) => value,
-            Err(no_yaml) => return no_yaml.error(),
-        };
-        let Err(fault) = read::<T>(&value, Scalars::AsWritten) else {
-            return self.error();
-        };
-        let location = self.location().filter(|_| fault.field("") == self.field);
-        let found = error_at(text, &fault);
-        DocumentError {
-            location: location.or(found.location),
-            ..found
-        }
-    }
-
-    fn location(&self) -> Option<(u64, u64)> {
-        let location = self.error.location();
-        location.map(|at| (at.line(), at.column()))
-    }
-
-    fn error(&self) -> DocumentError {
-        DocumentError {
-            location: self.location(),
-            ..DocumentError::at_field(self.field.clone(), &words(&self.error))
-        }
+fn located(field: &str, error: &serde_yaml::Error) -> DocumentError {
+    let location = error.location();
+    DocumentError {
+        location: location.map(|at| (at.line(), at.column())),
+        ..DocumentError::at_field(field.to_owned(), &words(error))
     }
 }
 

@@ -7,6 +7,7 @@
 mod check;
 mod codec;
 mod envelope;
+mod fault;
 mod packed;
 mod reason;
 mod schema;
@@ -14,7 +15,7 @@ pub(crate) mod v1;
 mod value;
 
 pub use check::minimal;
-pub(crate) use check::{Fault, check_patch, check_spec, faults, read, read_rest};
+pub(crate) use check::{check_patch, check_spec, faults, read, read_rest};
 pub(crate) use codec::parse_document;
 pub(crate) use codec::parse_list;
 pub use codec::{
@@ -24,6 +25,7 @@ pub use codec::{
 pub(crate) use codec::{locate, placed, problems, value};
 pub(crate) use envelope::ApiVersion;
 pub use envelope::{Document, Metadata, Spec};
+pub(crate) use fault::Fault;
 pub use packed::PackedSpec;
 pub(crate) use reason::{Reason, Wanted, unknown_field};
 pub(crate) use schema::root as root_schema;

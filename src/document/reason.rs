@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{self, Expected, Unexpected};
+use serde::de::Unexpected;
 use serde_json::Value;
 
 use crate::model::shown;
@@ -129,41 +129,6 @@ impl fmt::Display for Reason {
 
 impl std::error::Error for Reason {}
 
-impl de::Error for Reason {
-    fn custom<T: fmt::Display>(text: T) -> Self {
-        Self::Rule(text.to_string())
-    }
-
-    fn invalid_type(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
-        Self::Type {
-            wanted: Wanted::Other(wanted.to_string()),
-            found: found.into(),
-        }
-    }
-
-    fn invalid_value(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
-        Self::invalid_type(found, wanted)
-    }
-
-    fn unknown_variant(word: &str, known: &'static [&'static str]) -> Self {
-        Self::UnknownWord {
-            word: word.to_owned(),
-            known,
-        }
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self::Missing(field)
-    }
-
-    fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
-        Self::UnknownField {
-            field: field.to_owned(),
-            known,
-        }
-    }
-}
-
 /// Returns the words for an unknown field, with the nearest of the known ones.
 pub(crate) fn unknown_field(field: &str, known: &[&str]) -> String {
     let distance =
@@ -181,7 +146,6 @@ pub(crate) fn unknown_field(field: &str, known: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde::de::Error as _;
     use serde_json::json;
 
     use super::*;
@@ -215,7 +179,11 @@ mod tests {
             ),
             (Reason::Missing("asn").to_string(), "`asn` is missing"),
             (
-                Reason::unknown_variant("a\nb", &["gre", "ip6gre"]).to_string(),
+                Reason::UnknownWord {
+                    word: "a\nb".to_owned(),
+                    known: &["gre", "ip6gre"],
+                }
+                .to_string(),
                 "must be gre or ip6gre, not \"a\\nb\"",
             ),
             (

@@ -1,11 +1,12 @@
 //! Reads a parsed value as a type. Its errors are types too: the reader knows which type a field asked for.
 
 use serde::Deserializer;
-use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer};
-use serde::de::{IntoDeserializer, Visitor};
+use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer};
+use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
+use super::fault::Fault;
 use super::reason::{Reason, Wanted};
 
 /// How numbers and booleans are read where a type wants a text, and texts where it wants one of them.
@@ -28,30 +29,27 @@ pub(super) struct Parsed<'de> {
 }
 
 impl<'de> Parsed<'de> {
-    fn mismatch(self, wanted: Wanted) -> Reason {
+    fn mismatch(self, wanted: Wanted) -> Fault {
         let found = self.value.into();
-        Reason::Type { wanted, found }
+        Reason::Type { wanted, found }.into()
     }
 
-    fn fields(
-        self,
-        fields: &'de serde_json::Map<String, Value>,
-    ) -> MapDeserializer<'de, impl Iterator<Item = (&'de str, Self)>, Reason> {
-        let field = move |(key, value): (&'de String, &'de Value)| {
-            let scalars = self.scalars;
-            (key.as_str(), Self { value, scalars })
-        };
-        MapDeserializer::new(fields.iter().map(field))
+    fn fields(self, fields: &'de serde_json::Map<String, Value>) -> Fields<'de> {
+        Fields {
+            left: fields.iter(),
+            read: None,
+            scalars: self.scalars,
+        }
     }
 
-    fn number<V: Visitor<'de>>(self, max: u64, visitor: V) -> Result<V::Value, Reason> {
+    fn number<V: Visitor<'de>>(self, max: u64, visitor: V) -> Result<V::Value, Fault> {
         let number = match self.scalars {
             Scalars::Lenient => whole(self.value),
             Scalars::AsWritten | Scalars::Typed => self.value.as_u64(),
         };
         match number {
             Some(number) if number > max => {
-                Err(Reason::Rule(format!("must be 0..{max}, not {number}")))
+                Err(Reason::Rule(format!("must be 0..{max}, not {number}")).into())
             }
             Some(number) => visitor.visit_u64(number),
             None => self.scalar(Wanted::Whole, visitor),
@@ -59,39 +57,84 @@ impl<'de> Parsed<'de> {
     }
 
     /// Reads a scalar, and names the type that the field wants if it has another one.
-    fn scalar<V: Visitor<'de>>(self, wanted: Wanted, visitor: V) -> Result<V::Value, Reason> {
+    fn scalar<V: Visitor<'de>>(self, wanted: Wanted, visitor: V) -> Result<V::Value, Fault> {
         if self.value.is_array() || self.value.is_object() {
             return Err(self.mismatch(wanted));
         }
         self.deserialize_any(visitor)
-            .map_err(|reason| match reason {
+            .map_err(|fault| match fault.reason {
                 Reason::Type { .. } => self.mismatch(wanted),
-                other => other,
+                _ => fault,
             })
     }
 }
 
-impl<'de> IntoDeserializer<'de, Reason> for Parsed<'de> {
-    type Deserializer = Self;
+/// The fields of a mapping. The fault of a field has its key.
+struct Fields<'de> {
+    left: serde_json::map::Iter<'de>,
+    read: Option<(&'de str, Parsed<'de>)>,
+    scalars: Scalars,
+}
 
-    fn into_deserializer(self) -> Self {
-        self
+impl<'de> MapAccess<'de> for Fields<'de> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Fault> {
+        let Some((key, value)) = self.left.next() else {
+            return Ok(None);
+        };
+        let scalars = self.scalars;
+        self.read = Some((key, Parsed { value, scalars }));
+        let key_read = seed.deserialize(BorrowedStrDeserializer::new(key));
+        key_read.map(Some).map_err(|fault: Fault| fault.at_key(key))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        let Some((key, value)) = self.read.take() else {
+            return Err(de::Error::custom("a value is read before its key"));
+        };
+        seed.deserialize(value).map_err(|fault| fault.at_key(key))
+    }
+}
+
+/// The items of a list. The fault of an item has its index.
+struct Items<'de> {
+    left: std::iter::Enumerate<std::slice::Iter<'de, Value>>,
+    scalars: Scalars,
+}
+
+impl<'de> SeqAccess<'de> for Items<'de> {
+    type Error = Fault;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Fault> {
+        let Some((index, value)) = self.left.next() else {
+            return Ok(None);
+        };
+        let scalars = self.scalars;
+        let read = seed.deserialize(Parsed { value, scalars });
+        read.map(Some).map_err(|fault| fault.at_index(index))
     }
 }
 
 /// Defines methods that read a scalar of a type.
 macro_rules! scalars {
     ($($method:ident: $reader:ident($of:expr),)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
             self.$reader($of, visitor)
         }
     )*};
 }
 
 impl<'de> Deserializer<'de> for Parsed<'de> {
-    type Error = Reason;
+    type Error = Fault;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.value {
             Value::Null => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(*value),
@@ -102,11 +145,10 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
                 (None, None, None) => Err(self.mismatch(Wanted::Number)),
             },
             Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Array(items) => {
-                let scalars = self.scalars;
-                let items = items.iter().map(|value| Self { value, scalars });
-                visitor.visit_seq(SeqDeserializer::new(items))
-            }
+            Value::Array(items) => visitor.visit_seq(Items {
+                left: items.iter().enumerate(),
+                scalars: self.scalars,
+            }),
             Value::Object(fields) => visitor.visit_map(self.fields(fields)),
         }
     }
@@ -124,7 +166,7 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
         deserialize_f64: scalar(Wanted::Number),
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let lenient = self.scalars == Scalars::Lenient;
         match lenient.then(|| flag(self.value)).flatten() {
             Some(flag) => visitor.visit_bool(flag),
@@ -132,7 +174,7 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
         }
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match (self.value, self.scalars) {
             (Value::String(text), Scalars::Lenient) => visitor.visit_borrowed_str(text.trim()),
             (Value::String(text), _) => visitor.visit_borrowed_str(text),
@@ -143,11 +185,11 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.value {
             Value::Null => visitor.visit_none(),
             _ => visitor.visit_some(self),
@@ -158,18 +200,18 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
         self,
         _name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Reason> {
+    ) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.value {
             Value::Array(_) => self.deserialize_any(visitor),
             _ => Err(self.mismatch(Wanted::List)),
         }
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Reason> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.value {
             Value::Object(_) => self.deserialize_any(visitor),
             _ => Err(self.mismatch(Wanted::Mapping)),
@@ -181,7 +223,7 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
         _name: &'static str,
         _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Reason> {
+    ) -> Result<V::Value, Fault> {
         self.deserialize_map(visitor)
     }
 
@@ -190,7 +232,7 @@ impl<'de> Deserializer<'de> for Parsed<'de> {
         _name: &'static str,
         _variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Reason> {
+    ) -> Result<V::Value, Fault> {
         match self.value {
             Value::String(word) => visitor.visit_enum(word.as_str().into_deserializer()),
             Value::Object(fields) if self.scalars != Scalars::Lenient => {

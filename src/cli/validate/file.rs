@@ -150,7 +150,7 @@ fn merged_with<S: Spec>(
     let place = Place::document(S::KIND, name);
     let written = directory.and_then(|directory| store::stored::<S>(directory, &place));
     let shortest = || {
-        let spec = serde_json::from_value(document::minimal(S::KIND)).ok()?;
+        let spec = document::read(&document::minimal(S::KIND), document::Scalars::Typed).ok()?;
         let document = Document::new(name.clone(), None, 0, spec);
         Some(Ok(Arc::new(stored(document, Path::new(""), ""))))
     };

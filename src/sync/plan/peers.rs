@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, updated};
-use crate::document::{Document, PeerSpec, Spec};
+use crate::document::{self, Document, PeerSpec, Scalars, Spec};
 use crate::model::{ObjectName, Uid};
 use crate::store::{Slot, Snapshot};
 use crate::wire::{Listing, PeerItem};
@@ -46,7 +46,7 @@ pub fn plan_peers<S: PeerSpec>(
             .map(|(name, _)| name);
         let broken = super::broken::<S>(snapshot);
         let gone_though_broken = broken.filter(|(_, document)| {
-            let spec = serde_json::from_value::<S>(document.spec.clone());
+            let spec = document::read::<S>(&document.spec, Scalars::Typed);
             spec.is_ok_and(|spec| !listed.contains(&spec.node_id()))
         });
         let gone = gone.chain(gone_though_broken.map(|(name, _)| name));

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, updated};
-use crate::document::{BgpSessionSpec, Document, Kind, MeshPeerSpec};
+use crate::document::{self, BgpSessionSpec, Document, Kind, MeshPeerSpec};
 use crate::model::{
     AdminState, Asn, InterfaceName, ObjectName, Port, PublicKey, Secret, TunnelType, Uid,
 };
@@ -170,7 +170,7 @@ fn change(
         .clone()
         .or_else(|| existing.map(|document| document.spec.clone()))
         .or_else(|| spec_in_effect(applied))
-        .or_else(|| serde_json::from_value(broken?.spec.clone()).ok())?;
+        .or_else(|| document::read(&broken?.spec, document::Scalars::Typed).ok())?;
     spec.admin_state = item.status.admin_state();
     let secrets = match item.spec {
         Some(_) => secrets(item, &name, &mut spec, existing),

@@ -14,9 +14,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::fstat;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Log, LogFormat};
 use crate::model::ErrorClass;
@@ -28,7 +29,7 @@ pub use sink::{loses_lines, lost_lines};
 /// The log of this process.
 struct Running {
     sink: Sink,
-    handle: reload::Handle<EnvFilter, Registry>,
+    handle: reload::Handle<Targets, Registry>,
 }
 
 static RUNNING: OnceLock<Running> = OnceLock::new();
@@ -57,9 +58,10 @@ fn is_journal() -> bool {
 /// become log lines too.
 pub fn start(log: &Log) {
     let sink = Sink::start(form(log.format));
-    let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| of_level(&log.level))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = of_environment()
+        .and_then(|filter| filter.parse().ok())
+        .or_else(|| log.level.parse().ok())
+        .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
     let (filter, handle) = reload::Layer::new(filter);
     let started = tracing_subscriber::registry()
         .with(filter)
@@ -73,12 +75,18 @@ pub fn start(log: &Log) {
 
 /// Sets the log level. `RUST_LOG` overrides it.
 pub fn set_level(level: &str) {
-    if std::env::var_os(EnvFilter::DEFAULT_ENV).is_some_and(|filter| !filter.is_empty()) {
+    if of_environment().is_some() {
         return;
     }
-    if let (Some(running), Ok(filter)) = (RUNNING.get(), of_level(level)) {
+    if let (Some(running), Ok(filter)) = (RUNNING.get(), level.parse::<Targets>()) {
         let _ = running.handle.reload(filter);
     }
+}
+
+/// Returns the filter of `RUST_LOG`: levels, each for all or for one module.
+fn of_environment() -> Option<String> {
+    let filter = std::env::var("RUST_LOG").ok();
+    filter.filter(|filter| !filter.is_empty())
 }
 
 /// Waits a moment until the lines so far are written, before the process ends.
@@ -86,10 +94,6 @@ pub fn flush() {
     if let Some(running) = RUNNING.get() {
         running.sink.flush();
     }
-}
-
-fn of_level(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    EnvFilter::try_new(level)
 }
 
 /// Logs a panic as one line. The hook of the standard library would wait for a reader of standard error.

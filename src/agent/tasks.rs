@@ -10,6 +10,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -35,10 +36,14 @@ impl Tasks {
         name: &'static str,
         work: impl Future<Output = ()> + Send + 'static,
     ) {
+        self.spawn_boxed(name, Box::pin(work));
+    }
+
+    /// Boxed, so that the runtime's code is compiled once.
+    fn spawn_boxed(&mut self, name: &'static str, mut work: BoxFuture<'static, ()>) {
         debug!(task = name, "task started");
         let task = self.set.spawn(async move {
-            // Pinned outside, so that a task that hangs keeps what it holds.
-            let mut work = std::pin::pin!(work);
+            // Borrowed, so that a task that hangs keeps what it holds.
             tokio::select! {
                 () = &mut work => {}
                 hangs = fault_for_a_test(name) => if hangs {

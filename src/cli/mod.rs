@@ -53,6 +53,7 @@ mod wait;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use crate::config::TokenError;
@@ -501,6 +502,8 @@ pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
         .max_blocking_threads(32)
         .enable_all()
         .build()?;
+    // Boxed, so that the runtime's code is compiled once for a type of result, and not for each verb.
+    let work: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(work);
     let done = runtime.block_on(work);
     // A lookup that hangs must not delay the exit.
     runtime.shutdown_timeout(EXIT_WAIT);

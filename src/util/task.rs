@@ -30,13 +30,18 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 /// Starts blocking work on a thread for it.
+pub(crate) fn spawn_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    spawn_boxed(Box::new(work))
+}
+
+/// Starts boxed work: so the runtime's code is compiled once for a type of result, and not for each caller.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that starts blocking work"
 )]
-pub(crate) fn spawn_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> JoinHandle<T> {
+fn spawn_boxed<T: Send + 'static>(work: Box<dyn FnOnce() -> T + Send>) -> JoinHandle<T> {
     tokio::task::spawn_blocking(|| {
         let _mark = Mark(MAY_BLOCK.replace(true));
         work()

@@ -12,7 +12,7 @@ const HIDDEN: &str = "(hidden)";
 /// Returns the unified diff of a file; empty if only hidden texts differ.
 pub(crate) fn text_diff(file: &str, old: &str, new: &str) -> String {
     let (old, new) = (masked(old), masked(new));
-    let diff = TextDiff::from_lines(&old, &new);
+    let diff = TextDiff::from_lines(old.as_str(), new.as_str());
     let mut unified = diff.unified_diff();
     unified
         .context_radius(3)

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::check::Problem;
 use super::described::Described;
-use super::good::{LastGood, judge};
+use super::good::{Good, LastGood, judge};
 use super::history::{self, History, ServedList};
 use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_status, superseded};
 use super::store::{Change, Store};
@@ -33,6 +33,15 @@ const PROBLEMS_LOGGED: usize = 20;
 
 /// Length of the text that identifies the content of a list.
 const CONTENT: usize = 16;
+
+/// The reader of an answer.
+#[derive(Clone, Copy)]
+enum For {
+    /// Its list is recorded.
+    Router,
+    /// A post, or an operator's view.
+    Server,
+}
 
 /// The answers from a store.
 pub(super) struct Answers {
@@ -72,7 +81,7 @@ impl Answers {
         {
             return Ok((Tagged::unchanged(tag), content));
         }
-        let (served, of_files) = self.served(router, call).await?;
+        let (served, of_files) = self.served(router, call, For::Router).await?;
         let content = self.record(router, call, &served).await;
         let (answer, version) = match call {
             Call::Sessions => {
@@ -102,11 +111,12 @@ impl Answers {
 
     /// Records that a router is served a list. Returns the text that identifies its content.
     async fn record(&self, router: &ObjectName, call: Call, answer: &Map<String, Value>) -> String {
-        let mut content = digest(answer);
-        content.truncate(CONTENT);
+        let content = content(answer);
         if self.history.has(router, call, &content) {
             return content;
         }
+        let writing = self.writing(router);
+        let _writing = writing.lock().await;
         let recorded = self.record_new(router, call, &content).await;
         let edge = self.history.errors.edge(recorded.is_err());
         match recorded {
@@ -120,19 +130,33 @@ impl Answers {
         content
     }
 
+    /// Records a list that no other request records at this moment.
     async fn record_new(
         &self,
         router: &ObjectName,
         call: Call,
         content: &str,
     ) -> Result<ServedList, ApiError> {
-        let writing = self.writing(router);
-        let _writing = writing.lock().await;
+        let (list, is_new) = self.listed(router, call, content).await?;
+        if is_new {
+            let change = Change::Served(vec![list.clone()]);
+            self.store.write(router, vec![change]).await?;
+        }
+        Ok(list)
+    }
+
+    /// Returns the newest list of a router if it has this content, else a new one that is not recorded yet.
+    async fn listed(
+        &self,
+        router: &ObjectName,
+        call: Call,
+        content: &str,
+    ) -> Result<(ServedList, bool), ApiError> {
         let served = self.store.served(router).await?;
         if let Some(known) = history::newest(&served, call)
             && known.content == content
         {
-            return Ok(known.clone());
+            return Ok((known.clone(), false));
         }
         let commit = match call == Call::Sessions || self.files.gets_newest(router) {
             true => self.store.commit(),
@@ -149,9 +173,32 @@ impl Answers {
             written: None,
             commit,
         };
-        let change = Change::Served(vec![list.clone()]);
-        self.store.write(router, vec![change]).await?;
-        Ok(list)
+        Ok((list, true))
+    }
+
+    /// Stores the last valid version of each unit of an answer. Records the list in the same write if it is for the router:
+    /// each write waits for the disk.
+    async fn store_good(
+        &self,
+        router: &ObjectName,
+        call: Call,
+        (good, answer): (&Good, &Map<String, Value>),
+        reader: For,
+    ) -> Result<(), ApiError> {
+        let mut changes = vec![Change::Good(call, good.clone())];
+        let mut new = None;
+        if let For::Router = reader {
+            let listed = self.listed(router, call, &content(answer)).await;
+            // What cannot be read now is recorded with its own error.
+            new = listed.ok().filter(|(_, is_new)| *is_new);
+        }
+        let list = new.map(|(list, _)| list);
+        changes.extend(list.iter().map(|list| Change::Served(vec![list.clone()])));
+        self.store.write(router, changes).await?;
+        if let Some(list) = list {
+            self.history.keep(router, call, &list);
+        }
+        Ok(())
     }
 
     /// Stores a post. Returns the items that were left out.
@@ -238,6 +285,7 @@ impl Answers {
         &self,
         router: &ObjectName,
         call: Call,
+        reader: For,
     ) -> Result<(Arc<Map<String, Value>>, Option<Version>), ApiError> {
         if let Some(version) = self.files.version(router, call).await?
             && let Some(known) = self.good.known(router, call, version)
@@ -262,8 +310,8 @@ impl Answers {
         }
         let judged = blocking(move || judge(call, &written, &before)).await;
         if let Some(good) = &judged.good {
-            let change = Change::Good(call, good.clone());
-            self.store.write(router, vec![change]).await?;
+            let stored = (good, &*judged.served);
+            self.store_good(router, call, stored, reader).await?;
         }
         let served = Arc::clone(&judged.served);
         if let Some(version) = version {
@@ -294,7 +342,7 @@ impl Answers {
 
     /// Returns the sessions with the statuses that their router has posted.
     pub(super) async fn sessions(&self, router: &ObjectName) -> Result<Value, ApiError> {
-        let (served, _) = self.served(router, Call::Sessions).await?;
+        let (served, _) = self.served(router, Call::Sessions, For::Server).await?;
         Ok(self.overlaid(router, served).await?.0)
     }
 
@@ -338,7 +386,7 @@ impl Answers {
         ) {
             return Err(ApiError::bad_request("status: an agent reports 0, 1 or 2"));
         }
-        let (answer, _) = self.served(router, Call::Sessions).await?;
+        let (answer, _) = self.served(router, Call::Sessions, For::Server).await?;
         let writing = self.writing(router);
         let _writing = writing.lock().await;
         let items = list(&answer);
@@ -402,6 +450,13 @@ fn hashed(mut answer: Map<String, Value>) -> Value {
     let hash = digest(&answer);
     answer.insert(CONFIG_HASH.to_owned(), Value::from(hash));
     Value::Object(answer)
+}
+
+/// Returns the text that identifies the content of a list.
+fn content(answer: &Map<String, Value>) -> String {
+    let mut content = digest(answer);
+    content.truncate(CONTENT);
+    content
 }
 
 fn digest(answer: &Map<String, Value>) -> String {

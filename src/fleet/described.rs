@@ -474,7 +474,10 @@ impl Current {
     fn read(files: &Arc<FleetFiles>, before: Option<&Self>) -> Result<Self, Vec<Finding>> {
         let network = match before.filter(|it| it.files.has_structure_of(files)) {
             Some(before) => Arc::clone(&before.network),
-            None => Arc::new(Network::read(files)?),
+            None => {
+                let before = before.map(|it| (&*it.files, &*it.network));
+                Arc::new(Network::read_after(before, files)?)
+            }
         };
         let revisions = before.and_then(|before| before.revisions_with(files, &network));
         let files = Arc::clone(files);
@@ -483,15 +486,20 @@ impl Current {
         Ok(current)
     }
 
-    /// Returns the revisions of newer files, if only sessions are newer.
+    /// Returns the revisions of newer files, with the keys of before.
     fn revisions_with(
         &self,
         files: &FleetFiles,
         network: &Arc<Network>,
     ) -> Option<Arc<DescribedRevisions>> {
         let known = self.revisions.lock().clone()?;
-        let is_same = Arc::ptr_eq(&self.network, network);
-        is_same.then(|| Arc::new(known.with_sessions(&self.files, files)))
+        Some(Arc::new(match Arc::ptr_eq(&self.network, network) {
+            true => known.with_sessions(&self.files, files),
+            false => {
+                let keys = Arc::clone(&known.keys);
+                known.with_structure(&self.files, (network, files), keys)
+            }
+        }))
     }
 
     /// Returns the revision of each router, with the newest keys; with those of before if there are no newest.
@@ -505,7 +513,12 @@ impl Current {
             return Arc::clone(&known.revisions);
         }
         let keys = keys.unwrap_or_default();
-        let new = Arc::new(DescribedRevisions::new(&self.network, &self.files, keys));
+        let (network, files) = (&*self.network, &*self.files);
+        let new = match &*last {
+            Some(known) => known.with_structure(files, (network, files), keys),
+            None => DescribedRevisions::new(network, files, keys),
+        };
+        let new = Arc::new(new);
         Arc::clone(&last.insert(new).revisions)
     }
 }

@@ -21,7 +21,7 @@ pub type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 /// # Errors
 /// A folder cannot be read: a part of the files is no fleet.
 pub fn read(dir: &Path) -> Result<FleetFiles, FleetError> {
-    let changed = Changed::between(&Stamps::new(), stamps(dir)?);
+    let changed = Changed::since(dir, &Stamps::new())?;
     let mut files = FleetFiles::default();
     read_changed(dir, &changed, &mut files);
     Ok(files)
@@ -44,6 +44,28 @@ impl Changed {
         Self { new, gone }
     }
 
+    /// Compares all files with their stamps of before. Keeps only what differs: a list of all takes megabytes.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn since(dir: &Path, before: &Stamps) -> Result<Self, FleetError> {
+        let (mut new, mut known) = (Stamps::new(), 0);
+        visit(dir, &mut |path, stamp| {
+            let last = before.get(&path);
+            known += usize::from(last.is_some());
+            if last != Some(&stamp) {
+                new.insert(path, stamp);
+            }
+        })?;
+        match known == before.len() {
+            true => Ok(Self {
+                new,
+                gone: Vec::new(),
+            }),
+            false => Ok(Self::between(before, stamps(dir)?)),
+        }
+    }
+
     /// Compares the stamps of files and folders of which something changed, and those of the folders above them.
     ///
     /// # Errors
@@ -58,7 +80,11 @@ impl Changed {
             let depth = folder
                 .and_then(|(_, deepest)| (deepest + 1).checked_sub(path.components().count()));
             match depth {
-                Some(depth @ 1..) if fs::is_dir(dir.join(path)) => add(&mut now, dir, path, depth)?,
+                Some(depth @ 1..) if fs::is_dir(dir.join(path)) => {
+                    visit_folder(dir, path, depth, &mut |path, stamp| {
+                        now.insert(path, stamp);
+                    })?;
+                }
                 _ => {
                     if lookup(dir, path)?.is_some() {
                         now.insert(path.clone(), Stamp::at(&dir.join(path)));
@@ -142,12 +168,22 @@ pub fn is_folder(dir: &Path, path: &Path) -> bool {
 /// A folder cannot be read.
 pub fn stamps(dir: &Path) -> Result<Stamps, FleetError> {
     let mut found = Stamps::new();
+    visit(dir, &mut |path, stamp| {
+        found.insert(path, stamp);
+    })?;
+    Ok(found)
+}
+
+/// Takes a file or folder with its stamp.
+type Visit<'v> = &'v mut dyn FnMut(PathBuf, Option<Stamp>);
+
+fn visit(dir: &Path, found: Visit<'_>) -> Result<(), FleetError> {
     if lookup(dir, Path::new(NETWORK))?.is_none() {
-        return Ok(found);
+        return Ok(());
     }
-    found.insert(NETWORK.into(), Stamp::at(&dir.join(NETWORK)));
+    found(NETWORK.into(), Stamp::at(&dir.join(NETWORK)));
     for (folder, depth) in FOLDERS {
-        add(&mut found, dir, Path::new(folder), depth)?;
+        visit_folder(dir, Path::new(folder), depth, found)?;
     }
     // Routers with a folder of their own beside the network.
     for name in names(dir, Path::new(""))? {
@@ -155,10 +191,10 @@ pub fn stamps(dir: &Path) -> Result<Stamps, FleetError> {
         if RESERVED.iter().all(|folder| name != *folder)
             && let Some(stamp) = Stamp::at(&dir.join(&path))
         {
-            found.insert(path, Some(stamp));
+            found(path, Some(stamp));
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Returns the stamp of a path itself; `None` only if nothing is there.
@@ -173,18 +209,23 @@ fn lookup(dir: &Path, path: &Path) -> Result<Option<Stamp>, FleetError> {
     }
 }
 
-fn add(found: &mut Stamps, dir: &Path, folder: &Path, depth: usize) -> Result<(), FleetError> {
+fn visit_folder(
+    dir: &Path,
+    folder: &Path,
+    depth: usize,
+    found: Visit<'_>,
+) -> Result<(), FleetError> {
     let Some(stamp) = lookup(dir, folder)? else {
         return Ok(());
     };
-    found.insert(folder.to_owned(), Some(stamp));
+    found(folder.to_owned(), Some(stamp));
     for name in names(dir, folder)? {
         let path = folder.join(name);
         if depth > 1 && fs::is_dir(dir.join(&path)) {
-            add(found, dir, &path, depth - 1)?;
+            visit_folder(dir, &path, depth - 1, found)?;
         } else {
             let stamp = Stamp::at(&dir.join(&path));
-            found.insert(path, stamp);
+            found(path, stamp);
         }
     }
     Ok(())
@@ -233,7 +274,7 @@ mod tests {
         fs::remove_file(dir.path().join("sessions/jp1/gone.yaml")).unwrap();
         let paths = ["sessions/jp1/a.yaml", "sessions/jp1/gone.yaml"].map(PathBuf::from);
         let changed = Changed::at(dir.path(), &before.0, &paths.into()).unwrap();
-        let all = Changed::between(&before.0, stamps(dir.path()).unwrap());
+        let all = Changed::since(dir.path(), &before.0).unwrap();
         assert_eq!((&changed.new, &changed.gone), (&all.new, &all.gone));
         assert!(changed.is_still(dir.path()).unwrap());
         let mut files = before.1.clone();

@@ -16,8 +16,8 @@ use super::version::{Revision, Revisions, Version, version};
 use crate::intervals::LONG_POLL_MAX;
 use crate::model::ObjectName;
 
-/// Maximum number of requests that wait, and at most half of the connections, so that waits never fill the server. A
-/// router without a place polls.
+/// Maximum number of requests that wait, and at most three quarters of the connections, so that waits never fill the
+/// server: with many connections, the others close after their answer. A router without a place polls.
 const WAITING: usize = 16 * 1024;
 
 /// The newest revisions, and the requests that wait for the next ones.
@@ -37,7 +37,7 @@ impl Waiting {
         Self {
             newest: watch::Sender::default(),
             requests: Mutex::default(),
-            free: Semaphore::new(WAITING.min(connections / 2)),
+            free: Semaphore::new(WAITING.min(connections / 4 * 3)),
             stop: CancellationToken::new(),
         }
     }
@@ -126,18 +126,32 @@ impl Described {
 
     /// Returns the revisions of other files with the same structure; `before` are the files of now.
     pub(super) fn with_sessions(&self, before: &FleetFiles, files: &FleetFiles) -> Self {
-        let known = |router: &ObjectName| {
+        let (structure, keys) = (Arc::clone(&self.structure), Arc::clone(&self.keys));
+        Self::of(structure, files, keys, self.known_sessions(before, files))
+    }
+
+    /// Returns the revisions of another structure, or with other keys; `before` are the files of now.
+    pub(super) fn with_structure(
+        &self,
+        before: &FleetFiles,
+        (network, files): (&Network, &FleetFiles),
+        keys: Arc<PostedKeys>,
+    ) -> Self {
+        let structure = Arc::new(structure(network, files, &keys));
+        Self::of(structure, files, keys, self.known_sessions(before, files))
+    }
+
+    /// Returns the versions of the lists of sessions that are the same in other files.
+    fn known_sessions(
+        &self,
+        before: &FleetFiles,
+        files: &FleetFiles,
+    ) -> impl Fn(&ObjectName) -> Option<Version> {
+        |router| {
             let revision = self.revisions.get(router)?;
-            files
-                .shares_sessions(before, router)
-                .then_some(revision.sessions)
-        };
-        Self::of(
-            Arc::clone(&self.structure),
-            files,
-            Arc::clone(&self.keys),
-            known,
-        )
+            let is_same = files.shares_sessions(before, router);
+            is_same.then_some(revision.sessions)
+        }
     }
 
     fn of(
@@ -244,7 +258,11 @@ mod tests {
     async fn full_server_answers_at_once_and_offers_nothing() {
         let waiting = Waiting::new(MOST);
         waiting.publish(&revisions(&[("a", 7)]));
-        let places = waiting.free.acquire_many(MOST as u32 / 2).await.unwrap();
+        let places = waiting
+            .free
+            .acquire_many(MOST as u32 / 4 * 3)
+            .await
+            .unwrap();
         assert_eq!(waiting.offer(), None);
         let begin = tokio::time::Instant::now();
         let answer = waiting.revision(&name("a"), Some("7"), LONG_POLL_MAX).await;
@@ -276,6 +294,8 @@ mod tests {
             let all = Described::new(&network, files, Arc::new(keys.clone()));
             let same = all.with_sessions(files, files);
             assert_eq!(all.revisions, same.revisions);
+            let same = all.with_structure(files, (&network, files), Arc::new(keys.clone()));
+            assert_eq!(all.revisions, same.revisions);
             Revisions::clone(&all.revisions)
         };
         let (none, before) = (PostedKeys::new(), all("a", "asn: 1"));
@@ -294,6 +314,9 @@ mod tests {
         let keys = PostedKeys::from([(name("two"), key)]);
         assert_eq!(changed(&before, &keys), ["hub", "two"]);
         let moved = all("b", "asn: 1");
+        let network = Network::read(&before).unwrap();
+        let after = Network::read_after(Some((&before, &network)), &moved).unwrap();
+        assert!(after != network && after == Network::read(&moved).unwrap());
         assert_eq!(changed(&moved, &none), ["hub", "one", "two"]);
     }
 }

@@ -20,6 +20,17 @@ impl Network {
     /// # Errors
     /// Every error of these files. Nothing is derived from a part of the structure.
     pub fn read(files: &FleetFiles) -> Result<Self, Vec<Finding>> {
+        Self::read_after(None, files)
+    }
+
+    /// The same after others, with their network: a router's file that did not change is not parsed again.
+    ///
+    /// # Errors
+    /// As [`Network::read`].
+    pub fn read_after(
+        before: Option<(&FleetFiles, &Self)>,
+        files: &FleetFiles,
+    ) -> Result<Self, Vec<Finding>> {
         let faults = files.faults();
         let faults = faults.filter(|(path, _)| !is_session(path) && !is_owner(path));
         let mut findings: Vec<Finding> = faults
@@ -39,8 +50,13 @@ impl Network {
         };
         let mut routers = BTreeMap::new();
         for (path, text, name) in files.routers() {
-            let router: Option<RouterSpec> =
-                kept(typed(path, text, &json!({"id": 1})), &mut findings);
+            let known = before.and_then(|(files, network)| {
+                let is_same = files.text(path) == Some(text);
+                let router = network.routers.get(name.as_ref().ok()?)?;
+                is_same.then(|| router.clone())
+            });
+            let parsed = || typed(path, text, &json!({"id": 1}));
+            let router: Option<RouterSpec> = known.or_else(|| kept(parsed(), &mut findings));
             match name {
                 Ok(name) => routers.extend(router.map(|router| (name, router))),
                 Err(error) => findings.push(Finding::whole(path.as_ref(), error.to_string())),

@@ -123,10 +123,11 @@ impl Snapshots {
                 false => Changed::at(&self.root, &last.stamps, &last.hints),
             };
         }
-        let stamps = files::stamps(&self.root)?;
+        let changed = Changed::since(&self.root, &last.stamps)?;
         // After the listing, because that names the folders.
-        let is_new = last.watch.follow(&stamps);
-        let changed = Changed::between(&last.stamps, stamps);
+        let before = last.stamps.keys();
+        let kept = before.filter(|path| changed.gone.binary_search(path).is_err());
+        let is_new = last.watch.follow(kept.chain(changed.new.keys()));
         let share = match last.watch.is_blind() {
             true => SHARE_BLIND,
             false => SHARE_WATCHED,
@@ -195,7 +196,11 @@ impl Last {
         for path in &changed.gone {
             self.stamps.remove(path);
         }
-        self.stamps.extend(changed.new);
+        match self.stamps.is_empty() {
+            // A map that is made at once has no gaps.
+            true => self.stamps = changed.new.into_iter().collect(),
+            false => self.stamps.extend(changed.new),
+        }
         self.hints.clear();
     }
 }

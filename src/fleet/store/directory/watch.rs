@@ -9,7 +9,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 
-use crate::fleet::files::{Stamps, is_folder};
+use crate::fleet::files::is_folder;
 use crate::fleet::network::{NETWORK, OWNERS, ROUTERS, SESSIONS, is_ignored};
 use crate::util::file::Stamp;
 use crate::util::fs;
@@ -89,8 +89,19 @@ impl Watch {
     }
 
     /// Watches the folders of these files. Returns whether one of them was not watched before.
-    pub(super) fn follow(&mut self, stamps: &Stamps) -> bool {
-        if !stamps.contains_key(Path::new(NETWORK)) {
+    pub(super) fn follow<'p>(&mut self, paths: impl Iterator<Item = &'p PathBuf>) -> bool {
+        let (mut folders, mut has_network) = (BTreeSet::new(), false);
+        for path in paths {
+            has_network |= path == Path::new(NETWORK);
+            let is_file = path
+                .extension()
+                .is_some_and(|extension| extension == "yaml");
+            match !is_file && is_folder(&self.root, path) {
+                true => folders.insert(path.as_path()),
+                false => folders.insert(path.parent().unwrap_or(Path::new(""))),
+            };
+        }
+        if !has_network {
             (self.watcher, self.watched) = (None, BTreeMap::new());
             return false;
         }
@@ -100,16 +111,6 @@ impl Watch {
                 Ok(watcher) => self.watcher = Some(watcher),
                 Err(error) => self.refuse(&error),
             }
-        }
-        let mut folders = BTreeSet::new();
-        for path in stamps.keys() {
-            let is_file = path
-                .extension()
-                .is_some_and(|extension| extension == "yaml");
-            match !is_file && is_folder(&self.root, path) {
-                true => folders.insert(path.as_path()),
-                false => folders.insert(path.parent().unwrap_or(Path::new(""))),
-            };
         }
         let mut is_new = false;
         for folder in &folders {
@@ -196,8 +197,8 @@ mod tests {
         fs::write(root.join("network.yaml"), "asn: 1").unwrap();
         let mut watch = Watch::new(root);
         let stamps = files::stamps(root).unwrap();
-        assert!(watch.follow(&stamps));
-        assert!(!watch.follow(&stamps));
+        assert!(watch.follow(stamps.keys()));
+        assert!(!watch.follow(stamps.keys()));
         assert_eq!(watch.hints(), Some(BTreeSet::new()), "reading is no change");
         let mut wait = |wanted: &str| {
             let end = Instant::now() + Duration::from_secs(10);

@@ -12,6 +12,7 @@ use super::cause::{Author, Cause, Paths};
 use super::import::{Writing, stream};
 use super::listing::Listing;
 use super::tree::{Contents, Tree, is_kept};
+use super::writers::has_secret;
 use super::{CommitId, History, HistoryError};
 
 /// A cause with the content of its files.
@@ -30,8 +31,9 @@ impl Recorded {
             Paths::Some(paths) => Some(tree.read(paths.iter().cloned())),
             Paths::Exactly(exactly) => {
                 let mut kept = exactly.clone();
+                // The agent has just made these texts from valid records.
                 kept.retain(|path, content| {
-                    is_kept(path) && tree.is_accepted(path, content.as_deref())
+                    is_kept(path) && !content.as_deref().is_some_and(has_secret)
                 });
                 Some(kept)
             }

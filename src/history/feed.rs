@@ -228,8 +228,7 @@ impl Feed {
         let mut known = self.known.lock();
         match fs::symlink_metadata(self.store.path(place)) {
             Ok(file) => {
-                let text = self.store.text(place).unwrap_or_default();
-                let is_operators = place.area == Area::Overrides || !is_synced(&text);
+                let is_operators = place.area == Area::Overrides || !self.is_synced(place);
                 is_operators.then(|| {
                     let owner = known.owners.entry(place.clone());
                     *owner.insert_entry(file.uid()).get()
@@ -237,6 +236,13 @@ impl Feed {
             }
             Err(_) => known.owners.remove(place),
         }
+    }
+
+    /// Returns whether a document has a `uid` and so belongs to the sync: a manual edit of it is recorded as the override
+    /// that it becomes.
+    fn is_synced(&self, place: &Place) -> bool {
+        let known = self.store.has_uid(place);
+        known.unwrap_or_else(|| self.store.text(place).is_some_and(|text| has_uid(&text)))
     }
 
     /// Records that a manual edit became an override.
@@ -390,9 +396,8 @@ fn names(places: &[Place]) -> Vec<String> {
     }
 }
 
-/// Returns whether a text has a `uid` and so belongs to the sync: a manual edit of it is recorded
-/// as the override that it becomes.
-fn is_synced(text: &str) -> bool {
+/// Returns whether the text of a document has a `uid`.
+fn has_uid(text: &str) -> bool {
     let document: Option<serde_json::Value> = parse_value(text).ok();
     document.is_some_and(|document| {
         document

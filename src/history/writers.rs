@@ -66,11 +66,16 @@ fn file(place: Place, stored: &dyn AnyDocument) -> File {
 /// plain-text secret. An invalid document may contain a secret that an operator took for a field of
 /// the agent, and the history keeps everything.
 pub fn is_document(path: &Path, text: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else {
-        return false;
-    };
-    let has_secret = plain_key(text).is_some() || find_secret(text).is_some();
-    !has_secret && Place::parse(path).is_none_or(|place| is_of_place(&place, text))
+    let is_valid = |text| Place::parse(path).is_none_or(|place| is_of_place(&place, text));
+    !has_secret(text) && std::str::from_utf8(text).is_ok_and(is_valid)
+}
+
+/// Returns whether a content has a plain-text secret, or cannot be searched for one.
+pub(super) fn has_secret(content: &[u8]) -> bool {
+    let text = std::str::from_utf8(content);
+    text.map_or(true, |text| {
+        plain_key(text).is_some() || find_secret(text).is_some()
+    })
 }
 
 fn is_of_place(place: &Place, text: &str) -> bool {

@@ -34,6 +34,8 @@ pub(super) trait AnyPair {
     fn parsed(&self) -> u64;
     /// Forgets the copy of a document that the agent removes.
     fn forget_copy(&mut self, path: &Path);
+    /// Returns whether a document has a `uid`; `None` if it is missing or invalid.
+    fn has_uid(&mut self, path: &Path, place: &Place) -> Option<bool>;
 }
 
 impl<S> Default for Pair<S> {
@@ -52,6 +54,11 @@ impl<S: Spec> AnyPair for Pair<S> {
 
     fn forget_copy(&mut self, path: &Path) {
         self.synced.forget(path);
+    }
+
+    fn has_uid(&mut self, path: &Path, place: &Place) -> Option<bool> {
+        let stored = self.now.look(path, place)?.ok()?;
+        Some(stored.document.metadata.uid.is_some())
     }
 }
 

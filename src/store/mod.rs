@@ -292,6 +292,11 @@ impl Store {
             .map(|read| read.text)
     }
 
+    /// Returns whether a document has a `uid`, without parsing it again; `None` if it is missing or invalid.
+    pub(crate) fn has_uid(&self, place: &Place) -> Option<bool> {
+        self.caches.lock().has_uid(&self.path(place), place)
+    }
+
     /// Returns the identity of the directory; `None` for a directory opened read-only that has no identity yet.
     pub fn identity(&self) -> Option<StateIdentity> {
         match &self.held {

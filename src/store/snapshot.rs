@@ -118,6 +118,11 @@ impl Caches {
         }
     }
 
+    /// Returns whether a document has a `uid`; `None` if it is missing or invalid.
+    pub(super) fn has_uid(&mut self, path: &Path, place: &Place) -> Option<bool> {
+        self.of_kind(place.kind)?.has_uid(path, place)
+    }
+
     /// Returns the applied record of one object.
     pub(super) fn in_effect(
         &mut self,
@@ -268,5 +273,30 @@ impl Snapshot {
             let documented = kind.is_single() || self.has(*kind, name);
             uid.is_some_and(Uid::is_local) && !documented
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn owner_of_a_listed_document_costs_no_parse() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let name: ObjectName = "a".parse().unwrap();
+        let place = Place::document(Kind::MeshPeer, &name);
+        assert_eq!(store.has_uid(&place), None);
+        let spec = serde_json::json!({"nodeId": 2, "publicKey": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="});
+        let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
+        let document = Document::new(name, Some("uid".parse().unwrap()), 1, spec);
+        store.write_document(&document).unwrap();
+        store.load().unwrap();
+        let parsed = store.parsed();
+        assert_eq!(store.has_uid(&place), Some(true));
+        assert_eq!(store.parsed(), parsed);
+        std::fs::write(store.path(&place), "no: document").unwrap();
+        assert_eq!(store.has_uid(&place), None);
     }
 }

@@ -154,7 +154,7 @@ pub struct AppliedChange {
     pub key: ObjectKey,
     /// Files that the agent wrote to the state directory for the object; without a text, the file was removed.
     /// Empty where the steps ran for the records of other objects.
-    pub files: Vec<(Place, Option<String>)>,
+    pub files: Vec<(Place, Option<Arc<str>>)>,
     pub steps: Vec<LoggedStep>,
 }
 

@@ -251,6 +251,11 @@ impl Store {
         }
     }
 
+    /// Returns the text of an applied record, as last written.
+    pub(crate) fn applied_text(&self, place: &Place) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.applied_kept(place)?.text))
+    }
+
     /// Handles the return of the tree: recreates its empty folders, which Git does not keep, and
     /// writes the waiting records. A record that cannot be written keeps waiting, and stays in
     /// effect meanwhile.

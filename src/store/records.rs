@@ -113,3 +113,29 @@ impl Store {
         Ok(Written::Changed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{Kind, Metadata};
+    use crate::store::AppliedBody;
+
+    #[test]
+    fn history_gets_the_text_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let store = store.with_schemas("/schemas".into());
+        store.load().unwrap();
+        let metadata = Metadata {
+            name: "a".parse().unwrap(),
+            uid: None,
+            generation: 1,
+        };
+        let place = Place::new(Area::Applied, Kind::MeshPeer, &metadata.name);
+        let record = AppliedDocument::new(Kind::MeshPeer, metadata, AppliedBody::default());
+        store.write_applied(&record).unwrap();
+        let text = std::fs::read_to_string(store.path(&place)).unwrap();
+        assert!(text.starts_with("# yaml-language-server"), "{text}");
+        assert_eq!(store.applied_text(&place).as_deref(), Some(text.as_str()));
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Claims, ReconcileResult, ReconciledObject, is_bird};
 use crate::controller::context::{AppliedChange, Context};
 use crate::controller::planning::KeyObservation;
-use crate::document::{ApiVersion, Metadata, PackedSpec, StatusBody, StatusDocument, to_yaml};
+use crate::document::{ApiVersion, Metadata, PackedSpec, StatusBody, StatusDocument};
 use crate::intervals::LATE_LINKS;
 use crate::model::{InterfaceName, ObjectKey};
 use crate::plan::Plan;
@@ -90,10 +90,9 @@ pub(super) async fn claim_instead(
         .as_ref()
         .and_then(|claims| claims.interface.as_ref());
     document.applied.claim_instead(claimed, interface);
-    let text = to_yaml(&document).ok();
     let written = ctx.write_applied(document).await;
     let is_written = written.is_ok();
-    recorded(ctx, meta, written, text);
+    recorded(ctx, meta, written);
     is_written
 }
 
@@ -150,11 +149,10 @@ pub(super) async fn of_node(
     };
     let document = AppliedDocument::new(meta.kind, metadata(meta), body);
     if before == Some(&document) {
-        return recorded(ctx, meta, Ok(Written::Unchanged), None);
+        return recorded(ctx, meta, Ok(Written::Unchanged));
     }
-    let text = to_yaml(&document).ok();
     let written = ctx.write_applied(document).await;
-    recorded(ctx, meta, written, text);
+    recorded(ctx, meta, written);
 }
 
 /// Redacts secrets: the reason is the operator's text, and the history keeps the record.
@@ -166,14 +164,14 @@ fn without_secrets(overridden: AppliedOverride) -> AppliedOverride {
 }
 
 /// Sends a written record to the history.
-fn recorded(
-    ctx: &Context,
-    meta: &ReconciledObject<'_>,
-    written: Result<Written, StoreError>,
-    text: Option<String>,
-) {
+fn recorded(ctx: &Context, meta: &ReconciledObject<'_>, written: Result<Written, StoreError>) {
     match written {
-        Ok(Written::Changed) => send_change(ctx, meta, vec![(applied(meta), text)]),
+        Ok(Written::Changed) => {
+            let place = applied(meta);
+            let text = ctx.store.applied_text(&place);
+            let file = text.map(|text| (place, Some(text)));
+            send_change(ctx, meta, file.into_iter().collect());
+        }
         // Records of other objects lead to steps here: the policy and the node to each session's text, and the
         // policy, maintenance and neighbours to the shared files.
         Ok(Written::Unchanged) => send_change(ctx, meta, Vec::new()),
@@ -256,7 +254,7 @@ fn applied(meta: &ReconciledObject<'_>) -> Place {
 }
 
 /// Sends an entry to the history. The steps are all that ran since the object was last applied.
-fn send_change(ctx: &Context, meta: &ReconciledObject<'_>, files: Vec<(Place, Option<String>)>) {
+fn send_change(ctx: &Context, meta: &ReconciledObject<'_>, files: Vec<(Place, Option<Arc<str>>)>) {
     let mut steps = ctx.step_log.take(meta.key);
     if *meta.key == ObjectKey::Router {
         // The agent's table in nftables is a part of the node's record.
@@ -313,6 +311,10 @@ fn complain(meta: &ReconciledObject<'_>, error: &StoreError, what: &str) {
 pub(super) async fn status_before(ctx: &Context, meta: &ReconciledObject<'_>) -> Arc<StatusBody> {
     if let Some(status) = ctx.statuses.get(meta.key) {
         return status;
+    }
+    // The pass has looked for the file.
+    if ctx.statuses.is_unwritten(meta.key) {
+        return Arc::default();
     }
     let (kind, name) = (meta.kind, meta.name.clone());
     let read = ctx

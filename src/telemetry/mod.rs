@@ -59,8 +59,8 @@ fn is_journal() -> bool {
 pub fn start(log: &Log) {
     let sink = Sink::start(form(log.format));
     let filter = of_environment()
-        .and_then(|filter| filter.parse().ok())
-        .or_else(|| log.level.parse().ok())
+        .and_then(|filter| parsed(&filter))
+        .or_else(|| parsed(&log.level))
         .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
     let (filter, handle) = reload::Layer::new(filter);
     let started = tracing_subscriber::registry()
@@ -78,7 +78,7 @@ pub fn set_level(level: &str) {
     if of_environment().is_some() {
         return;
     }
-    if let (Some(running), Ok(filter)) = (RUNNING.get(), level.parse::<Targets>()) {
+    if let (Some(running), Some(filter)) = (RUNNING.get(), parsed(level)) {
         let _ = running.handle.reload(filter);
     }
 }
@@ -86,7 +86,15 @@ pub fn set_level(level: &str) {
 /// Returns the filter of `RUST_LOG`: levels, each for all or for one module.
 fn of_environment() -> Option<String> {
     let filter = std::env::var("RUST_LOG").ok();
-    filter.filter(|filter| !filter.is_empty())
+    filter.filter(|filter| !filter.trim().is_empty())
+}
+
+/// Parses levels, each for all or for one module, divided by commas. Empty parts and blanks do not count: the library
+/// takes them for a level and for a part of a name.
+fn parsed(filter: &str) -> Option<Targets> {
+    let parts = filter.split(',').map(str::trim);
+    let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
+    parts.join(",").parse().ok()
 }
 
 /// Waits a moment until the lines so far are written, before the process ends.
@@ -191,8 +199,21 @@ pub fn chain(error: &dyn Error) -> String {
 mod tests {
     use tracing::Level;
 
-    use super::level;
+    use super::{level, parsed};
     use crate::model::ErrorClass::{Bug, Conflict, Invalid, Transient};
+
+    #[test]
+    fn empty_parts_of_a_filter_do_not_count() {
+        for (filter, wanted) in [
+            ("info,", "info"),
+            ("info,, moenet_agent::bird=debug", "info"),
+            (" debug ", "debug"),
+        ] {
+            let read = parsed(filter).unwrap();
+            assert_eq!(read.default_level(), wanted.parse().ok(), "{filter}");
+        }
+        assert!(parsed("info, debug,").is_some());
+    }
 
     #[test]
     fn class_of_an_error_decides_its_level() {

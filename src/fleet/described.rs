@@ -102,7 +102,7 @@ impl Described {
     }
 
     async fn look(&self) -> Look {
-        let mut last = match self.last.try_lock() {
+        let last = match self.last.try_lock() {
             Ok(last) => last,
             Err(_) => {
                 let served = self.served.lock().clone();
@@ -112,6 +112,17 @@ impl Described {
                 self.last.lock().await
             }
         };
+        self.look_with(last).await
+    }
+
+    /// Looks after a change of the files by this server: each request after it is answered from them, also one that
+    /// arrives during another look.
+    pub(super) async fn look_after_change(&self) {
+        let last = self.last.lock().await;
+        drop(self.look_with(last).await);
+    }
+
+    async fn look_with(&self, mut last: tokio::sync::MutexGuard<'_, Last>) -> Look {
         match self.store.network().await {
             Err(error) => last.fail(vec![error.to_string()]),
             Ok(None) if last.current.is_none() => *last = Last::default(),

@@ -300,6 +300,9 @@ impl Admin {
         });
         let changed = answers.store.change_files(&by, make).await;
         by.log(&changed);
+        if changed.is_ok() {
+            answers.files.look_after_change().await;
+        }
         *self.seen.lock().await = None;
         changed.map_err(refused)
     }

@@ -30,7 +30,7 @@ use super::store::git::Git;
 use super::tagged::{KnownTags, Tagged};
 use super::version::Version;
 use super::{FleetOptions, RateLimit, Serving, connections};
-use crate::http::{ApiError, OPENAPI, Proxies, Seat, TokenBucket, bearer, read_body};
+use crate::http::{ApiError, LongPoll, OPENAPI, Proxies, TokenBucket, bearer, read_body};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::ObjectName;
 use crate::wire::Call;
@@ -171,9 +171,6 @@ impl Asked {
     fn of(parts: &Parts) -> Result<Self, ApiError> {
         let Query(asked) = Query::<Self>::try_from_uri(&parts.uri)
             .map_err(|error| ApiError::bad_request(error.body_text()))?;
-        if let Some(seat) = parts.extensions.get::<Seat>() {
-            seat.begin_long_poll();
-        }
         Ok(asked)
     }
 }
@@ -225,16 +222,16 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     };
     let router = fleet.admit(router, &parts.headers).await?;
     if endpoint == REVISION {
+        if parts.method != Method::GET {
+            return Err(ApiError::method_not_allowed("GET"));
+        }
+        let asked = Asked::of(&parts)?;
+        let revision = async move { fleet.revision(&router, asked).await };
         // No task of its own: the wait ends with its connection.
-        return match parts.method {
-            Method::GET => {
-                let asked = Asked::of(&parts)?;
-                // The head of a request holds the buffer of its connection.
-                drop((parts, body));
-                fleet.revision(&router, asked).await
-            }
-            _ => Err(ApiError::method_not_allowed("GET")),
-        };
+        return Ok(match parts.extensions.remove::<LongPoll>() {
+            Some(connection) => connection.answer(revision).await,
+            None => revision.await,
+        });
     }
     let wanted = Wanted::of(endpoint)
         .ok_or_else(|| ApiError::not_found("no such endpoint below /agent/<router>/"))?;
@@ -349,10 +346,10 @@ impl Fleet {
         self.waiting.publish(&self.answers.files.revisions().await);
     }
 
-    async fn revision(&self, router: &ObjectName, asked: Asked) -> Result<Response, ApiError> {
+    async fn revision(&self, router: &ObjectName, asked: Asked) -> Response {
         let (known, wait) = (asked.revision.as_deref(), Duration::from_secs(asked.wait));
         let revision = self.waiting.revision(router, known, wait).await;
-        Ok(Json(Revision { revision }).into_response())
+        Json(Revision { revision }).into_response()
     }
 
     async fn get(

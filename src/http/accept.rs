@@ -3,41 +3,37 @@
 //! must affect only itself. `axum::serve` sets no timer, so it would wait for such a client without
 //! end.
 
-use std::collections::BTreeMap;
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request};
+use axum::response::Response;
 use axum::serve::Listener;
-use hyper::server::conn::http1;
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::long_poll::{Begun, LongPoll, Stream, Wait};
+use super::seats::{Seats, SharedSeats, TakenSeat};
 use super::{Client, Proxies};
 use crate::intervals::{
     HTTP_CONNECTION, HTTP_FULL_POLL, HTTP_HEAD, HTTP_LAST_CALL, HTTP_SHUTDOWN, HTTP_STREAM_END,
 };
-
-/// Maximum number of connections of the local API.
-pub(crate) const CONNECTIONS: usize = 256;
-
-/// Maximum number of connections per address, without those in a long poll: many routers may share one address.
-/// Loopback and unix sockets are exempt: a reverse proxy connects from there.
-const PER_ADDRESS: usize = 32;
-
-/// Number of connections from which each is closed after its answer, except one in a long poll: an idle connection takes
-/// sixteen kilobytes.
-const CROWDED: usize = 2048;
 
 /// Size limit of the head of a request, in bytes.
 const HEAD_MAX: usize = 32 * 1024;
@@ -103,291 +99,285 @@ pub(crate) async fn run<L>(
     .await;
 }
 
-/// The seats, shared by the accept loop and every connection.
-#[derive(Clone)]
-struct SharedSeats(Arc<Mutex<Seats>>);
-
-impl SharedSeats {
-    fn take(&self, address: Option<IpAddr>) -> Option<TakenSeat> {
-        let (id, seat) = self.0.lock().take(address)?;
-        let seats = self.clone();
-        Some(TakenSeat { seats, id, seat })
-    }
-}
-
-/// A connection's seat. Its drop releases the seat when the connection ends, also by a panic.
-struct TakenSeat {
-    seats: SharedSeats,
-    id: u64,
-    seat: Seat,
-}
-
-impl Drop for TakenSeat {
-    fn drop(&mut self) {
-        self.seats.0.lock().leave(self.id);
-    }
-}
-
-/// The served connections.
-struct Seats {
-    most: usize,
-    next: u64,
-    taken: BTreeMap<u64, Seat>,
-}
-
-/// One connection, shared by its task, the handler of its request, and the accept loop.
-#[derive(Clone)]
-pub(crate) struct Seat {
-    address: Option<IpAddr>,
-    since: Instant,
-    /// Milliseconds from `since` to the start of the wait for a complete head.
-    waiting: Arc<AtomicU64>,
-    /// Whether a request is being answered.
-    busy: Arc<AtomicBool>,
-    /// Whether the request is a long poll.
-    in_long_poll: Arc<AtomicBool>,
-    close: CancellationToken,
-}
-
-impl Seat {
-    /// Start of the wait for a complete head; `None` while a request is answered.
-    fn waits_since(&self) -> Option<Instant> {
-        let waited = || Duration::from_millis(self.waiting.load(Ordering::Relaxed));
-        (!self.busy.load(Ordering::Relaxed)).then(|| self.since + waited())
-    }
-
-    fn begin(&self) {
-        self.busy.store(true, Ordering::Relaxed);
-    }
-
-    /// Leaves this request out of the limit per address. The handler has its own limit, below that of the server.
-    pub(crate) fn begin_long_poll(&self) {
-        self.in_long_poll.store(true, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        let passed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.waiting.store(passed, Ordering::Relaxed);
-        self.in_long_poll.store(false, Ordering::Relaxed);
-        self.busy.store(false, Ordering::Relaxed);
-    }
-}
-
-impl Seats {
-    fn new(most: usize) -> Self {
-        Self {
-            most,
-            next: 0,
-            taken: BTreeMap::new(),
-        }
-    }
-
-    fn is_crowded(&self) -> bool {
-        self.taken.len() >= CROWDED
-    }
-
-    /// Returns whether another connection fits, if necessary after closing the oldest one without a complete head.
-    fn make_room(&mut self) -> bool {
-        self.taken.len() < self.most || self.close_oldest(|_| true)
-    }
-
-    /// Takes a seat for a client. `None`: its address has the maximum number, and all of them answer requests.
-    fn take(&mut self, address: Option<IpAddr>) -> Option<(u64, Seat)> {
-        let same = |seat: &Seat| address.is_some() && seat.address == address;
-        let is_counted = |seat: &&Seat| same(seat) && !seat.in_long_poll.load(Ordering::Relaxed);
-        let count = self.taken.values().filter(is_counted).count();
-        if count >= PER_ADDRESS && !self.close_oldest(same) {
-            return None;
-        }
-        let seat = Seat {
-            address,
-            since: Instant::now(),
-            waiting: Arc::default(),
-            busy: Arc::default(),
-            in_long_poll: Arc::default(),
-            close: CancellationToken::new(),
-        };
-        self.next += 1;
-        self.taken.insert(self.next, seat.clone());
-        Some((self.next, seat))
-    }
-
-    /// Closes the connection that has waited longest for a complete head, among those that `kind` selects.
-    fn close_oldest(&mut self, kind: impl Fn(&Seat) -> bool) -> bool {
-        let waiting = self.taken.iter().filter(|(_, seat)| kind(seat));
-        let oldest = waiting
-            .filter_map(|(id, seat)| Some((seat.waits_since()?, *id)))
-            .min();
-        let Some(seat) = oldest.and_then(|(_, id)| self.taken.remove(&id)) else {
-            return false;
-        };
-        seat.close.cancel();
-        true
-    }
-
-    fn leave(&mut self, id: u64) {
-        self.taken.remove(&id);
-    }
-}
-
 /// Serves one connection, from its first byte to its end. Its failure concerns only the client.
 async fn converse<I>(io: I, app: Router, client: Client, taken: TakenSeat, stop: CancellationToken)
 where
-    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Unpin,
 {
-    let (seat, seats) = (taken.seat.clone(), taken.seats.clone());
-    let (close, is_busy) = (seat.close.clone(), Arc::clone(&seat.busy));
-    let inner = TowerToHyperService::new(app);
-    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        let (seat, seats) = (seat.clone(), seats.clone());
-        request.extensions_mut().insert(client);
-        request.extensions_mut().insert(seat.clone());
-        seat.begin();
-        let answer = inner.call(request);
-        async move {
-            let mut answer = answer.await;
-            if let Ok(answer) = &mut answer
-                && !seat.in_long_poll.load(Ordering::Relaxed)
-                && seats.0.lock().is_crowded()
-            {
-                let close = HeaderValue::from_static("close");
-                answer.headers_mut().insert(CONNECTION, close);
-            }
-            seat.end();
-            answer
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HTTP_HEAD)
-        .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(io), service);
-    tokio::pin!(connection);
-    tokio::select! {
-        _ = &mut connection => return,
-        () = close.cancelled() => return,
-        () = stop.cancelled() => {}
-        () = sleep(HTTP_CONNECTION) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    // Streams of events have no end of their own.
-    let limit = match stop.is_cancelled() && !is_busy.load(Ordering::Relaxed) {
-        true => HTTP_STREAM_END,
-        false => HTTP_LAST_CALL,
+    let visit = Visit {
+        app: TowerToHyperService::new(app),
+        client,
+        taken,
+        stop,
+        last_request: Instant::now() + HTTP_CONNECTION,
+        begun: Begun::default(),
     };
-    let _ = timeout(limit, connection).await;
+    let mut next = (None, Stream::new(io));
+    // In a box, whose memory a wait does not hold.
+    while let Some((wait, stream)) = Box::pin(visit.serve(next)).await {
+        let Some((answer, stream)) = wait.ended(stream).await else {
+            return;
+        };
+        next = (Some(answer), stream);
+    }
+}
+
+/// A connection of a client.
+struct Visit {
+    app: TowerToHyperService<Router>,
+    client: Client,
+    taken: TakenSeat,
+    stop: CancellationToken,
+    last_request: Instant,
+    begun: Begun,
+}
+
+impl Visit {
+    /// Serves a stream until its end, or until a request begins to wait. A wait that has ended has the first answer.
+    async fn serve<I>(
+        &self,
+        (first, stream): (Option<Response>, Stream<I>),
+    ) -> Option<(Wait, Stream<I>)>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let first = Mutex::new(first);
+        let service = service_fn(|request| self.answer(first.lock().take(), request));
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HTTP_HEAD)
+            .max_buf_size(HEAD_MAX)
+            .serve_connection(TokioIo::new(stream.whole()), service);
+        let wait = tokio::select! {
+            wait = self.wait_of(&mut connection) => wait,
+            () = self.taken.seat.close.cancelled() => None,
+            () = self.last_call() => {
+                Pin::new(&mut connection).graceful_shutdown();
+                let last = timeout(self.limit(), self.wait_of(&mut connection));
+                last.await.ok().flatten()
+            }
+        }?;
+        let Parts { io, read_buf, .. } = connection.into_parts();
+        Some((wait, Stream::rest(&read_buf, io.into_inner())))
+    }
+
+    /// Returns the wait that a request of the connection begins; `None` at its end.
+    async fn wait_of<C: Future + Unpin>(&self, connection: &mut C) -> Option<Wait> {
+        poll_fn(|context| match Pin::new(&mut *connection).poll(context) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => match self.begun.lock().take() {
+                Some(wait) => Poll::Ready(Some(wait)),
+                None => Poll::Pending,
+            },
+        })
+        .await
+    }
+
+    /// Ends when the connection serves no further request.
+    async fn last_call(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = sleep_until(self.last_request) => {}
+        }
+    }
+
+    /// Returns the time for the call in progress. Streams of events have no end of their own.
+    fn limit(&self) -> Duration {
+        let is_busy = self.taken.seat.busy.load(Ordering::Relaxed);
+        match self.stop.is_cancelled() && !is_busy {
+            true => HTTP_STREAM_END,
+            false => HTTP_LAST_CALL,
+        }
+    }
+
+    async fn answer(
+        &self,
+        known: Option<Response>,
+        request: Request<Incoming>,
+    ) -> Result<Response, Infallible> {
+        let mut answer = match known {
+            Some(answer) => answer,
+            None => self.call(request).await?,
+        };
+        let TakenSeat { seat, seats, .. } = &self.taken;
+        let is_in_long_poll = seat.in_long_poll.load(Ordering::Relaxed);
+        if !is_in_long_poll && seats.0.lock().is_crowded() {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        seat.end();
+        Ok(answer)
+    }
+
+    fn call(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response, Infallible>> {
+        let seat = &self.taken.seat;
+        let long_poll = LongPoll::of(&request, seat, &self.begun);
+        request.extensions_mut().insert(self.client);
+        request.extensions_mut().insert(long_poll);
+        seat.begin();
+        self.app.call(request)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::Extension;
+    use axum::response::IntoResponse as _;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::sync::watch;
+    use tokio::task::JoinHandle;
+
+    use super::super::seats::{CONNECTIONS, CROWDED};
     use super::*;
 
     const ROUTER: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
-    const STRANGER: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)));
 
-    #[tokio::test(start_paused = true)]
-    async fn one_address_cannot_take_every_seat() {
-        let mut seats = Seats::new(CONNECTIONS);
-        let mut first = None;
-        for _ in 0..1000 {
-            assert!(seats.make_room());
-            let taken = seats.take(STRANGER);
-            first.get_or_insert(taken.unwrap().1);
-            tokio::time::advance(Duration::from_millis(1)).await;
-        }
-        assert_eq!(seats.taken.len(), PER_ADDRESS);
-        assert!(first.unwrap().close.is_cancelled(), "the oldest is closed");
-        assert!(seats.take(ROUTER).is_some());
+    /// Serves a client, and returns its end of the connection.
+    fn visited(app: Router, seats: &SharedSeats) -> (DuplexStream, JoinHandle<()>) {
+        let (client, server) = tokio::io::duplex(1024);
+        let (taken, stop) = (seats.take(ROUTER).unwrap(), CancellationToken::new());
+        let served = tokio::spawn(converse(server, app, ROUTER.into(), taken, stop));
+        (client, served)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_full_server_closes_the_oldest_waiting_connection() {
-        let mut seats = Seats::new(CONNECTIONS);
-        let (_, working) = seats.take(ROUTER).unwrap();
-        working.begin();
-        for n in 1..CONNECTIONS {
-            tokio::time::advance(Duration::from_millis(1)).await;
-            let address = IpAddr::from([10, 0, (n / 256) as u8, (n % 256) as u8]);
-            seats.take(Some(address)).unwrap();
-        }
-        assert_eq!(seats.taken.len(), CONNECTIONS);
-        assert!(seats.make_room());
-        assert_eq!(seats.taken.len(), CONNECTIONS - 1);
-        assert!(!working.close.is_cancelled(), "a request is never cut off");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn connections_at_work_keep_their_seats() {
-        let mut seats = Seats::new(CONNECTIONS);
-        for _ in 0..PER_ADDRESS {
-            seats.take(STRANGER).unwrap().1.begin();
-        }
-        assert!(seats.take(STRANGER).is_none());
-        for _ in 0..CONNECTIONS {
-            if seats.make_room() {
-                seats.take(None).unwrap().1.begin();
-            }
-        }
-        assert!(!seats.make_room());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn long_polls_do_not_lock_their_address_out() {
-        let mut seats = Seats::new(CONNECTIONS);
-        let mut waiting = Vec::new();
-        for _ in 0..2 * PER_ADDRESS {
-            let seat = seats.take(STRANGER).unwrap().1;
-            seat.begin();
-            seat.begin_long_poll();
-            waiting.push(seat);
-        }
-        for _ in 0..PER_ADDRESS {
-            seats.take(STRANGER).unwrap().1.begin();
-        }
-        assert!(seats.take(STRANGER).is_none());
-        waiting.iter().for_each(Seat::end);
-        assert!(seats.take(STRANGER).is_some());
-        assert!(waiting[0].close.is_cancelled(), "it is idle after its wait");
+    fn seats(most: usize) -> SharedSeats {
+        SharedSeats(Arc::new(Mutex::new(Seats::new(most))))
     }
 
     #[tokio::test]
     async fn handler_that_panics_gives_its_seat_back() {
-        let handler = axum::routing::get(|| async {
+        let handler = get(|| async {
             if std::hint::black_box(true) {
                 panic!("a fault of the handler");
             }
         });
-        let app = Router::new().route("/", handler);
-        let seats = SharedSeats(Arc::new(Mutex::new(Seats::new(CONNECTIONS))));
-        let (mut client, server) = tokio::io::duplex(1024);
-        let taken = seats.take(ROUTER).unwrap();
-        let stop = CancellationToken::new();
-        let connection = tokio::spawn(converse(server, app, ROUTER.into(), taken, stop));
+        let seats = seats(CONNECTIONS);
+        let (mut client, served) = visited(Router::new().route("/", handler), &seats);
         let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-        tokio::io::AsyncWriteExt::write_all(&mut client, request)
-            .await
-            .unwrap();
-        assert!(connection.await.unwrap_err().is_panic());
+        client.write_all(request).await.unwrap();
+        assert!(served.await.unwrap_err().is_panic());
         assert!(seats.0.lock().taken.is_empty());
     }
 
     #[tokio::test]
     async fn crowded_server_closes_after_each_answer() {
-        let app = Router::new().route("/", axum::routing::get(|| async { "answer" }));
-        let seats = SharedSeats(Arc::new(Mutex::new(Seats::new(2 * CROWDED))));
+        let app = Router::new().route("/", get(|| async { "answer" }));
+        let seats = seats(2 * CROWDED);
         let others: Vec<_> = (1..CROWDED).map(|_| seats.take(None).unwrap()).collect();
-        let (mut client, server) = tokio::io::duplex(1024);
-        let (taken, stop) = (seats.take(None).unwrap(), CancellationToken::new());
-        tokio::spawn(converse(server, app, ROUTER.into(), taken, stop));
+        let (mut client, _served) = visited(app, &seats);
         let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-        tokio::io::AsyncWriteExt::write_all(&mut client, request)
-            .await
-            .unwrap();
+        client.write_all(request).await.unwrap();
         let mut answer = String::new();
-        let read = tokio::io::AsyncReadExt::read_to_string(&mut client, &mut answer);
-        read.await.unwrap();
+        client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.contains("connection: close"), "{answer}");
         drop(others);
+    }
+
+    /// Returns a service with a wait, which ends when its receiver hears something.
+    fn with_wait() -> (Router, watch::Sender<bool>) {
+        let change = watch::Sender::new(false);
+        let waits = change.clone();
+        let wait = |Extension(connection): Extension<LongPoll>| async move {
+            let mut changed = waits.subscribe();
+            let answer = async move {
+                let _ = changed.wait_for(|changed| *changed).await;
+                "changed".into_response()
+            };
+            connection.answer(answer).await
+        };
+        let app = Router::new()
+            .route("/wait", get(wait))
+            .route("/next", get(|| async { "next" }));
+        (app, change)
+    }
+
+    /// Returns the bodies of all answers until the end of the connection.
+    async fn bodies(mut client: DuplexStream) -> Vec<String> {
+        let mut all = String::new();
+        client.read_to_string(&mut all).await.unwrap();
+        let bodies = all.split("HTTP/1.1 200 OK").skip(1);
+        let body = |answer: &str| answer.split("\r\n\r\n").nth(1).unwrap().to_owned();
+        bodies.map(body).collect()
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        while !what() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_goes_on_after_a_wait() {
+        let next = "GET /next HTTP/1.1\r\nconnection: close\r\n\r\n";
+        for (body, early) in [("", ""), ("", next), ("body", ""), ("body", next)] {
+            let (seats, (app, change)) = (seats(CONNECTIONS), with_wait());
+            let (mut client, _served) = visited(app, &seats);
+            let length = body.len();
+            let first = format!("GET /wait HTTP/1.1\r\ncontent-length: {length}\r\n\r\n");
+            client.write_all(first.as_bytes()).await.unwrap();
+            until(|| change.receiver_count() == 1).await;
+            // They arrive during the wait.
+            for part in [body, early] {
+                client.write_all(part.as_bytes()).await.unwrap();
+                sleep(Duration::from_millis(10)).await;
+            }
+            change.send_replace(true);
+            if early.is_empty() {
+                client.write_all(next.as_bytes()).await.unwrap();
+            }
+            let bodies = bodies(client).await;
+            // hyper ends a connection of which a body was not read.
+            match body.is_empty() {
+                true => assert_eq!(bodies, ["changed", "next"], "{early}"),
+                false => assert_eq!(bodies, ["changed"], "{early}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn several_waits_of_one_connection_and_requests_behind_them() {
+        let (seats, (app, change)) = (seats(CONNECTIONS), with_wait());
+        let (mut client, _served) = visited(app, &seats);
+        let wait = "GET /wait HTTP/1.1\r\n\r\n";
+        let last = "GET /wait HTTP/1.1\r\nconnection: close\r\n\r\n";
+        let all = [wait, "GET /next HTTP/1.1\r\n\r\n", wait, last].concat();
+        client.write_all(all.as_bytes()).await.unwrap();
+        until(|| change.receiver_count() == 1).await;
+        change.send_replace(true);
+        let expected = ["changed", "next", "changed", "changed"];
+        assert_eq!(bodies(client).await, expected);
+    }
+
+    #[tokio::test]
+    async fn wait_ends_with_its_client() {
+        let (seats, (app, change)) = (seats(CONNECTIONS), with_wait());
+        let (mut client, served) = visited(app, &seats);
+        let wait = b"GET /wait HTTP/1.1\r\n\r\n";
+        client.write_all(wait).await.unwrap();
+        until(|| change.receiver_count() == 1).await;
+        let is_in_long_poll = |seats: &SharedSeats| {
+            let seats = seats.0.lock();
+            let seat = seats.taken.values().next().unwrap();
+            seat.in_long_poll.load(Ordering::Relaxed)
+        };
+        assert!(is_in_long_poll(&seats));
+        drop(client);
+        served.await.unwrap();
+        assert_eq!(change.receiver_count(), 0);
+        assert!(seats.0.lock().taken.is_empty());
+    }
+
+    #[tokio::test]
+    async fn connection_in_a_wait_takes_little_memory() {
+        let (seats, (app, _change)) = (seats(CONNECTIONS), with_wait());
+        let (_client, server) = tokio::io::duplex(1024);
+        let (taken, stop) = (seats.take(ROUTER).unwrap(), CancellationToken::new());
+        let task = converse(server, app, ROUTER.into(), taken, stop);
+        assert!(size_of_val(&task) <= 1024, "{}", size_of_val(&task));
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use super::accept::{self, CONNECTIONS};
+use super::accept;
+use super::seats::CONNECTIONS;
 use super::{HttpOptions, Proxies, app};
 use crate::config::{Listen, TokenSource};
 use crate::util::fs;

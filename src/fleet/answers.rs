@@ -9,12 +9,14 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::audit::Author;
+use super::change::ChangeError;
 use super::check::Problem;
 use super::described::Described;
 use super::good::{Good, LastGood, judge};
 use super::history::{self, History, ServedList};
 use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_status, superseded};
-use super::store::{Change, Store};
+use super::store::{Change, MakeChange, Store};
 use super::tagged::{KnownTags, Tagged};
 use super::version::{Version, version};
 use crate::http::ApiError;
@@ -97,6 +99,20 @@ impl Answers {
             self.history.answered(router, call, &content, answer);
         }
         Ok((answer, content))
+    }
+
+    /// Changes the operators' files, and logs who did. Each later request is answered from them.
+    pub(super) async fn change_files(
+        &self,
+        by: &Author,
+        make: MakeChange,
+    ) -> Result<Vec<String>, ChangeError> {
+        let changed = self.store.change_files(by, make).await;
+        by.log(&changed);
+        if changed.is_ok() {
+            self.files.look_after_change().await;
+        }
+        changed
     }
 
     /// Returns the version of an answer, without making it.

@@ -202,9 +202,13 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
         };
     }
     if let Some(target) = Target::of(parts.uri.path()) {
-        let store = Arc::clone(&fleet.answers.store);
-        return whole(async move { fleet.owners.answer(target, &*store, &parts, body).await })
-            .await;
+        return whole(async move {
+            let Fleet {
+                owners, answers, ..
+            } = &*fleet;
+            owners.answer(target, answers, &parts, body).await
+        })
+        .await;
     }
     if let Some(asked) = Ask::of(parts.uri.path(), parts.method.as_str()) {
         return whole(async move {
@@ -222,16 +226,7 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     };
     let router = fleet.admit(router, &parts.headers).await?;
     if endpoint == REVISION {
-        if parts.method != Method::GET {
-            return Err(ApiError::method_not_allowed("GET"));
-        }
-        let asked = Asked::of(&parts)?;
-        let revision = async move { fleet.revision(&router, asked).await };
-        // No task of its own: the wait ends with its connection.
-        return Ok(match parts.extensions.remove::<LongPoll>() {
-            Some(connection) => connection.answer(revision).await,
-            None => revision.await,
-        });
+        return revision(fleet, router, parts).await;
     }
     let wanted = Wanted::of(endpoint)
         .ok_or_else(|| ApiError::not_found("no such endpoint below /agent/<router>/"))?;
@@ -250,6 +245,24 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
         Ok(identified(content, offered(offer, answer.into_response())))
     })
     .await
+}
+
+/// Answers the revision of a router when it changes, or after the wait. No task of its own: the wait ends with its
+/// connection.
+async fn revision(
+    fleet: Arc<Fleet>,
+    router: ObjectName,
+    mut parts: Parts,
+) -> Result<Response, ApiError> {
+    if parts.method != Method::GET {
+        return Err(ApiError::method_not_allowed("GET"));
+    }
+    let asked = Asked::of(&parts)?;
+    let revision = async move { fleet.revision(&router, asked).await };
+    Ok(match parts.extensions.remove::<LongPoll>() {
+        Some(connection) => connection.answer(revision).await,
+        None => revision.await,
+    })
 }
 
 /// Runs a call in a task of its own, because a client that goes away ends this one between two changes. The returned

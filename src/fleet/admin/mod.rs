@@ -298,11 +298,7 @@ impl Admin {
             changes.wish(&place, change)?;
             Ok(Must::NotGetWorse)
         });
-        let changed = answers.store.change_files(&by, make).await;
-        by.log(&changed);
-        if changed.is_ok() {
-            answers.files.look_after_change().await;
-        }
+        let changed = answers.change_files(&by, make).await;
         *self.seen.lock().await = None;
         changed.map_err(refused)
     }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use self::bodies::{NewSession, OwnedSession, OwnedSessions, SessionPatch, check};
 use self::index::Index;
+use super::answers::Answers;
 use super::audit::Author;
 use super::change::{ChangeError, Changes, Owned, fleet_invalid};
 use super::network::{TokenHash, session};
@@ -108,10 +109,11 @@ impl Owners {
     pub(super) async fn answer(
         &self,
         target: Target,
-        store: &dyn Store,
+        answers: &Answers,
         parts: &Parts,
         body: Body,
     ) -> Result<Response, ApiError> {
+        let store = &*answers.store;
         let methods = target.methods();
         if !methods.split(", ").any(|it| parts.method == it) {
             return Err(ApiError::method_not_allowed(methods));
@@ -121,6 +123,7 @@ impl Owners {
         let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
         let call = Call {
             owners: self,
+            answers,
             store,
             parts,
             asn,
@@ -189,6 +192,7 @@ impl Owners {
 /// A call of an owner.
 struct Call<'c> {
     owners: &'c Owners,
+    answers: &'c Answers,
     store: &'c dyn Store,
     parts: &'c Parts,
     asn: Asn,
@@ -347,8 +351,7 @@ impl Call<'_> {
             let _permit = &permit;
             make(changes)
         });
-        let changed = self.store.change_files(&by, make).await;
-        by.log(&changed);
+        let changed = self.answers.change_files(&by, make).await;
         changed.map(drop).map_err(refused)
     }
 

@@ -27,7 +27,8 @@ type Answer = Result<Arc<Map<String, Value>>, ApiError>;
 #[derive(Debug)]
 struct File {
     text: Arc<str>,
-    revision: i64,
+    /// Changes with each change of the file; a restored store may repeat a revision with another text.
+    version: Version,
 }
 
 /// A file that changed.
@@ -58,10 +59,16 @@ impl HeldFiles {
         self.0.read().revision
     }
 
-    /// Forgets everything: the store has a lower revision than before, as after a restored backup.
+    /// Takes everything that was read from the store in place of what was known.
     #[cfg(feature = "postgres")]
-    pub(super) fn clear(&self) {
-        *self.0.write() = Fleet::default();
+    pub(super) fn replace(&self, read: Self) {
+        let mut read = read.0.into_inner();
+        let mut fleet = self.0.write();
+        if read.network == fleet.network {
+            // The readers of the network know it by its place in memory.
+            read.network = Arc::clone(&fleet.network);
+        }
+        *fleet = read;
     }
 
     /// Takes all changes up to a revision at once, so that no request sees half of them. Those up to an older revision
@@ -132,7 +139,7 @@ impl HeldFiles {
             .filter(|router| fleet.has_folder(router));
         routers
             .map(|router: ObjectName| {
-                let of = |call| fleet.file_revision(&router, file_of(call));
+                let of = |call| fleet.file_version(&router, file_of(call));
                 let revision = Revision::of(&CALLS.map(of), &of(Call::Sessions));
                 (router, revision)
             })
@@ -152,7 +159,7 @@ impl HeldFiles {
 
     pub(super) fn version(&self, router: &ObjectName, call: Call) -> Option<Version> {
         let fleet = self.0.read();
-        let of = |call| fleet.file_revision(router, file_of(call));
+        let of = |call| fleet.file_version(router, file_of(call));
         Some(version(&(of(Call::Config)?, of(call)?)))
     }
 
@@ -204,15 +211,16 @@ impl Fleet {
 
     fn set_file(&mut self, path: String, revision: i64, text: Arc<str>) {
         Arc::make_mut(&mut self.network).insert(path.clone(), Arc::clone(&text));
-        self.files.insert(path, File { text, revision });
+        let version = version(&(revision, &text));
+        self.files.insert(path, File { text, version });
     }
 
     fn file(&self, router: &ObjectName, name: &str) -> Option<&File> {
         self.files.get(&format!("{router}/{name}"))
     }
 
-    fn file_revision(&self, router: &ObjectName, name: &str) -> Option<i64> {
-        self.file(router, name).map(|file| file.revision)
+    fn file_version(&self, router: &ObjectName, name: &str) -> Option<Version> {
+        self.file(router, name).map(|file| file.version)
     }
 
     /// Returns whether a folder is that of a router; those of a network are not.
@@ -261,8 +269,31 @@ mod tests {
         memory.apply(7, vec![file(7, None)]);
         memory.apply(6, vec![file(6, Some("new"))]);
         assert_eq!((text(), memory.revision()), (None, Some(7)));
-        memory.clear();
-        memory.apply(5, vec![file(5, Some("restored"))]);
-        assert_eq!(text().as_deref(), Some("restored"));
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn restored_store_is_taken_as_it_is() {
+        let read = |texts: &[(&str, &str)]| {
+            let held = HeldFiles::default();
+            let file = |(path, text): &(&str, &str)| ChangedFile {
+                path: (*path).to_owned(),
+                revision: 7,
+                text: Some(Arc::from(*text)),
+            };
+            held.apply(7, texts.iter().map(file).collect());
+            held
+        };
+        let of_router = |text| [("a/router.yaml", "{}"), ("a/sessions.yaml", text)];
+        let (memory, router) = (read(&of_router("before")), "a".parse().unwrap());
+        let version = || memory.version(&router, Call::Sessions).unwrap();
+        let (first, network) = (version(), Arc::clone(&memory.0.read().network));
+        memory.replace(read(&of_router("before")));
+        assert_eq!(version(), first);
+        assert!(Arc::ptr_eq(&network, &memory.0.read().network));
+        memory.replace(read(&of_router("restored")));
+        assert_ne!(version(), first, "the revision is the same");
+        memory.replace(read(&[]));
+        assert!(memory.all().is_empty());
     }
 }

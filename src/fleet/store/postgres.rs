@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, mpsc};
 pub use self::database::StoreError;
 use self::database::unavailable;
 use self::memory::Memory;
+use self::refresh::Read;
 use self::writer::{Write, Writer};
 use super::{Change, Door, MakeChange, PostedKeys, Store};
 use crate::fleet::audit::{AuditEntry, Author};
@@ -76,7 +77,7 @@ impl Postgres {
     /// Reads the fleet now, for a verb of the command line.
     pub(in crate::fleet) async fn load(&self) -> Result<(), StoreError> {
         database::migrate(&self.pool).await?;
-        Ok(refresh::refresh(&self.pool, &self.memory).await?)
+        Ok(refresh::refresh(&self.pool, &self.memory, Read::Changes).await?)
     }
 
     pub(in crate::fleet) fn memory(&self) -> &Memory {
@@ -91,7 +92,7 @@ impl Postgres {
         by: &Author,
     ) -> Result<bool, sqlx::Error> {
         let is_written = files::write(&self.pool, changes, known, by).await?;
-        let refreshed = refresh::refresh(&self.pool, &self.memory).await;
+        let refreshed = refresh::refresh(&self.pool, &self.memory, Read::Changes).await;
         match refreshed {
             Err(error) if is_written => {
                 tracing::warn!(%error, "changed files are not read again yet; retrying at the next look");
@@ -200,7 +201,7 @@ impl Store for Postgres {
         by: &Author,
         mut make: MakeChange,
     ) -> Result<Vec<String>, ChangeError> {
-        let refreshed = refresh::refresh(&self.pool, &self.memory).await;
+        let refreshed = refresh::refresh(&self.pool, &self.memory, Read::Changes).await;
         refreshed.map_err(unavailable)?;
         for _ in 0..ATTEMPTS {
             let (files, known) = self.memory.files.snapshot()?;
@@ -246,7 +247,7 @@ impl Store for Postgres {
     async fn record(&self) -> Result<FleetRecord, ApiError> {
         let record = record::read(&self.pool).await?;
         // The one who wrote it may have decided on files that this instance has not read yet.
-        let refreshed = refresh::refresh(&self.pool, &self.memory).await;
+        let refreshed = refresh::refresh(&self.pool, &self.memory, Read::Changes).await;
         refreshed.map_err(unavailable)?;
         Ok(record)
     }

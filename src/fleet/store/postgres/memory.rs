@@ -36,10 +36,17 @@ pub(in crate::fleet) struct Memory {
 }
 
 impl Memory {
-    /// Forgets everything: the database has a lower revision than before, as after a restored backup.
-    pub(super) fn clear(&self) {
-        self.posted.write().clear();
-        self.files.clear();
+    /// Takes everything up to a revision in place of what was known.
+    pub(super) fn replace(
+        &self,
+        revision: i64,
+        files: Vec<ChangedFile>,
+        statuses: Vec<ChangedStatus>,
+    ) {
+        let read = Self::default();
+        read.apply(revision, files, statuses);
+        *self.posted.write() = read.posted.into_inner();
+        self.files.replace(read.files);
     }
 
     /// Takes all changes up to a revision.

@@ -41,10 +41,13 @@ async fn follow(pool: &PgPool, memory: &Memory, failed: bool) -> (StoreError, bo
         Err(error) => return (error.into(), false),
     };
     let mut was_good = false;
+    // The database may be a restored backup, whose revisions have other contents.
+    let mut read = Read::Everything;
     loop {
-        if let Err(error) = refresh(pool, memory).await {
+        if let Err(error) = refresh(pool, memory, read).await {
             return (error.into(), was_good);
         }
+        read = Read::Changes;
         if !was_good && failed {
             tracing::info!(
                 revision = memory.files.revision(),
@@ -72,25 +75,31 @@ async fn announced(mut listener: PgListener, changed: Arc<Notify>) {
     }
 }
 
-/// Reads what changed since the newest revision in memory; one caller at a time.
-pub(super) async fn refresh(pool: &PgPool, memory: &Memory) -> Result<(), sqlx::Error> {
+/// What is read from the database.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Read {
+    /// What changed since the newest revision in memory. Everything if that of the database is lower.
+    Changes,
+    Everything,
+}
+
+/// Reads the fleet; one caller at a time.
+pub(super) async fn refresh(pool: &PgPool, memory: &Memory, read: Read) -> Result<(), sqlx::Error> {
     let _one = memory.refreshing.lock().await;
     let row = query("SELECT revision FROM fleet").fetch_one(pool).await?;
     let newest: i64 = row.get(0);
     let known = memory.files.revision();
+    let known = known.filter(|known| read == Read::Changes && *known <= newest);
     if known == Some(newest) {
         return Ok(());
     }
-    let since = match known {
-        Some(known) if known < newest => known,
-        _ => -1,
-    };
+    let since = known.unwrap_or(-1);
     let files = files(pool, since).await?;
     let statuses = statuses(pool, since).await?;
-    if known.is_some_and(|known| newest < known) {
-        memory.clear();
+    match known {
+        Some(_) => memory.apply(newest, files, statuses),
+        None => memory.replace(newest, files, statuses),
     }
-    memory.apply(newest, files, statuses);
     Ok(())
 }
 

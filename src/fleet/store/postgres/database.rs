@@ -16,12 +16,8 @@ use crate::model::Secret;
 /// One writes, one reads changes, one waits for notifications, and one reads for requests.
 const CONNECTIONS: u32 = 6;
 
-const MIGRATIONS: [(i64, &str, &str); 4] = [
-    (1, "fleet", include_str!("migrations/0001_fleet.sql")),
-    (2, "record", include_str!("migrations/0002_record.sql")),
-    (3, "served", include_str!("migrations/0003_served.sql")),
-    (4, "audit", include_str!("migrations/0004_audit.sql")),
-];
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "fleet", include_str!("migrations/0001_fleet.sql"))];
 
 /// A failure of the store. The text has no password.
 #[derive(Debug, thiserror::Error)]

@@ -75,3 +75,29 @@ BEGIN
         EXECUTE format('DROP TABLE %I', partition);
     END LOOP;
 END $$;
+
+-- How far a change of the network has come, and which routers may drain. One row; the version counts its changes, so
+-- that of two instances that decide at one moment one is refused.
+CREATE TABLE record (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    version bigint NOT NULL,
+    record json NOT NULL
+);
+
+-- The lists that each router was served, one row for each change of a list, so that two instances lose none. The entry
+-- has all fields; the newest ones of each router stay.
+CREATE TABLE served (
+    router text NOT NULL,
+    list text NOT NULL,
+    at timestamptz NOT NULL,
+    entry json NOT NULL,
+    PRIMARY KEY (router, list, at)
+);
+
+-- Who changed which files, added by the transaction of the change.
+CREATE TABLE audit (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(),
+    entry json NOT NULL
+);
+CREATE INDEX audit_at ON audit (at);

@@ -51,7 +51,10 @@ pub(super) fn prose(text: Option<String>) -> Option<String> {
 
 fn field_error(value: &Value, fault: &Fault) -> FieldError {
     let path = fault.repaired_path();
-    let found = path.iter().try_fold(value, |value, key| value.get(key));
+    let found = path.iter().try_fold(value, |value, key| match value {
+        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+        value => value.get(key),
+    });
     let message = match (&fault.reason, found) {
         (Reason::Type { .. }, None | Some(Value::Null)) | (Reason::Missing(_), _) => {
             "is required, and missing or null".to_owned()

@@ -454,6 +454,12 @@ fn half_a_body_is_truncated_and_never_shorter() {
 }
 
 #[test]
+fn item_of_a_list_is_named_by_its_wrong_type() {
+    let said = refused(json!({"extensions": ["mp-bgp", 1]}));
+    assert!(said.contains("must be a text, not a number"), "{said}");
+}
+
+#[test]
 fn a_thousand_rejected_sessions_decode_in_no_time() {
     let items: Vec<Value> = (0..1000)
         .map(|n| with(json!({"uuid": format!("u{n}"), "mtu": 1})))

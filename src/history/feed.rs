@@ -225,17 +225,15 @@ impl Feed {
 
     /// Owner of the file if it is, or was until its deletion, an operator's.
     fn person(&self, place: &Place) -> Option<u32> {
-        let mut known = self.known.lock();
-        match fs::symlink_metadata(self.store.path(place)) {
-            Ok(file) => {
-                let is_operators = place.area == Area::Overrides || !self.is_synced(place);
-                is_operators.then(|| {
-                    let owner = known.owners.entry(place.clone());
-                    *owner.insert_entry(file.uid()).get()
-                })
-            }
-            Err(_) => known.owners.remove(place),
-        }
+        let Ok(file) = fs::symlink_metadata(self.store.path(place)) else {
+            return self.known.lock().owners.remove(place);
+        };
+        let is_operators = place.area == Area::Overrides || !self.is_synced(place);
+        is_operators.then(|| {
+            let owner = file.uid();
+            self.known.lock().owners.insert(place.clone(), owner);
+            owner
+        })
     }
 
     /// Returns whether a document has a `uid` and so belongs to the sync: a manual edit of it is recorded as the override

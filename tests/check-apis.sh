@@ -52,11 +52,11 @@ echo "{id: 2, tokenHashes: ['$hash']}" > "$work/fleet/routers/hk1.yaml"
 echo "{tokenHashes: ['$hash']}" > "$work/fleet/owners/4242421090.yaml"
 printf demo-token > "$work/read-token"
 "$agent" control-plane --fleet "$work/fleet" --read-token-file "$work/read-token" --listen 127.0.0.1:8080 > "$work/control-plane.log" 2>&1 &
-wait_for 10 curl -s http://127.0.0.1:8080/
+wait_for 60 curl -s http://127.0.0.1:8080/
 "$agent" --config "$work/config.yaml" run > "$work/agent.log" 2>&1 &
-wait_for 20 test -s "$work/bird/bird.conf"
+wait_for 60 test -s "$work/bird/bird.conf"
 bird -c "$work/bird/bird.conf" -s "$work/bird.ctl" -P "$work/bird.pid"
-wait_for 30 curl -sf http://127.0.0.1:24368/readyz
+wait_for 60 curl -sf http://127.0.0.1:24368/readyz
 
 # The Control Plane's paths name a router; only this one exists. A long poll waits on purpose; here it answers at once.
 printf '[parameters]\nrouter = "jp1"\n"query.wait" = 0\n' > "$work/schemathesis.toml"

@@ -2,12 +2,12 @@
 # run.sh: every check of the project, each stage timed. All run even when one fails.
 #
 #   tests/run.sh             everything
-#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy deny schemas unit apis scale live doc tools book static vm powercut package demo
+#   tests/run.sh live vm     these stages; they are: deps birds fmt clippy deny schemas unit scale live doc tools book static apis vm powercut package demo
 #
-# The stages run one after the other, but for those that only need processors: together with live, whose tests mostly
-# wait for daemons, they run beside it at the lowest priority.
+# The stages run one after the other, but for those that need processors and no daemon in time: together with live, whose
+# tests mostly wait for daemons, they run beside it at the lowest priority.
 set -uo pipefail
-BESIDE_LIVE=" doc tools book static "
+BESIDE_LIVE=" doc tools book static apis "
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken= lane=
 logs=$(mktemp -d)
@@ -236,7 +236,7 @@ warnings() {
   done
 }
 
-STAGES="deps birds fmt clippy deny schemas unit apis scale live doc tools book static vm powercut package demo"
+STAGES="deps birds fmt clippy deny schemas unit scale live doc tools book static apis vm powercut package demo"
 if [ "${1:-}" = --beside ]; then shift; in_lane "$@"; exit; fi
 [ $# -gt 0 ] || set -- $STAGES
 for name in "$@"; do

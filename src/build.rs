@@ -1,10 +1,17 @@
 //! Build script: writes the target into the program, and the commit where there is one. `MOENET_COMMIT` gives the
-//! commit of a source without a repository.
+//! commit of a source without a repository. It packs the files of `schemas/` for `util::schemas`.
 
+#![expect(clippy::disallowed_methods, reason = "a build script may block")]
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::Command;
 
-#[expect(clippy::disallowed_methods, reason = "a build script may block")]
-fn main() {
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+fn main() -> io::Result<()> {
     let head = Command::new("git")
         .args(["rev-parse", "--short=7", "HEAD"])
         .output();
@@ -26,6 +33,29 @@ fn main() {
     }
     println!("cargo::rerun-if-env-changed=MOENET_COMMIT");
     println!("cargo::rerun-if-changed=.git/HEAD");
+    println!("cargo::rerun-if-changed=schemas");
+    pack_schemas()
+}
+
+/// Writes the table of the packed files, which take a seventh of their texts.
+fn pack_schemas() -> io::Result<()> {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
+    let paths: io::Result<Vec<PathBuf>> = fs::read_dir("schemas")?
+        .map(|entry| Ok(entry?.path()))
+        .collect();
+    let mut table = String::from("const PACKED: &[(&str, &[u8])] = &[\n");
+    for path in paths? {
+        if path.extension().is_none_or(|end| end != "json") {
+            continue;
+        }
+        let name = path.file_stem().unwrap_or_default().display().to_string();
+        let packed = out.join(format!("{name}.json.gz"));
+        let mut encoder = GzEncoder::new(fs::File::create(&packed)?, Compression::best());
+        encoder.write_all(&fs::read(&path)?)?;
+        encoder.finish()?;
+        table += &format!("({name:?}, include_bytes!({packed:?})),\n");
+    }
+    fs::write(out.join("schemas.rs"), table + "];\n")
 }
 
 /// Returns whether this is the small build of packages for a glibc that reads packed relocations: 2.36, as in Debian 12.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::{Field, Schema};
+use crate::util::schemas;
 
 const HEAD: &str = "\
 # yaml-language-server: $schema=/usr/share/moenet-agent/schemas/Config.json
@@ -19,7 +20,7 @@ const HEAD: &str = "\
 /// Returns the configuration with every key, commented out unless it has a value here: without the `#` at the start of each
 /// line it is valid.
 pub(super) fn configuration(values: &Map<String, Value>) -> String {
-    let root = crate::config::schema();
+    let root = schemas::value("Config");
     let mut text = HEAD.to_owned();
     for section in Schema::of(&root).fields() {
         text.push('\n');

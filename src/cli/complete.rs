@@ -13,6 +13,7 @@ use super::{Arguments, documents, objects, offline};
 use crate::config::{self, Environment};
 use crate::document::Kind;
 use crate::model::ObjectName;
+use crate::util::schemas;
 
 /// Answers a shell that asks for completions, and ends the process; otherwise returns at once.
 pub fn complete() {
@@ -59,7 +60,7 @@ pub(super) fn assignments(current: &OsStr) -> Vec<CompletionCandidate> {
     let Some((kind, _)) = all.iter().find(is_meant) else {
         return Vec::new();
     };
-    let root = crate::document::schema(*kind);
+    let root = schemas::value(&kind.to_string());
     let spec = Schema::of(&root).fields().into_iter();
     let spec = spec.filter(|field| field.name == "spec");
     let leaves = spec.flat_map(|spec| leaves("", &spec.schema));

@@ -9,8 +9,10 @@ use clap_complete::engine::CompletionCandidate;
 use serde_json::{Value, json};
 
 use super::fields::{Field, Schema};
-use super::{Arguments, Outcome, complete, output, schemas};
+use super::schema::names;
+use super::{Arguments, Outcome, complete, output};
 use crate::document::Kind;
+use crate::util::schemas;
 
 /// A field of a document or of the configuration.
 #[derive(Debug, Args)]
@@ -46,19 +48,13 @@ struct Found<'a> {
 fn schema(word: &str) -> anyhow::Result<(String, Value)> {
     let known = Kind::from_word(word).map(|kind| kind.to_string());
     let name = known.unwrap_or_else(|| word.to_owned());
-    let mut all = schemas();
-    let at = all
-        .iter()
-        .position(|(known, _)| known.eq_ignore_ascii_case(&name));
-    match at {
-        Some(at) => Ok(all.swap_remove(at)),
-        None => {
-            let names = all.into_iter().map(|(name, _)| name);
-            anyhow::bail!(
-                "no kind {word:?}; there are {}",
-                names.collect::<Vec<_>>().join(", ")
-            )
+    let mut names = names().into_iter();
+    match names.find(|known| known.eq_ignore_ascii_case(&name)) {
+        Some(name) => {
+            let value = schemas::value(&name);
+            Ok((name, value))
         }
+        None => anyhow::bail!("no kind {word:?}; there are {}", self::names().join(", ")),
     }
 }
 
@@ -100,7 +96,7 @@ fn descend<'a, 'w>(
 fn completed(current: &OsStr) -> Vec<CompletionCandidate> {
     let text = current.to_string_lossy().into_owned();
     let Some((parent, _)) = text.rsplit_once('.') else {
-        let kinds = schemas().into_iter().map(|(name, _)| name.to_lowercase());
+        let kinds = names().into_iter().map(|name| name.to_lowercase());
         return complete::starting_with(current, kinds);
     };
     let fields = fields(parent).into_iter();

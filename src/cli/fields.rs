@@ -175,7 +175,8 @@ fn target(root: &Value, at: &mut Map<String, Value>) -> Option<Map<String, Value
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::{Kind, schema};
+    use crate::document::Kind;
+    use crate::util::schemas;
 
     fn field<'a>(root: &'a Value, path: &[&str]) -> Field<'a> {
         let mut schema = Schema::of(root);
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn references_and_nulls_are_resolved() {
-        let root = crate::config::schema();
+        let root = schemas::value("Config");
         let asn = field(&root, &["node", "asn"]);
         assert_eq!(asn.schema.type_name(), "integer");
         assert_eq!(asn.schema.description(), "Our AS number.");
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn fields_of_a_document_are_found_at_any_depth() {
-        let root = schema(Kind::BgpSession);
+        let root = schemas::value("BgpSession");
         let mtu = field(&root, &["spec", "tunnel", "mtu"]).schema;
         assert_eq!(mtu.type_name(), "integer");
         assert!(!mtu.description().is_empty());
@@ -226,7 +227,10 @@ mod tests {
                 .sum()
         }
         for kind in Kind::ALL {
-            assert!(walk(&Schema::of(&schema(kind)), 0) > 5, "{kind}");
+            assert!(
+                walk(&Schema::of(&schemas::value(&kind.to_string())), 0) > 5,
+                "{kind}"
+            );
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::fields::{Field, Schema};
 use super::{Arguments, Outcome, output};
 use crate::config;
+use crate::util::schemas;
 use crate::util::version::VERSION;
 
 /// A manual page.
@@ -59,7 +60,7 @@ pub(super) fn program() -> std::io::Result<String> {
 
 /// Returns the page of the configuration file, with every key.
 pub(super) fn configuration() -> String {
-    let root = crate::config::schema();
+    let root = schemas::value("Config");
     let mut text = format!(
         ".TH moenet\\-agent\\-config 5 \"\" \"moenet\\-agent {VERSION}\" \"File formats\"\n{}",
         CONFIGURATION

@@ -9,8 +9,9 @@ use clap::Args;
 use clap_complete::Shell;
 use serde_json::Map;
 
-use super::{Outcome, commented, completions, man, schemas};
-use crate::util::fs;
+use super::schema::names;
+use super::{Outcome, commented, completions, man};
+use crate::util::{fs, schemas};
 
 /// The files of a package.
 #[derive(Debug, Args)]
@@ -45,8 +46,8 @@ fn files() -> anyhow::Result<Vec<(String, String)>> {
     ] {
         files.push((format!("completions/{name}"), completions::script(shell)));
     }
-    for (name, schema) in schemas() {
-        let text = serde_json::to_string_pretty(&schema)? + "\n";
+    for name in names() {
+        let text = schemas::text(&name).unwrap_or_default();
         files.push((format!("schemas/{name}.json"), text));
     }
     Ok(files)

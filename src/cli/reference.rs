@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::fields::{Field, Schema};
 use crate::config;
-use crate::document::{self, Kind};
+use crate::document::Kind;
+use crate::util::schemas;
 
 /// Returns the reference pages, each with its name.
 ///
@@ -25,7 +26,7 @@ pub fn reference() -> anyhow::Result<Vec<(String, String)>> {
 }
 
 fn configuration() -> String {
-    let root = config::schema();
+    let root = schemas::value("Config");
     let mut text = "# Configuration reference\n\n\
         Generated from `schemas/Config.json`. Environment, reload and the form of durations: \
         [the contract](../contract/configuration.md). \"reload\": `systemctl reload moenet-agent` applies the key, \
@@ -51,7 +52,7 @@ fn documents() -> String {
         who writes them: [the state directory](../contract/state-directory.md).\n"
         .to_owned();
     for kind in Kind::ALL {
-        let root = document::schema(kind);
+        let root = schemas::value(&kind.to_string());
         let whole = Schema::of(&root);
         let spec = whole.fields().into_iter().find(|it| it.name == "spec");
         let Some(spec) = spec else { continue };

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::output::{self, Format};
 use super::{Arguments, Outcome};
 use crate::document::{self, Kind};
+use crate::util::schemas;
 
 /// The JSON Schema of a kind.
 #[derive(Debug, Args)]
@@ -26,7 +27,25 @@ fn kinds() -> String {
     )
 }
 
-/// Returns every schema by its name, which is that of its file in `schemas/`.
+/// Returns the names of all schemas, which are those of their files.
+pub(super) fn names() -> Vec<String> {
+    let kinds = Kind::ALL.map(|kind| kind.to_string());
+    let overrides = Kind::ALL.map(|kind| format!("{kind}Override"));
+    let overrides = overrides.into_iter().filter(|name| schemas::is_known(name));
+    let others = [
+        "Status",
+        "Applied",
+        "Config",
+        "FleetNetwork",
+        "FleetRouter",
+        "FleetSession",
+        "FleetOwner",
+    ];
+    let others = others.map(str::to_owned);
+    kinds.into_iter().chain(overrides).chain(others).collect()
+}
+
+/// Generates every schema, by its name, from the types. The program has the results, `util::schemas`; tests compare them.
 pub fn schemas() -> Vec<(String, Value)> {
     let kinds = Kind::ALL
         .into_iter()
@@ -49,9 +68,10 @@ fn known(word: &str) -> Result<String, UnknownSchema> {
         "configuration" => "config".to_owned(),
         lower => Kind::from_word(lower).map_or_else(|| lower.to_owned(), |kind| kind.to_string()),
     };
-    let names = || schemas().into_iter().map(|(name, _)| name);
-    let found = names().find(|name| name.eq_ignore_ascii_case(&word));
-    found.ok_or_else(|| UnknownSchema(names().collect::<Vec<_>>().join(", ")))
+    let found = names()
+        .into_iter()
+        .find(|name| name.eq_ignore_ascii_case(&word));
+    found.ok_or_else(|| UnknownSchema(names().join(", ")))
 }
 
 /// No schema has the requested name.
@@ -61,13 +81,23 @@ struct UnknownSchema(String);
 
 impl Schema {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
-        let found = schemas().into_iter().find(|(name, _)| *name == self.kind);
         // A schema has no table.
         let format = match arguments.output {
             Format::Yaml => Format::Yaml,
             _ => Format::Json,
         };
-        output::unredacted_value(format, &found.map(|(_, schema)| schema))?;
+        output::unredacted_value(format, &schemas::value(&self.kind))?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_generated_schema_has_its_name() {
+        let generated = schemas().into_iter().map(|(name, _)| name);
+        assert_eq!(names(), generated.collect::<Vec<_>>());
     }
 }

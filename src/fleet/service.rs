@@ -20,7 +20,6 @@ use tower_http::compression::CompressionLayer;
 
 use super::admin::{Admin, Ask};
 use super::answers::Answers;
-use super::openapi::openapi;
 use super::owners::{Owners, Target};
 use super::posts::{PostDone, REPORTED};
 use super::revisions::Waiting;
@@ -33,6 +32,7 @@ use super::{FleetOptions, RateLimit, Serving, connections};
 use crate::http::{ApiError, LongPoll, OPENAPI, Proxies, TokenBucket, bearer, read_body};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::ObjectName;
+use crate::util::schemas;
 use crate::wire::Call;
 use crate::wire::reference::{LIST, LONG_POLL, REVISION, ROOT, ROUTER_NOT_FOUND, Revision, call};
 
@@ -197,7 +197,7 @@ async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response,
     if parts.uri.path() == OPENAPI {
         fleet.stranger_at_door()?;
         return match parts.method {
-            Method::GET => Ok(Json(openapi()).into_response()),
+            Method::GET => Ok(Json(schemas::value("openapi-control-plane")).into_response()),
             _ => Err(ApiError::method_not_allowed("GET")),
         };
     }

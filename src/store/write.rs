@@ -466,10 +466,11 @@ impl Store {
     }
 }
 
-/// Returns the schema of an override of this kind of object.
+/// Returns the name of the schema of an override of this kind of object.
 fn override_schema_name(target: Kind) -> String {
-    match crate::document::override_schema(target) {
-        Some(_) => format!("{target}Override"),
-        None => Kind::Override.to_string(),
+    let own = format!("{target}Override");
+    match crate::util::schemas::is_known(&own) {
+        true => own,
+        false => Kind::Override.to_string(),
     }
 }

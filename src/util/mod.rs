@@ -11,6 +11,7 @@
 //! | `group` | groups of the system |
 //! | `backoff` | waits that grow after failures |
 //! | `notices` | problems that are logged once while they last |
+//! | `schemas` | the files of `schemas/`, packed into the program |
 //! | `shared` | texts that several hold, each in memory once |
 //! | `task` | runs blocking work on a thread for it |
 //! | `text` | lists and texts of bounded length |
@@ -23,6 +24,7 @@ pub(crate) mod fs;
 pub(crate) mod group;
 pub(crate) mod notices;
 pub(crate) mod random;
+pub(crate) mod schemas;
 pub(crate) mod shared;
 pub(crate) mod task;
 pub(crate) mod text;

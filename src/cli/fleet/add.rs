@@ -7,14 +7,14 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::init::{answered, optional, schema};
+use super::init::{answered, optional};
 use super::{Changed, Directory};
 use crate::cli::{Arguments, Outcome, commented, terminal};
 use crate::fleet::{Changes, Must, TokenHash, router_path, session_path};
 use crate::model::{
     Bandwidth, Endpoint, Host, InterfaceName, LinkLocal, ObjectName, Port, PublicKey,
 };
-use crate::util::{file, random};
+use crate::util::{file, random, schemas};
 use crate::wire::WireStatus;
 
 const ROUTER_HEAD: &str = "\
@@ -158,7 +158,7 @@ impl Router {
             "loopbackIpv6": self.loopback_ipv6,
             "tokenHashes": [TokenHash::of(&token)],
         }));
-        let text = commented::fields(ROUTER_HEAD, &schema("FleetRouter")?, &values);
+        let text = commented::fields(ROUTER_HEAD, &schemas::value("FleetRouter"), &values);
         changes.create(&router_path(&self.name), text)?;
         let next = format!(
             "the token is shown only here. Next, on the router: write it to a file, and run `moenet-agent init --name {} \
@@ -177,7 +177,8 @@ impl Session {
         match is_folder {
             true => changes.add_listed(&self.router, Value::Object(values))?,
             false => {
-                let text = commented::fields(SESSION_HEAD, &schema("FleetSession")?, &values);
+                let text =
+                    commented::fields(SESSION_HEAD, &schemas::value("FleetSession"), &values);
                 changes.create(&session_path(&self.router, &self.name), text)?;
             }
         }

@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::Changed;
 use crate::cli::{Arguments, Outcome, commented, terminal};
-use crate::fleet::{Changes, Must, schemas};
+use crate::fleet::{Changes, Must};
 use crate::util::file::Writer;
-use crate::util::fs;
+use crate::util::{fs, schemas};
 
 const HEAD: &str = "\
 # yaml-language-server: $schema=/usr/share/moenet-agent/schemas/FleetNetwork.json
@@ -55,7 +55,7 @@ impl Init {
                 .with_context(|| format!("create {}", folder.display()))?;
         }
         let mut changes = Changes::begin(&self.dir)?;
-        let text = commented::fields(HEAD, &schema("FleetNetwork")?, &values);
+        let text = commented::fields(HEAD, &schemas::value("FleetNetwork"), &values);
         changes.create("network.yaml", text)?;
         let ignored = self.dir.join(".gitignore");
         Writer::new(0o644)
@@ -90,12 +90,6 @@ impl Init {
         values.extend(topology.map(|name| ("mesh".to_owned(), json!({ "topology": name }))));
         Ok(values)
     }
-}
-
-/// Returns the schema of a fleet's file.
-pub(super) fn schema(name: &str) -> anyhow::Result<Value> {
-    let found = schemas().into_iter().find(|(known, _)| *known == name);
-    Ok(found.context("unknown schema")?.1)
 }
 
 /// Asks until the answer is valid.

@@ -4,12 +4,11 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::init::schema;
 use super::{Changed, Directory};
 use crate::cli::{Arguments, Outcome, commented};
 use crate::fleet::{ChangeError, Changes, Holder, Must, TokenHash, owner_path};
 use crate::model::{Asn, ObjectName, Secret};
-use crate::util::random;
+use crate::util::{random, schemas};
 
 const OWNER_HEAD: &str = "\
 # yaml-language-server: $schema=/usr/share/moenet-agent/schemas/FleetOwner.json
@@ -76,7 +75,7 @@ fn replace(changes: &mut Changes, holder: &Holder, token: &Secret<String>) -> an
         Err(ChangeError::NoOwner(asn)) => {
             let values = json!({"tokenHashes": [TokenHash::of(token)]});
             let values = values.as_object().cloned().unwrap_or_default();
-            let text = commented::fields(OWNER_HEAD, &schema("FleetOwner")?, &values);
+            let text = commented::fields(OWNER_HEAD, &schemas::value("FleetOwner"), &values);
             Ok(changes.create(&owner_path(asn), text)?)
         }
         done => Ok(done?),

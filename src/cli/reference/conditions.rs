@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use crate::document::{ConditionStatus, ConditionType, status_schema};
+use crate::document::{ConditionStatus, ConditionType};
 use crate::status::{Severity, condition_events, next_action, other_events};
+use crate::util::schemas;
 
 const HEAD: &str = "# Condition reference
 
@@ -27,7 +28,7 @@ const OTHERS: &str = "
 
 /// Returns the page.
 pub(super) fn page() -> String {
-    let schema = status_schema();
+    let schema = schemas::value("Status");
     let types = schema["$defs"]["ConditionType"]["oneOf"].as_array();
     let rows = types.into_iter().flatten().filter_map(row);
     let others = other_events().into_iter().map(|events| {

@@ -15,7 +15,7 @@ use crate::document::{
 use crate::model::ObjectName;
 use crate::status::Acceptance;
 use crate::store::{self, AppliedDocument, Area, Place, Slot, Stored};
-use crate::util::file;
+use crate::util::{file, schemas};
 
 /// Returns all problems of a single file. The texts are those of a running agent.
 pub(super) fn problems(file: &Path) -> Vec<String> {
@@ -123,7 +123,7 @@ fn has_fields(kind: Kind, set: &Map<String, Value>) -> bool {
             })
         })
     }
-    let root = document::schema(kind);
+    let root = schemas::value(&kind.to_string());
     let mut spec = Schema::of(&root).fields().into_iter();
     let spec = spec.find(|field| field.name == "spec");
     spec.is_some_and(|spec| all_in(&spec.schema, set))

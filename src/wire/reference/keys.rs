@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::super::FieldError;
-use super::shapes;
 use crate::document::unknown_field;
+use crate::util::schemas;
 use crate::wire::Call;
 
 /// An object of a body: its known keys, each with the object inside it or inside its list.
@@ -17,23 +15,20 @@ use crate::wire::Call;
 struct Shape(BTreeMap<String, Option<Shape>>);
 
 impl Shape {
-    fn of<T: JsonSchema>() -> Self {
-        let mut settings = SchemaSettings::draft2020_12();
-        settings.inline_subschemas = true;
-        let schema = settings.into_generator().into_root_schema_for::<T>();
-        Self::read(schema.as_value()).unwrap_or_default()
-    }
-
-    /// Returns the object that a schema describes, also as one of its forms or in a list.
-    fn read(schema: &Value) -> Option<Self> {
+    /// Returns the object that a schema describes, also as one of its forms or in a list. `root` has the schemas that it
+    /// refers to.
+    fn read(root: &Value, schema: &Value) -> Option<Self> {
         if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
             let keys = properties.iter();
-            let keys = keys.map(|(key, inside)| (key.clone(), Self::read(inside)));
+            let keys = keys.map(|(key, inside)| (key.clone(), Self::read(root, inside)));
             return Some(Self(keys.collect()));
         }
+        let target = schema.get("$ref").and_then(Value::as_str);
+        let target = target.and_then(|target| root.pointer(target.strip_prefix('#')?));
         let forms = schema.get("anyOf").and_then(Value::as_array);
-        let mut inside = forms.into_iter().flatten().chain(schema.get("items"));
-        inside.find_map(Self::read)
+        let forms = forms.into_iter().flatten();
+        let mut inside = forms.chain(schema.get("items")).chain(target);
+        inside.find_map(|schema| Self::read(root, schema))
     }
 }
 
@@ -55,15 +50,36 @@ pub enum Part {
 }
 
 impl Part {
+    /// In the order of their numbers.
+    const ALL: [Self; 6] = [
+        Self::Session,
+        Self::MeshPeer,
+        Self::Node,
+        Self::PolicyNode,
+        Self::Policy,
+        Self::IbgpPeer,
+    ];
+
+    /// Returns the name of its schema in the description of the API.
+    fn schema(self) -> &'static str {
+        match self {
+            Self::Session => "Session",
+            Self::MeshPeer => "MeshPeer",
+            Self::Node => "Node",
+            Self::PolicyNode => "PolicyNode",
+            Self::Policy => "Policy",
+            Self::IbgpPeer => "IbgpPeer",
+        }
+    }
+
     fn shape(self) -> &'static Shape {
-        static SHAPES: [LazyLock<Shape>; 6] = [
-            LazyLock::new(Shape::of::<shapes::Session>),
-            LazyLock::new(Shape::of::<shapes::MeshPeer>),
-            LazyLock::new(Shape::of::<shapes::Node>),
-            LazyLock::new(Shape::of::<shapes::PolicyNode>),
-            LazyLock::new(Shape::of::<shapes::Policy>),
-            LazyLock::new(Shape::of::<shapes::IbgpPeer>),
-        ];
+        static SHAPES: LazyLock<[Shape; 6]> = LazyLock::new(|| {
+            let api = schemas::value("openapi-control-plane");
+            Part::ALL.map(|part| {
+                let schema = &api["components"]["schemas"][part.schema()];
+                Shape::read(&api, schema).unwrap_or_default()
+            })
+        });
         &SHAPES[self as usize]
     }
 

@@ -1,6 +1,6 @@
 //! The connections that a server serves, with limits for all and for each client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,6 +51,8 @@ pub(super) struct Seats {
     most: usize,
     next: u64,
     pub(super) taken: BTreeMap<u64, Seat>,
+    /// The seats of each address, so that a new connection costs no look at all others.
+    of_address: HashMap<IpAddr, BTreeSet<u64>>,
 }
 
 /// One connection, shared by its task, the handler of its request, and the accept loop.
@@ -97,6 +99,7 @@ impl Seats {
             most,
             next: 0,
             taken: BTreeMap::new(),
+            of_address: HashMap::new(),
         }
     }
 
@@ -106,16 +109,23 @@ impl Seats {
 
     /// Returns whether another connection fits, if necessary after closing the oldest one without a complete head.
     pub(super) fn make_room(&mut self) -> bool {
-        self.taken.len() < self.most || self.close_oldest(|_| true)
+        self.taken.len() < self.most || {
+            let oldest = oldest(self.taken.iter());
+            self.close(oldest)
+        }
     }
 
     /// Takes a seat for a client. `None`: its address has the maximum number, and all of them answer requests.
     fn take(&mut self, address: Option<IpAddr>) -> Option<(u64, Seat)> {
-        let same = |seat: &Seat| address.is_some() && seat.address == address;
-        let is_counted = |seat: &&Seat| same(seat) && !seat.in_long_poll.load(Ordering::Relaxed);
-        let count = self.taken.values().filter(is_counted).count();
-        if count >= PER_ADDRESS && !self.close_oldest(same) {
-            return None;
+        let others = address.and_then(|address| self.of_address.get(&address));
+        let others = others.into_iter().flatten();
+        let others = others.filter_map(|id| self.taken.get_key_value(id));
+        let is_counted = |(_, seat): &(_, &Seat)| !seat.in_long_poll.load(Ordering::Relaxed);
+        if others.clone().filter(is_counted).count() >= PER_ADDRESS {
+            let oldest = oldest(others);
+            if !self.close(oldest) {
+                return None;
+            }
         }
         let seat = Seat {
             address,
@@ -127,25 +137,39 @@ impl Seats {
         };
         self.next += 1;
         self.taken.insert(self.next, seat.clone());
+        if let Some(address) = address {
+            self.of_address
+                .entry(address)
+                .or_default()
+                .insert(self.next);
+        }
         Some((self.next, seat))
     }
 
-    /// Closes the connection that has waited longest for a complete head, among those that `kind` selects.
-    fn close_oldest(&mut self, kind: impl Fn(&Seat) -> bool) -> bool {
-        let waiting = self.taken.iter().filter(|(_, seat)| kind(seat));
-        let oldest = waiting
-            .filter_map(|(id, seat)| Some((seat.waits_since()?, *id)))
-            .min();
-        let Some(seat) = oldest.and_then(|(_, id)| self.taken.remove(&id)) else {
-            return false;
-        };
-        seat.close.cancel();
-        true
+    fn close(&mut self, id: Option<u64>) -> bool {
+        let seat = id.and_then(|id| self.leave(id));
+        let closed = seat.map(|seat| seat.close.cancel());
+        closed.is_some()
     }
 
-    fn leave(&mut self, id: u64) {
-        self.taken.remove(&id);
+    fn leave(&mut self, id: u64) -> Option<Seat> {
+        let seat = self.taken.remove(&id)?;
+        if let Some(address) = seat.address
+            && let Some(seats) = self.of_address.get_mut(&address)
+        {
+            seats.remove(&id);
+            if seats.is_empty() {
+                self.of_address.remove(&address);
+            }
+        }
+        Some(seat)
     }
+}
+
+/// Returns the connection that has waited longest for a complete head.
+fn oldest<'s>(seats: impl Iterator<Item = (&'s u64, &'s Seat)>) -> Option<u64> {
+    let waiting = seats.filter_map(|(id, seat)| Some((seat.waits_since()?, *id)));
+    waiting.min().map(|(_, id)| id)
 }
 
 #[cfg(test)]
@@ -218,5 +242,9 @@ mod tests {
         waiting.iter().for_each(Seat::end);
         assert!(seats.take(STRANGER).is_some());
         assert!(waiting[0].close.is_cancelled(), "it is idle after its wait");
+        let all: Vec<u64> = seats.taken.keys().copied().collect();
+        assert_eq!(seats.of_address[&STRANGER.unwrap()].len(), all.len());
+        all.into_iter().for_each(|id| drop(seats.leave(id)));
+        assert!(seats.of_address.is_empty());
     }
 }

@@ -17,6 +17,7 @@ use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey};
 use crate::observed::bird::main_file::{MainFile, OperatorProtocol};
 use crate::observed::bird::{Bgp, Protocol};
 use crate::observed::kernel::{KernelView, Link};
+use crate::util::sorted::Sorted as _;
 
 /// Statements of a BGP protocol that a document or the agent's own text covers, by their first word.
 const COVERED: [&str; 14] = [
@@ -240,7 +241,7 @@ impl Adoption {
             .protocols
             .iter()
             .map(|it| it.name.as_str())
-            .collect();
+            .sorted_set();
         let bgp = main.protocols.iter().filter(|it| it.class == "bgp");
         for protocol in bgp.filter(|it| !running_names.contains(it.name.as_str())) {
             let place = Some(Place::new(&protocol.file, protocol.line));

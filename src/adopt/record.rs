@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::model::{Address, InterfaceName, ObjectName, Port, PublicKey};
 use crate::observed::kernel::{Link, SavedRoute, Sysctl, WireGuard, WireGuardPeer};
+use crate::util::sorted::Sorted as _;
 
 /// Everything that an adoption changes, as it was before the first change. It holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +150,7 @@ pub struct FileBefore {
 impl Record {
     /// Returns the files that existed.
     pub fn paths(&self) -> BTreeSet<&PathBuf> {
-        self.files.iter().map(|file| &file.path).collect()
+        self.files.iter().map(|file| &file.path).sorted_set()
     }
 }
 
@@ -163,9 +164,11 @@ impl LinkSettings {
             mtu: link.mtu,
             up: Some(link.up),
             addrgen_none: link.addrgen_none,
-            addresses: link.addresses.iter().map(LinkAddress::from).collect(),
+            addresses: link.addresses.iter().map(LinkAddress::from).sorted_set(),
             listen_port: wireguard.and_then(|it: &WireGuard| it.listen_port),
-            peers: peers.map(|(key, peer)| (*key, (&**peer).into())).collect(),
+            peers: peers
+                .map(|(key, peer)| (*key, (&**peer).into()))
+                .sorted_map(),
             sysctls: named(sysctls),
             routes,
         }
@@ -175,7 +178,7 @@ impl LinkSettings {
 /// Returns sysctls by their names.
 pub fn named(sysctls: &BTreeMap<Sysctl, i64>) -> BTreeMap<String, i64> {
     let named = sysctls.iter().map(|(key, value)| (key.to_string(), *value));
-    named.collect()
+    named.sorted_map()
 }
 
 impl From<&WireGuardPeer> for PeerSettings {

@@ -6,6 +6,7 @@ use super::record::{LinkAddress, LinkSettings, PeerSettings, Phase, Placed, Reco
 use crate::model::{Address, InterfaceName, Mtu, PublicKey};
 use crate::observed::kernel::{KernelView, Link, SavedRoute, Sysctl, WireGuardPeer};
 use crate::plan::action::{KernelAction, PeerPatch, WireGuardPatch};
+use crate::util::sorted::Sorted as _;
 
 /// Which objects of the agent an undo takes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -325,7 +326,8 @@ impl Back<'_> {
         let had = |of: &LinkSettings, address: &Address| {
             of.addresses.contains(&LinkAddress::from(address))
         };
-        let before: BTreeSet<Address> = self.before.addresses.iter().map(Address::from).collect();
+        let before: BTreeSet<Address> =
+            self.before.addresses.iter().map(Address::from).sorted_set();
         let now = &self.link.addresses;
         let (mut missing, mut surplus) = (Vec::new(), Vec::new());
         for address in before.difference(now) {
@@ -376,7 +378,7 @@ impl Back<'_> {
         };
         let missing = self.before.routes.difference(now);
         let went = |route: &&SavedRoute| self.left.is_none_or(|left| !left.routes.contains(*route));
-        missing.filter(went).cloned().collect()
+        missing.filter(went).cloned().sorted_set()
     }
 }
 
@@ -390,7 +392,7 @@ impl Record {
             }),
             _ => None,
         });
-        added.collect()
+        added.sorted_set()
     }
 }
 

@@ -6,6 +6,7 @@ use super::map::{Adopted, Adoption};
 use super::report::{Finding, Outcome};
 use crate::document::{BgpSessionSpec, Document, OverrideSpec};
 use crate::model::InterfaceName;
+use crate::util::sorted::Sorted as _;
 
 /// Parts of a specification in which the running interface wins until the operator removes the override.
 const PARTS: [&str; 2] = ["tunnel", "address"];
@@ -52,7 +53,7 @@ impl Adoption {
                 false => finding,
             }
         });
-        self.findings = new.collect();
+        self.findings = new.sorted_set();
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::ini::{self, Entry, Section};
 use super::report::{Finding, Outcome, Place};
 use crate::model::Endpoint;
+use crate::util::sorted::Sorted as _;
 
 /// Keys of both programs whose values the kernel reports, so that the file need not be trusted.
 const IN_KERNEL: [&str; 12] = [
@@ -95,7 +96,7 @@ impl TunnelFile {
             let reason = format!("{} has no field in a document", entry.key);
             Finding::new(Outcome::Unsupported, subject, at(entry.line), reason)
         });
-        unread.chain(unknown).chain([self.manager()]).collect()
+        unread.chain(unknown).chain([self.manager()]).sorted_set()
     }
 
     fn manager(&self) -> Finding {

@@ -9,6 +9,7 @@ use crate::intervals::ADOPT_SILENCE;
 use crate::model::InterfaceName;
 use crate::observed::bird::{Entered, HoldTimer, Protocol};
 use crate::observed::kernel::{KernelView, Link};
+use crate::util::sorted::Sorted as _;
 
 /// One look at everything that is watched.
 #[derive(Debug, Clone, Copy)]
@@ -112,8 +113,8 @@ impl Baseline {
             })
         });
         Self {
-            sessions: sessions.collect(),
-            tunnels: tunnels.collect(),
+            sessions: sessions.sorted_map(),
+            tunnels: tunnels.sorted_map(),
         }
     }
 
@@ -146,7 +147,7 @@ impl Baseline {
     }
 
     fn lost(&self, protocols: &[Protocol], percent: u8) -> Option<(String, Lost)> {
-        let now: BTreeMap<_, _> = protocols.iter().map(|it| (&it.name, it)).collect();
+        let now: BTreeMap<_, _> = protocols.iter().map(|it| (&it.name, it)).sorted_map();
         self.sessions.iter().find_map(|(name, before)| {
             let protocol = now.get(name).filter(|it| it.is_established());
             let what = match protocol {

@@ -16,12 +16,13 @@ use crate::model::{Address, InterfaceName, ObjectName};
 use crate::observed::kernel::{KernelView, Link};
 use crate::store::{Area, Place, Store};
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 /// Returns the sessions that get a document, or an override.
 pub(super) fn names(takeover: &Takeover, overridden: bool) -> BTreeSet<ObjectName> {
     let documents = takeover.documents.iter();
     let meant = documents.filter(|it| it.over.is_some() == overridden);
-    meant.map(Adopted::name).collect()
+    meant.map(Adopted::name).sorted_set()
 }
 
 /// Opens the state directory, after everything that exists was listed.
@@ -98,7 +99,7 @@ pub(super) fn missing(added: &BTreeSet<Placed>, view: &KernelView) -> BTreeSet<P
         link.is_some_and(|link| link.addresses.contains(&Address::from(&placed.address)))
     };
     let missing = added.iter().filter(|placed| !is_there(placed));
-    missing.cloned().collect()
+    missing.cloned().sorted_set()
 }
 
 /// Returns the content of the documents and overrides that the adoption writes.

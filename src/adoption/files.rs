@@ -14,6 +14,7 @@ use crate::document::Kind;
 use crate::store::{Area, Place, has_copy, is_bookkeeping};
 use crate::util::file::{self, Writer};
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 /// The most files, and bytes, that are copied.
 const MOST_FILES: u64 = 20_000;
@@ -99,7 +100,7 @@ pub(super) fn hashes(state: &Path, record: &Record) -> BTreeMap<PathBuf, String>
     let files = record.files.iter().map(|before| &before.path);
     let files = files.filter(|path| !path.strip_prefix(state).is_ok_and(is_for_operators));
     let hashed = files.filter_map(|path| Some((path.clone(), hash_of(path)?)));
-    hashed.collect()
+    hashed.sorted_map()
 }
 
 fn hash_of(path: &Path) -> Option<String> {
@@ -128,7 +129,7 @@ pub(super) fn made(
     let hashed = new
         .filter(is_made)
         .filter_map(|path| hash_of(&path).map(|hash| (path, hash)));
-    Ok(hashed.collect())
+    Ok(hashed.sorted_map())
 }
 
 /// Returns the documents and overrides that the adoption writes, below the state directory.
@@ -140,7 +141,7 @@ fn documents(record: &Record) -> BTreeSet<PathBuf> {
     let overrides = written.overrides.keys();
     documents
         .chain(overrides.map(|name| place(Area::Overrides, name)))
-        .collect()
+        .sorted_set()
 }
 
 /// Returns whether a file below the state directory is in a place for documents or overrides, where operators write too.

@@ -48,6 +48,7 @@ use crate::intervals::ADOPT_LOOK;
 use crate::kernel::LinuxKernel;
 use crate::ports::Kernel as _;
 use crate::store::{Store, StoreError};
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 pub(crate) use error::AdoptionError;
@@ -311,5 +312,5 @@ pub(crate) fn specifications(store: &Store) -> Result<Documents, StoreError> {
         let spec = slot.map_or(Value::Null, |document| document.spec());
         (place.to_string(), spec)
     });
-    Ok(specifications.collect())
+    Ok(specifications.sorted_map())
 }

@@ -16,6 +16,7 @@ use crate::observed::kernel::KernelView;
 use crate::plan::Step;
 use crate::plan::action::KernelAction;
 use crate::store::Store;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// Why a link is not taken over that no step failed for.
@@ -58,7 +59,7 @@ pub(super) async fn note_made(
 /// would try the step again, outside the watch.
 async fn verify(context: &Context, takeover: &Takeover) -> Result<(), AdoptionError> {
     let view = context.kernel.observe().await?;
-    let statuses: BTreeMap<_, _> = context.statuses.all().into_iter().collect();
+    let statuses: BTreeMap<_, _> = context.statuses.all().into_iter().sorted_map();
     for document in &takeover.documents {
         let (Some(interface), name) = (document.interface(), document.name()) else {
             continue;

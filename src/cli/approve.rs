@@ -16,6 +16,7 @@ use crate::document::Kind;
 use crate::http::HeldView;
 use crate::model::ObjectKey;
 use crate::store::{COMPLETE, Store};
+use crate::util::sorted::Sorted as _;
 
 /// Approve held changes.
 #[derive(Debug, Args)]
@@ -62,7 +63,8 @@ impl Approve {
         if !chosen.is_empty() {
             Store::approve(&directory, &self.lines(&chosen, offline.desired.complete))?;
         }
-        let chosen: BTreeSet<ObjectKey> = chosen.into_iter().map(|held| held.key.clone()).collect();
+        let chosen: BTreeSet<ObjectKey> =
+            chosen.into_iter().map(|held| held.key.clone()).sorted_set();
         let rows: Vec<Row> = held
             .iter()
             .filter(|held| self.list || chosen.contains(&held.key))
@@ -80,7 +82,7 @@ impl Approve {
     fn lines(&self, chosen: &[&HeldChange], complete: bool) -> BTreeSet<String> {
         let objects = chosen.iter().map(|held| held.approval.clone());
         let all = (self.all && !complete).then(|| COMPLETE.to_owned());
-        objects.chain(all).collect()
+        objects.chain(all).sorted_set()
     }
 
     /// Returns the held changes that the arguments name.

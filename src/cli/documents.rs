@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::document::{DocumentError, Kind, Metadata};
 use crate::model::ObjectName;
 use crate::store::{AnySlot, Snapshot};
+use crate::util::sorted::Sorted as _;
 
 /// One document: its metadata and specification, or the error in it.
 pub(crate) type Loaded = Result<(Metadata, Value), DocumentError>;
@@ -16,7 +17,7 @@ pub(crate) fn all(snapshot: &Snapshot) -> BTreeMap<(Kind, ObjectName), Loaded> {
     let documents = snapshot.documents();
     documents
         .map(|(place, slot)| ((place.kind, place.name), loaded(slot)))
-        .collect()
+        .sorted_map()
 }
 
 fn loaded(slot: AnySlot<'_>) -> Loaded {

@@ -24,6 +24,7 @@ use crate::effective::{default_interface, leaves};
 use crate::model::ObjectName;
 use crate::status;
 use crate::store::{Snapshot, Store};
+use crate::util::sorted::Sorted as _;
 use listing::Listing;
 
 /// Documents joined with their status.
@@ -148,7 +149,9 @@ fn all(
 ) -> BTreeMap<(Kind, ObjectName), Option<documents::Loaded>> {
     let documents = documents::all(snapshot).into_iter();
     let documents = documents.chain(undocumented(snapshot));
-    let mut all: BTreeMap<_, _> = documents.map(|(key, loaded)| (key, Some(loaded))).collect();
+    let mut all: BTreeMap<_, _> = documents
+        .map(|(key, loaded)| (key, Some(loaded)))
+        .sorted_map();
     // An override that waits for its object; its name may be mistyped.
     for key in objects::waiting(snapshot) {
         all.entry(key).or_insert(None);
@@ -321,7 +324,7 @@ impl Row {
         self.overridden = leaves(&patch)
             .into_keys()
             .map(|field| (field.clone(), both(&field)))
-            .collect();
+            .sorted_map();
         self.spec = Some(merged);
     }
 }

@@ -13,6 +13,7 @@ use crate::model::ObjectKey;
 use crate::observed::bird::Texts;
 use crate::plan::{Action, Mark, Plan, Reset, text_diff};
 use crate::status::{self, Hold};
+use crate::util::sorted::Sorted as _;
 
 /// The steps for one object, or the reason why there are none.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -146,7 +147,7 @@ impl ObjectSteps {
 
     fn resets(&self) -> BTreeSet<Reset> {
         let resets = self.steps.iter().flat_map(|step| step.resets.clone());
-        resets.collect()
+        resets.sorted_set()
     }
 
     /// Returns whether there are steps to run, or a wait for an operator or another object.
@@ -160,7 +161,7 @@ pub(crate) fn planned(offline: &Offline, with_diff: bool) -> BTreeMap<ObjectKey,
     let plans = offline.plans().into_iter();
     let mut found: BTreeMap<_, _> = plans
         .map(|(key, plan)| (key.clone(), of_plan(offline, &key, plan, with_diff)))
-        .collect();
+        .sorted_map();
     for (uid, why) in offline.orphans().held {
         let key = ObjectKey::Orphan(uid);
         let held = Some(format!("removal held: {why}"));

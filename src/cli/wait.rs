@@ -18,6 +18,7 @@ use crate::document::{ConditionStatus, ConditionType, Kind, Phase, StatusBody};
 use crate::intervals::VERB_POLL;
 use crate::model::ObjectName;
 use crate::store::Store;
+use crate::util::sorted::Sorted as _;
 
 /// Waits for objects.
 #[derive(Debug, Args)]
@@ -161,7 +162,10 @@ fn known(store: &Store) -> anyhow::Result<BTreeSet<(Kind, ObjectName)>> {
     let snapshot = store.load()?;
     let documents = documents::all(&snapshot).into_keys();
     let applied = snapshot.applied.keys().cloned();
-    Ok(documents.chain(applied).chain(store.statuses()).collect())
+    Ok(documents
+        .chain(applied)
+        .chain(store.statuses())
+        .sorted_set())
 }
 
 impl Goal {

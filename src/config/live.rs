@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use super::{Config, ConfigError, Environment, load};
 
+use crate::util::sorted::Sorted as _;
+
 /// The keys whose values take effect on SIGHUP; a key includes those below it.
 const RELOADABLE: [&str; 13] = [
     "controlPlane.token",
@@ -126,7 +128,7 @@ fn collect(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
     };
     match (fields(before), fields(after)) {
         (Some(one), Some(other)) => {
-            let keys: std::collections::BTreeSet<_> = one.keys().chain(other.keys()).collect();
+            let keys: std::collections::BTreeSet<_> = one.keys().chain(other.keys()).sorted_set();
             for key in keys {
                 let at = if path.is_empty() {
                     key.clone()

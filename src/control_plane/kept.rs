@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use reqwest::header::{ETAG, HeaderMap, HeaderValue};
 
+use crate::util::sorted::Sorted as _;
 use crate::wire::Call;
 use crate::wire::reference::LIST;
 
@@ -53,7 +54,7 @@ impl KeptAnswers {
         let written = all.iter().filter(|(_, kept)| kept.is_written);
         written
             .filter_map(|(call, kept)| Some((*call, kept.name.clone()?)))
-            .collect()
+            .sorted_map()
     }
 
     /// Keeps an answer that has a tag, in place of the one before it.

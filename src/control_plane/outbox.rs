@@ -15,6 +15,7 @@ use crate::util::backoff::Backoff;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
 use crate::util::notices::Notices;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 use crate::wire::{Modify, WireStatus};
 
@@ -245,7 +246,7 @@ impl Outbox {
             .filter_map(|path| Some((path.clone(), read(path)?)));
         let found: BTreeMap<_, _> = found
             .filter(|(_, report)| !memory.is_leftover(report))
-            .collect();
+            .sorted_map();
         for (path, report) in std::mem::take(&mut memory.pending) {
             if !found.contains_key(&path) {
                 self.put_back(&path, &report);

@@ -14,6 +14,7 @@ use crate::document::ConditionType;
 use crate::history::{Author, Cause, Contents, HistoryHandle, Paths, Recording};
 use crate::intervals::{ONCE_COMMITS, STEPS_AROUND, STEPS_GATHER, STOP_COMMITS};
 use crate::model::ObjectKey;
+use crate::util::sorted::Sorted as _;
 
 /// Records applied changes until the agent stops. Retries an unwritable repository without delaying anything else.
 pub async fn record_changes(
@@ -110,7 +111,7 @@ async fn health(context: &Context, handle: &HistoryHandle) {
 /// Records one apply: its diff is exactly the applied change, and its message lists every step.
 fn record(handle: &HistoryHandle, batch: &[AppliedChange]) {
     let new = batch.iter().filter(|entry| !entry.files.is_empty());
-    let objects: BTreeSet<String> = new.map(|entry| entry.key.to_string()).collect();
+    let objects: BTreeSet<String> = new.map(|entry| entry.key.to_string()).sorted_set();
     let subject = match (objects.first(), objects.last()) {
         (Some(one), Some(last)) if one == last => format!("Apply {one}"),
         (Some(first), Some(last)) => format!("Apply {} objects, {first} to {last}", objects.len()),
@@ -128,7 +129,7 @@ fn record(handle: &HistoryHandle, batch: &[AppliedChange]) {
                 text.as_ref().map(|text| text.as_bytes().to_vec()),
             )
         })
-        .collect();
+        .sorted_map();
     let body = body.collect();
     handle.record(Cause {
         author: Author::Agent,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::pass::Reads;
 use crate::model::{InterfaceName, ObjectKey};
+use crate::util::sorted::Sorted as _;
 
 /// Largest number of links that are read one by one: several messages each, where one dump has all.
 const LINKS_MAX: usize = 16;
@@ -21,7 +22,7 @@ impl Need {
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Reads(a), Self::Reads(b)) => Self::Reads(a.max(b)),
-            (Self::Links(a), Self::Links(b)) => Self::Links(a.into_iter().chain(b).collect()),
+            (Self::Links(a), Self::Links(b)) => Self::Links(a.into_iter().chain(b).sorted_set()),
             (Self::Links(links), Self::Reads(Reads::Nothing))
             | (Self::Reads(Reads::Nothing), Self::Links(links)) => Self::Links(links),
             _ => Self::Reads(Reads::Everything),

@@ -10,6 +10,7 @@ use crate::document::{Phase, StatusBody};
 use crate::model::Uid;
 use crate::telemetry::chain;
 use crate::util::notices::Notices;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 use crate::wire::WireStatus;
 
@@ -41,7 +42,7 @@ impl Reports {
             .filter(|report| report.status == WireStatus::Error);
         let failed = failed.map(|report| (report.uuid, report.error.unwrap_or_default()));
         Self {
-            failed: Mutex::new(failed.collect()),
+            failed: Mutex::new(failed.sorted_map()),
             outbox,
             ..Self::default()
         }

@@ -16,6 +16,7 @@ use super::runs::Runs;
 use super::sweep::Sweep;
 use crate::intervals::{COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
 use crate::model::{ErrorClass, InterfaceName, ObjectKey};
+use crate::util::sorted::Sorted as _;
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
 const WAITS: u8 = 6;
@@ -254,7 +255,7 @@ impl Runner {
             let owned = uids.flatten().flat_map(|uid| last.owned_by(uid));
             owned.map(|(name, _)| name)
         });
-        wanted.chain(had).cloned().collect()
+        wanted.chain(had).cloned().sorted_set()
     }
 
     /// Begins to observe for all keys that are due.
@@ -312,7 +313,7 @@ impl Runner {
             }
             if self.sweep.is_shared_text_new(&seen.bird) {
                 // Those of this pass see the new fact.
-                let seeing: BTreeSet<_> = keys.0.iter().collect();
+                let seeing: BTreeSet<_> = keys.0.iter().sorted_set();
                 self.queue.retry_failed(Instant::now(), &seeing);
             }
         }

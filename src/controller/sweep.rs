@@ -9,6 +9,7 @@ use super::pass::{Observation, Reads};
 use crate::desired::Desired;
 use crate::model::ObjectKey;
 use crate::observed::bird::{BirdState, LiveTree, Protocol, ProtocolState};
+use crate::util::sorted::Sorted as _;
 
 /// Number of objects that have their turn at one tick without a change, at least.
 const SHARE: usize = 100;
@@ -102,7 +103,7 @@ fn changed(desired: &Desired, before: &Observation, now: &Observation) -> BTreeS
     let protocols = is_other.then(|| changed_protocols(&before.bird, &now.bird));
     let protocols = protocols.into_iter().flatten();
     let protocols = protocols.filter_map(|name| desired.owners.protocols.get(name).cloned());
-    links.chain(protocols).collect()
+    links.chain(protocols).sorted_set()
 }
 
 /// Compares everything but the protocols.

@@ -6,6 +6,7 @@ use crate::document::Kind;
 use crate::model::{ObjectKey, ObjectName};
 use crate::status::Acceptance;
 use crate::store::{AppliedDocument, Stored};
+use crate::util::sorted::Sorted as _;
 
 /// The applied records of a listing.
 type Records = BTreeMap<(Kind, ObjectName), Arc<Stored<AppliedDocument>>>;
@@ -37,7 +38,7 @@ impl Desired {
         }
         let keys = self.objects.keys().chain(before.objects.keys());
         let differs = |key: &&ObjectKey| self.objects.get(*key) != before.objects.get(*key);
-        let mut changed: BTreeSet<_> = keys.filter(differs).cloned().collect();
+        let mut changed: BTreeSet<_> = keys.filter(differs).cloned().sorted_set();
         if self.firewall != before.firewall {
             changed.insert(ObjectKey::Firewall);
         }

@@ -11,6 +11,7 @@ use crate::effective::{FieldError, Merged, merge, merge_problems};
 use crate::model::{AdminState, ObjectName, Uid};
 use crate::status::{Acceptance, Hold};
 use crate::store::{AppliedDocument, AppliedOverride, Slot, Stored};
+use crate::util::sorted::Sorted as _;
 
 /// The merged layers of one object: its document, its override, and, where these cannot be used, the applied
 /// record.
@@ -254,7 +255,7 @@ impl<S: Spec> MergedLayers<S> {
                 .fields
                 .iter()
                 .map(|field| (field.clone(), self.said(field)))
-                .collect();
+                .sorted_map();
             let paused = self
                 .override_
                 .as_ref()

@@ -49,6 +49,7 @@ use crate::render::odd_policy;
 use crate::sources::TemplateError;
 use crate::status::{Acceptance, Hold, Origins, RpkiName};
 use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
+use crate::util::sorted::Sorted as _;
 
 pub use changed::Changed;
 pub use error::{FeaturesError, RouterError, TextError};
@@ -273,7 +274,7 @@ impl Desired {
         Self {
             origins: origins(inputs, &documents.policy.spec),
             rpki,
-            remarks: said.chain(odd_policy(&documents.policy.spec)).collect(),
+            remarks: said.chain(odd_policy(&documents.policy.spec)).sorted_set(),
             bird: inputs.material.bird,
             main: inputs.material.main.clone(),
             templates: templates(inputs),
@@ -308,7 +309,7 @@ impl Desired {
         let objects = self.objects.keys().cloned();
         objects
             .chain([ObjectKey::Router, ObjectKey::Firewall])
-            .collect()
+            .sorted_set()
     }
 
     /// Returns the object that has or wants this interface.
@@ -345,7 +346,7 @@ impl Desired {
     /// Returns the texts of all sessions for BIRD, by name.
     pub fn texts(&self) -> Texts {
         let text = |object: &Object| Some((object.name.to_string(), object.text()?.clone()));
-        self.objects.values().filter_map(text).collect()
+        self.objects.values().filter_map(text).sorted_map()
     }
 
     /// Returns the endpoints of all wanted tunnels, each with its object.
@@ -430,7 +431,7 @@ impl Desired {
             .flat_map(|object| [Some(object.uid.clone()), object.formerly.clone()])
             .flatten()
             .chain([node_uid()])
-            .collect()
+            .sorted_set()
     }
 }
 
@@ -453,7 +454,12 @@ fn expired(inputs: &Inputs<'_>) -> BTreeMap<String, Timestamp> {
         let is_over = !spec.in_effect(inputs.now);
         Some((kind.path(name), spec.expires_at.filter(|_| is_over)?))
     };
-    inputs.snapshot.overrides.iter().filter_map(over).collect()
+    inputs
+        .snapshot
+        .overrides
+        .iter()
+        .filter_map(over)
+        .sorted_map()
 }
 
 /// Returns the source of origin validation under this policy.

@@ -14,6 +14,7 @@ use crate::model::{
 use crate::render::Shared;
 use crate::status::{Acceptance, Expected, Hold};
 use crate::store::AppliedOverride;
+use crate::util::sorted::Sorted as _;
 
 /// Objects of all kinds, by their keys: first the sessions, then the backbone tunnels, then the internal neighbours.
 pub type Objects = BTreeMap<ObjectKey, Object>;
@@ -142,7 +143,7 @@ impl Wanted {
                 let neighbours = session.neighbours.iter();
                 neighbours
                     .map(|neighbour| neighbour.protocol.clone())
-                    .collect()
+                    .sorted_set()
             }
             Self::Mesh(_) => BTreeSet::new(),
             Self::Ibgp(neighbour) => BTreeSet::from([neighbour.protocol.clone()]),

@@ -16,6 +16,7 @@ use crate::effective::{
 use crate::model::{AdminState, LinkLocal, ObjectName, Uid};
 use crate::status::{Acceptance, Hold};
 use crate::store::{AppliedDocument, Slot};
+use crate::util::sorted::Sorted as _;
 use crate::wire::Rejected;
 
 /// Returns the objects of the backbone.
@@ -149,7 +150,7 @@ fn mesh_claims(applied: &AppliedDocument) -> BTreeSet<Claim> {
         .cloned()
         .map(Claim::Interface)
         .chain(port)
-        .collect()
+        .sorted_set()
 }
 
 fn ibgp(
@@ -203,7 +204,7 @@ fn refused<S: PeerSpec>(
         let name = refused_name(inputs, documents, rejected)?;
         Some((name, rejected.to_string()))
     });
-    said.collect()
+    said.sorted_map()
 }
 
 /// Returns the object with the same node id, else an object that exists only to report the error; `None` for an
@@ -259,7 +260,7 @@ fn names<S: Spec>(
         .filter(|(kind, _)| *kind == S::KIND)
         .map(|(_, name)| name);
     let all = documents.keys().chain(recorded).chain(refused.keys());
-    all.cloned().collect()
+    all.cloned().sorted_set()
 }
 
 /// Returns the removals that do not happen now.
@@ -290,7 +291,7 @@ fn removals<S: Spec>(
     let members = names(inputs, documents, refused)
         .into_iter()
         .map(member)
-        .collect();
+        .sorted_map();
     ledger.removals(S::KIND, &members, &rules(inputs))
 }
 
@@ -332,7 +333,7 @@ fn objects<S: Spec, T: Into<Wanted>>(
         .into_iter()
         .map(object)
         .map(|object| (object.key(), object))
-        .collect()
+        .sorted_map()
 }
 
 /// Returns the applied state of an object, if it is known.

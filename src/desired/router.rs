@@ -19,6 +19,7 @@ use crate::plan::Loopback;
 use crate::render::check_policy;
 use crate::status::{Acceptance, RpkiName};
 use crate::store::{AppliedDocument, Snapshot};
+use crate::util::sorted::Sorted as _;
 
 /// Returns the name of a document of a single-instance kind; also its name in `applied/` and `status/`.
 pub(crate) fn single(kind: Kind) -> ObjectName {
@@ -152,7 +153,7 @@ fn guard_node(
                 .into_iter()
                 .flat_map(|it| it.fields.clone()),
         )
-        .collect();
+        .sorted_set();
     let change = before.as_ref().zip(node.spec.as_ref());
     let change = change
         .filter(|_| !node.operator_owned)
@@ -189,7 +190,7 @@ pub(super) fn rpki_names(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Vec
         .servers
         .iter()
         .map(RpkiServer::endpoint)
-        .collect();
+        .sorted_set();
     let named = endpoints
         .into_iter()
         .filter(|endpoint| matches!(endpoint.host, Host::Name(_)));
@@ -383,7 +384,7 @@ fn addresses_before(inputs: &Inputs<'_>, interface: &InterfaceName) -> BTreeSet<
             .added_to_lo()
             .into_iter()
             .map(Loopback::host)
-            .collect();
+            .sorted_set();
     }
     let spec = applied.spec.as_ref();
     let before = spec.and_then(|spec| spec.read::<NodeSpec>().ok());

@@ -16,6 +16,7 @@ use crate::render::Peerings;
 use crate::status::{Acceptance, Hold};
 use crate::store::AppliedDocument;
 use crate::telemetry::chain;
+use crate::util::sorted::Sorted as _;
 use crate::wire::Rejected;
 
 const KIND: Kind = Kind::BgpSession;
@@ -48,7 +49,7 @@ pub(super) fn sessions(
             let candidate = candidate(parts, router, &name, held, refused.get(&name).copied());
             (name, candidate)
         })
-        .collect();
+        .sorted_map();
     let clashes = conflicts(&claimants(parts, &candidates));
     let peerings = match router {
         Ok(router) => parts.peerings(router),
@@ -68,7 +69,7 @@ pub(super) fn sessions(
             object(parts, &peerings, &name, candidate)
         })
         .map(|object| (object.key(), object))
-        .collect()
+        .sorted_map()
 }
 
 /// Returns the sessions that are desired, applied, or left behind in BIRD's directory: a removal can be needed for
@@ -93,7 +94,7 @@ fn names(parts: &Parts<'_>, refused: &Refused<'_>) -> BTreeSet<ObjectName> {
         .chain(in_effect)
         .chain(fragments)
         .chain(refused.keys().cloned())
-        .collect()
+        .sorted_set()
 }
 
 /// Returns listed sessions that do not decode, by their object: the object with the same identity, else an object
@@ -109,7 +110,7 @@ fn refused<'a>(parts: &Parts<'a>) -> Refused<'a> {
         Some((stored.document.metadata.uid.as_ref()?, name))
     });
     // A document takes precedence over a record, and the first name over the others.
-    let known: BTreeMap<&Uid, &ObjectName> = applied.chain(documents).collect();
+    let known: BTreeMap<&Uid, &ObjectName> = applied.chain(documents).sorted_map();
     let mut refused = Refused::new();
     for rejected in &parts.inputs.material.refused.sessions {
         let Some(uid) = &rejected.uid else { continue };
@@ -154,7 +155,7 @@ fn removals(
         };
         (name, member)
     };
-    let members = names(parts, refused).into_iter().map(member).collect();
+    let members = names(parts, refused).into_iter().map(member).sorted_map();
     ledger.removals(KIND, &members, &rules(parts.inputs))
 }
 
@@ -324,7 +325,7 @@ pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
         .chain(body.protocols.iter().cloned().map(Claim::Protocol))
         .chain(port)
         .chain(peers)
-        .collect()
+        .sorted_set()
 }
 
 fn object(

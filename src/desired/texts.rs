@@ -8,6 +8,7 @@ use crate::model::{Endpoint, InterfaceName};
 use crate::plan::BaseFiles;
 use crate::render::{BaseInput, LinkClass, Peerings, Renderer, Shared};
 use crate::status::RpkiName;
+use crate::util::sorted::Sorted as _;
 
 /// The pieces from which sessions and shared files are rendered.
 pub(super) struct Parts<'a> {
@@ -43,7 +44,7 @@ impl<'a> Parts<'a> {
         let rpki = rpki
             .iter()
             .filter_map(|name| Some((name.endpoint.clone(), name.address?)))
-            .collect();
+            .sorted_map();
         Self {
             inputs,
             documents,
@@ -81,7 +82,7 @@ impl<'a> Parts<'a> {
     pub(super) fn base(&self, router: &Router) -> Result<BaseFiles, TextError> {
         let (renderer, input) = self.input(router)?;
         let files = renderer.base(&input)?.into_iter();
-        Ok(files.map(|(path, text)| (path, text.into())).collect())
+        Ok(files.map(|(path, text)| (path, text.into())).sorted_map())
     }
 
     /// Prepares the texts of sessions.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::Session;
 use crate::model::{InterfaceName, Port, Uid};
+use crate::util::sorted::Sorted as _;
 
 /// A resource that only one object of a router can have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +97,7 @@ pub fn conflicts(claimants: &[Claimant]) -> BTreeMap<String, Clash> {
         };
         Some((claimant.name.clone(), clash))
     };
-    claimants.iter().filter_map(clash).collect()
+    claimants.iter().filter_map(clash).sorted_map()
 }
 
 fn rank<'a>(claimant: &'a Claimant, claim: &Claim) -> (bool, &'a Uid) {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::FieldError;
 use crate::document::{self, Fault, Scalars, Spec};
+use crate::util::sorted::Sorted as _;
 
 /// The source of a field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -57,7 +58,7 @@ pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>,
     });
     Ok(Merged {
         spec: merged,
-        overridden: overridden.collect(),
+        overridden: overridden.sorted_map(),
     })
 }
 

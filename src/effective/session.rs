@@ -10,6 +10,7 @@ use crate::model::{
     Address, AdminState, Asn, Endpoint, Extension, InterfaceName, LinkLocal, Mtu, ObjectName,
     PeerIpv6, PeeringPolicy, Port, PresharedKey, PublicKey, Secret, TunnelType, Uid,
 };
+use crate::util::sorted::Sorted as _;
 
 /// Values from the agent's configuration that apply to every session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -328,13 +329,16 @@ fn secret<'a>(
 
 fn addresses(spec: &BgpSessionSpec) -> Result<BTreeSet<Address>, FieldError> {
     let all = [link_local(spec)?, ipv4(spec)?, ipv6(spec)?];
-    Ok(all.into_iter().flatten().collect())
+    Ok(all.into_iter().flatten().sorted_set())
 }
 
 /// Returns the addresses of the link that a specification expresses by itself. A family with a faulty field has none.
 pub(crate) fn expressed_addresses(spec: &BgpSessionSpec) -> BTreeSet<Address> {
     let all = [link_local(spec), ipv4(spec), ipv6(spec)];
-    all.into_iter().filter_map(Result::ok).flatten().collect()
+    all.into_iter()
+        .filter_map(Result::ok)
+        .flatten()
+        .sorted_set()
 }
 
 /// Returns the local link-local address. Only the peer's address is compared with it, because a link-local address

@@ -11,6 +11,7 @@ use super::store::{PostedKeys, Store};
 use crate::http::ApiError;
 use crate::model::{ObjectName, PublicKey};
 use crate::util::notices::Notices;
+use crate::util::sorted::Sorted as _;
 
 /// The keys that were posted.
 #[derive(Default)]
@@ -60,7 +61,7 @@ impl KnownKeys {
         let neighbours = network.neighbours(router);
         neighbours
             .filter_map(|(name, router)| Some((router.id, *keys.known.get(name)?)))
-            .collect()
+            .sorted_map()
     }
 }
 

@@ -22,6 +22,7 @@ use super::store::directory::is_followed;
 use super::store::git::{Git, GitView};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Uid};
+use crate::util::sorted::Sorted as _;
 use crate::wire::reference::identity;
 use crate::wire::{Call, Heartbeat, PeerState, Report, WireStatus};
 
@@ -213,7 +214,7 @@ fn sessions(items: &[Value], posts: &Posts) -> Vec<SessionView> {
     let mut reported: BTreeMap<Uid, _> = reported
         .into_iter()
         .map(|session| (session.uuid.clone(), session))
-        .collect();
+        .sorted_map();
     let mut views = Vec::new();
     for item in items {
         let Some(uuid) = identity(item) else { continue };

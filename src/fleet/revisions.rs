@@ -15,6 +15,7 @@ use super::store::PostedKeys;
 use super::version::{Revision, Revisions, Version, version};
 use crate::intervals::LONG_POLL_MAX;
 use crate::model::ObjectName;
+use crate::util::sorted::Sorted as _;
 
 /// Maximum number of requests that wait, and at most three quarters of the connections, so that waits never fill the
 /// server: with many connections, the others close after their answer. A router without a place polls.
@@ -166,7 +167,7 @@ impl Described {
             let answers = version(&(structure, sessions));
             (router.clone(), Revision { answers, sessions })
         };
-        let revisions = Arc::new(structure.iter().map(revision).collect());
+        let revisions = Arc::new(structure.iter().map(revision).sorted_map());
         Self {
             keys,
             structure,
@@ -186,7 +187,7 @@ fn structure(
     let routers: BTreeMap<&ObjectName, Version> = network
         .routers()
         .map(|(name, _)| (name, version(&(text(&router_path(name)), keys.get(name)))))
-        .collect();
+        .sorted_map();
     let structure = |router: Named| {
         let neighbours = network.neighbours(router.0).map(|(name, _)| name);
         let others = [router.0].into_iter().chain(neighbours);
@@ -194,7 +195,7 @@ fn structure(
         let parts: Vec<Version> = [of_all].into_iter().chain(others).collect();
         (router.0.clone(), version(&parts))
     };
-    network.routers().map(structure).collect()
+    network.routers().map(structure).sorted_map()
 }
 
 /// Returns the version of a router's answers; zero of a router without one.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::intervals::{GIT_AT_WORK_CHECK, OTHER_GIT_WAIT};
 use crate::store::IDENTITY;
+use crate::util::sorted::Sorted as _;
 
 use super::cause::{Author, Cause, Paths};
 use super::import::{Writing, stream};
@@ -170,7 +171,7 @@ impl History {
     /// Returns the contents of a cause, whether the history has them or not.
     async fn wanted(&self, recorded: &Recorded, listing: &Listing, pending: &Contents) -> Contents {
         let known = || {
-            let paths: BTreeSet<_> = listing.paths().chain(pending.keys()).cloned().collect();
+            let paths: BTreeSet<_> = listing.paths().chain(pending.keys()).cloned().sorted_set();
             paths
         };
         let mut wanted = match (&recorded.contents, &recorded.cause.paths) {

@@ -11,6 +11,8 @@ use sha2::Sha256;
 use super::CommitId;
 use super::tree::Contents;
 
+use crate::util::sorted::Sorted as _;
+
 /// The mode of a regular file.
 const REGULAR: u32 = 0o100_644;
 /// The size of an entry of the index before its ID: nine numbers of a file's stamp, and the mode.
@@ -46,7 +48,10 @@ impl Listing {
         };
         Self {
             tip: Some(tip.clone()),
-            files: listed.split(|byte| *byte == 0).filter_map(entry).collect(),
+            files: listed
+                .split(|byte| *byte == 0)
+                .filter_map(entry)
+                .sorted_map(),
         }
     }
 

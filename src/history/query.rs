@@ -9,6 +9,7 @@ use super::tree::is_kept;
 use super::{CommitId, History, HistoryError};
 use crate::store::BRANCH;
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// One commit of a list.
@@ -51,7 +52,7 @@ impl History {
         let found = paths.into_iter().zip(blobs);
         Ok(found
             .filter_map(|(path, blob)| Some((path, blob?)))
-            .collect())
+            .sorted_map())
     }
 
     /// Returns the content of a file in a commit. The commit is in Git's syntax: `HEAD~3`, `1a2b3c`.

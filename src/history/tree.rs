@@ -12,6 +12,7 @@ use crate::store::{
 };
 use crate::util::file::{self, Stamp, Writer};
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 use super::{CommitId, GITIGNORE, HistoryError, LOOSE, PACKS};
 
@@ -357,7 +358,7 @@ impl Tree {
         let kept = paths.into_iter().filter(|path| is_kept(path));
         kept.filter_map(read)
             .filter(|(path, content)| self.is_accepted(path, content.as_deref()))
-            .collect()
+            .sorted_map()
     }
 
     /// Returns whether a content may enter the history. A deletion always may.

@@ -14,6 +14,7 @@ use super::{LinuxKernel, address_message, link_message, route_message, sysctl, u
 use crate::model::InterfaceName;
 use crate::observed::Ownership;
 use crate::observed::kernel::{KernelView, Link, LinkKind, Unread, WireGuard};
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// Number of control sockets queried at the same time.
@@ -61,7 +62,7 @@ pub(super) async fn observe_links(
     let mut view = assemble(&dump, &kernel.ownership.get());
     add_wireguard(kernel, &mut view).await;
     let found = |name: &InterfaceName| (name.clone(), view.links.remove(name));
-    Ok(names.iter().map(found).collect())
+    Ok(names.iter().map(found).sorted_map())
 }
 
 /// Adds the configuration of the WireGuard links of a view.
@@ -90,7 +91,7 @@ fn assemble(dump: &Dump, ownership: &Ownership) -> KernelView {
         .filter_map(|message| link_message::parse(message, ownership));
     let mut links: BTreeMap<u32, _> = parsed
         .map(|(name, link)| (link.index, (name, link)))
-        .collect();
+        .sorted_map();
     for message in &dump.addresses {
         let Some((index, address)) = address_message::parse(message) else {
             continue;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use crate::model::InterfaceName;
 use crate::observed::kernel::Sysctl;
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 fn path(interface: &str, key: Sysctl) -> PathBuf {
     let (family, key) = key.path();
@@ -36,7 +37,7 @@ pub(super) fn read(interface: &str) -> BTreeMap<Sysctl, i64> {
     Sysctl::ALL
         .into_iter()
         .filter_map(|key| Some((key, value(key)?)))
-        .collect()
+        .sorted_map()
 }
 
 /// Sets one sysctl, of an interface or of `all`. A sysctl that already has the value is not written: in a container

@@ -26,6 +26,7 @@ use super::connection::{Connection, Reply, collect, dump, ended};
 use crate::model::{Port, PresharedKey, PublicKey};
 use crate::observed::kernel::{self, WireGuard};
 use crate::plan::action::{PeerPatch, WireGuardPatch};
+use crate::util::sorted::Sorted as _;
 
 /// Size of the peers in one message, in bytes: an attribute is at most 64 KiB long.
 const MAX_PEERS: usize = 32 * 1024;
@@ -176,7 +177,7 @@ fn from_peer(
             WireguardPeerAttribute::RxBytes(bytes) => peer.rx_bytes = bytes,
             WireguardPeerAttribute::TxBytes(bytes) => peer.tx_bytes = bytes,
             WireguardPeerAttribute::AllowedIps(nets) => {
-                peer.allowed_ips = nets.into_iter().filter_map(from_allowed_ip).collect();
+                peer.allowed_ips = nets.into_iter().filter_map(from_allowed_ip).sorted_set();
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ use super::wanted::WantedTunnel;
 use super::{Drift, Step};
 use crate::model::Address;
 use crate::observed::kernel::Link;
+use crate::util::sorted::Sorted as _;
 
 /// The changes of a link's addresses, before and after it is brought up.
 pub(super) struct Changes {
@@ -24,7 +25,7 @@ pub(super) fn compare(wanted: &WantedTunnel, link: Option<&Link>) -> Changes {
     let down = !link.is_some_and(|link| link.up);
     let keeps =
         |address: &&Address| wanted.addresses.contains(address) && !(down && needs_up(address));
-    let kept: BTreeSet<_> = have.iter().filter(keeps).copied().collect();
+    let kept: BTreeSet<_> = have.iter().filter(keeps).copied().sorted_set();
     let interface = || wanted.interface.clone();
     let removed = have.difference(&kept).map(|address| {
         let action = KernelAction::RemoveAddress {

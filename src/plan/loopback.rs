@@ -10,6 +10,7 @@ use super::{Drift, Plan, Refusal, Step};
 use crate::model::{Address, InterfaceName, Uid};
 use crate::observed::Mark;
 use crate::observed::kernel::{KernelView, Link, LinkKind};
+use crate::util::sorted::Sorted as _;
 
 /// The wanted addresses of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,7 @@ impl Loopback {
     /// Returns the node's loopback addresses as host addresses.
     pub fn addresses(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> BTreeSet<Address> {
         let (v4, v6) = (v4.map(IpAddr::from), v6.map(IpAddr::from));
-        v4.into_iter().chain(v6).map(Self::host).collect()
+        v4.into_iter().chain(v6).map(Self::host).sorted_set()
     }
 
     pub fn host(address: IpAddr) -> Address {
@@ -123,8 +124,8 @@ fn settle(want: &Loopback, link: Option<&Link>) -> Vec<Step> {
         .difference(&want.addresses)
         .filter(removable)
         .copied()
-        .collect();
-    let kept: BTreeSet<_> = have.difference(&removed).copied().collect();
+        .sorted_set();
+    let kept: BTreeSet<_> = have.difference(&removed).copied().sorted_set();
     let added = want
         .addresses
         .difference(&have)

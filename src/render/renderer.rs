@@ -9,6 +9,7 @@ use super::context::{Base, Bounds, Peering};
 use super::{BaseInput, LinkClass, RenderError, check_policy, quote};
 use crate::effective::Session;
 use crate::observed::bird::outline::{Outline, protocols_in};
+use crate::util::sorted::Sorted as _;
 
 /// The template of a session's file.
 const SESSION: &str = "session.conf";
@@ -267,7 +268,7 @@ fn complete(
     built_in: &BTreeMap<String, String>,
     files: &BTreeMap<String, String>,
 ) -> Result<(), RenderError> {
-    let there: BTreeSet<_> = files.values().flat_map(|text| defined(text)).collect();
+    let there: BTreeSet<_> = files.values().flat_map(|text| defined(text)).sorted_set();
     for (template, text) in built_in {
         if let Some((class, name)) = defined(text).into_iter().find(|one| !there.contains(one)) {
             let missing = match name {
@@ -291,7 +292,7 @@ fn defined(text: &str) -> BTreeSet<(&str, Option<&str>)> {
                 block.name.filter(|_| NAMED.contains(&block.class)),
             )
         })
-        .collect()
+        .sorted_set()
 }
 
 fn incomplete(template: &str, missing: String) -> RenderError {

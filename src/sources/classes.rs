@@ -17,6 +17,7 @@ use crate::model::ObjectName;
 use crate::render::{Hysteresis, Measure, Measured};
 use crate::store::Store;
 use crate::telemetry::chain;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// File with the classes, below the state directory.
@@ -126,7 +127,7 @@ impl Classes {
             .map(|(name, link)| (name.clone(), link.classes()));
         classes
             .filter(|(_, classes)| *classes != Measured::default())
-            .collect()
+            .sorted_map()
     }
 
     /// Takes the last probes of all links into account, and forgets the other links. Writes the file only if the classes
@@ -149,7 +150,7 @@ impl Classes {
         if !is_unsaved || !store.is_writable() {
             return;
         }
-        let Some(text) = self.text(&links.keys().collect()) else {
+        let Some(text) = self.text(&links.keys().sorted_set()) else {
             return;
         };
         let store = Arc::clone(store);

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::bird::Client;
 use crate::observed::bird::{BirdName, BirdState, Limit, Protocol};
 use crate::telemetry::chain;
+use crate::util::sorted::Sorted as _;
 
 /// Protocol and channel.
 type Which = (String, String);
@@ -65,7 +66,7 @@ impl Exceeded {
             .filter(|which| !self.import.contains_key(*which));
         gone.filter(|(name, _)| up(name))
             .filter_map(|(name, _)| BirdName::new(name).ok())
-            .collect()
+            .sorted_set()
     }
 }
 

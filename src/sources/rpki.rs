@@ -24,6 +24,7 @@ use crate::store::Store;
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
 use crate::util::notices::Notices;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// File with the addresses, below the state directory.
@@ -84,7 +85,7 @@ impl RpkiServers {
         let known = kept
             .iter()
             .filter_map(|(name, address)| Some((name.parse().ok()?, *address)));
-        resolver.remember(known.collect());
+        resolver.remember(known.sorted_map());
         let state = Mutex::new(State {
             kept,
             ..State::default()
@@ -112,7 +113,7 @@ impl RpkiServers {
             };
             (endpoint, name)
         };
-        self.known().into_iter().map(name).collect()
+        self.known().into_iter().map(name).sorted_map()
     }
 
     /// Waits until the resolution of a name changes, or starts or stops failing.
@@ -144,7 +145,7 @@ impl RpkiServers {
             .servers
             .iter()
             .filter(|server| !servers.answers(&rpki_protocol(server)));
-        let silent: BTreeSet<Endpoint> = silent.map(RpkiServer::endpoint).collect();
+        let silent: BTreeSet<Endpoint> = silent.map(RpkiServer::endpoint).sorted_set();
         let due: Vec<Endpoint> = self.state.lock().silent_for_long(silent, now);
         for endpoint in due {
             let before = self.resolver.current(&endpoint).address;
@@ -168,7 +169,7 @@ impl RpkiServers {
         let addresses = names
             .iter()
             .filter_map(|name| Some((name.endpoint.to_string(), name.address?)));
-        let addresses: BTreeMap<String, IpAddr> = addresses.collect();
+        let addresses: BTreeMap<String, IpAddr> = addresses.sorted_map();
         if addresses.is_empty() || self.state.lock().kept == addresses || !store.is_writable() {
             return;
         }
@@ -216,7 +217,7 @@ fn named(policy: &RoutingPolicySpec) -> BTreeSet<Endpoint> {
     let endpoints = policy.rpki.servers.iter().map(RpkiServer::endpoint);
     endpoints
         .filter(|endpoint| matches!(endpoint.host, Host::Name(_)))
-        .collect()
+        .sorted_set()
 }
 
 #[cfg(test)]

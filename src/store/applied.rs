@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::document::{ApiVersion, Kind, Metadata, NodeSpec, PackedSpec};
 use crate::model::{InterfaceName, Port};
+use crate::util::sorted::Sorted as _;
 
 /// Applied record of one object. Written before the first step and removed after the last one, so
 /// it is also the finalizer: what it names is found again after a crash at any point.
@@ -76,7 +77,7 @@ impl AppliedBody {
             node.loopback_ipv4.map(IpAddr::from),
             node.loopback_ipv6.map(IpAddr::from),
         );
-        v4.into_iter().chain(v6).collect()
+        v4.into_iter().chain(v6).sorted_set()
     }
 
     /// Claims another interface instead of this one, which could not be created. Everything else stays, also on which

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{APPROVED, StoreError, at_branch, atomic, moved};
 use crate::intervals::{APPROVALS_WAIT, CHANGES_WAIT, HEAD_FOLLOWS};
+use crate::util::sorted::Sorted as _;
 use crate::util::{file, fs};
 
 /// The lock of the file of approvals.
@@ -21,7 +22,7 @@ pub(super) fn read(dir: &Path) -> Result<BTreeSet<String>, StoreError> {
         .map(|read| read.text)
         .unwrap_or_default();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    Ok(lines.map(str::to_owned).collect())
+    Ok(lines.map(str::to_owned).sorted_set())
 }
 
 /// Changes the file of approvals under a lock, because both operator and agent write it.

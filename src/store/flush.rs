@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Store, StoreError};
 use crate::util::file::{self, Staged};
+use crate::util::sorted::Sorted as _;
 
 impl Store {
     /// Makes files durable before they get their final names, and with them everything that waits for a flush.
@@ -53,7 +54,10 @@ impl Store {
 pub(super) fn sync_folders<'a>(
     files: impl IntoIterator<Item = &'a PathBuf>,
 ) -> Result<(), StoreError> {
-    let folders: BTreeSet<&Path> = files.into_iter().filter_map(|path| path.parent()).collect();
+    let folders: BTreeSet<&Path> = files
+        .into_iter()
+        .filter_map(|path| path.parent())
+        .sorted_set();
     let Some(first) = folders.first().copied() else {
         return Ok(());
     };

@@ -2,7 +2,6 @@
 //! An unmounted disk leaves an empty directory behind, and an empty directory must never be read as
 //! "no sessions".
 
-use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,6 +13,7 @@ use crate::model::Identity;
 use crate::observed::Succession;
 use crate::util::file::{self, Stamp};
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 /// The file with the identity. The history has it too.
 pub const IDENTITY: &str = "identity";
@@ -69,7 +69,7 @@ impl StateIdentity {
         Some(Self {
             identity: value(text, "identity:")?.parse().ok()?,
             succeeds: Succession {
-                identities: identities.collect::<BTreeSet<_>>(),
+                identities: identities.sorted_set(),
                 unnamed: succeeds.clone().any(|text| text == UNNAMED),
             },
         })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::document::{self, Document, DocumentError, Kind, Spec};
 use crate::model::{ObjectName, Uid, plain_key};
 use crate::redact::find_secret;
+use crate::util::sorted::Sorted as _;
 
 use super::cache::{Cache, Outcome, Parsed, Slot, Stored};
 use super::debounce::Debounce;
@@ -128,7 +129,7 @@ impl Listing<'_> {
         let synced = self.synced(&mut pair.synced, &found);
         let mut found = found;
         self.refuse_copies(&mut found, &synced);
-        let copied: BTreeSet<&ObjectName> = synced.iter().map(|(name, _)| name).collect();
+        let copied: BTreeSet<&ObjectName> = synced.iter().map(|(name, _)| name).sorted_set();
         let of_the_sync = |slot: &Outcome<Document<S>>| {
             slot.as_ref()
                 .is_ok_and(|s| s.document.metadata.uid.is_some())

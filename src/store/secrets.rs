@@ -10,6 +10,7 @@ use crate::model::{ObjectName, Secret};
 use crate::redact::{forget, remember};
 use crate::util::file::{self, Staged, Stamp};
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 use super::flush::sync_folders;
 use super::{SECRETS, Store, StoreError, Written, atomic, create_folder};
@@ -160,7 +161,7 @@ impl Store {
                 let stamp = entry.metadata().ok().as_ref().map(Stamp::of);
                 (format!("{SECRETS}/{}", entry.file_name().display()), stamp)
             })
-            .collect();
+            .sorted_map();
         let mut known = self.secrets.lock();
         for (name, stamp) in &found {
             if stamp.is_none() || known.get(name) != Some(stamp) {

@@ -9,6 +9,7 @@ use crate::document::{
     Metadata, NodeSpec, OverrideSpec, RoutingPolicySpec,
 };
 use crate::model::{InterfaceName, ObjectName, Uid};
+use crate::util::sorted::Sorted as _;
 
 use super::any::{AnyDocuments, AnySlot};
 use super::cache::{Cache, Outcome, Slot, Stored};
@@ -170,7 +171,7 @@ impl Caches {
             ibgp,
             overrides,
             overrides_complete,
-            applied: applied.collect(),
+            applied: applied.sorted_map(),
             edits: listing.edits,
             broken: listing.broken,
             uncopied: listing.uncopied,
@@ -201,7 +202,7 @@ impl Snapshot {
         });
         links
             .flat_map(|(interfaces, uid)| interfaces.map(move |name| (name, uid.clone())))
-            .collect()
+            .sorted_set()
     }
 
     /// Returns whether an applied record names the agent's table in nftables.
@@ -263,7 +264,7 @@ impl Snapshot {
         let overrides = overrides.map(|(kind, _)| folder(Area::Overrides, *kind));
         let applied = self.applied.keys();
         let applied = applied.map(|(kind, _)| folder(Area::Applied, *kind));
-        documents.chain(overrides).chain(applied).collect()
+        documents.chain(overrides).chain(applied).sorted_set()
     }
 
     /// Returns whether an object of the operator is applied and has no document.

@@ -21,6 +21,7 @@ use crate::intervals::{EVENTS_GATHER, SCAN_POLL, WATCH_CHECK};
 use crate::util::file::Stamp;
 use crate::util::fs;
 use crate::util::notices::Notices;
+use crate::util::sorted::Sorted as _;
 
 /// More changes at once than this become [`Hint::Everything`].
 const MANY: usize = 256;
@@ -192,7 +193,7 @@ impl Watched {
     /// Returns the hints of one burst of events.
     fn gather(&self, first: PathBuf) -> BTreeSet<Hint> {
         let end = Instant::now() + EVENTS_GATHER;
-        let mut found: BTreeSet<Hint> = self.hint(&first).into_iter().collect();
+        let mut found: BTreeSet<Hint> = self.hint(&first).into_iter().sorted_set();
         while let Ok(path) = self
             .paths
             .recv_timeout(end.saturating_duration_since(Instant::now()))

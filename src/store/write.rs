@@ -14,6 +14,7 @@ use crate::document::{
 };
 use crate::model::{ObjectName, Uid};
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 use super::moved::is_maintenance;
 use super::quarantine::has_uid;
@@ -245,7 +246,7 @@ impl Store {
             let read = |(key, kind, name): &(K, Kind, ObjectName)| {
                 Some((key.clone(), self.read_applied_at(*kind, name, is_moved)?))
             };
-            objects.iter().filter_map(read).collect()
+            objects.iter().filter_map(read).sorted_map()
         };
         let is_moved = self.moved().is_some();
         let records = read_at(is_moved);

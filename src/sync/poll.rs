@@ -23,6 +23,7 @@ use crate::render::{check_policy, odd_policy};
 use crate::store::{Area, Place, Snapshot, Store, StoreError, Written};
 use crate::telemetry::{chain, failed};
 use crate::util::notices::Notices;
+use crate::util::sorted::Sorted as _;
 use crate::wire::{
     Call, Listing, NodeItem, PeerItem, PolicyItem, Rejected, SessionItem, WireError, WireStatus,
 };
@@ -261,7 +262,7 @@ async fn fetch_sessions(sync: &Syncer) -> Result<Synced, CallError> {
         .filter_map(|rejected| Some((rejected.uid.clone()?, rejected.status?)));
     sync.context
         .reports
-        .listed(statuses.chain(rejected).collect());
+        .listed(statuses.chain(rejected).sorted_map());
     let is_leaving = |item: &SessionItem| item.status == WireStatus::QueuedForDelete;
     let kernel = match listing.items.iter().any(is_leaving) {
         true => sync.context.observer.kernel(Instant::now()).await.ok(),

@@ -15,6 +15,7 @@ use crate::model::Uid;
 use crate::telemetry::chain;
 use crate::util::backoff::Backoff;
 use crate::util::notices::Notices;
+use crate::util::sorted::Sorted as _;
 use crate::util::version::VERSION;
 use crate::wire::reference::endpoint;
 use crate::wire::{Call, Heartbeat, PeerState, Report, SessionReport};
@@ -40,7 +41,7 @@ impl Syncer {
         let names = self.client.list_names().into_iter();
         names
             .map(|(list, name)| (endpoint(list).to_owned(), name))
-            .collect()
+            .sorted_map()
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `notices` | problems that are logged once while they last |
 //! | `schemas` | the files of `schemas/`, packed into the program |
 //! | `shared` | texts that several hold, each in memory once |
+//! | `sorted` | collects into maps and sets with little code |
 //! | `task` | runs blocking work on a thread for it |
 //! | `text` | lists and texts of bounded length |
 //! | `version` | version and commit of this build |
@@ -26,6 +27,7 @@ pub(crate) mod notices;
 pub(crate) mod random;
 pub(crate) mod schemas;
 pub(crate) mod shared;
+pub(crate) mod sorted;
 pub(crate) mod task;
 pub(crate) mod text;
 pub(crate) mod version;

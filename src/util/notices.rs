@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 
+use super::sorted::Sorted as _;
+
 /// The problems of one place at its last look.
 #[derive(Debug)]
 pub(crate) struct Notices<T = String>(Mutex<BTreeSet<T>>);
@@ -35,7 +37,7 @@ impl<T> Default for Notices<T> {
 impl<T: Ord + Clone> Notices<T> {
     /// Replaces the problems by those of now.
     pub(crate) fn news(&self, now: impl IntoIterator<Item = T>) -> News<T> {
-        let now: BTreeSet<T> = now.into_iter().collect();
+        let now: BTreeSet<T> = now.into_iter().sorted_set();
         let mut before = self.0.lock();
         let news = News {
             new: now.difference(&before).cloned().collect(),

@@ -14,6 +14,7 @@ use crate::model::{
 use crate::observed::bird::{Bgp, Protocol};
 use crate::observed::kernel::{Link, WireGuardPeer};
 use crate::observed::mark::Mark;
+use crate::util::sorted::Sorted as _;
 
 /// Returns the neighbour's address, and the interface of a link-local one.
 pub(super) fn neighbour(bgp: &Bgp) -> Option<(IpAddr, Option<&str>)> {
@@ -245,7 +246,7 @@ fn extensions(sessions: &[(&Protocol, &Bgp)]) -> BTreeSet<Extension> {
     ];
     all.into_iter()
         .filter_map(|(used, extension)| used.then_some(extension))
-        .collect()
+        .sorted_set()
 }
 
 /// Returns the lowest import limit of the running channels.

@@ -14,6 +14,7 @@ use crate::bird::check::Checker;
 use crate::observed::bird::tree::fragment_at;
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 use crate::ports::{BaseError, CheckError, CommitError, FragmentError};
+use crate::util::sorted::Sorted as _;
 
 /// Number of changed fragments that are checked together: large enough that starting the parser costs little, small
 /// enough that a fault in one repeats little work.
@@ -220,7 +221,7 @@ impl Trial<'_> {
             base: self.wishes.base.clone(),
             fragments: fragments
                 .map(|(name, fragment)| (name.clone(), fragment.clone()))
-                .collect(),
+                .sorted_map(),
         };
         wishes.applied_to(self.before, &BTreeSet::new())
     }
@@ -268,7 +269,7 @@ fn suspects(path: Option<&str>, group: &[(&str, &str)]) -> Vec<usize> {
 fn with(base: &Tree, fragments: &[(&str, &str)]) -> Tree {
     let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).into());
     Tree {
-        fragments: fragments.iter().map(owned).collect(),
+        fragments: fragments.iter().map(owned).sorted_map(),
         ..base.clone()
     }
 }
@@ -281,7 +282,7 @@ fn refused(faulty: BTreeMap<String, Diagnostic>) -> Blame {
         };
         (name, error)
     };
-    Blame::Fragments(faulty.into_iter().map(error).collect())
+    Blame::Fragments(faulty.into_iter().map(error).sorted_map())
 }
 
 #[cfg(test)]

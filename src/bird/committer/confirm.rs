@@ -15,6 +15,7 @@ use crate::observed::bird::tree::GENERATION_SYMBOL;
 use crate::observed::bird::{ConfigureStatus, LiveTree, Phase, Protocol, Symbol};
 use crate::ports::{BirdError, CommitError};
 use crate::util::backoff::Backoff;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// Reason why a tree is not loaded. The files are as before, unless the error says otherwise.
@@ -234,7 +235,7 @@ fn missing(
     let there: BTreeSet<_> = after
         .iter()
         .map(|protocol| protocol.name.as_str())
-        .collect();
+        .sorted_set();
     let absent = |names: &Vec<String>| {
         names
             .iter()
@@ -246,7 +247,7 @@ fn missing(
         .iter()
         .map(|(fragment, names)| (fragment.clone(), absent(names)));
     all.filter(|(_, names): &(String, Vec<String>)| !names.is_empty())
-        .collect()
+        .sorted_map()
 }
 
 /// Returns the sessions that were established and no longer are, except the excused ones.
@@ -256,7 +257,7 @@ fn went_down(before: &[Protocol], after: &[Protocol], excused: &BTreeSet<String>
             .iter()
             .filter(|protocol| protocol.is_established())
             .map(|protocol| protocol.name.clone())
-            .collect()
+            .sorted_set()
     };
     let after = established(after);
     established(before)

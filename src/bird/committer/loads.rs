@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::intervals::{LOAD_COINCIDENCE, LOAD_REMEMBERED};
 use crate::ports::{CommitError, Fragment, FragmentError};
+use crate::util::sorted::Sorted as _;
 
 /// Loads that failed.
 #[derive(Debug, Default)]
@@ -77,7 +78,7 @@ impl FailedLoads {
             let (_, error) = self.fragments.get(&key)?;
             Some((name.clone(), error.clone()))
         };
-        let failed: BTreeMap<_, _> = fragments.iter().filter_map(known).collect();
+        let failed: BTreeMap<_, _> = fragments.iter().filter_map(known).sorted_map();
         fragments.retain(|name, _| !failed.contains_key(name));
         failed
     }

@@ -13,6 +13,7 @@ use crate::observed::bird::tree::{MAIN, TREE};
 use crate::observed::bird::{LiveTree, MainFile};
 use crate::ports::CommitError;
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 /// Limits for following an operator's includes: depth, number of files, and size.
 const DEEPEST: usize = 8;
@@ -151,7 +152,7 @@ pub(super) fn matches(pattern: &Path, seen: &Seen) -> Vec<PathBuf> {
     let files: BTreeSet<_> = names
         .filter(|file| !file.starts_with('.') && promise::matches(&name, file))
         .map(|file| folder.join(file))
-        .collect();
+        .sorted_set();
     files.into_iter().collect()
 }
 

@@ -11,6 +11,7 @@ use super::names::plain;
 use crate::observed::bird::Tree;
 use crate::observed::bird::outline::{Outline, protocols_in};
 use crate::observed::bird::tree::{GENERATION, MAIN, fragment_path};
+use crate::util::sorted::Sorted as _;
 
 /// The agent's main file, included by the operator's main file.
 const OUR_MAIN: &str = "moenet/main.conf";
@@ -42,7 +43,7 @@ pub(super) fn lack(tree: &Tree, wishes: &Wishes, directory: &Path) -> Option<Lac
             .collect();
         (!missing.is_empty()).then(|| (name.clone(), missing))
     });
-    let lacking: BTreeMap<_, _> = lacking.collect();
+    let lacking: BTreeMap<_, _> = lacking.sorted_map();
     (!lacking.is_empty()).then_some(Lack::Protocols(lacking))
 }
 

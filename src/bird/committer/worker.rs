@@ -33,6 +33,7 @@ use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
 use crate::util::group::group_id;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// Known rejections, by the generation of the tree, name and text.
@@ -162,7 +163,7 @@ impl Worker {
             if let Some(what) = self.rejected_base(&batch, requests_base) {
                 break Err(CommitError::Tree(what).into());
             }
-            batch.progress.displaced = batch.left.keys().cloned().collect();
+            batch.progress.displaced = batch.left.keys().cloned().sorted_set();
             let attempt = self.attempt(&batch.live, &batch.wishes, &batch.progress);
             match attempt.await {
                 Ok(committed) => break Ok(committed),
@@ -308,7 +309,7 @@ impl Worker {
             .fragments
             .iter()
             .filter_map(|(name, text)| known(name, text))
-            .collect();
+            .sorted_map();
         if refused.len() != wishes.fragments.len() {
             return BTreeMap::new();
         }
@@ -480,7 +481,7 @@ fn blame_lack(lack: Lack, wishes: &Wishes) -> Blame {
                 };
                 (name, error)
             });
-            Blame::Fragments(undefined.collect())
+            Blame::Fragments(undefined.sorted_map())
         }
         Lack::Files(missing) if wishes.base.is_some() => {
             Blame::Base(BaseError::Incomplete { missing })

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::ObjectName;
+use crate::util::sorted::Sorted as _;
 
 use crate::observed::bird::tree::{MAIN, Texts, fragment_at};
 use crate::observed::bird::{LiveTree, Tree};
@@ -25,7 +26,7 @@ impl Written {
 
     pub(super) fn set(&mut self, tree: &Tree) {
         let texts = tree.texts().filter(|(path, _)| path != MAIN);
-        self.0 = texts.map(|(path, text)| (path, text.clone())).collect();
+        self.0 = texts.map(|(path, text)| (path, text.clone())).sorted_map();
     }
 
     /// Returns whether the agent wrote this file before.

@@ -13,6 +13,7 @@ use crate::cli::steps::{self, ObjectSteps, Tense};
 use crate::document::{BgpSessionSpec, Document, OverrideSpec};
 use crate::model::{InterfaceName, ObjectKey};
 use crate::plan::{Plan, Refusal};
+use crate::util::sorted::Sorted as _;
 use crate::util::text::counted;
 
 /// The answer. The names of its fields are part of the interface for programs.
@@ -65,7 +66,7 @@ impl Answer {
         let actions = actions.filter_map(|step| step.action.kernel());
         let added = Record::added_by(actions);
         let sysctls = plans.iter().flat_map(Plan::host_sysctls);
-        let sysctls = sysctls.map(|key| key.to_string()).collect();
+        let sysctls = sysctls.map(|key| key.to_string()).sorted_set();
         let documents = adoption.documents.iter().filter(|it| it.over.is_none());
         let documents = documents.map(|it| it.document.clone());
         let overrides = adoption.documents.iter().filter_map(|it| it.over.clone());

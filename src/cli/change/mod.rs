@@ -28,6 +28,7 @@ use crate::store::{self, Area, Place, Snapshot};
 use crate::telemetry::chain;
 use crate::util::file::{self, Writer};
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// Changes that are not written yet.
@@ -300,7 +301,7 @@ impl Draft {
         let desired = self.wanted.again().await;
         let changed = self.changes.iter();
         let changed = changed.map(|it| it.place.kind.path(&it.place.name));
-        let new = newly_rejected(rejected(now), rejected(&desired), changed.collect());
+        let new = newly_rejected(rejected(now), rejected(&desired), changed.sorted_set());
         let new =
             new.map(|(path, why)| DocumentError::whole(format!("{path} would be rejected: {why}")));
         document::refuse(new.collect()).context("nothing was written")?;
@@ -403,7 +404,7 @@ fn rejected(desired: &Desired) -> BTreeSet<(String, String)> {
         _ => None,
     };
     let shared = shared.map(|why| (Kind::Node.folder().to_owned(), why));
-    refusals(desired).into_iter().chain(shared).collect()
+    refusals(desired).into_iter().chain(shared).sorted_set()
 }
 
 /// Returns the objects that a pass would reject because of the changes, with the reasons. An object that is rejected already can
@@ -415,7 +416,7 @@ fn newly_rejected(
     changed: BTreeSet<String>,
 ) -> impl Iterator<Item = (String, String)> {
     let node = Kind::Node.folder();
-    let before: BTreeSet<_> = before.into_iter().map(|(path, _)| path).collect();
+    let before: BTreeSet<_> = before.into_iter().map(|(path, _)| path).sorted_set();
     let is_all = !before.contains(node) || after.iter().any(|(path, _)| path == node);
     after
         .into_iter()

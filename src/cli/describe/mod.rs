@@ -26,6 +26,7 @@ use crate::history::History;
 use crate::model::ObjectName;
 use crate::status::{Cause, Conditions, causes, is_up, state_word};
 use crate::store::{Area, Place};
+use crate::util::sorted::Sorted as _;
 use probes::{Probe, Target};
 
 /// One object in full.
@@ -297,7 +298,7 @@ fn tunnel(target: &Target<'_>) -> Option<Tunnel> {
 
 fn bgp(offline: &Offline, object: &Object) -> Vec<Bgp> {
     let expected = expected(object, offline.applied(object.kind, &object.name));
-    let names = expected.into_iter().map(|it| it.protocol).collect();
+    let names = expected.into_iter().map(|it| it.protocol).sorted_set();
     let protocols = offline.bird.protocols(&names).into_iter().map(|protocol| {
         let state = state_word(&protocol).to_owned();
         let routes = || protocol.channels.iter().filter_map(|it| it.routes);

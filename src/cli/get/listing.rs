@@ -12,6 +12,7 @@ use super::follow::Hints;
 use crate::config::Config;
 use crate::document::{Kind, Phase};
 use crate::model::ObjectName;
+use crate::util::sorted::Sorted as _;
 
 /// How rows are listed.
 #[derive(Debug, Args)]
@@ -133,7 +134,7 @@ fn changes(format: Format, before: &[Row], now: &[Row]) -> anyhow::Result<()> {
     let facts = |rows: &[Row]| -> BTreeMap<(Kind, ObjectName), Vec<String>> {
         let each = rows.iter();
         each.map(|row| ((row.kind, row.name.clone()), row.facts()))
-            .collect()
+            .sorted_map()
     };
     let (old, new) = (facts(before), facts(now));
     for row in now {

@@ -18,6 +18,7 @@ use crate::status::Acceptance;
 use crate::store::{self, Place, Snapshot};
 use crate::telemetry::chain;
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 /// Returns every problem that a start of the agent would report.
 pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
@@ -149,7 +150,7 @@ fn file_problems(snapshot: &Snapshot, desired: &Desired) -> BTreeSet<String> {
     // An override is checked even while its document is invalid.
     let overrides = snapshot.overrides.values().flatten();
     let overrides = overrides.flat_map(|stored| file::problems(&stored.path));
-    listed.chain(further).chain(overrides).collect()
+    listed.chain(further).chain(overrides).sorted_set()
 }
 
 fn further_problems(error: &DocumentError) -> Vec<String> {
@@ -206,7 +207,7 @@ pub(in crate::cli) fn refusals(desired: &Desired) -> BTreeSet<(String, String)> 
         let all: Vec<_> = all.map(|why| (object.path(), why)).collect();
         all
     });
-    single.chain(objects).collect()
+    single.chain(objects).sorted_set()
 }
 
 /// Returns the facts of the host that could not be read, and the names that do not resolve.

@@ -13,6 +13,7 @@ use crate::history::Author;
 use crate::model::{ObjectKey, without_keys};
 use crate::store::{APPROVED, COMPLETE, Snapshot, Store};
 use crate::telemetry::chain;
+use crate::util::sorted::Sorted as _;
 
 /// Returns the approvals on disk.
 pub(super) async fn given(builder: &Builder) -> BTreeSet<String> {
@@ -42,7 +43,7 @@ pub(super) async fn spend_node(builder: &Builder, desired: &Desired) {
         .iter()
         .filter(|line| !spent(line))
         .cloned()
-        .collect();
+        .sorted_set();
     write(builder, approved, left).await;
 }
 
@@ -60,12 +61,12 @@ pub(super) async fn spend(
         true => confirm(builder, snapshot).await,
         false => (snapshot, true),
     };
-    let wanted: BTreeSet<String> = documents(&snapshot).collect();
+    let wanted: BTreeSet<String> = documents(&snapshot).sorted_set();
     let left: BTreeSet<_> = approved
         .difference(&wanted)
         .filter(|line| !confirmed || *line != COMPLETE)
         .cloned()
-        .collect();
+        .sorted_set();
     let applied = snapshot
         .applied
         .keys()
@@ -120,7 +121,7 @@ async fn confirm(builder: &Builder, before: Snapshot) -> (Snapshot, bool) {
 
 /// Writes what is left of the approvals, and records what is spent.
 async fn write(builder: &Builder, before: BTreeSet<String>, left: BTreeSet<String>) {
-    let spent: BTreeSet<String> = before.difference(&left).cloned().collect();
+    let spent: BTreeSet<String> = before.difference(&left).cloned().sorted_set();
     let body = spent
         .iter()
         .filter(|line| *line != COMPLETE)

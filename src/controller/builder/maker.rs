@@ -23,6 +23,7 @@ use crate::status::Acceptance;
 use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::chain;
 use crate::util::notices::Notices;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// Makes desired states from the state directory, each only when its ingredients differ from those of the last one.
@@ -58,7 +59,7 @@ fn documented(snapshot: &Snapshot) -> BTreeSet<ObjectKey> {
     documents
         .filter(|place| !place.kind.is_single())
         .map(|place| place.kind.key(&place.name))
-        .collect()
+        .sorted_set()
 }
 
 /// Inputs of a desired state that programs and the kernel answer.
@@ -163,7 +164,7 @@ impl DesiredMaker {
         let sessions = desired.of_kind(Kind::BgpSession);
         let paused = sessions.filter(|session| session.may_be_paused());
         self.ownership
-            .set_paused(paused.map(|session| session.name.clone()).collect());
+            .set_paused(paused.map(|session| session.name.clone()).sorted_set());
         self.log_clashes(&desired);
         desired
     }
@@ -196,7 +197,7 @@ impl DesiredMaker {
             secrets,
             bird: version.as_ref().ok().copied(),
             features: version.and_then(features),
-            fragments: bird.live.tree.fragments.keys().cloned().collect(),
+            fragments: bird.live.tree.fragments.keys().cloned().sorted_set(),
             main: bird.live.main.clone(),
             classes: sources.classes.published(),
             roa: sources.roas.kept(&self.store),
@@ -399,5 +400,5 @@ fn named_secrets(snapshot: &Snapshot) -> BTreeSet<String> {
         .chain(overrides)
         .flatten()
         .flatten()
-        .collect()
+        .sorted_set()
 }

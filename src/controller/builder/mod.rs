@@ -43,6 +43,7 @@ use crate::sources::Sources;
 use crate::store::{self, Area, Place, Snapshot, Store, StoreError};
 use crate::telemetry;
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// The builder of the desired state, with what it needs.
@@ -347,13 +348,16 @@ fn places(snapshot: &Snapshot) -> BTreeSet<Place> {
         .overrides
         .keys()
         .map(|(kind, name)| Place::new(Area::Overrides, *kind, name));
-    documents.chain(overrides).collect()
+    documents.chain(overrides).sorted_set()
 }
 
 /// Returns the AS number of each session's peer, by object.
 fn asns(desired: &Desired) -> BTreeMap<String, u32> {
     let asn = |object: &Object| Some((object.key().to_string(), object.asn()?));
-    desired.of_kind(Kind::BgpSession).filter_map(asn).collect()
+    desired
+        .of_kind(Kind::BgpSession)
+        .filter_map(asn)
+        .sorted_map()
 }
 
 /// Lists, imports manual edits as overrides, and publishes the desired state. A listing that is still current is used again.
@@ -471,7 +475,7 @@ async fn measure_classes(builder: &Builder) {
     let links = sessions.map(|session| (session.name.clone(), target(session)));
     let classes = &builder.sources.classes;
     classes
-        .measure(links.collect(), &context.prober, &context.store)
+        .measure(links.sorted_map(), &context.prober, &context.store)
         .await;
 }
 
@@ -497,5 +501,5 @@ fn watch_peers(builder: &Builder, snapshot: &Snapshot, desired: &Desired) {
     let control_plane = crate::sources::control_plane(&builder.live.get());
     builder.context.resolver.watch(named.chain(&control_plane));
     let targets = desired.objects.values().filter_map(target);
-    builder.context.prober.watch(targets.collect());
+    builder.context.prober.watch(targets.sorted_set());
 }

@@ -27,6 +27,7 @@ use crate::store::{IDENTITY, StateIdentity, Store, StoreError};
 use crate::telemetry::chain;
 use crate::util::file;
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 
 /// The reason in conditions and `/status`.
@@ -170,7 +171,7 @@ impl Missing {
         Some(Self {
             noted: marks
                 .filter_map(|identity| known_agents::missing_directory(identity, &dir))
-                .collect(),
+                .sorted_set(),
             dir,
             links,
             files,
@@ -183,7 +184,7 @@ impl Missing {
         let links = self.links.values().map(|alias| &alias.identity);
         let marks = links.chain(self.files.values());
         Succession {
-            identities: marks.clone().flatten().cloned().collect(),
+            identities: marks.clone().flatten().cloned().sorted_set(),
             unnamed: marks.clone().any(Option::is_none),
         }
     }
@@ -308,7 +309,7 @@ fn marked(kernel: &KernelView, dir: &Path) -> BTreeMap<InterfaceName, Alias> {
                 alias.identity.is_none() && records.contains(&(name.clone(), alias.object.clone()));
             !recorded && !of_others(alias)
         })
-        .collect()
+        .sorted_map()
 }
 
 /// Returns whether an operator has put documents into the directory, so that it is not an empty mount point.

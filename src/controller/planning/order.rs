@@ -7,6 +7,7 @@ use crate::desired::Desired;
 use crate::desired::{Intent, WantedLink};
 use crate::model::{InterfaceName, Port, Uid};
 use crate::observed::kernel::{KernelView, Link};
+use crate::util::sorted::Sorted as _;
 
 /// Whether an object can have its wanted name or port now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub(super) fn name(
     }
     let links = kernel.links.iter();
     let has = links.filter_map(|(name, link)| Some((name.clone(), owner(desired, link)?)));
-    order(desired, has.collect(), |wanted| {
+    order(desired, has.sorted_map(), |wanted| {
         Some(wanted.interface.clone())
     })
     .turn(uid)
@@ -102,7 +103,7 @@ pub(super) fn port(
         let port = link.listen_port()?;
         Some((port, owner(desired, link)?))
     });
-    order(desired, has.collect(), |wanted| wanted.listen_port).turn(uid)
+    order(desired, has.sorted_map(), |wanted| wanted.listen_port).turn(uid)
 }
 
 /// Returns the object that owns a link, by its current uuid.

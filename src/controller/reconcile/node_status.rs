@@ -11,6 +11,7 @@ use crate::plan::forwarding_blocked;
 use crate::status::{Acceptance, Conditions, RpkiName, Verdict};
 use crate::store::AppliedOverride;
 use crate::telemetry::chain;
+use crate::util::sorted::Sorted as _;
 
 /// Returns the fields that an override sets.
 pub(super) fn fields(override_: Option<&AppliedOverride>) -> Vec<String> {
@@ -291,7 +292,7 @@ pub(super) fn status(
 ) -> StatusBody {
     let mut conditions = Conditions::new(&before.conditions, result.observation.now);
     let node = &desired.router_documents.node;
-    let remarks = node.remark.iter().cloned().collect();
+    let remarks = node.remark.iter().cloned().sorted_set();
     let refused = accepted(&node.acceptance, &remarks, &mut conditions);
     change_held(desired, &mut conditions);
     templates(desired, &mut conditions);

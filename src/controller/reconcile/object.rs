@@ -19,6 +19,7 @@ use crate::observed::kernel::Link;
 use crate::sources::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, ObjectFacts, TunnelFacts, assess};
 use crate::telemetry::{chain, failed};
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 use serde_json::Value;
 
@@ -262,7 +263,7 @@ pub(super) fn status(
     let error = result.error().or_else(|| files_error(object, now));
     let missing = record::remaining(result, false);
     let expected = facts::expected(object, now.applied.as_ref());
-    let names = expected.iter().map(|it| it.protocol.clone()).collect();
+    let names = expected.iter().map(|it| it.protocol.clone()).sorted_set();
     let (protocols, blocked) = (now.bird.protocols(&names), now.bird.blocked());
     let [of_text, of_bird] = [FailedPart::Text, FailedPart::Bird].map(|part| result.failed(part));
     let bird = BirdFacts {

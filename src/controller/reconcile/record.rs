@@ -19,6 +19,7 @@ use crate::store::{
     Written,
 };
 use crate::telemetry::failed;
+use crate::util::sorted::Sorted as _;
 
 fn metadata(meta: &ReconciledObject<'_>) -> Metadata {
     Metadata {
@@ -56,9 +57,9 @@ pub(super) async fn finalizer(
             .unwrap_or_default();
         body.sysctls.entry(key.to_string()).or_insert(have);
     }
-    let on_lo: BTreeSet<_> = plan.adds_to_lo().collect();
+    let on_lo: BTreeSet<_> = plan.adds_to_lo().sorted_set();
     if !on_lo.is_empty() {
-        body.loopback_addresses = Some(body.added_to_lo().into_iter().chain(on_lo).collect());
+        body.loopback_addresses = Some(body.added_to_lo().into_iter().chain(on_lo).sorted_set());
     }
     if observation
         .applied
@@ -138,9 +139,9 @@ pub(super) async fn of_node(
     };
     let claims = meta.claims.as_ref().unwrap_or(&none);
     let body = AppliedBody {
-        interfaces: claims.interface.iter().cloned().collect(),
+        interfaces: claims.interface.iter().cloned().sorted_set(),
         creating: None,
-        protocols: claims.protocols.iter().cloned().collect(),
+        protocols: claims.protocols.iter().cloned().sorted_set(),
         firewall: node.firewall,
         sysctls: node.sysctls,
         loopback_addresses: node.loopback_addresses,

@@ -24,6 +24,7 @@ use crate::plan::{Drift, Plan};
 use crate::status::{Acceptance, Conditions, POLICY_MISSING};
 use crate::store::{AppliedDocument, AppliedFirewall};
 use crate::telemetry::failed;
+use crate::util::sorted::Sorted as _;
 
 pub(super) async fn reconcile(
     ctx: &Arc<Context>,
@@ -286,7 +287,7 @@ fn firewall_in_effect(
     match &filter.in_effect {
         Some(ruleset) => Some(AppliedFirewall {
             ports: ruleset.ports(),
-            tunnels: ruleset.interfaces().cloned().collect(),
+            tunnels: ruleset.interfaces().cloned().sorted_set(),
         }),
         None if desired.firewall => result
             .observation

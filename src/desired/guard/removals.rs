@@ -8,6 +8,7 @@ use crate::config::MaxRemovals;
 use crate::document::Kind;
 use crate::model::{ObjectName, Uid};
 use crate::status::Hold;
+use crate::util::sorted::Sorted as _;
 
 /// The documents' verdict on one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Ledger {
                     let before = self.held_before(&object).filter(|_| why == Hold::Settling);
                     (name.clone(), before.unwrap_or_else(|| why.clone()))
                 })
-                .collect();
+                .sorted_map();
         }
         self.forget(rules.window, rules.now);
         let undisproved = members.iter().filter(|(name, member)| {
@@ -60,12 +61,12 @@ impl Ledger {
         });
         let undisproved: BTreeMap<_, _> = undisproved
             .map(|(name, _)| (name.clone(), Hold::Approval(UNDISPROVED.to_owned())))
-            .collect();
+            .sorted_map();
         let members: BTreeMap<String, Member> = members
             .iter()
             .filter(|(_, member)| !member.operators && !member.undisproved)
             .map(|(name, member)| (object(name), *member))
-            .collect();
+            .sorted_map();
         self.follow(kind, &members, rules);
         let waiting = self.waiting(&members);
         let held = self.judge(kind, &members, &waiting, rules);
@@ -75,7 +76,7 @@ impl Ledger {
                 Some((name.parse().ok()?, Hold::Approval(why)))
             })
             .chain(undisproved)
-            .collect()
+            .sorted_map()
     }
 
     /// Returns the hold of a removal that was judged before.
@@ -134,7 +135,7 @@ impl Ledger {
             .iter()
             .filter(|(_, member)| member.is_absent())
             .map(|(name, member)| (format!("{prefix}{name}"), member))
-            .collect();
+            .sorted_map();
         // An incomplete listing does not prove that an object is gone.
         self.leaving.retain(|object| {
             !judges || !object.starts_with(&prefix) || absent.contains_key(object)
@@ -154,7 +155,7 @@ impl Ledger {
             .filter(|(_, member)| member.is_absent())
             .map(|(object, _)| object.clone())
             .filter(|object| !self.is_under_way(object))
-            .collect()
+            .sorted_set()
     }
 
     /// Holds all waiting removals, or only those that were held before; the others are allowed and counted.
@@ -205,7 +206,7 @@ impl Ledger {
         }
         let prefix = format!("{}/", kind.folder());
         let of_kind = |object: &&String| object.starts_with(&prefix);
-        let removed: BTreeSet<&String> = self.removed.keys().filter(of_kind).collect();
+        let removed: BTreeSet<&String> = self.removed.keys().filter(of_kind).sorted_set();
         let base = self.base(&prefix, members, &removed, rules);
         // The objects that would remain without the waiting removals.
         let stays = |(object, member): &(&String, &Member)| {
@@ -217,8 +218,8 @@ impl Ledger {
             .iter()
             .filter(stays)
             .map(|(object, _)| object)
-            .collect();
-        let old: BTreeSet<&String> = left.intersection(&base).copied().collect();
+            .sorted_set();
+        let old: BTreeSet<&String> = left.intersection(&base).copied().sorted_set();
         let goes = |all: &BTreeSet<&String>| all.iter().all(|object| waiting.contains(*object));
         if goes(&left) || (!old.is_empty() && goes(&old)) {
             let (word, total) = (kind.plural(), waiting.len());
@@ -226,7 +227,7 @@ impl Ledger {
                 "it would remove every one of the {word} that the Control Plane gave this router ({total} now)"
             ));
         }
-        let counted = removed.union(&waiting.iter().collect()).count();
+        let counted = removed.union(&waiting.iter().sorted_set()).count();
         let (window, total) = (shown(rules.window), base.len());
         let allowed = rules.max_removals.of(total);
         if counted > allowed {
@@ -253,11 +254,11 @@ impl Ledger {
         let all: BTreeSet<&String> = applied
             .map(|(object, _)| object)
             .chain(removed.iter().copied())
-            .collect();
+            .sorted_set();
         let window = signed(rules.window);
         let before = |at: Timestamp| rules.now.duration_since(at) >= window;
         let is_old = |object: &&&String| self.added.get(**object).copied().is_none_or(before);
-        let old: BTreeSet<&String> = all.iter().filter(is_old).copied().collect();
+        let old: BTreeSet<&String> = all.iter().filter(is_old).copied().sorted_set();
         if !old.is_empty() {
             return old;
         }
@@ -269,7 +270,7 @@ impl Ledger {
             .map(|(_, at)| at)
             .min();
         let undisturbed = |object: &&String| first.is_none_or(|first| self.added[*object] < first);
-        all.into_iter().filter(undisturbed).collect()
+        all.into_iter().filter(undisturbed).sorted_set()
     }
 }
 
@@ -320,7 +321,7 @@ pub fn unrecorded(
     complete: bool,
 ) -> Unrecorded {
     let is_approved = |uid: &&Uid| approved.contains(&format!("orphan/{uid}"));
-    let waiting: BTreeSet<&Uid> = links.iter().filter(|uid| !is_approved(uid)).collect();
+    let waiting: BTreeSet<&Uid> = links.iter().filter(|uid| !is_approved(uid)).sorted_set();
     let (number, total) = (waiting.len(), known + links.len());
     let allowed = limit.of(total);
     let why = |uid: &Uid| {

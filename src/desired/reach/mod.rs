@@ -17,6 +17,7 @@ use crate::document::{
 use crate::effective::{FieldError, Router};
 use crate::model::{AddressRange, Endpoint, ObjectName};
 use crate::store::{AppliedDocument, Snapshot};
+use crate::util::sorted::Sorted as _;
 
 /// The result of comparing an object's addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -111,7 +112,7 @@ fn recorded<S: Spec>(snapshot: &Snapshot, kind: Kind) -> BTreeMap<ObjectName, S>
     let records = records.filter(|((of, _), _)| *of == kind);
     records
         .filter_map(|((_, name), stored)| Some((name.clone(), applied_spec(&stored.document)?)))
-        .collect()
+        .sorted_map()
 }
 
 /// Returns the specification of an applied record.
@@ -216,7 +217,7 @@ pub(super) fn check_peer(
         .iter()
         .flat_map(peer_addresses)
         .map(|(_, address)| address)
-        .collect();
+        .sorted_set();
     let interface = spec.tunnel.interface.as_ref();
     let through_its_own_tunnel =
         |of: &Use| matches!(of, Use::Gateway(out) if Some(out) == interface);
@@ -293,7 +294,7 @@ pub(super) fn check_internal<S: Spec, I: Iterator<Item = (&'static str, IpAddr)>
         .iter()
         .flat_map(&addresses)
         .map(|(_, address)| address)
-        .collect();
+        .sorted_set();
     let mut verdict = Verdict::default();
     for (field, address) in addresses(spec) {
         if let Some(what) = reach.find(address.to_canonical(), |of| *of == Use::Own) {
@@ -318,7 +319,11 @@ pub(super) fn check_loopbacks(
             node.loopback_ipv6.map(IpAddr::V6),
         )
     };
-    let held: BTreeSet<IpAddr> = before.into_iter().flat_map(of).map(|(_, it)| it).collect();
+    let held: BTreeSet<IpAddr> = before
+        .into_iter()
+        .flat_map(of)
+        .map(|(_, it)| it)
+        .sorted_set();
     let mut verdict = Verdict::default();
     for (field, address) in of(node) {
         let is_needed = |of: &Use| matches!(of, Use::Needed | Use::Gateway(_));

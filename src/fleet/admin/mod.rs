@@ -28,6 +28,7 @@ use super::store::git::Git;
 use crate::http::{ApiError, Client, METRICS, page, read_body, token_of};
 use crate::intervals::{FLEET_BODY, FLEET_VIEW};
 use crate::model::ObjectName;
+use crate::util::sorted::Sorted as _;
 
 pub use access::{Access, AccessError};
 pub(super) use access::{Role, Trusted};
@@ -233,7 +234,7 @@ impl Admin {
             }
             Ask::ChangeForm(router) => {
                 let fields: std::collections::BTreeMap<_, _> =
-                    form_urlencoded::parse(body).into_owned().collect();
+                    form_urlencoded::parse(body).into_owned().sorted_map();
                 let change = serde_json::from_value(serde_json::json!(fields))
                     .map_err(|error| ApiError::bad_request(format!("the form: {error}")))?;
                 let shown = format!("/routers/{router}");

@@ -10,6 +10,7 @@ use super::super::network::Tunnel;
 use super::super::overview::{RouterView, SessionView};
 use super::Role;
 use crate::model::ObjectName;
+use crate::util::sorted::Sorted as _;
 use crate::wire::{PeerState, WireStatus};
 
 /// Most routers of a map: the tunnels of more are too many to tell apart.
@@ -136,7 +137,7 @@ fn map<'r>(routers: &'r [RouterView], tunnels: &[Tunnel]) -> Map<'r> {
         .iter()
         .enumerate()
         .map(|(index, it)| (&it.router, place(index)))
-        .collect();
+        .sorted_map();
     let link = |tunnel: &Tunnel| {
         let Tunnel { one, other, uuid } = tunnel;
         let ends = routers

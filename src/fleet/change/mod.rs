@@ -24,6 +24,7 @@ use crate::intervals::CHANGES_WAIT;
 use crate::model::{Asn, ObjectName};
 use crate::util::file::{self, Writer};
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 
 pub(super) use owned::{Asked, Owned, fleet_invalid, invalid};
 pub use sessions::{SessionPlace, Wish};
@@ -198,7 +199,7 @@ impl Changes {
             let file = path.strip_prefix("routers/")?;
             file.strip_suffix(".yaml").map(str::to_owned)
         });
-        described.chain(tree::folders(&self.files)).collect()
+        described.chain(tree::folders(&self.files)).sorted_set()
     }
 
     /// Returns an id that no router has.
@@ -263,7 +264,7 @@ impl Changes {
             let text = self.files.text(&path).cloned();
             (path, text)
         };
-        Ok(self.changed.iter().cloned().map(text).collect())
+        Ok(self.changed.iter().cloned().map(text).sorted_map())
     }
 
     fn check(&self, must: Must) -> Result<(), ChangeError> {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Network;
 use super::spec::{Ibgp, LinkSpec, NetworkSpec, RouterSpec, Topology};
 use crate::model::{NodeType, ObjectName};
+use crate::util::sorted::Sorted as _;
 
 /// A router with its name.
 pub type Named<'n> = (&'n ObjectName, &'n RouterSpec);
@@ -96,12 +97,12 @@ impl Network {
         };
         let beside = [place, place + 1, place + ring.len() - 1];
         let regions = beside.map(|place| &ring[place % ring.len()]);
-        regions.into_iter().flatten().collect()
+        regions.into_iter().flatten().sorted_set()
     }
 
     /// Returns those with which a router is connected through reflectors; `None`: all.
     fn for_reflections(&self, router: &RouterSpec) -> Option<BTreeSet<&ObjectName>> {
-        (!is_reflector(router)).then(|| self.index.reflectors.iter().collect())
+        (!is_reflector(router)).then(|| self.index.reflectors.iter().sorted_set())
     }
 
     /// Returns the routers of these names, all without names, in the order of their names.

@@ -10,6 +10,7 @@ use crate::fleet::layout::{RouterFile, file_of};
 use crate::fleet::network::{FleetFiles, MeshKeys, Network, session};
 use crate::fleet::tree;
 use crate::model::{ObjectName, PublicKey};
+use crate::util::sorted::Sorted as _;
 use crate::wire::Call;
 
 /// The answers of one router, by the call.
@@ -43,7 +44,7 @@ fn described(files: &FleetFiles, network: &Network, keys: &MeshKeys, name: &Obje
     ];
     all.into_iter()
         .filter_map(|(call, answer)| Some((call, answer?)))
-        .collect()
+        .sorted_map()
 }
 
 /// Returns the list of sessions, without files that cannot be read.
@@ -63,7 +64,7 @@ fn keys(network: &Network) -> MeshKeys {
     let routers = network.routers();
     routers
         .map(|(_, router)| (router.id, key(router.id)))
-        .collect()
+        .sorted_map()
 }
 
 fn of_folder(files: &FleetFiles, router: &str) -> Answers {
@@ -78,5 +79,5 @@ fn of_folder(files: &FleetFiles, router: &str) -> Answers {
         };
         Some((call, answer))
     };
-    tree::CALLS.into_iter().filter_map(answer).collect()
+    tree::CALLS.into_iter().filter_map(answer).sorted_map()
 }

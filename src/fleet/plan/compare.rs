@@ -9,6 +9,7 @@ use crate::desired::{Desired, Intent, Object, Wanted};
 use crate::document::{Kind, PackedSpec};
 use crate::effective::leaves;
 use crate::plan::{Mark, Plan, Reset, fragment, plan_base};
+use crate::util::sorted::Sorted as _;
 
 const NONE: &str = "(none)";
 
@@ -44,7 +45,11 @@ pub fn objects(router: &str, before: &Desired, after: &Desired) -> Vec<ObjectCha
         }
         changes.push((old.kind.folder().to_owned(), steps));
     }
-    let keys: BTreeSet<_> = before.objects.keys().chain(after.objects.keys()).collect();
+    let keys: BTreeSet<_> = before
+        .objects
+        .keys()
+        .chain(after.objects.keys())
+        .sorted_set();
     for key in keys {
         let (old, new) = (before.objects.get(key), after.objects.get(key));
         changes.push((key.to_string(), object_steps(old, new)));
@@ -130,7 +135,7 @@ fn field_steps(before: &Object, after: &Object) -> Vec<Step> {
     let tree = |of: &Object| of.spec.as_ref().map(PackedSpec::value).unwrap_or_default();
     let (old, new) = (tree(before), tree(after));
     let (old, new) = (leaves(&old), leaves(&new));
-    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).sorted_set();
     for path in paths {
         let (have, want) = (shown(old.get(path)), shown(new.get(path)));
         if have != want {

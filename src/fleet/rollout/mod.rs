@@ -27,6 +27,7 @@ use super::store::Store;
 use crate::http::ApiError;
 use crate::intervals::{FLEET_DRAIN_KEPT, FLEET_ROLLOUT_POLL};
 use crate::model::ObjectName;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 use crate::util::text::bounded;
 
@@ -160,7 +161,7 @@ impl Rollouts {
         network: &Network,
         routers: &BTreeSet<ObjectName>,
     ) -> BTreeMap<ObjectName, Measure> {
-        let ids = network.routers().map(|(_, router)| router.id).collect();
+        let ids = network.routers().map(|(_, router)| router.id).sorted_set();
         let mut measures = BTreeMap::new();
         for router in routers {
             match self.store.posts(router).await {
@@ -189,7 +190,7 @@ impl Rollouts {
             let mut record = self.store.record().await?;
             let now = Timestamp::now();
             record.forget_drains(now, FLEET_DRAIN_KEPT);
-            let routers = network.routers().map(|(name, _)| name.clone()).collect();
+            let routers = network.routers().map(|(name, _)| name.clone()).sorted_set();
             let measures = self.measures(network, &routers).await;
             let refusal = budget::refusal(network, router, &record, &measures, now);
             match refusal {
@@ -216,7 +217,7 @@ fn observed(record: &FleetRecord, newest: &Description) -> BTreeSet<ObjectName> 
             .network
             .routers()
             .map(|(name, _)| name.clone())
-            .collect(),
+            .sorted_set(),
     }
 }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::super::network::{FleetFiles, is_structure};
 use super::measure::Measure;
 use crate::model::ObjectName;
+use crate::util::sorted::Sorted as _;
 
 /// The record of a fleet. Without it, no change would have waves and no drain a budget, so one that cannot be read is
 /// an error and no empty one.
@@ -89,7 +90,7 @@ impl FleetRecord {
         if let Some(ongoing) = self.ongoing.as_ref().filter(|it| it.to == newest) {
             let next = ongoing.waves.get(ongoing.wave + 1);
             let next = next.into_iter().flatten().cloned();
-            return Some(ongoing.before.keys().cloned().chain(next).collect());
+            return Some(ongoing.before.keys().cloned().chain(next).sorted_set());
         }
         let is = |digest: Option<&str>| digest == Some(newest);
         let accepted = self.accepted.as_ref().map(digest);
@@ -118,7 +119,7 @@ pub(super) fn texts(files: &FleetFiles) -> Texts {
     let files = files.iter().filter(|(path, _)| is_structure(path));
     files
         .map(|(path, text)| (path.to_owned(), text.to_string()))
-        .collect()
+        .sorted_map()
 }
 
 /// Returns a text that identifies a description.

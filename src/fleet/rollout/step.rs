@@ -11,6 +11,7 @@ use super::record::{Before, FleetRecord, Ongoing, Refused, Texts, digest};
 use super::waves::waves;
 use crate::intervals::{FLEET_RECOVERY, FLEET_SILENT};
 use crate::model::ObjectName;
+use crate::util::sorted::Sorted as _;
 
 /// What happened to a change.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +80,7 @@ pub(super) fn step(record: &mut FleetRecord, facts: &Facts<'_>) -> Option<Event>
 
 fn measures(before: BTreeMap<ObjectName, Before>) -> BTreeMap<ObjectName, Measure> {
     let before = before.into_iter();
-    before.map(|(name, it)| (name, it.measure)).collect()
+    before.map(|(name, it)| (name, it.measure)).sorted_map()
 }
 
 fn accept(record: &mut FleetRecord, facts: &Facts<'_>) {

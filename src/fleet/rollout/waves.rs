@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::network::{MeshKeys, Network, RolloutSpec, Wave};
 use crate::model::ObjectName;
+use crate::util::sorted::Sorted as _;
 
 /// Returns the routers of both descriptions that get other answers from the newer one. Sessions do not count: a
 /// router's list of sessions concerns that router only, and is served at once.
@@ -16,7 +17,7 @@ pub(super) fn concerned(before: &Network, after: &Network) -> BTreeSet<ObjectNam
     };
     let both = after.routers().map(|(name, _)| name);
     let both = both.filter(|name| before.router(name).is_some());
-    both.filter(|name| differs(name)).cloned().collect()
+    both.filter(|name| differs(name)).cloned().sorted_set()
 }
 
 /// Returns the routers of each wave, without empty waves.

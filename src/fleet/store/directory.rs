@@ -41,6 +41,7 @@ use crate::http::ApiError;
 use crate::model::{ObjectName, PublicKey, Uid};
 use crate::util::file::{self, Writer};
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 use crate::wire::Call;
 
@@ -220,7 +221,7 @@ impl Store for Directory {
         };
         blocking(move || {
             let folders = Folder::all(&files.root).into_iter();
-            folders.map(revision).collect()
+            folders.map(revision).sorted_map()
         })
         .await
     }

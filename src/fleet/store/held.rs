@@ -19,6 +19,7 @@ use crate::fleet::tree::CALLS;
 use crate::fleet::version::{Revision, Revisions, Version, version};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Secret};
+use crate::util::sorted::Sorted as _;
 use crate::wire::Call;
 
 type Answer = Result<Arc<Map<String, Value>>, ApiError>;
@@ -104,7 +105,7 @@ impl HeldFiles {
         let files = fleet.files.iter();
         files
             .map(|(path, file)| (path.clone(), Arc::clone(&file.text)))
-            .collect()
+            .sorted_map()
     }
 
     /// Returns the files as a network; `None` without its description.
@@ -143,7 +144,7 @@ impl HeldFiles {
                 let revision = Revision::of(&CALLS.map(of), &of(Call::Sessions));
                 (router, revision)
             })
-            .collect()
+            .sorted_map()
     }
 
     pub(super) fn door(&self, router: &ObjectName) -> Result<Option<Door>, ApiError> {

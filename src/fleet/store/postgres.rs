@@ -39,6 +39,7 @@ use crate::fleet::version::{Revisions, Version};
 use crate::http::ApiError;
 use crate::intervals::FLEET_STORE_POLL;
 use crate::model::{ObjectName, Secret, Uid};
+use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 use crate::wire::Call;
 use crate::wire::reference::endpoint;
@@ -110,7 +111,7 @@ impl Postgres {
             let (router, key): (String, Option<String>) = (row.get(0), row.get(1));
             Some((router.parse().ok()?, key?.parse().ok()?))
         };
-        Ok(rows.filter_map(key).collect())
+        Ok(rows.filter_map(key).sorted_map())
     }
 
     async fn newest(&self, router: &ObjectName, kind: &str) -> Result<Option<Post>, ApiError> {

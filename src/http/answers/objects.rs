@@ -18,6 +18,7 @@ use crate::plan::Plan;
 use crate::status::{causes, is_up};
 use crate::store::{Area, Place};
 use crate::telemetry::chain;
+use crate::util::sorted::Sorted as _;
 
 /// Number of commits of the history on the page of an object.
 const COMMITS: usize = 20;
@@ -72,7 +73,7 @@ pub(super) fn phases(api: &LocalApi) -> BTreeMap<String, String> {
     let phases = api.context.statuses.phases().into_iter();
     phases
         .map(|(key, phase)| (key.to_string(), phase.to_string()))
-        .collect()
+        .sorted_map()
 }
 
 fn row(key: &ObjectKey, object: Option<&Object>, status: &StatusBody) -> ObjectRow {

@@ -12,6 +12,7 @@ use crate::intervals::PASS_MAX;
 use crate::model::ObjectKey;
 use crate::status::{BIRD_DOWN, Health, HealthFacts, IDENTITY_UNKNOWN, is_bad, next_action};
 use crate::sync::{CallHealth, Calls};
+use crate::util::sorted::Sorted as _;
 use crate::util::text::{MANY, bounded, cut};
 use crate::wire::Call;
 
@@ -92,7 +93,7 @@ pub(super) fn lists(calls: &Calls) -> BTreeMap<String, ListView> {
         };
         (call.word().to_owned(), view)
     };
-    calls.lists().into_iter().map(view).collect()
+    calls.lists().into_iter().map(view).sorted_map()
 }
 
 /// The BIRD daemon at the last observation.

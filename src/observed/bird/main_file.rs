@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::diagnostics::Diagnostic;
 use super::outline::{Block, Outline, Statement, line_of};
 
+use crate::util::sorted::Sorted as _;
+
 /// Depth limit of templates that inherit from templates.
 const DEEPEST: usize = 8;
 
@@ -357,7 +359,7 @@ fn protocols<'a>(
     let templates: BTreeMap<&str, &Block<'_>> = blocks()
         .filter(|block| block.is_template)
         .filter_map(|block| Some((block.name?, block)))
-        .collect();
+        .sorted_map();
     let (mut found, mut nameless) = (Vec::new(), BTreeMap::<&str, usize>::new());
     for (path, text, outline) in &outlines {
         for block in outline.blocks.iter().filter(|block| !block.is_template) {

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::main_file::{BirdProblem, MainFile};
 use super::mark::{EARLIER_BUILD, whose};
 use crate::model::Identity;
+use crate::util::sorted::Sorted as _;
 
 pub(crate) const MAIN: &str = "bird.conf";
 /// The directory that only the agent uses.
@@ -153,7 +154,9 @@ impl LiveTree {
 impl Tree {
     /// Returns every file except the generation: relative path → text.
     pub fn files(&self) -> BTreeMap<String, &str> {
-        self.texts().map(|(path, text)| (path, &**text)).collect()
+        self.texts()
+            .map(|(path, text)| (path, &**text))
+            .sorted_map()
     }
 
     /// As [`Self::files`], to keep the texts.

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Link;
 use crate::model::{InterfaceName, Port, Uid};
+use crate::util::sorted::Sorted as _;
 
 /// Number of changed links up to which lookups read them one by one instead of making new indexes.
 const FEW: usize = 32;
@@ -51,7 +52,7 @@ impl Links {
         let names = names.map(Vec::as_slice).unwrap_or_default();
         let same = names.iter().filter(|name| !self.changed.contains(*name));
         // Sorted, so that the order does not depend on what changed before.
-        let names: BTreeSet<_> = same.chain(&self.changed).collect();
+        let names: BTreeSet<_> = same.chain(&self.changed).sorted_set();
         let links = names
             .into_iter()
             .filter_map(|name| self.get_key_value(name));
@@ -137,7 +138,7 @@ impl Links {
     /// Shares the links that are as in an earlier state, which would be twice in memory otherwise, and its indexes.
     pub fn share(&mut self, before: &Self) {
         let gone = before.keys().filter(|name| !self.contains_key(name));
-        let mut moved: BTreeSet<_> = gone.cloned().collect();
+        let mut moved: BTreeSet<_> = gone.cloned().sorted_set();
         for (name, link) in &mut self.all {
             match before.all.get(name) {
                 Some(same) if same == link => *link = Arc::clone(same),
@@ -211,7 +212,7 @@ impl FromIterator<(InterfaceName, Link)> for Links {
     fn from_iter<I: IntoIterator<Item = (InterfaceName, Link)>>(links: I) -> Self {
         let all = links.into_iter().map(|(name, link)| (name, Arc::new(link)));
         Self {
-            all: all.collect(),
+            all: all.sorted_map(),
             ..Self::default()
         }
     }

@@ -16,6 +16,7 @@ pub use links::Links;
 
 use super::mark::Mark;
 use crate::model::{Address, InterfaceName, Port, PresharedKey, PublicKey, Uid};
+use crate::util::sorted::Sorted as _;
 
 /// One dump of all kernel state that plans compare with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl KernelView {
     /// Returns every object of this state directory that has a link.
     pub fn uids(&self) -> BTreeSet<Uid> {
         let marks = self.links.values().map(|link| &link.mark);
-        marks.filter_map(Mark::object).cloned().collect()
+        marks.filter_map(Mark::object).cloned().sorted_set()
     }
 
     /// Returns the objects whose links carry a mark that must be rewritten: of a lost directory, or of an earlier
@@ -65,7 +66,7 @@ impl KernelView {
     pub fn earlier_uids(&self) -> BTreeSet<Uid> {
         let marks = self.links.values().map(|link| &link.mark);
         let earlier = marks.filter(|mark| matches!(mark, Mark::Earlier(_)));
-        earlier.filter_map(Mark::object).cloned().collect()
+        earlier.filter_map(Mark::object).cloned().sorted_set()
     }
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::BaseFiles;
 use crate::observed::bird::outline::{Block, CHANNELS, Outline, Statement};
+use crate::util::sorted::Sorted as _;
 
 /// Statements of a session that can change without a restart, by their first words.
 const KEPT: [&[&str]; 4] = [&["description"], &["debug"], &["check", "link"], &["bfd"]];
@@ -72,7 +73,7 @@ impl Effect {
             Some((who(before)?, hit(before, after)?))
         });
         Self {
-            sessions: sessions.collect(),
+            sessions: sessions.sorted_map(),
         }
     }
 
@@ -83,7 +84,7 @@ impl Effect {
         let (old, new) = (Outline::of(old), Outline::of(new));
         let changed: BTreeSet<_> = differing(&old.globals, &new.globals)
             .filter_map(|s| global(s, named))
-            .collect();
+            .sorted_set();
         if !changed.is_empty() {
             effect.sessions.insert(Reset::Every, Hit::Restarts(changed));
         }
@@ -126,7 +127,7 @@ pub(super) fn named_by_sessions(files: &BaseFiles) -> BTreeSet<String> {
     let words = statements
         .filter(|statement| !is_kept(statement))
         .flat_map(|statement| &statement.words);
-    words.map(|word| (*word).to_owned()).collect()
+    words.map(|word| (*word).to_owned()).sorted_set()
 }
 
 fn bgp<'o, 'a>(outline: &'o Outline<'a>) -> impl Iterator<Item = &'o Block<'a>> {
@@ -158,7 +159,7 @@ fn hit(before: &Block<'_>, after: Option<&Block<'_>>) -> Option<Hit> {
     }
     let restart =
         differing(&before.statements, &after.statements).filter(|statement| !is_kept(statement));
-    let options: BTreeSet<_> = restart.map(option).collect();
+    let options: BTreeSet<_> = restart.map(option).sorted_set();
     (!options.is_empty()).then_some(Hit::Restarts(options))
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::observed::bird::Protocol;
 use crate::observed::bird::outline::{Block, Outline};
 use crate::plan::{Action, Drift, Step};
+use crate::util::sorted::Sorted as _;
 
 /// Returns the names of the protocols that texts define, except those that the text itself disables.
 pub fn enabled_in<'a>(texts: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
@@ -15,7 +16,7 @@ pub fn enabled_in<'a>(texts: impl IntoIterator<Item = &'a str>) -> BTreeSet<Stri
         wanted.retain(|block| !is_disabled(block));
         wanted.into_iter().filter_map(named).collect()
     };
-    texts.into_iter().flat_map(of).collect()
+    texts.into_iter().flat_map(of).sorted_set()
 }
 
 fn is_disabled(block: &Block<'_>) -> bool {

@@ -18,6 +18,7 @@ use crate::model::{InterfaceName, Port};
 use crate::observed::Ownership;
 use crate::observed::kernel::{KernelView, Link, LinkKind};
 use crate::observed::mark::{AGENT, mark_of};
+use crate::util::sorted::Sorted as _;
 
 /// The wanted firewall: accepts the UDP ports of tunnels, and clamps the MSS of TCP through them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Ruleset {
     /// Creates a ruleset for these tunnels.
     pub fn new(tunnels: impl IntoIterator<Item = (InterfaceName, Option<Port>)>) -> Self {
         Self {
-            tunnels: tunnels.into_iter().collect(),
+            tunnels: tunnels.into_iter().sorted_map(),
             mark: AGENT.to_owned(),
         }
     }
@@ -123,7 +124,7 @@ impl Ruleset {
 
     /// Returns the UDP ports to accept.
     pub fn ports(&self) -> BTreeSet<Port> {
-        self.tunnels.values().flatten().copied().collect()
+        self.tunnels.values().flatten().copied().sorted_set()
     }
 
     /// Returns the tunnels whose TCP connections get a clamped MSS.

@@ -9,6 +9,7 @@ use crate::model::{Identity, InterfaceName};
 use crate::observed::Ownership;
 use crate::observed::mark::{AGENT, identity_in};
 use crate::plan::Drift;
+use crate::util::sorted::Sorted as _;
 
 pub(super) const FAMILY: &str = "inet";
 /// The table's name. On a host with several agents, all but one have [`own_name`] instead.
@@ -164,7 +165,7 @@ pub fn listed_names(tables: &[Value]) -> BTreeSet<String> {
         let name = object.pointer("/table/name")?.as_str()?;
         (family == FAMILY && may_be_agents(name)).then(|| name.to_owned())
     };
-    tables.iter().filter_map(name).collect()
+    tables.iter().filter_map(name).sorted_set()
 }
 
 /// Returns the foreign chains, as `nft -j list chains` prints them, that drop input or forwarded packets
@@ -227,7 +228,7 @@ impl Table {
             .objects
             .iter()
             .filter_map(|object| object.pointer("/rule/comment")?.as_str());
-        let identities: BTreeSet<_> = comments.clone().filter_map(identity_in).collect();
+        let identities: BTreeSet<_> = comments.clone().filter_map(identity_in).sorted_set();
         let earlier = comments.clone().any(|comment| comment == AGENT) || self.is_flushed();
         let ours = identities.iter().any(|identity| ownership.owns(identity));
         match (ours, identities.is_empty()) {
@@ -244,13 +245,13 @@ impl Table {
 
     /// Returns whether these are exactly the agent's sets and chains.
     fn is_flushed(&self) -> bool {
-        let names: BTreeSet<_> = self.objects.iter().map(label).collect();
+        let names: BTreeSet<_> = self.objects.iter().map(label).sorted_set();
         let ours: BTreeSet<_> = Ruleset::default()
             .objects()
             .iter()
             .filter(|object| object.get("rule").is_none())
             .map(label)
-            .collect();
+            .sorted_set();
         names == ours
     }
 
@@ -276,7 +277,7 @@ impl Table {
         let missing: BTreeSet<_> = want
             .difference(&have)
             .map(|(label, _)| label.clone())
-            .collect();
+            .sorted_set();
         let surplus: BTreeSet<_> = have
             .difference(&want)
             .map(|(label, _)| {
@@ -286,7 +287,7 @@ impl Table {
                     label.clone()
                 }
             })
-            .collect();
+            .sorted_set();
         if missing.is_empty() && surplus.is_empty() {
             return Some(Drift::new(
                 "firewall.table",

@@ -11,6 +11,7 @@ use crate::model::{Endpoint, NodeType};
 use crate::observed::bird::Provided;
 use crate::render::input::{DEFAULT_IMPORT_LIMIT, DEFAULT_MAX_PATH};
 use crate::render::{BaseInput, Features, place};
+use crate::util::sorted::Sorted as _;
 
 /// The variables of every template.
 #[derive(Debug, Serialize)]
@@ -140,7 +141,7 @@ fn own(input: &BaseInput<'_>) -> Own {
         .map(|neighbour| IpNet::from(neighbour.address));
     let prefixes = ipv4.map(IpNet::V4).into_iter().chain(ipv6.map(IpNet::V6));
     let all: std::collections::BTreeSet<IpNet> =
-        prefixes.chain(v4).chain(v6).chain(neighbours).collect();
+        prefixes.chain(v4).chain(v6).chain(neighbours).sorted_set();
     let (refused_ipv4, refused_ipv6) = all.into_iter().partition(|net| net.addr().is_ipv4());
     Own {
         ipv4,

@@ -13,6 +13,7 @@ use super::{Resolution, ResolveError};
 use crate::intervals::{ADDRESS_GOOD_AGAIN, ADDRESS_SILENCE, LOOKUP_PAUSE, LOOKUP_RETRY};
 use crate::model::{Endpoint, Host};
 use crate::util::backoff::Backoff;
+use crate::util::sorted::Sorted as _;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -115,7 +116,7 @@ impl State {
         let endpoints = self.endpoints.keys().chain(self.remembered.keys());
         endpoints
             .map(|endpoint| (endpoint.clone(), self.current(endpoint)))
-            .collect()
+            .sorted_map()
     }
 
     pub(super) fn addresses(&self) -> BTreeMap<Endpoint, BTreeSet<IpAddr>> {
@@ -126,14 +127,14 @@ impl State {
             let answer = self.names.get(host).map(|name| name.candidates.clone());
             let used = choice.as_ref().map(|choice| choice.address);
             let all = answer.unwrap_or_default().into_iter().chain(used);
-            let all = all.map(|address| address.to_canonical()).collect();
+            let all = all.map(|address| address.to_canonical()).sorted_set();
             Some((endpoint.clone(), all))
         };
         let remembered = self.remembered.iter();
         let remembered = remembered
             .map(|(endpoint, address)| (endpoint.clone(), [address.to_canonical()].into()));
         let watched = self.endpoints.iter().filter_map(addresses);
-        remembered.chain(watched).collect()
+        remembered.chain(watched).sorted_map()
     }
 
     pub(super) fn current(&self, endpoint: &Endpoint) -> Resolution {

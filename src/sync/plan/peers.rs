@@ -4,6 +4,7 @@ use super::{Change, updated};
 use crate::document::{self, Document, PeerSpec, Scalars, Spec};
 use crate::model::{ObjectName, Uid};
 use crate::store::{Slot, Snapshot};
+use crate::util::sorted::Sorted as _;
 use crate::wire::{Listing, PeerItem};
 
 /// Returns the changes to documents of one kind of peers. A peer's identity is its node id, also where the Control
@@ -15,7 +16,9 @@ pub fn plan_peers<S: PeerSpec>(
 ) -> Vec<Change<S>> {
     let mut changes = Vec::new();
     let rejected = listing.rejected.iter();
-    let mut listed: BTreeSet<u16> = rejected.filter_map(|rejected| rejected.node_id).collect();
+    let mut listed: BTreeSet<u16> = rejected
+        .filter_map(|rejected| rejected.node_id)
+        .sorted_set();
     for PeerItem { name, spec } in &listing.items {
         let node_id = spec.node_id();
         listed.insert(node_id);

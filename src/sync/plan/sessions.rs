@@ -6,6 +6,7 @@ use crate::model::{
     AdminState, Asn, InterfaceName, ObjectName, Port, PublicKey, Secret, TunnelType, Uid,
 };
 use crate::store::{AppliedDocument, Slot, Snapshot};
+use crate::util::sorted::Sorted as _;
 use crate::wire::{Listing, SessionItem, WireStatus};
 
 /// The change of a session's document, and of its secrets.
@@ -64,7 +65,7 @@ pub fn plan_sessions(
         let name = known.unwrap_or_else(|| names.choose(item));
         changes.extend(change(item, name, snapshot, &mut ports));
     }
-    let renewed: BTreeSet<&ObjectName> = unlisted.taken.iter().collect();
+    let renewed: BTreeSet<&ObjectName> = unlisted.taken.iter().sorted_set();
     let removals = removals(listing, snapshot).into_iter();
     changes.extend(removals.filter(|change| !renewed.contains(&change.name)));
     changes
@@ -91,7 +92,7 @@ impl Unlisted {
             .iter()
             .map(|item| &item.uid)
             .chain(rejected)
-            .collect();
+            .sorted_set();
         let documents = snapshot.sessions.iter().filter_map(|(name, slot)| {
             let document = synced(Some(slot))?;
             let uid = document.metadata.uid.clone()?;
@@ -262,7 +263,7 @@ fn removals(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Vec<SessionC
         .iter()
         .map(|item| &item.uid)
         .chain(listing.rejected.iter().filter_map(|r| r.uid.as_ref()))
-        .collect();
+        .sorted_set();
     let gone = snapshot.sessions.iter().filter(|(_, slot)| {
         synced(Some(slot))
             // A session that is being removed loses its document when it is gone, not when it is no longer listed.
@@ -306,13 +307,13 @@ impl Names {
         let broken = super::broken::<BgpSessionSpec>(snapshot);
         let broken = broken.map(|(name, document)| (document.uid.clone(), name.clone()));
         // A document takes precedence over the applied record.
-        let by_uid: BTreeMap<_, _> = in_effect.chain(documents).chain(broken).collect();
+        let by_uid: BTreeMap<_, _> = in_effect.chain(documents).chain(broken).sorted_map();
         let taken = snapshot
             .sessions
             .keys()
             .chain(by_uid.values())
             .cloned()
-            .collect();
+            .sorted_set();
         Self { by_uid, taken }
     }
 
@@ -376,7 +377,11 @@ impl Ports {
             .iter()
             .filter_map(|item| item.spec.as_ref()?.tunnel.listen_port);
         Self {
-            taken: documents.chain(applied).chain(mesh).chain(asked).collect(),
+            taken: documents
+                .chain(applied)
+                .chain(mesh)
+                .chain(asked)
+                .sorted_set(),
             base: bases.sessions,
         }
     }

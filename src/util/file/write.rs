@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 use tempfile::TempPath;
 
 /// Prefix of temporary files: hidden, so that listings and BIRD's includes skip them, and unique to the agent, so that
@@ -201,7 +202,8 @@ pub(crate) fn flush<'a>(files: impl IntoIterator<Item = &'a Staged>) -> io::Resu
 pub(crate) fn flush_file_systems<'a>(
     folders: impl IntoIterator<Item = &'a Path>,
 ) -> io::Result<()> {
-    let (mut flushed, folders): (_, BTreeSet<_>) = (BTreeSet::new(), folders.into_iter().collect());
+    let (mut flushed, folders): (_, BTreeSet<_>) =
+        (BTreeSet::new(), folders.into_iter().sorted_set());
     for folder in folders {
         let folder = match fs::open_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -244,7 +246,7 @@ pub(crate) fn flush_content(file: &File) -> io::Result<()> {
 /// # Errors
 /// As the system says.
 pub(crate) fn sync_folders<'a>(folders: impl IntoIterator<Item = &'a Path>) -> io::Result<()> {
-    let folders: BTreeSet<_> = folders.into_iter().collect();
+    let folders: BTreeSet<_> = folders.into_iter().sorted_set();
     match folders.first() {
         Some(only) if folders.len() == 1 => sync_folder(only),
         _ => flush_file_systems(folders),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::FieldError;
 use crate::document::unknown_field;
 use crate::util::schemas;
+use crate::util::sorted::Sorted as _;
 use crate::wire::Call;
 
 /// An object of a body: its known keys, each with the object inside it or inside its list.
@@ -21,7 +22,7 @@ impl Shape {
         if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
             let keys = properties.iter();
             let keys = keys.map(|(key, inside)| (key.clone(), Self::read(root, inside)));
-            return Some(Self(keys.collect()));
+            return Some(Self(keys.sorted_map()));
         }
         let target = schema.get("$ref").and_then(Value::as_str);
         let target = target.and_then(|target| root.pointer(target.strip_prefix('#')?));

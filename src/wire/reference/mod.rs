@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Call;
 use super::FieldError;
 
+use crate::util::sorted::Sorted as _;
+
 pub use config::decode_config;
 pub use encode::{DrainWish, Heartbeat, Modify, PeerState, Report, SessionReport};
 pub use keys::{Part, top_keys, unknown_key};
@@ -83,5 +85,5 @@ fn repeated<K: Ord>(keys: impl Iterator<Item = Option<K>>) -> BTreeSet<K> {
         *counts.entry(key).or_insert(0) += 1;
     }
     let repeated = counts.into_iter().filter(|(_, count)| *count > 1);
-    repeated.map(|(key, _)| key).collect()
+    repeated.map(|(key, _)| key).sorted_set()
 }

@@ -13,6 +13,7 @@ use crate::observed::Ownership;
 use crate::observed::bird::outline::protocols_in;
 use crate::observed::bird::{Diagnostic, LiveTree, Tree};
 use crate::ports::{CommitError, Committed};
+use crate::util::sorted::Sorted as _;
 
 /// The input of one attempt, and the tree that it would write.
 pub(super) struct Attempt<'a> {
@@ -114,7 +115,7 @@ fn promised(wishes: &Wishes) -> BTreeMap<String, Vec<String>> {
         .iter()
         .filter_map(|(name, fragment)| Some((name, fragment.as_ref()?)));
     set.map(|(name, fragment)| (name.clone(), fragment.protocols.clone()))
-        .collect()
+        .sorted_map()
 }
 
 /// Returns the protocols of the changing fragments: those of their old texts and of their new ones.
@@ -129,5 +130,5 @@ fn touched(tree: &Tree, wishes: &Wishes, stale: &BTreeSet<String>) -> BTreeSet<S
             [protocols_in(&fragment.text), fragment.protocols.clone()].concat()
         }),
     )
-    .collect()
+    .sorted_set()
 }

@@ -19,6 +19,7 @@ use crate::fleet::store::Change;
 use crate::model::{ObjectName, Uid};
 use crate::util::file;
 use crate::util::fs;
+use crate::util::sorted::Sorted as _;
 use crate::wire::reference::endpoint;
 use crate::wire::{Call, Modify};
 
@@ -140,7 +141,7 @@ impl Reported {
         Ok(entry
             .map(|entry| (entry.uuid.to_string(), entry))
             .into_iter()
-            .collect())
+            .sorted_map())
     }
 
     /// Adds a line to the log.

@@ -17,6 +17,7 @@ use crate::fleet::tree;
 use crate::http::ApiError;
 use crate::intervals::{FLEET_FILE_QUIET, FLEET_FILE_WAIT, FLEET_POLL};
 use crate::util::file::Stamp;
+use crate::util::sorted::Sorted as _;
 use crate::util::task::pause;
 
 /// Time between two looks at all files, as a multiple of the duration of a look: where events tell of changes, and
@@ -198,7 +199,7 @@ impl Last {
         }
         match self.stamps.is_empty() {
             // A map that is made at once has no gaps.
-            true => self.stamps = changed.new.into_iter().collect(),
+            true => self.stamps = changed.new.into_iter().sorted_map(),
             false => self.stamps.extend(changed.new),
         }
         self.hints.clear();

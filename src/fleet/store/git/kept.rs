@@ -13,6 +13,7 @@ use crate::fleet::commit::FleetCommit;
 use crate::fleet::network::FleetFiles;
 use crate::fleet::store::directory::{commit_path, view_path};
 use crate::util::file::{self, Writer};
+use crate::util::sorted::Sorted as _;
 
 /// Size limit of both, above that of all files of a fleet.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
@@ -62,7 +63,10 @@ pub(super) fn write(
     let kept = Kept {
         commit: commit.clone(),
         repository: Some(repository),
-        files: files.iter().map(|(path, text)| (path, &**text)).collect(),
+        files: files
+            .iter()
+            .map(|(path, text)| (path, &**text))
+            .sorted_map(),
     };
     replace(&path, &kept).map_err(|error| (path, error))
 }

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use crate::fleet::posts::{ReportedStatus, Statuses};
 use crate::fleet::store::held::{ChangedFile, HeldFiles};
 use crate::model::{ObjectName, Uid};
+use crate::util::sorted::Sorted as _;
 
 /// A status that changed.
 pub(super) struct ChangedStatus {
@@ -92,6 +93,6 @@ impl Memory {
         entry
             .map(|(uuid, entry)| (uuid.clone(), entry.clone()))
             .into_iter()
-            .collect()
+            .sorted_map()
     }
 }

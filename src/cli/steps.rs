@@ -18,6 +18,9 @@ use crate::util::sorted::Sorted as _;
 /// The steps for one object, or the reason why there are none.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ObjectSteps {
+    /// The router, if there are several: each has sessions of the same name.
+    #[serde(skip)]
+    router: Option<String>,
     pub(crate) object: String,
     /// What the steps do to the object as a whole; absent without steps.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +102,7 @@ impl From<fleet::PlanStep> for PrintedStep {
 impl From<ObjectChange> for ObjectSteps {
     fn from(change: ObjectChange) -> Self {
         let mut object = Self::new(change.object);
+        object.router = Some(change.router);
         object.set_steps(change.steps.into_iter());
         object
     }
@@ -114,6 +118,7 @@ impl PrintedStep {
 impl ObjectSteps {
     fn new(object: impl ToString) -> Self {
         Self {
+            router: None,
             object: object.to_string(),
             change: None,
             resets: BTreeSet::new(),
@@ -310,7 +315,8 @@ struct Count {
     tense: Tense,
     /// Added, changed and removed.
     changes: [usize; 3],
-    resets: BTreeSet<Reset>,
+    /// With the router of each, if there are several.
+    resets: BTreeSet<(Option<String>, Reset)>,
     paused: usize,
     held: usize,
     errors: usize,
@@ -339,7 +345,9 @@ impl Count {
             return;
         }
         self.changes[change as usize] += 1;
-        self.resets.extend(object.resets.iter().cloned());
+        let resets = object.resets.iter();
+        let resets = resets.map(|reset| (object.router.clone(), reset.clone()));
+        self.resets.extend(resets);
     }
 }
 
@@ -347,8 +355,9 @@ impl Count {
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [add, change, remove] = self.changes;
+        let all = || self.resets.iter().map(|(_, reset)| reset);
         let many = |reset: &&Reset| !matches!(reset, Reset::Named(_));
-        let resets = match self.resets.iter().find(many) {
+        let resets = match all().find(many) {
             Some(every) => format!("resets of {every}"),
             None if self.resets.len() == 1 => "1 BGP reset".to_owned(),
             None => format!("{} BGP resets", self.resets.len()),

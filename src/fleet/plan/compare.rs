@@ -17,6 +17,7 @@ const NONE: &str = "(none)";
 pub fn new_router(router: &str) -> ObjectChange {
     let step = whole(Mark::Add, "add the router", "router", &router);
     ObjectChange {
+        router: router.to_owned(),
         object: router.to_owned(),
         steps: vec![step],
     }
@@ -26,6 +27,7 @@ pub fn new_router(router: &str) -> ObjectChange {
 pub fn removed_router(router: &str) -> ObjectChange {
     let action = "remove the router from the fleet; its agent is refused, and keeps its tunnels and sessions";
     ObjectChange {
+        router: router.to_owned(),
         object: router.to_owned(),
         steps: vec![whole(Mark::Remove, action, "router", &router)],
     }
@@ -57,6 +59,7 @@ pub fn objects(router: &str, before: &Desired, after: &Desired) -> Vec<ObjectCha
     let changes = changes.into_iter().filter(|(_, steps)| !steps.is_empty());
     changes
         .map(|(object, steps)| ObjectChange {
+            router: router.to_owned(),
             object: format!("{router}/{object}"),
             steps,
         })

@@ -38,6 +38,7 @@ pub enum PlanError {
 /// The change of one object of a router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectChange {
+    pub router: String,
     /// The router and the object, as `jp1/sessions/wg_4242421080`.
     pub object: String,
     pub steps: Vec<Step>,

@@ -214,3 +214,25 @@ fn change_of_an_invalid_fleet_has_no_plan() {
         "{text}"
     );
 }
+
+#[test]
+fn sessions_of_one_name_reset_on_each_router() {
+    let fleet = network();
+    let session = |address: &str| {
+        format!(
+            "uuid: s-ROUTER\nasn: 4242421080\nstatus: 4\nipv6LinkLocal: {address}\nendpoint: peer.example.net:51820\n\
+             credential: {{publicKey: {KEY}}}\n"
+        )
+    };
+    let write = |address: &str| {
+        for router in ["jp1", "hk1"] {
+            let text = session(address).replace("ROUTER", router);
+            fleet.write(&format!("sessions/{router}/carol.yaml"), &text);
+        }
+    };
+    write("fe80::1080");
+    committed(&fleet);
+    write("fe80::1081");
+    let (_, text) = plan(&fleet);
+    assert!(text.ends_with("0 to remove, 2 BGP resets\n"), "{text}");
+}

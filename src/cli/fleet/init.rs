@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::{Map, Value, json};
@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Changed;
 use crate::cli::{Arguments, Outcome, commented, terminal};
 use crate::fleet::{Changes, Must};
+use crate::model::ObjectName;
 use crate::util::file::Writer;
 use crate::util::{fs, schemas};
 
@@ -44,11 +45,19 @@ pub(super) struct Init {
     /// Which routers have a tunnel between them: full, ring or hub
     #[arg(long, value_name = "TOPOLOGY")]
     topology: Option<String>,
+    /// The regions, for the topology ring in the order of the ring: asia,europe
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    regions: Vec<ObjectName>,
 }
 
 impl Init {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let values = self.values()?;
+        if self.topology.as_deref() == Some("ring") && self.regions.is_empty() {
+            bail!(
+                "nothing was written: the topology ring joins regions; give --regions, in the order of the ring"
+            );
+        }
         for folder in ["routers", "sessions"] {
             let folder = self.dir.join(folder);
             fs::create_dirs(&folder, 0o755)
@@ -86,8 +95,14 @@ impl Init {
         prefixes.extend(ipv6.map(|net| ("ipv6".to_owned(), json!(net))));
         let mut values = Map::from_iter([("asn".to_owned(), json!(asn))]);
         values.extend((!prefixes.is_empty()).then(|| ("prefixes".to_owned(), prefixes.into())));
-        let topology = self.topology.as_ref();
-        values.extend(topology.map(|name| ("mesh".to_owned(), json!({ "topology": name }))));
+        let regions = self.regions.iter();
+        let regions: Map<_, _> = regions.map(|it| (it.to_string(), json!({}))).collect();
+        values.extend((!regions.is_empty()).then(|| ("regions".to_owned(), regions.into())));
+        let mesh = self.topology.as_deref().map(|topology| match topology {
+            "ring" => json!({"topology": topology, "ring": self.regions}),
+            _ => json!({"topology": topology}),
+        });
+        values.extend(mesh.map(|mesh| ("mesh".to_owned(), mesh)));
         Ok(values)
     }
 }

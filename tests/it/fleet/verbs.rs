@@ -103,6 +103,18 @@ pub fn network() -> Fleet {
     fleet
 }
 
+#[test]
+fn ring_is_made_with_its_regions() {
+    let fleet = Fleet(tempfile::tempdir().unwrap());
+    let init = "init --asn 4242420998 --ipv6 fd48:4242:420::/48 --topology ring";
+    fleet.refused(init, "give --regions");
+    assert!(!fleet.path("routers").exists(), "nothing was written");
+    fleet.done(&format!("{init} --regions asia,europe,america"));
+    let text = fleet.text("network.yaml");
+    assert!(text.contains("europe"), "{text}");
+    fleet.done("add router jp1 --region asia");
+}
+
 /// A router with a folder of its own.
 pub fn folder() -> Fleet {
     let fleet = Fleet(tempfile::tempdir().unwrap());

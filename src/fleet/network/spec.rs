@@ -122,7 +122,7 @@ pub enum Ibgp {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouterSpec {
-    /// The number of the router, 1..65535. It never changes, and no other router ever has it.
+    /// The number of the router, 1..65535. It never changes; give no later router the id of one that was removed.
     #[serde(deserialize_with = "node_id")]
     #[schemars(range(min = 1), example = 1)]
     pub id: u16,

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use super::audit::Author;
 use super::change::ChangedFiles;
 use super::described::Described;
+use super::finding::Finding;
 use super::layout::MAX_BYTES;
 use super::posts::REPORTED;
 use super::store::directory::Directory;
 use super::store::postgres::{Postgres, StoreError};
 use super::store::{Change, Store};
 use super::tree::CALLS;
+use super::{FleetError, validate};
 use crate::http::{ApiError, Client};
 use crate::model::{ObjectName, Secret};
 use crate::util::file::{self, Writer};
@@ -40,8 +42,20 @@ pub enum TransferError {
     Name(PathBuf),
     #[error("{0}: differs at the target; compare the files, then use --overwrite")]
     Differs(String),
-    #[error("another instance changed a file meanwhile; run the command again")]
+    #[error("another instance changed the fleet meanwhile; run the command again")]
     ChangedMeanwhile,
+    #[error("{path}: no file of a fleet; give its directory", path = .0.display())]
+    Empty(PathBuf),
+    #[error("{} problems in the files, of which the first is: {first}; run `moenet-agent fleet validate {path}`", .count, path = .path.display())]
+    Invalid {
+        path: PathBuf,
+        count: usize,
+        first: Box<Finding>,
+    },
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    #[error("record of rollouts and drains: {0}")]
+    Record(ApiError),
     #[error("posts of router {router}: {source}")]
     Posts {
         router: ObjectName,
@@ -49,33 +63,54 @@ pub enum TransferError {
     },
 }
 
+/// How many files a copy changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    pub changed: usize,
+    /// Those that were removed at the target.
+    pub removed: usize,
+}
+
+impl Copied {
+    fn of(changes: &ChangedFiles) -> Self {
+        Self {
+            changed: changes.len(),
+            removed: changes.values().filter(|text| text.is_none()).count(),
+        }
+    }
+}
+
 type Files = BTreeMap<String, Arc<str>>;
 
-/// Copies the files of a directory into a database, in one transaction. Returns how many changed.
+/// Copies the files of a directory into a database, in one transaction.
 ///
 /// # Errors
-/// A file cannot be read or differs, or the database is unavailable.
+/// A file cannot be read, is not valid or differs, or the database is unavailable.
 pub async fn import(
     dir: &Path,
     url: &Secret<String>,
     replace: Replace,
     by: &str,
-) -> Result<usize, TransferError> {
+) -> Result<Copied, TransferError> {
     let wanted = read(dir, dir)?;
+    check(dir, &wanted)?;
     let store = Postgres::open(url)?;
     store.load().await?;
     let known = store.memory().files.revision().unwrap_or_default();
     let changes = changes(&wanted, &store.memory().files.all(), replace)?;
+    let from = Arc::new(Directory::new(dir.to_owned()));
+    // Before the files: without it, a change that was taken back would reach every router.
+    copy_record(&*from, &store).await?;
     let by = Author::new(by, Client::Local, "import", "fleet".to_owned());
     let written = store.write_files(&changes, known, &by).await;
     if !written.map_err(StoreError::from)? {
         return Err(TransferError::ChangedMeanwhile);
     }
-    copy_posts(Arc::new(Directory::new(dir.to_owned())), &store).await?;
-    Ok(changes.len())
+    copy_posts(from, &store).await?;
+    Ok(Copied::of(&changes))
 }
 
-/// Copies the files of a database into a directory. Returns how many changed.
+/// Copies the files of a database into a directory.
 ///
 /// # Errors
 /// A file cannot be written or differs, or the database is unavailable.
@@ -83,7 +118,7 @@ pub async fn export(
     dir: &Path,
     url: &Secret<String>,
     replace: Replace,
-) -> Result<usize, TransferError> {
+) -> Result<Copied, TransferError> {
     let store = Postgres::open(url)?;
     store.load().await?;
     let present = match fs::is_dir(dir) {
@@ -91,12 +126,45 @@ pub async fn export(
         false => Files::new(),
     };
     let changes = changes(&store.memory().files.all(), &present, replace)?;
+    let to = Directory::new(dir.to_owned());
+    copy_record(&store, &to).await?;
     for (name, text) in &changes {
         let path = dir.join(checked(name)?);
         write_file(&path, text.as_deref()).map_err(|source| TransferError::Io { path, source })?;
     }
-    copy_posts(Arc::new(store), &Directory::new(dir.to_owned())).await?;
-    Ok(changes.len())
+    copy_posts(Arc::new(store), &to).await?;
+    Ok(Copied::of(&changes))
+}
+
+/// Refuses files that no server would serve.
+fn check(dir: &Path, files: &Files) -> Result<(), TransferError> {
+    if files.is_empty() {
+        return Err(TransferError::Empty(dir.to_owned()));
+    }
+    let mut problems = validate(dir)?.problems.into_iter();
+    let Some(first) = problems.next() else {
+        return Ok(());
+    };
+    Err(TransferError::Invalid {
+        path: dir.to_owned(),
+        count: problems.len() + 1,
+        first: Box::new(first),
+    })
+}
+
+/// Copies how far a change of the network has come, unless the target has a record.
+async fn copy_record(from: &dyn Store, to: &dyn Store) -> Result<(), TransferError> {
+    let mut record = from.record().await.map_err(TransferError::Record)?;
+    let present = to.record().await.map_err(TransferError::Record)?;
+    if present.version > 0 || record.version == 0 {
+        return Ok(());
+    }
+    record.version = present.version;
+    let written = to.set_record(&record).await;
+    match written.map_err(TransferError::Record)? {
+        true => Ok(()),
+        false => Err(TransferError::ChangedMeanwhile),
+    }
 }
 
 /// Returns the files to write, and with `None` those to remove.

@@ -12,6 +12,7 @@ mod reported;
 mod rollout;
 mod server;
 mod tls;
+mod transfer;
 mod verbs;
 
 use std::fs;

@@ -194,7 +194,9 @@ impl Fleet {
             Verb::Import { copy } => {
                 let user = ["SUDO_USER", "USER"];
                 let user = user.iter().find_map(|name| std::env::var(name).ok());
-                let by = user.unwrap_or_else(|| "unknown".to_owned());
+                // Without a name, as under cron and systemd.
+                let by =
+                    user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
                 let (url, replace) = (copy.store(), copy.replace());
                 let import = fleet::import(&copy.dir, &url, replace, &by);
                 copied(block_on(async { Ok(import.await?) })?)
@@ -210,8 +212,11 @@ impl Fleet {
 }
 
 #[cfg(feature = "postgres")]
-fn copied(files: usize) -> Outcome {
-    output::line(format_args!("{files} files changed."));
+fn copied(files: fleet::Copied) -> Outcome {
+    let fleet::Copied { changed, removed } = files;
+    output::line(format_args!(
+        "{changed} files changed, {removed} of them removed."
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,7 +17,7 @@ fn programs() -> PathBuf {
 }
 
 /// A database of its own; it must not run as root.
-struct Database {
+pub(super) struct Database {
     dir: tempfile::TempDir,
     disk: Option<Disk>,
     server: Child,
@@ -74,7 +74,7 @@ impl Database {
         command
     }
 
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::start_on(false)
     }
 
@@ -120,7 +120,7 @@ impl Database {
         self.server = Self::server(self.dir.path(), self.disk.as_ref());
     }
 
-    fn fleet(&self, verb: &str, dir: &Path, more: &[&str]) -> (bool, String) {
+    pub(super) fn fleet(&self, verb: &str, dir: &Path, more: &[&str]) -> (bool, String) {
         let mut program = Command::new(env!("CARGO_BIN_EXE_moenet-agent"));
         program.args(["fleet", verb]).arg(dir).args(more);
         let done = program
@@ -132,7 +132,7 @@ impl Database {
     }
 
     /// Imports when the server is up.
-    fn import(&self, dir: &Path) {
+    pub(super) fn import(&self, dir: &Path) {
         soon("the database accepts the fleet", || {
             let (done, text) = self.fleet("import", dir, &["--overwrite"]);
             done.then_some(()).ok_or(text)
@@ -551,34 +551,4 @@ fn full_disk_of_the_database_loses_nothing() {
     });
     let new = Instance::start(&database);
     assert_eq!((new.sessions().unwrap(), new.uptime()), (served, Some(999)));
-}
-
-#[test]
-fn import_and_export_are_a_round_trip() {
-    let (database, fleet) = (Database::start(), fleet());
-    fs::write(fleet.path("maintenance"), "").unwrap();
-    fs::create_dir_all(fleet.path("reported/sessions")).unwrap();
-    database.import(fleet.dir.path());
-    let out = tempfile::tempdir().unwrap();
-    let (done, text) = database.fleet("export", out.path(), &[]);
-    assert!(done, "{text}");
-    for name in [
-        "router.yaml",
-        "sessions.yaml",
-        "mesh.yaml",
-        "bird-config.yaml",
-        "maintenance",
-    ] {
-        let copy = fs::read(out.path().join("jp1").join(name)).unwrap();
-        assert_eq!(copy, fs::read(fleet.path(name)).unwrap(), "{name}");
-    }
-    let edited = out.path().join("jp1/sessions.yaml");
-    fs::write(&edited, "sessions: []\n").unwrap();
-    let (done, text) = database.fleet("export", out.path(), &[]);
-    assert!(!done && text.contains("jp1/sessions.yaml"), "{text}");
-    assert_eq!(fs::read_to_string(&edited).unwrap(), "sessions: []\n");
-    let (done, text) = database.fleet("import", out.path(), &[]);
-    assert!(!done && text.contains("--overwrite"), "{text}");
-    assert!(database.fleet("export", out.path(), &["--overwrite"]).0);
-    assert_eq!(fs::read_to_string(&edited).unwrap(), SESSIONS);
 }

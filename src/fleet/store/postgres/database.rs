@@ -7,6 +7,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio::time::timeout;
 
 use crate::fleet::store::STORE_UNAVAILABLE;
 use crate::http::ApiError;
@@ -27,12 +28,20 @@ pub enum StoreError {
     Url,
     #[error("store: {0}; check that PostgreSQL runs and that the role may create tables")]
     Database(#[from] sqlx::Error),
+    #[error(
+        "store at {place}: {source}; check that PostgreSQL runs, and host, database and role of --store"
+    )]
+    Connect { place: String, source: sqlx::Error },
     #[error("tables of the store: {0}; a newer moenet-agent may have changed them")]
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
 /// Returns the connections to a database, without connecting.
 pub(super) fn pool(url: &Secret<String>) -> Result<PgPool, StoreError> {
+    let schemes = ["postgres://", "postgresql://"];
+    if !schemes.iter().any(|it| url.expose().starts_with(it)) {
+        return Err(StoreError::Url);
+    }
     let options = PgConnectOptions::from_str(url.expose()).map_err(|_| StoreError::Url)?;
     let options = options
         .application_name("moenet-agent")
@@ -57,10 +66,27 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
         let kind = MigrationType::Simple;
         Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
     });
+    check_connection(pool).await?;
     Migrator::with_migrations(migrations.into())
         .run(pool)
         .await?;
     Ok(())
+}
+
+/// Connects once outside the pool, which tells its own timeout in place of the cause.
+async fn check_connection(pool: &PgPool) -> Result<(), StoreError> {
+    let options = pool.connect_options();
+    let connected = timeout(FLEET_STORE_CONNECT, options.connect()).await;
+    let connected = connected.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    connected.map(drop).map_err(|source| StoreError::Connect {
+        place: format!(
+            "{}:{}/{}",
+            options.get_host(),
+            options.get_port(),
+            options.get_database().unwrap_or_default()
+        ),
+        source,
+    })
 }
 
 /// The answer while the database is unavailable: 503, so the router keeps its state and posts again.

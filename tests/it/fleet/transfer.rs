@@ -1,0 +1,94 @@
+//! `fleet import` and `fleet export`: a fleet between a directory and a database.
+
+use std::process::Command;
+
+use super::postgres::Database;
+use super::*;
+
+#[test]
+fn change_that_was_taken_back_stays_so_in_a_copy() {
+    let (database, dir) = (Database::start(), tempfile::tempdir().unwrap());
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write(
+        "network.yaml",
+        "{asn: 4242420998, prefixes: {ipv6: 'fd48:4da8:420::/48'}, rollout: {waves: [[a]]}}",
+    );
+    write("routers/a.yaml", "{id: 1, token: t}");
+    let refused = "{\"to\": \"abc\", \"at\": \"2026-11-01T00:00:00Z\", \"why\": \"lost prefixes\"}";
+    let record = format!("{{\"version\": 3, \"accepted\": null, \"refused\": {refused}}}");
+    write("reported/.fleet.json", &record);
+    database.import(dir.path());
+    let out = tempfile::tempdir().unwrap();
+    let (done, text) = database.fleet("export", out.path(), &[]);
+    assert!(done, "{text}");
+    let copied = fs::read_to_string(out.path().join("reported/.fleet.json")).unwrap();
+    assert!(copied.contains("lost prefixes"), "{copied}");
+}
+
+#[test]
+fn import_refuses_what_no_server_would_serve() {
+    let (database, fleet) = (Database::start(), fleet());
+    database.import(fleet.dir.path());
+    let empty = tempfile::tempdir().unwrap();
+    let (done, text) = database.fleet("import", empty.path(), &["--overwrite"]);
+    assert!(!done && text.contains("no file of a fleet"), "{text}");
+    fs::write(fleet.path("sessions.yaml"), "sessions: [\n").unwrap();
+    let (done, text) = database.fleet("import", fleet.dir.path(), &["--overwrite"]);
+    assert!(!done && text.contains("sessions.yaml:"), "{text}");
+    let out = tempfile::tempdir().unwrap();
+    assert!(database.fleet("export", out.path(), &[]).0);
+    let kept = fs::read_to_string(out.path().join("jp1/sessions.yaml")).unwrap();
+    assert_eq!(kept, SESSIONS);
+}
+
+#[test]
+fn database_that_cannot_be_reached_is_named() {
+    let done = Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
+        .args([
+            "fleet",
+            "get",
+            "--store",
+            "postgres://a:secret@127.0.0.1:1/fleet",
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(
+        text.contains("127.0.0.1:1/fleet: ") && !text.contains("secret"),
+        "{text}"
+    );
+}
+
+#[test]
+fn import_and_export_are_a_round_trip() {
+    let (database, fleet) = (Database::start(), fleet());
+    fs::write(fleet.path("maintenance"), "").unwrap();
+    fs::create_dir_all(fleet.path("reported/sessions")).unwrap();
+    database.import(fleet.dir.path());
+    let out = tempfile::tempdir().unwrap();
+    let (done, text) = database.fleet("export", out.path(), &[]);
+    assert!(done, "{text}");
+    for name in [
+        "router.yaml",
+        "sessions.yaml",
+        "mesh.yaml",
+        "bird-config.yaml",
+        "maintenance",
+    ] {
+        let copy = fs::read(out.path().join("jp1").join(name)).unwrap();
+        assert_eq!(copy, fs::read(fleet.path(name)).unwrap(), "{name}");
+    }
+    let edited = out.path().join("jp1/sessions.yaml");
+    fs::write(&edited, "sessions: []\n").unwrap();
+    let (done, text) = database.fleet("export", out.path(), &[]);
+    assert!(!done && text.contains("jp1/sessions.yaml"), "{text}");
+    assert_eq!(fs::read_to_string(&edited).unwrap(), "sessions: []\n");
+    let (done, text) = database.fleet("import", out.path(), &[]);
+    assert!(!done && text.contains("--overwrite"), "{text}");
+    assert!(database.fleet("export", out.path(), &["--overwrite"]).0);
+    assert_eq!(fs::read_to_string(&edited).unwrap(), SESSIONS);
+}

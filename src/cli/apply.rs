@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::change::{self, Because, Draft};
 use super::offline::Offline;
@@ -16,14 +16,12 @@ use crate::telemetry;
 use crate::util::file;
 use crate::{adoption, agent};
 
-/// Size limit of standard input, in bytes: a hundred documents of the largest size.
-const STREAM: u64 = 100 * file::DOCUMENT;
-
 /// Write documents, or converge once.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["file", "once"])))]
 pub struct Apply {
     /// Apply once and exit (the daemon applies continuously)
-    #[arg(long, required_unless_present = "file", conflicts_with = "file")]
+    #[arg(long)]
     once: bool,
     /// Write the documents of this file, or of standard input (-); may be repeated
     #[arg(long, short, value_name = "FILE")]
@@ -64,12 +62,12 @@ impl Apply {
 /// Returns a file with its text; `-` is standard input.
 fn read(path: &Path) -> anyhow::Result<(PathBuf, String)> {
     if path != Path::new("-") {
-        let text = file::read_text(path, STREAM);
+        let text = file::read_text(path, change::document::STREAM);
         let text = text.with_context(|| path.display().to_string())?;
         return Ok((path.to_owned(), text));
     }
     let mut text = String::new();
-    let mut input = std::io::stdin().lock().take(STREAM);
+    let mut input = std::io::stdin().lock().take(change::document::STREAM);
     input
         .read_to_string(&mut text)
         .context("read standard input")?;

@@ -61,9 +61,11 @@ impl FromStr for Goal {
             return Ok(Self::Deleted);
         }
         let (name, status) = text.split_once('=').unwrap_or((text, "True"));
-        let phase = word(text).map(Self::Phase);
+        // `get` shows BGP's states in lower case.
+        let phase = word(text).or_else(|| word(&capitalised(text)));
         let condition = word(name).zip(word(status));
         phase
+            .map(Self::Phase)
             .or(condition.map(|(name, status)| Self::Condition(name, status)))
             .ok_or_else(|| UnknownGoal(text.to_owned()))
     }
@@ -72,6 +74,12 @@ impl FromStr for Goal {
 /// Returns the value that is written with this word.
 fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_value(Value::String(text.to_owned())).ok()
+}
+
+fn capitalised(text: &str) -> String {
+    let mut rest = text.chars();
+    let first = rest.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(rest).collect()
 }
 
 /// Parses a duration.
@@ -199,6 +207,7 @@ mod tests {
     fn goals_are_phases_conditions_and_deletion() {
         let goal = |text: &str| text.parse::<Goal>().ok();
         assert_eq!(goal("Established"), Some(Goal::Phase(Phase::Established)));
+        assert_eq!(goal("established"), Some(Goal::Phase(Phase::Established)));
         assert_eq!(goal("deleted"), Some(Goal::Deleted));
         let tunnel = ConditionType::TunnelConfigured;
         for (text, status) in [

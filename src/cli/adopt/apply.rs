@@ -88,6 +88,9 @@ async fn run(adoption: &mut Adoption, watch: Duration) -> Result<(), AdoptionErr
         counted(baseline.tunnels(), "tunnel"),
         watch.as_secs()
     ));
+    if baseline.sessions() + baseline.tunnels() == 0 {
+        output::note("nothing is up, so no loss can be seen: look at the sessions yourself");
+    }
     adoption.watch().await?;
     adoption.keep().await
 }

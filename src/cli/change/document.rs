@@ -10,6 +10,7 @@ use crate::document::{
 };
 use crate::model::{ObjectName, Uid};
 use crate::store::{Area, Place, text_problems};
+use crate::util::file;
 
 /// The problems of a document, or of the objects that the router would reject; at least one.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,9 @@ pub(super) fn refuse(problems: Vec<DocumentError>) -> Result<(), Refused> {
         false => Err(Refused(problems)),
     }
 }
+
+/// Size limit of a stream, in bytes: a hundred documents of the largest size.
+pub(crate) const STREAM: u64 = 100 * file::DOCUMENT;
 
 /// Splits a stream into its documents. Each begins with as many empty lines as there are before it, so that the
 /// locations in errors are those of the stream.

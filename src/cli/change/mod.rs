@@ -462,7 +462,7 @@ pub(crate) struct Because {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// When it ends: 2h, 2d, or a time as 2027-01-31T00:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = expiry::parse)]
+    #[arg(long, value_name = "TIME", value_parser = expiry::parse, allow_hyphen_values = true)]
     expires: Option<Timestamp>,
 }
 

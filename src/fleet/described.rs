@@ -212,6 +212,12 @@ impl Described {
         }
     }
 
+    /// Returns why the newest description is not served.
+    pub(super) async fn error(&self) -> Option<String> {
+        let (_, error) = self.look().await;
+        error
+    }
+
     async fn current(&self, router: &ObjectName) -> Option<Arc<Current>> {
         let (current, _) = self.look().await;
         current.filter(|current| current.network.router(router).is_some())

@@ -156,6 +156,9 @@ pub enum FleetError {
     /// A file or folder of the network's description cannot be read.
     #[error("read {file} of the fleet: {source}; check its owner and mode", file = .file.display())]
     Unreadable { file: PathBuf, source: io::Error },
+    /// The description of the network has an error, or could not be read.
+    #[error("description of the network: {0}")]
+    Invalid(String),
     /// The record of the whole fleet cannot be read.
     #[error("record of the fleet: {0}")]
     Record(ApiError),

@@ -98,11 +98,15 @@ impl RouterView {
 /// Returns all routers of a fleet, in the order of their names.
 ///
 /// # Errors
-/// The fleet cannot be opened.
+/// The fleet cannot be opened, or its description has an error: a part of the routers is no fleet.
 pub(crate) async fn routers(source: &Source) -> Result<Vec<RouterView>, FleetError> {
     let store = source.open().await?;
     let described = Described::new(Arc::clone(&store));
-    Ok(all(&*store, &described).await)
+    let routers = all(&*store, &described).await;
+    match described.error().await {
+        Some(error) => Err(FleetError::Invalid(error)),
+        None => Ok(routers),
+    }
 }
 
 /// Returns what a router was served; `None`: it is not in the fleet.

@@ -86,14 +86,21 @@ const NARROW: usize = 9;
 
 impl Get {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
-        let routers = self.place.routers()?;
-        if !output::value(arguments.output, &routers)? {
-            print(&routers, arguments.output);
-            if let Some(git) = self.place.followed()? {
-                followed(&git);
+        let routers = self.place.routers();
+        let git = self.place.followed()?;
+        let shown = match &routers {
+            Ok(routers) if output::value(arguments.output, routers)? => None,
+            Ok(routers) => {
+                print(routers, arguments.output);
+                git
             }
+            // Why there is no commit to serve.
+            Err(_) => git,
+        };
+        if let Some(git) = shown {
+            followed(&git);
         }
-        Ok(ExitCode::SUCCESS)
+        routers.map(|_| ExitCode::SUCCESS)
     }
 }
 
@@ -180,11 +187,11 @@ impl Describe {
         let found = routers.iter().find(|it| it.router.as_str() == self.router);
         let Some(router) = found else {
             let known: Vec<_> = routers.iter().map(|it| it.router.as_str()).collect();
-            anyhow::bail!(
-                "the fleet has no router {}; it has {}",
-                self.router,
-                known.join(", ")
-            );
+            let known = match known.is_empty() {
+                true => "no routers".to_owned(),
+                false => known.join(", "),
+            };
+            anyhow::bail!("the fleet has no router {}; it has {known}", self.router);
         };
         if !output::value(arguments.output, router)? {
             describe(router);

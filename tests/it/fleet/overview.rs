@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::verbs::{Fleet, folder};
+use super::verbs::{Fleet, folder, network};
 
 /// A router that has posted, with one session up and one in error.
 fn posted() -> Fleet {
@@ -74,6 +74,34 @@ fn describe_shows_each_session_and_errors() {
     );
     assert!(fleet.done("describe de1").contains("QUEUED_FOR_SETUP"));
     fleet.refused("describe moon", "no router moon; it has de1");
+}
+
+/// An empty table would look like a fleet without routers.
+#[test]
+fn error_in_the_description_is_no_empty_fleet() {
+    let fleet = network();
+    let router = fleet.text("routers/hk1.yaml");
+    for (file, text, place) in [
+        (
+            "routers/hk1.yaml",
+            format!("{router}\nid: ["),
+            "routers/hk1.yaml:",
+        ),
+        ("network.yaml", "asn: [".to_owned(), "network.yaml:"),
+    ] {
+        let before = fleet.text(file);
+        fleet.write(file, &text);
+        for verb in ["get", "-o json get", "-o wide get", "describe jp1"] {
+            fleet.refused(verb, place);
+            let (_, text) = fleet.call(verb);
+            assert!(
+                !text.contains("No routers") && !text.starts_with("[]"),
+                "{text}"
+            );
+            assert!(!text.contains("has no router"), "{text}");
+        }
+        fleet.write(file, &before);
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the operators wrote for each router: derived from the description of a network, else in the router's own
 //! folder. The last description without an error is served; the store only holds files.
 
+mod last;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::check::Problem;
+use super::check::{self, Problem};
 use super::finding::Finding;
 use super::good::{Good, Written};
 use super::layout::{Tokens, file_of, shown};
@@ -25,12 +27,9 @@ use super::version::{Revisions, Version, version};
 use crate::http::ApiError;
 use crate::intervals::FLEET_POLL;
 use crate::model::{ObjectName, Secret};
-use crate::util::notices::Notices;
 use crate::util::task::blocking;
 use crate::wire::Call;
-
-/// Most errors of a description that are logged at once.
-const FINDINGS_LOGGED: usize = 20;
+use last::Last;
 
 /// The files of the operators, of both layouts.
 pub(super) struct Described {
@@ -43,6 +42,8 @@ pub(super) struct Described {
     /// The newest tokens of each router that its file gave, also a file of a description with an error.
     tokens: Mutex<HashMap<ObjectName, TokenFields>>,
     keys: KnownKeys,
+    /// The errors in the sessions of each router, of the version that was looked at last.
+    session_errors: Mutex<HashMap<ObjectName, (Version, Vec<String>)>>,
     /// The last valid text of each session's file that changed since its list was made.
     sessions: Mutex<HashMap<String, Arc<str>>>,
     /// What the last look found, for requests that arrive during the next one.
@@ -51,18 +52,6 @@ pub(super) struct Described {
 
 /// The description to serve, and why a newer one is not served.
 type Look = (Option<Arc<Current>>, Option<String>);
-
-/// The files at the last look, and the last description without an error.
-#[derive(Default)]
-struct Last {
-    seen: Option<Arc<FleetFiles>>,
-    current: Option<Arc<Current>>,
-    /// Why the newest files are not served.
-    error: Option<String>,
-    /// When a description that could not be decided on is looked at again.
-    retry: Option<Instant>,
-    errors: Notices<String>,
-}
 
 /// A description, and the files with its sessions.
 struct Current {
@@ -88,6 +77,7 @@ impl Described {
             last: tokio::sync::Mutex::default(),
             tokens: Mutex::default(),
             keys: KnownKeys::default(),
+            session_errors: Mutex::default(),
             sessions: Mutex::default(),
             served: Mutex::default(),
         }
@@ -418,6 +408,42 @@ impl Described {
         }
     }
 
+    /// Returns the errors in the sessions that the operator wrote for a router, as its agent would find them.
+    pub(super) async fn session_errors(
+        &self,
+        router: &ObjectName,
+        written: &Written,
+    ) -> Vec<String> {
+        if let Some((version, known)) = self.session_errors.lock().get(router)
+            && Some(*version) == written.version
+        {
+            return known.clone();
+        }
+        let found = match self.current(router).await {
+            Some(current) => {
+                let router = router.clone();
+                blocking(move || {
+                    current
+                        .network
+                        .findings_of_sessions(&router, &current.files)
+                })
+                .await
+            }
+            None => {
+                let call = Call::Sessions;
+                let units = check::units(call, &written.answer, written.node.as_ref());
+                let problems: Vec<_> = units.into_iter().flat_map(|unit| unit.problems).collect();
+                self.findings(router, call, &problems).await
+            }
+        };
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        if let Some(version) = written.version {
+            let known = (version, found.clone());
+            self.session_errors.lock().insert(router.clone(), known);
+        }
+        found
+    }
+
     /// Returns the tunnels of the network, unless it has more routers than this.
     pub(super) async fn tunnels(&self, most: usize) -> Option<Vec<Tunnel>> {
         let (current, _) = self.look().await;
@@ -553,55 +579,6 @@ impl Inputs {
                 let neighbours = neighbours.map(|(name, _)| (name, text(name)));
                 version(&(own, &self.keys, neighbours.collect::<Vec<_>>()))
             }
-        }
-    }
-}
-
-impl Last {
-    /// Returns whether it is too early to look again at a description that could not be decided on.
-    fn waits(&self) -> bool {
-        self.retry.is_some_and(|at| Instant::now() < at)
-    }
-
-    fn has_seen(&mut self, files: &Arc<FleetFiles>) -> bool {
-        let has_seen = self
-            .seen
-            .as_ref()
-            .is_some_and(|seen| Arc::ptr_eq(seen, files));
-        let serves = |current: &Arc<Current>| Arc::ptr_eq(&current.files, files);
-        if has_seen && self.current.as_ref().is_some_and(serves) {
-            // The store had an error in between.
-            self.recover();
-        }
-        has_seen
-    }
-
-    fn take(&mut self, files: Arc<FleetFiles>, read: Result<Current, Vec<Finding>>) {
-        self.seen = Some(files);
-        match read {
-            Ok(current) => {
-                self.recover();
-                self.current = Some(Arc::new(current));
-            }
-            Err(findings) => self.fail(findings.iter().map(ToString::to_string).collect()),
-        }
-    }
-
-    fn recover(&mut self) {
-        self.error = None;
-        if self.errors.news([]).is_over {
-            tracing::info!("description of the network is valid again");
-        }
-    }
-
-    /// Keeps the description that is served.
-    fn fail(&mut self, errors: Vec<String>) {
-        self.error = errors.first().cloned();
-        for error in self.errors.new_in(errors).iter().take(FINDINGS_LOGGED) {
-            tracing::warn!(
-                error,
-                "description of the network has an error; serving the last valid one"
-            );
         }
     }
 }

@@ -48,6 +48,9 @@ pub(crate) struct RouterView {
     /// Why its files or posts cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// The errors in the files of its sessions; of these files, what was valid last is served.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) file_errors: Vec<String>,
 }
 
 /// A session of a router, as the router showed it last.
@@ -83,6 +86,16 @@ impl RouterView {
     pub(crate) fn with_status(&self, status: WireStatus) -> usize {
         let sessions = self.sessions.iter();
         sessions.filter(|it| it.status == Some(status)).count()
+    }
+
+    /// Returns the errors of the router itself, without those of sessions that it could not set up.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &String> {
+        self.error.iter().chain(&self.file_errors)
+    }
+
+    /// Returns the number of errors of the router and of its sessions.
+    pub(crate) fn errors(&self) -> usize {
+        self.with_status(WireStatus::Error) + self.problems().count()
     }
 
     /// Returns the number of reported sessions by state.
@@ -175,6 +188,11 @@ async fn view(store: &dyn Store, described: &Described, router: ObjectName) -> R
     let error = posts.as_ref().err().or(written.as_ref().err());
     let error = error.map(ApiError::to_string);
     let posts = posts.unwrap_or_default();
+    let file_errors = match &written {
+        Ok(written) => described.session_errors(&router, written).await,
+        // Among them is the error.
+        Err(_) => Vec::new(),
+    };
     let items = written.ok().and_then(|written| {
         let items = written.answer.get("sessions").and_then(Value::as_array);
         items.cloned()
@@ -197,6 +215,7 @@ async fn view(store: &dyn Store, described: &Described, router: ObjectName) -> R
         sessions: sessions(&items.unwrap_or_default(), &posts),
         router,
         error,
+        file_errors,
     }
 }
 

@@ -139,7 +139,7 @@ fn cells(router: &RouterView) -> Vec<String> {
         count(WireStatus::PendingReview),
         if router.drained { "yes" } else { "no" }.to_owned(),
         router.held.to_string(),
-        count(WireStatus::Error),
+        router.errors().to_string(),
         or_dash(Some(listed).filter(|listed| !listed.is_empty())),
         or_dash(router.uptime.map(|seconds| format!("{seconds}s"))),
     ]
@@ -171,7 +171,7 @@ fn errors(router: &RouterView) {
         let word = output::shade("Error");
         output::line(format_args!("{name}/{session}  {word}: {error}"));
     }
-    if let Some(error) = &router.error {
+    for error in router.problems() {
         output::line(format_args!("{name}  {}: {error}", output::shade("Error")));
     }
 }

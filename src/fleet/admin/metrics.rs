@@ -11,13 +11,21 @@ use crate::http::ApiError;
 ///
 /// # Errors
 /// A fault of this program: a metric is declared twice.
-pub(super) fn text(routers: &[RouterView], git: Option<&GitView>) -> Result<String, ApiError> {
-    let text = filled(routers, git)
+pub(super) fn text(
+    routers: &[RouterView],
+    is_refused: bool,
+    git: Option<&GitView>,
+) -> Result<String, ApiError> {
+    let text = filled(routers, is_refused, git)
         .and_then(|registry| TextEncoder::new().encode_to_string(&registry.gather()));
     text.map_err(|error| ApiError::internal(error.to_string()))
 }
 
-fn filled(routers: &[RouterView], git: Option<&GitView>) -> prometheus::Result<Registry> {
+fn filled(
+    routers: &[RouterView],
+    is_refused: bool,
+    git: Option<&GitView>,
+) -> prometheus::Result<Registry> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str, labels: &[&str]| gauge(&registry, name, help, labels);
     let router = ["router"];
@@ -30,12 +38,14 @@ fn filled(routers: &[RouterView], git: Option<&GitView>) -> prometheus::Result<R
     let drained = gauge("moenet_fleet_drained", about, &router)?;
     let about = "Changes of a router that wait for an operator.";
     let held = gauge("moenet_fleet_held", about, &router)?;
-    let about = "Whether the files or posts of a router cannot be read.";
+    let about = "Whether files of a router have an error, or its posts cannot be read; without a router: whether the newest \
+                 description of the network is not served.";
     let errors = gauge("moenet_fleet_unreadable", about, &router)?;
     let flag = |set: bool| f64::from(u8::from(set));
     fleet
         .with_label_values::<&str>(&[])
         .set(routers.len() as f64);
+    errors.with_label_values(&[""]).set(flag(is_refused));
     if let Some(git) = git {
         let about = "Whether the newest commit of the followed Git reference is not served.";
         gauge("moenet_fleet_commit_refused", about, &[])?
@@ -50,7 +60,7 @@ fn filled(routers: &[RouterView], git: Option<&GitView>) -> prometheus::Result<R
         held.with_label_values(&name).set(view.held as f64);
         errors
             .with_label_values(&name)
-            .set(flag(view.error.is_some()));
+            .set(flag(view.problems().next().is_some()));
         for (state, count) in view.states() {
             let labels = [view.router.as_str(), state];
             states.with_label_values(&labels).set(count as f64);

@@ -112,9 +112,12 @@ pub(super) struct SessionChange {
 
 /// The answer with all routers.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Routers<'r> {
+pub(super) struct Routers {
     /// All routers, by name.
-    routers: &'r [RouterView],
+    routers: Vec<RouterView>,
+    /// Why the newest description of the network is not served; `routers` has the last one without an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// The answer to a change.
@@ -138,7 +141,7 @@ pub(super) struct Admin {
     /// The store, if it follows a Git reference.
     git: Option<Arc<Git>>,
     /// A look at the whole fleet reads the posts of each router, so that many calls share one.
-    seen: tokio::sync::Mutex<Option<(Instant, Arc<Vec<RouterView>>)>>,
+    seen: tokio::sync::Mutex<Option<(Instant, Arc<Routers>)>>,
 }
 
 impl Admin {
@@ -202,12 +205,13 @@ impl Admin {
             Ask::Login => self.login(parts, body),
             Ask::Metrics => {
                 let git = self.git.as_deref().map(Git::view);
-                let text = metrics::text(&self.routers(answers).await, git.as_ref())?;
+                let Routers { routers, error } = &*self.routers(answers).await;
+                let text = metrics::text(routers, error.is_some(), git.as_ref())?;
                 Ok(([(CONTENT_TYPE, METRICS)], text).into_response())
             }
             Ask::Routers => {
                 let routers = self.routers(answers).await;
-                Ok(Json(Routers { routers: &routers }).into_response())
+                Ok(Json(&*routers).into_response())
             }
             Ask::Router(name) => Ok(Json(self.router(answers, &name).await?).into_response()),
             Ask::History(name) => {
@@ -220,7 +224,9 @@ impl Admin {
             Ask::Page => {
                 let tunnels = answers.files.tunnels(view::MAP_MAX).await;
                 let routers = self.routers(answers).await;
-                page::fleet(&view::fleet(&routers, tunnels.as_deref(), role))
+                let Routers { routers, error } = &*routers;
+                let error = error.as_deref();
+                page::fleet(&view::fleet((routers, error), tunnels.as_deref(), role))
             }
             Ask::RouterPage(name) => {
                 let router = self.router(answers, &name).await?;
@@ -254,24 +260,34 @@ impl Admin {
         }
     }
 
-    async fn routers(&self, answers: &Answers) -> Arc<Vec<RouterView>> {
+    async fn routers(&self, answers: &Answers) -> Arc<Routers> {
         let mut seen = self.seen.lock().await;
         if let Some((at, routers)) = &*seen
             && at.elapsed() < FLEET_VIEW
         {
             return Arc::clone(routers);
         }
-        let routers = Arc::new(overview::all(&*answers.store, &answers.files).await);
+        let routers = overview::all(&*answers.store, &answers.files).await;
+        let refused = self
+            .git
+            .as_ref()
+            .and_then(|git| git.view().errors.into_iter().next());
+        let error = refused.or(answers.files.error().await);
+        let routers = Arc::new(Routers { routers, error });
         *seen = Some((Instant::now(), Arc::clone(&routers)));
         routers
     }
 
     async fn router(&self, answers: &Answers, name: &ObjectName) -> Result<RouterView, ApiError> {
-        let routers = self.routers(answers).await;
-        let found = routers.iter().find(|it| it.router == *name);
-        found
-            .cloned()
-            .ok_or_else(|| ApiError::not_found("the fleet has no router of this name"))
+        let Routers { routers, error } = &*self.routers(answers).await;
+        match (routers.iter().find(|it| it.router == *name), error) {
+            (Some(found), _) => Ok(found.clone()),
+            // The description that is not served may have it.
+            (None, Some(error)) => Err(ApiError::internal(format!(
+                "description of the network: {error}"
+            ))),
+            (None, None) => Err(ApiError::not_found("the fleet has no router of this name")),
+        }
     }
 
     /// Changes a session in the files, and logs who did.

@@ -43,7 +43,7 @@ pub(in crate::fleet) fn describe(api: &mut Description) {
         "When each router was seen, and its sessions",
     );
     add(api, call, metrics, &[]);
-    let done = api.json::<Routers<'_>>(200, "All routers, by name.");
+    let done = api.json::<Routers>(200, "All routers, by name.");
     let call = Endpoint::new(
         Get,
         "/v1/routers",

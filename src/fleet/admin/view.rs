@@ -27,6 +27,8 @@ pub(super) struct FleetPage<'r> {
     /// The sessions that wait for an operator.
     review: Vec<Waiting<'r>>,
     map: Option<Map<'r>>,
+    /// Why the newest description of the network is not served.
+    error: Option<&'r str>,
 }
 
 #[derive(Serialize)]
@@ -79,7 +81,7 @@ pub(super) struct RouterPage<'r> {
 
 /// Returns the view of a fleet with the tunnels of its network.
 pub(super) fn fleet<'r>(
-    routers: &'r [RouterView],
+    (routers, error): (&'r [RouterView], Option<&'r str>),
     tunnels: Option<&[Tunnel]>,
     role: Role,
 ) -> FleetPage<'r> {
@@ -96,6 +98,7 @@ pub(super) fn fleet<'r>(
         routers: routers.iter().map(row).collect(),
         review: review.collect(),
         map: tunnels.map(|tunnels| map(routers, tunnels)),
+        error,
     }
 }
 
@@ -120,8 +123,8 @@ fn row(router: &RouterView) -> Row<'_> {
             .unwrap_or_default(),
         drained: router.drained,
         held: router.held,
-        errors: router.with_status(WireStatus::Error),
-        error: router.error.as_deref(),
+        errors: router.errors(),
+        error: router.problems().next().map(String::as_str),
     }
 }
 

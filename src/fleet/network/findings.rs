@@ -90,6 +90,16 @@ impl Network {
         Finding::new(file.as_ref(), text(files, &file), problem)
     }
 
+    /// Returns the errors in the sessions of a router by its name.
+    pub(in crate::fleet) fn findings_of_sessions(
+        &self,
+        router: &ObjectName,
+        files: &FleetFiles,
+    ) -> Vec<Finding> {
+        let own = self.routers.get_key_value(router);
+        own.map_or_else(Vec::new, |own| self.session_findings(own, files))
+    }
+
     /// Returns the errors in the sessions of a router, as its agent would find them.
     fn session_findings(&self, own: Named<'_>, files: &FleetFiles) -> Vec<Finding> {
         let (sessions, mut found) = session_files(own.0, files);

@@ -294,3 +294,60 @@ async fn views_show_what_routers_posted() {
         "{page}"
     );
 }
+
+/// Asks until the answer has all of these texts.
+async fn ask_until(app: &Router, head: &str, wanted: &[&str]) -> String {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(15);
+    loop {
+        let (_, _, text) = ask(app, head, "", &[LOOK]).await;
+        if wanted.iter().all(|it| text.contains(it)) {
+            return text;
+        }
+        assert!(
+            std::time::Instant::now() < end,
+            "{head}: {wanted:?}: {text}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn every_view_names_errors_of_the_files() {
+    let (fleet, app) = served();
+    let text = ask_until(&app, "GET /v1/routers", &["\"jp1\""]).await;
+    assert!(!text.contains("rror\":"), "{text}");
+    let metric = |router: &str, value: u8| {
+        format!("moenet_fleet_unreadable{{router=\"{router}\"}} {value}\n")
+    };
+    ask_until(&app, "GET /metrics", &[&metric("", 0), &metric("jp1", 0)]).await;
+    let session = fleet.text("sessions/jp1/alice.yaml");
+    fleet.write(
+        "sessions/jp1/alice.yaml",
+        &session.replace("\nasn: 4242421080\n", "\nasn: nope\n"),
+    );
+    let place = "sessions/jp1/alice.yaml:";
+    ask_until(&app, "GET /v1/routers/jp1", &["fileErrors", place]).await;
+    for page in ["GET /", "GET /routers/jp1"] {
+        ask_until(&app, page, &["alice.yaml:"]).await;
+    }
+    ask_until(&app, "GET /metrics", &[&metric("", 0), &metric("jp1", 1)]).await;
+    let text = fleet.done("get");
+    let row = text.lines().find(|it| it.starts_with("jp1 ")).unwrap();
+    assert!(
+        row.trim_end().ends_with('1') && text.contains(place),
+        "{text}"
+    );
+    fleet.write("network.yaml", "asn: [");
+    let place = "network.yaml:1:";
+    ask_until(&app, "GET /v1/routers", &["\"error\":", place, "\"jp1\""]).await;
+    ask_until(&app, "GET /", &[place, "jp1"]).await;
+    ask_until(&app, "GET /metrics", &[&metric("", 1)]).await;
+    // A server that never saw a valid one has no routers.
+    let mut options = FleetOptions::new(fleet.path("."), "127.0.0.1:0".parse().unwrap());
+    options.serving.access.read = Secret::new("look".to_owned()).into();
+    let app = watched(&options).0;
+    ask_until(&app, "GET /metrics", &[&metric("", 1)]).await;
+    let (status, _, text) = ask(&app, "GET /v1/routers/jp1", "", &[LOOK]).await;
+    assert_eq!(status, 500, "{text}");
+    assert!(text.contains(place), "{text}");
+}

@@ -370,6 +370,8 @@ pub(crate) const FLEET_SECRETS: Duration = Duration::from_secs(30);
 pub(crate) const FLEET_FILE_QUIET: Duration = Duration::from_secs(1);
 /// Limit of the wait until a fleet's file is quiet.
 pub(crate) const FLEET_FILE_WAIT: Duration = Duration::from_secs(5);
+/// A fleet whose files cannot be read for so long has an error; a shorter time is that of a writer or of a start.
+pub(crate) const FLEET_UNREAD: Duration = Duration::from_secs(10);
 /// Polling interval of the Git reference that a fleet follows.
 pub(crate) const FLEET_GIT_POLL: Duration = Duration::from_secs(5);
 /// Interval at which an instance looks for changes in the store that were not announced to it.

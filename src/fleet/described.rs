@@ -51,7 +51,15 @@ pub(super) struct Described {
 }
 
 /// The description to serve, and why a newer one is not served.
-type Look = (Option<Arc<Current>>, Option<String>);
+type Look = (Option<Arc<Current>>, Option<Trouble>);
+
+/// The reason why newer files are not served.
+#[derive(Debug, Clone)]
+struct Trouble {
+    why: String,
+    /// Whether it passes by itself within seconds, as while files are written.
+    passes: bool,
+}
 
 /// A description, and the files with its sessions.
 struct Current {
@@ -114,13 +122,17 @@ impl Described {
 
     async fn look_with(&self, mut last: tokio::sync::MutexGuard<'_, Last>) -> Look {
         match self.store.network().await {
-            Err(error) => last.fail(vec![error.to_string()]),
+            Err(error) => last.unread(&error),
             Ok(None) if last.current.is_none() => *last = Last::default(),
-            Ok(None) => last.fail(vec![format!("{NETWORK} does not exist any more")]),
-            Ok(Some(files)) if last.has_seen(&files) || last.waits() => {}
+            Ok(None) => {
+                last.was_read();
+                last.fail(vec![format!("{NETWORK} does not exist any more")]);
+            }
+            Ok(Some(files)) if last.has_seen(&files) => last.was_read(),
+            Ok(Some(_)) if last.waits() => {}
             Ok(Some(files)) => self.take(&mut last, files).await,
         }
-        let look = (last.current.clone(), last.error.clone());
+        let look = (last.current.clone(), last.trouble());
         self.served.lock().clone_from(&look);
         look
     }
@@ -145,9 +157,10 @@ impl Described {
             match decided {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => return last.fail(vec![error.to_string()]),
+                Err(error) => return last.unread(&error),
             }
         }
+        last.was_read();
         self.keep_sessions(before_files.as_deref(), &files);
         last.take(files, read);
     }
@@ -202,10 +215,11 @@ impl Described {
         }
     }
 
-    /// Returns why the newest description is not served.
+    /// Returns why the newest description is not served; `None` during a short write, while one of before is.
     pub(super) async fn error(&self) -> Option<String> {
-        let (_, error) = self.look().await;
-        error
+        let (current, trouble) = self.look().await;
+        let trouble = trouble.filter(|it| !it.passes || current.is_none());
+        trouble.map(|it| it.why)
     }
 
     async fn current(&self, router: &ObjectName) -> Option<Arc<Current>> {
@@ -263,7 +277,8 @@ impl Described {
         match file {
             Ok(None) => Ok(None),
             Ok(Some(_)) | Err(_) => {
-                let why = error.unwrap_or_else(|| "its file is being written; retry".to_owned());
+                let why = error.map(|it| it.why);
+                let why = why.unwrap_or_else(|| "its file is being written; retry".to_owned());
                 let message = format!("{name} is not served yet: {why}");
                 Err(ApiError::internal(message))
             }
@@ -390,7 +405,7 @@ impl Described {
             return Ok(());
         }
         Err(ApiError::internal(format!(
-            "{SESSIONS}/{name}/ has no file, and the {} sessions before were not deleted: restore their files, or set \
+            "{SESSIONS}/{name}/ has no file, and sessions ({}) that it had before were not deleted: restore their files, or set \
              allowNoSessions: true in {} to remove them",
             before.len(),
             router_path(name)

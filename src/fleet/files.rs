@@ -5,7 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::FleetError;
-use super::network::{FleetFiles, NETWORK, OWNERS, RESERVED, ROUTERS, SESSIONS, is_ignored};
+use super::network::{
+    FleetFiles, NETWORK, OWNERS, RESERVED, ROUTERS, SESSIONS, is_ignored, is_structure,
+};
 use crate::util::file::{self, Stamp};
 use crate::util::fs;
 
@@ -178,10 +180,11 @@ pub fn stamps(dir: &Path) -> Result<Stamps, FleetError> {
 type Visit<'v> = &'v mut dyn FnMut(PathBuf, Option<Stamp>);
 
 fn visit(dir: &Path, found: Visit<'_>) -> Result<(), FleetError> {
-    if lookup(dir, Path::new(NETWORK))?.is_none() {
+    if lookup(dir, Path::new(NETWORK))?.is_some() {
+        found(NETWORK.into(), Stamp::at(&dir.join(NETWORK)));
+    } else if !has_routers(dir)? {
         return Ok(());
     }
-    found(NETWORK.into(), Stamp::at(&dir.join(NETWORK)));
     for (folder, depth) in FOLDERS {
         visit_folder(dir, Path::new(folder), depth, found)?;
     }
@@ -195,6 +198,19 @@ fn visit(dir: &Path, found: Visit<'_>) -> Result<(), FleetError> {
         }
     }
     Ok(())
+}
+
+/// Returns whether there are routers of a network whose description is lost. A router with a folder of its own may have
+/// the same name as the folder of these.
+fn has_routers(dir: &Path) -> Result<bool, FleetError> {
+    let folder = Path::new(ROUTERS);
+    if lookup(dir, folder)?.is_none() || !fs::is_dir(dir.join(folder)) {
+        return Ok(false);
+    }
+    let names = names(dir, folder)?;
+    let is_described =
+        |name: &std::ffi::OsString| is_structure(&folder.join(name).to_string_lossy());
+    Ok(names.iter().any(is_described) && !names.iter().any(|name| name == "router.yaml"))
 }
 
 /// Returns the stamp of a path itself; `None` only if nothing is there.

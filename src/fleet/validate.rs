@@ -7,11 +7,15 @@ use serde_json::{Map, Value};
 
 use super::finding::Finding;
 use super::layout::{RouterFile, file_of};
-use super::network::FleetFiles;
+use super::network::{FleetFiles, NETWORK};
 use super::tree::CALLS;
 use super::{FleetError, across, check, network, tree};
 use crate::document::{parse_list, parse_value};
 use crate::wire::Call;
+
+/// A folder without any router is the wrong one, or its fleet is lost.
+const NO_FLEET: &str = "does not exist, and no folder has router.yaml: no fleet is here; give its directory, or begin one \
+                        with `moenet-agent fleet init DIR`";
 
 /// All errors of a fleet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -43,10 +47,11 @@ pub fn findings(files: &FleetFiles) -> Findings {
             .flat_map(|router| check_router(files, router)),
     );
     problems.extend(across::findings(files));
-    Findings {
-        routers: routers + folders.len(),
-        problems,
+    let routers = routers + folders.len();
+    if routers == 0 && !files.has(NETWORK) {
+        problems.push(Finding::whole(NETWORK.as_ref(), NO_FLEET));
     }
+    Findings { routers, problems }
 }
 
 fn faults(files: &FleetFiles) -> Vec<Finding> {

@@ -53,9 +53,11 @@ impl FleetFiles {
         self.text(path).is_some() || self.faults.contains_key(path)
     }
 
-    /// Returns whether there is a description of a network.
+    /// Returns whether there is a description of a network, also one whose `network.yaml` is lost.
     pub fn has_network(&self) -> bool {
-        self.has(NETWORK)
+        let has_routers = || self.routers().next().is_some();
+        // A router with a folder of its own may have this name.
+        self.has(NETWORK) || (has_routers() && !self.has(&format!("{ROUTERS}{FOLDER_ROUTER}")))
     }
 
     /// Returns whether these files differ from others in sessions and owners only.

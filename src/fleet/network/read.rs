@@ -39,11 +39,11 @@ impl Network {
         let spec: Option<NetworkSpec> = match files.text(NETWORK) {
             Some(text) => kept(typed(NETWORK, text, &json!({"asn": 1})), &mut findings),
             // Among the faults below.
-            None if files.has_network() => None,
+            None if files.has(NETWORK) => None,
             None => {
                 findings.push(Finding::whole(
                     Path::new(NETWORK),
-                    "does not exist; `moenet-agent schema FleetNetwork` describes it",
+                    "does not exist, but routers/ does; restore it, or write it: `moenet-agent schema FleetNetwork` describes it",
                 ));
                 None
             }

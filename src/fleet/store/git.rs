@@ -293,11 +293,6 @@ fn keep(
 fn errors(files: &FleetFiles) -> Vec<String> {
     let found = validate::findings(files);
     let mut errors: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
-    if errors.is_empty() && !files.has_network() && found.routers == 0 {
-        errors.push(
-            "the commit has neither network.yaml nor a router's folder; check --fleet and --git-ref".to_owned(),
-        );
-    }
     let described = files.routers().filter_map(|(path, text, _)| {
         let fields = TokenFields::read(text)?;
         fields.token_file.map(|_| path.to_owned())

@@ -351,3 +351,18 @@ async fn every_view_names_errors_of_the_files() {
     assert_eq!(status, 500, "{text}");
     assert!(text.contains(place), "{text}");
 }
+
+#[tokio::test]
+async fn lost_network_yaml_is_named_to_routers_and_operators() {
+    let fleet = network();
+    std::fs::remove_file(fleet.path("network.yaml")).unwrap();
+    let mut options = FleetOptions::new(fleet.path("."), "127.0.0.1:0".parse().unwrap());
+    options.serving.access.read = Secret::new("look".to_owned()).into();
+    let app = watched(&options).0;
+    let why = "network.yaml: does not exist";
+    ask_until(&app, "GET /v1/routers", &["\"error\":", why]).await;
+    let (status, _, text) = ask(&app, "GET /agent/jp1/config", "", &[LOOK]).await;
+    assert_eq!(status, 500, "{text}");
+    assert!(text.contains(why), "{text}");
+    fleet.refused("get", why);
+}

@@ -110,8 +110,9 @@ fn sessions(items: &[Value], node: Option<&Value>) -> Vec<Unit> {
         .collect();
     repeated(&mut units, "uuid");
     if let Some(router) = node.and_then(router) {
-        for (index, message) in rejected(&decoded, &router) {
-            let path = vec!["sessions".to_owned(), index.to_string()];
+        for (index, (field, message)) in rejected(&decoded, &router) {
+            let mut path = vec!["sessions".to_owned(), index.to_string()];
+            path.extend(field.map(str::to_owned));
             if let Some(unit) = units.get_mut(index) {
                 unit.problems.push(Problem { path, message });
             }
@@ -144,12 +145,15 @@ fn router(node: &Value) -> Option<Router> {
     Some(Router::new(&item.name, &item.spec, PublicKey::new([0; 32])))
 }
 
+/// A field of the API, and why it is refused.
+type Refused = (Option<&'static str>, String);
+
 /// Returns the sessions that break a rule across objects, by index: own addresses, and conflicting
 /// claims of two sessions.
 fn rejected(
     decoded: &[Result<SessionItem, FieldError>],
     router: &Router,
-) -> BTreeMap<usize, String> {
+) -> BTreeMap<usize, Refused> {
     let mut rejected = BTreeMap::new();
     let (mut claimants, mut indices) = (Vec::new(), Vec::new());
     for (index, item) in decoded.iter().enumerate() {
@@ -164,17 +168,45 @@ fn rejected(
                     holds: BTreeSet::new(),
                 });
             }
-            Some(Err(error)) => drop(rejected.insert(index, error.to_string())),
+            Some(Err(error)) => drop(rejected.insert(index, refused(&error))),
             None => {}
         }
     }
     let clashes = conflicts(&claimants);
     for (claimant, index) in claimants.iter().zip(indices) {
         if let Some(clash) = clashes.get(&claimant.name) {
-            rejected.insert(index, clash.to_string());
+            rejected.insert(index, (claimed(&clash.claim), clash.to_string()));
         }
     }
     rejected
+}
+
+/// Returns the error of a document's field at the field of the API from which the document has it.
+fn refused(error: &effective::FieldError) -> Refused {
+    let field = match error.field.as_str() {
+        "spec.asn" => "asn",
+        "spec.tunnel.endpoint" => "endpoint",
+        "spec.tunnel.interface" => "interface",
+        "spec.tunnel.publicKey" | "spec.tunnel.presharedKeyFile" => "credential",
+        "spec.address.peerLinkLocal" => "ipv6LinkLocal",
+        "spec.address.peerIpv4" => "ipv4",
+        "spec.address.peerIpv6" => "ipv6",
+        "spec.bgp.passwordFile" => "password",
+        _ => return (None, error.to_string()),
+    };
+    let reason = crate::model::without_keys(&error.reason);
+    (Some(field), reason.into_owned())
+}
+
+/// Returns the field that gives what a session claims.
+fn claimed(claim: &Claim) -> Option<&'static str> {
+    match claim {
+        Claim::Interface(_) => Some("interface"),
+        Claim::ListenPort(_) => Some("listenPort"),
+        Claim::Address(address) if address.is_ipv4() => Some("ipv4"),
+        Claim::Address(_) => Some("ipv6"),
+        Claim::Protocol(_) => None,
+    }
 }
 
 /// Returns what a session claims on its router; nothing for one that is not configured.
@@ -412,7 +444,11 @@ mod tests {
             ),
             (json!({"mtu": 100}), "sessions.1.mtu", "1280"),
             (json!({"uuid": "a"}), "sessions.1.uuid", "twice"),
-            (json!({"interface": "wg_a"}), "sessions.1", "interface wg_a"),
+            (
+                json!({"interface": "wg_a"}),
+                "sessions.1.interface",
+                "interface wg_a",
+            ),
             (json!({"asn": 0}), "sessions.1.asn", ""),
         ] {
             let found = problems(vec![session("a", &json!({})), session("bb", &change)]);

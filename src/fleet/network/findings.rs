@@ -79,6 +79,13 @@ impl Network {
             let text = text.map_or("", |text| text);
             return Finding::new(path.as_ref(), text, &in_session(problem.clone()));
         }
+        // A field of the policy that is derived has its place where the network gives it.
+        let source: Option<&[&str]> = match field.map(String::as_str) {
+            Some("dn42As") => Some(&["asn"]),
+            Some("dn42Ipv4Prefix") => Some(&["prefixes", "ipv4"]),
+            Some("dn42Ipv6Prefix") => Some(&["prefixes", "ipv6"]),
+            _ => None,
+        };
         let is_own = |field| {
             let router = self.routers.get(name);
             router.is_some_and(|router| router.policy.contains_key(field))
@@ -86,6 +93,15 @@ impl Network {
         let file = match is_policy && !field.is_some_and(is_own) {
             true => NETWORK.to_owned(),
             false => router_path(name),
+        };
+        let is_derived =
+            file == NETWORK && !field.is_some_and(|it| self.spec.policy.contains_key(it));
+        let problem = match source.filter(|_| is_policy && is_derived) {
+            Some(path) => &Problem {
+                path: path.iter().map(|key| (*key).to_owned()).collect(),
+                message: problem.message.clone(),
+            },
+            None => problem,
         };
         Finding::new(file.as_ref(), text(files, &file), problem)
     }

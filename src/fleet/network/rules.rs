@@ -156,41 +156,55 @@ impl Network {
     }
 
     fn check_unique(&self, findings: &mut Findings<'_>) {
-        self.unique(findings, "id", |router| Some(router.id));
-        self.unique(findings, "loopbackIpv4", |router| {
-            self.loopback_ipv4(router)
-        });
-        self.unique(findings, "loopbackIpv6", |router| {
-            self.loopback_ipv6(router)
-        });
-        self.unique(findings, "linkLocal", |router| {
-            Some(self.link_local(router))
-        });
-        self.unique(findings, "mesh.publicKey", |router| router.mesh.public_key);
+        let id = |router: &RouterSpec| Some(router.id);
+        self.unique(findings, "id", id, |_| true);
+        self.unique(
+            findings,
+            "loopbackIpv4",
+            |router| self.loopback_ipv4(router),
+            |router| router.loopback_ipv4.is_some(),
+        );
+        self.unique(
+            findings,
+            "loopbackIpv6",
+            |router| self.loopback_ipv6(router),
+            |router| router.loopback_ipv6.is_some(),
+        );
+        self.unique(
+            findings,
+            "linkLocal",
+            |router| Some(self.link_local(router)),
+            |router| router.link_local.is_some(),
+        );
+        let key = |router: &RouterSpec| router.mesh.public_key;
+        self.unique(findings, "mesh.publicKey", key, |_| true);
     }
 
-    /// Reports each value that two routers have.
+    /// Reports each value that two routers have, in the file that gives it; one that is derived has no place but the id.
     fn unique<T: Ord + Display>(
         &self,
         findings: &mut Findings<'_>,
         field: &str,
         value: impl Fn(&RouterSpec) -> Option<T>,
+        is_given: impl Fn(&RouterSpec) -> bool,
     ) {
         let mut owners: BTreeMap<T, &ObjectName> = BTreeMap::new();
         let path: Vec<&str> = field.split('.').collect();
         for (name, router) in &self.routers {
             let Some(value) = value(router) else { continue };
             if let Some(owner) = owners.get(&value) {
+                let first = self.routers.get(*owner);
                 // What is derived from an id that two have is no second error.
-                let same_id = self
-                    .routers
-                    .get(*owner)
-                    .is_some_and(|it| it.id == router.id);
-                if same_id && field != "id" {
+                if first.is_some_and(|it| it.id == router.id) && field != "id" {
                     continue;
                 }
-                let message = format!("{value} is also that of {owner}; give one of them another");
-                findings.router(name, &path, message);
+                let (at, other, path) = match (is_given(router), first.is_some_and(&is_given)) {
+                    (true, _) => (name, *owner, &path[..]),
+                    (false, true) => (*owner, name, &path[..]),
+                    (false, false) => (name, *owner, &["id"][..]),
+                };
+                let message = format!("{value} is also that of {other}; give one of them another");
+                findings.router(at, path, message);
             } else {
                 owners.insert(value, name);
             }

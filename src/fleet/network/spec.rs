@@ -233,8 +233,7 @@ impl Default for LinkSpec {
 }
 
 fn node_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    match u16::deserialize(deserializer)? {
-        0 => Err(serde::de::Error::custom("must be 1..65535, not 0")),
-        id => Ok(id),
-    }
+    let id = i64::deserialize(deserializer)?;
+    let fits = u16::try_from(id).ok().filter(|id| *id != 0);
+    fits.ok_or_else(|| serde::de::Error::custom(format_args!("must be 1..65535, not {id}")))
 }

@@ -308,3 +308,88 @@ fn changed_file_keeps_its_owner_and_a_link_stays() {
     symlink("../hk1.private", &file).unwrap();
     fleet.refused("token new hk1", "is a link");
 }
+
+#[test]
+fn validate_refuses_what_is_no_fleet() {
+    let fleet = Fleet(tempfile::tempdir().unwrap());
+    let validate = || fleet.refused("validate .", "network.yaml: does not exist");
+    validate();
+    fleet.write("fleet.git/HEAD", "ref: refs/heads/main\n");
+    fleet.refused("validate fleet.git", "no fleet is here");
+    fleet.write("sessions/jp1/alice.yaml", "asn: 4242421080\n");
+    validate();
+    fleet.write("routers/jp1.yaml", "id: 1\n");
+    fleet.refused("validate .", "restore it");
+    // A network without routers is how a fleet begins.
+    let fleet = Fleet(tempfile::tempdir().unwrap());
+    fleet.done("init --asn 4242420998 --ipv6 fd48:4242:420::/48");
+    assert!(fleet.done("validate .").contains("0 routers"));
+}
+
+#[test]
+fn findings_name_the_place_of_the_given_value() {
+    let fleet = network();
+    fleet.done("accept jp1/alice");
+    let give = |file: &str, from: &str, to: &str| {
+        let before = fleet.text(file);
+        assert!(before.contains(from), "{from}: {before}");
+        fleet.write(file, &before.replacen(from, to, 1));
+        let (code, text) = fleet.call("validate .");
+        fleet.write(file, &before);
+        assert_eq!(code, 1, "{text}");
+        text
+    };
+    let loopback =
+        |id: u8, address: u8| format!("\nid: {id}\nloopbackIpv4: 172.23.105.{address}\n");
+    for (file, from, to, field) in [
+        (
+            "routers/hk1.yaml",
+            "\nid: 2\n",
+            loopback(2, 177),
+            "loopbackIpv4: ",
+        ),
+        (
+            "routers/jp1.yaml",
+            "\nid: 1\n",
+            loopback(1, 178),
+            "loopbackIpv4: ",
+        ),
+        (
+            "sessions/jp1/alice.yaml",
+            "4242421080",
+            "4242420998".to_owned(),
+            "asn: ",
+        ),
+        (
+            "network.yaml",
+            "105.176/28",
+            "105.177/28".to_owned(),
+            "prefixes.ipv4: ",
+        ),
+        (
+            "routers/hk1.yaml",
+            "\nid: 2\n",
+            "\nid: 0\n".to_owned(),
+            "id: must be 1..65535",
+        ),
+        (
+            "routers/hk1.yaml",
+            "\nid: 2\n",
+            "\nid: -1\n".to_owned(),
+            "id: must be 1..65535",
+        ),
+        (
+            "routers/hk1.yaml",
+            "\nid: 2\n",
+            "\nid: 70000\n".to_owned(),
+            "id: must be 1..65535",
+        ),
+    ] {
+        let text = give(file, from, &to);
+        let is_found = text.lines().any(|line| {
+            let (place, message) = line.split_once(' ').unwrap();
+            place.starts_with(file) && place.matches(':').count() == 3 && message.starts_with(field)
+        });
+        assert!(is_found, "{file} {field}: {text}");
+    }
+}

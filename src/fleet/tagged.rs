@@ -1,6 +1,6 @@
 //! Answers with a tag of their content, so that an unchanged one costs a 304 without a body (RFC 9110, section 13.1.2).
 
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
@@ -33,7 +33,11 @@ impl IntoResponse for Tagged {
         let tag = HeaderValue::try_from(format!("W/{}", self.tag));
         let tag = tag.unwrap_or(HeaderValue::from_static("\"\""));
         match self.body {
-            None => (StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response(),
+            None => {
+                // As the answer with a body, which may be compressed (RFC 9110, section 15.4.5).
+                let vary = HeaderValue::from_static("accept-encoding");
+                (StatusCode::NOT_MODIFIED, [(ETAG, tag), (VARY, vary)]).into_response()
+            }
             Some(body) => {
                 let json = HeaderValue::from_static("application/json");
                 ([(CONTENT_TYPE, json), (ETAG, tag)], body).into_response()

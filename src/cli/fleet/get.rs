@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::cli::get::{ago, or_dash};
 use crate::cli::output::{self, Format};
+use crate::cli::printable::escaped;
 use crate::cli::{Arguments, Outcome, block_on};
 use crate::fleet::{self, GitView, RouterView, SessionView, Source};
 #[cfg(feature = "postgres")]
@@ -169,10 +170,12 @@ fn errors(router: &RouterView) {
     let of_sessions = sessions.filter_map(|it| Some((title(it), it.error.as_ref()?)));
     for (session, error) in of_sessions {
         let word = output::shade("Error");
+        let (session, error) = (escaped(&session), escaped(error));
         output::line(format_args!("{name}/{session}  {word}: {error}"));
     }
     for error in router.problems() {
-        output::line(format_args!("{name}  {}: {error}", output::shade("Error")));
+        let (word, error) = (output::shade("Error"), escaped(error));
+        output::line(format_args!("{name}  {word}: {error}"));
     }
 }
 

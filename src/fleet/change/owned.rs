@@ -185,9 +185,9 @@ impl Changes {
         let on_router = own.iter().filter(|it| it.router == owned.router.as_str());
         let (most, most_on_router) = limits.most();
         let reached = match (own.len() >= most, on_router.count() >= most_on_router) {
-            (true, _) => format!("the AS number has {most} sessions, the most that it may have"),
+            (true, _) => format!("the AS number has all sessions that it may have: {most}"),
             (_, true) => format!(
-                "the AS number has {most_on_router} sessions on {}, the most that it may have",
+                "the AS number has all sessions that it may have on {}: {most_on_router}",
                 owned.router
             ),
             _ => return Ok(()),

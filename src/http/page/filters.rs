@@ -5,6 +5,7 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 
 use crate::util::text::span;
+use crate::wire::WireStatus;
 
 pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("ago", ago);
@@ -13,6 +14,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("percent", percent);
     environment.add_filter("plain", plain);
     environment.add_filter("words", words);
+    environment.add_filter("status", status);
 }
 
 /// The time from `at` until `now` in one unit, as `5m`.
@@ -53,6 +55,12 @@ fn plain(Serde(value): Serde<serde_json::Value>) -> String {
         serde_json::Value::Null => "–".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// The name of the number of a session's status.
+fn status(number: usize) -> String {
+    let status = WireStatus::ALL.get(number);
+    status.map_or_else(|| number.to_string(), |status| status.word().to_owned())
 }
 
 /// A name of the API as words: `controlPlane` as `control plane`.

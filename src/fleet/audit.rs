@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::change::ChangeError;
-use crate::http::Client;
+use crate::http::{ApiError, Client};
 
 /// Who asks for a change, and for which.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,12 @@ impl Author {
             author: self.clone(),
             files,
         }
+    }
+
+    /// Logs a change that was refused before it was made.
+    pub(super) fn refused(&self, error: ApiError) -> ApiError {
+        self.log(&Err(error.clone().into()));
+        error
     }
 
     /// Logs the changed files, or why there is no change.

@@ -29,7 +29,7 @@ use super::store::git::Git;
 use super::tagged::{KnownTags, Tagged};
 use super::version::Version;
 use super::{FleetOptions, RateLimit, Serving, connections};
-use crate::http::{ApiError, LongPoll, OPENAPI, Proxies, TokenBucket, bearer, read_body};
+use crate::http::{ApiError, Client, LongPoll, OPENAPI, Proxies, TokenBucket, bearer, read_body};
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::ObjectName;
 use crate::util::schemas;
@@ -138,12 +138,15 @@ impl Watcher {
 }
 
 async fn handle(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = dispatch(fleet, request).await.unwrap_or_else(|error| {
+    let (mut parts, body) = request.into_parts();
+    fleet.proxies.name_client(&mut parts);
+    let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+    let client = Client::of(&parts);
+    let response = dispatch(fleet, parts, body).await.unwrap_or_else(|error| {
         if error.status.is_server_error() {
-            tracing::error!(%method, path, %error, "request failed");
+            tracing::error!(%method, path, %client, %error, "request failed");
         } else {
-            tracing::info!(%method, path, status = error.status.as_u16(), %error, "request refused");
+            tracing::info!(%method, path, %client, status = error.status.as_u16(), %error, "request refused");
         }
         error.into_response()
     });
@@ -191,9 +194,7 @@ impl Wanted {
     }
 }
 
-async fn dispatch(fleet: Arc<Fleet>, request: Request<Body>) -> Result<Response, ApiError> {
-    let (mut parts, body) = request.into_parts();
-    fleet.proxies.name_client(&mut parts);
+async fn dispatch(fleet: Arc<Fleet>, parts: Parts, body: Body) -> Result<Response, ApiError> {
     if parts.uri.path() == OPENAPI {
         fleet.stranger_at_door()?;
         return match parts.method {

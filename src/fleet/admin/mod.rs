@@ -91,6 +91,14 @@ impl Ask {
         }
     }
 
+    /// Returns the router of which the call changes a session.
+    fn changes(&self) -> Option<&ObjectName> {
+        match self {
+            Self::Change(router) | Self::ChangeForm(router) => Some(router),
+            _ => None,
+        }
+    }
+
     /// Returns whether a browser asks.
     fn is_of_page(&self) -> bool {
         matches!(self, Self::Page | Self::RouterPage(_) | Self::ChangeForm(_))
@@ -183,6 +191,11 @@ impl Admin {
                 let form = page::fleet_login(None)?;
                 return Ok(private((refusal.status, form).into_response()));
             }
+            Err(refusal) if refusal.status == StatusCode::FORBIDDEN => {
+                let router = ask.changes();
+                let refused = |router| asked(parts, "read-token", router).refused(refusal.clone());
+                return Err(router.map_or(refusal.clone(), refused));
+            }
             Err(refusal) => return Err(refusal),
         };
         let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
@@ -233,16 +246,15 @@ impl Admin {
                 page::fleet_router(&view::router(&router, role))
             }
             Ask::Change(router) => {
-                let change: SessionChange = serde_json::from_slice(body)
-                    .map_err(|error| ApiError::bad_request(format!("the body: {error}")))?;
+                let change = read_change(parts, &router, serde_json::from_slice(body))?;
                 let files = self.change(answers, parts, router, change).await?;
                 Ok(Json(Changed { files }).into_response())
             }
             Ask::ChangeForm(router) => {
                 let fields: std::collections::BTreeMap<_, _> =
                     form_urlencoded::parse(body).into_owned().sorted_map();
-                let change = serde_json::from_value(serde_json::json!(fields))
-                    .map_err(|error| ApiError::bad_request(format!("the form: {error}")))?;
+                let change = serde_json::from_value(serde_json::json!(fields));
+                let change = read_change(parts, &router, change)?;
                 let shown = format!("/routers/{router}");
                 self.change(answers, parts, router, change).await?;
                 Ok(Redirect::to(&shown).into_response())
@@ -319,6 +331,22 @@ impl Admin {
         *self.seen.lock().await = None;
         changed.map_err(refused)
     }
+}
+
+/// Returns who asks for a change of a router's sessions that is not known more exactly.
+fn asked(parts: &Parts, who: &'static str, router: &ObjectName) -> Author {
+    Author::new(who, Client::of(parts), "change", router.to_string())
+}
+
+fn read_change(
+    parts: &Parts,
+    router: &ObjectName,
+    read: Result<SessionChange, serde_json::Error>,
+) -> Result<SessionChange, ApiError> {
+    read.map_err(|error| {
+        let error = ApiError::bad_request(format!("the body: {error}"));
+        asked(parts, access::who(parts), router).refused(error)
+    })
 }
 
 fn alive() -> Response {

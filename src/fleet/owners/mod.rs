@@ -254,7 +254,7 @@ impl Call<'_> {
         let name = match new.name {
             None => first.parse(),
             Some(name) => {
-                check_name(&name, &first)?;
+                check_name(&name, &first).map_err(|error| self.refused(error))?;
                 Ok(name)
             }
         };
@@ -358,6 +358,18 @@ impl Call<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         serde_json::from_slice(&self.body)
             .map_err(|error| ApiError::bad_request(format!("the body: {error}")))
+            .map_err(|error| self.refused(error))
+    }
+
+    /// Logs a change that was refused before it was made.
+    fn refused(&self, error: ApiError) -> ApiError {
+        let what = match self.parts.method {
+            Method::POST => "create",
+            _ => "change",
+        };
+        let object = self.parts.uri.path().to_owned();
+        let who = format!("AS{}", self.asn);
+        Author::new(who, Client::of(self.parts), what, object).refused(error)
     }
 
     /// Returns the tag of the session that the owner knows.

@@ -68,7 +68,7 @@ pub(crate) use store::git::GitView;
 #[cfg(feature = "postgres")]
 pub use store::postgres::StoreError;
 #[cfg(feature = "postgres")]
-pub use transfer::{Copied, Replace, TransferError, export, import};
+pub use transfer::{Copied, Invalid, Replace, TransferError, export, import};
 pub use tree::read;
 pub(crate) use validate::Findings;
 pub use validate::validate;

@@ -11,12 +11,13 @@ use super::change::ChangedFiles;
 use super::described::Described;
 use super::finding::Finding;
 use super::layout::MAX_BYTES;
+use super::network::Network;
 use super::posts::REPORTED;
 use super::store::directory::Directory;
 use super::store::postgres::{Postgres, StoreError};
 use super::store::{Change, Store};
 use super::tree::CALLS;
-use super::{FleetError, validate};
+use super::{FleetError, tree};
 use crate::http::{ApiError, Client};
 use crate::model::{ObjectName, Secret};
 use crate::util::file::{self, Writer};
@@ -29,6 +30,13 @@ pub enum Replace {
     Nothing,
     /// Replace them, and remove those that the source does not have.
     Differing,
+}
+
+/// Whether files may be imported from which no server would serve the network; servers go on with those before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invalid {
+    Refuse,
+    Allow,
 }
 
 /// A failure to copy a fleet. Nothing was changed, except by `Io` of an export.
@@ -46,12 +54,8 @@ pub enum TransferError {
     ChangedMeanwhile,
     #[error("{path}: no file of a fleet; give its directory", path = .0.display())]
     Empty(PathBuf),
-    #[error("{} problems in the files, of which the first is: {first}; run `moenet-agent fleet validate {path}`", .count, path = .path.display())]
-    Invalid {
-        path: PathBuf,
-        count: usize,
-        first: Box<Finding>,
-    },
+    #[error("{first}; no server would serve the network; correct it (`moenet-agent fleet validate {path}` lists all), or use --allow-invalid", path = .path.display())]
+    Invalid { path: PathBuf, first: Box<Finding> },
     #[error(transparent)]
     Fleet(#[from] FleetError),
     #[error("record of rollouts and drains: {0}")]
@@ -89,11 +93,16 @@ type Files = BTreeMap<String, Arc<str>>;
 pub async fn import(
     dir: &Path,
     url: &Secret<String>,
-    replace: Replace,
+    (replace, invalid): (Replace, Invalid),
     by: &str,
 ) -> Result<Copied, TransferError> {
     let wanted = read(dir, dir)?;
-    check(dir, &wanted)?;
+    if wanted.is_empty() {
+        return Err(TransferError::Empty(dir.to_owned()));
+    }
+    if invalid == Invalid::Refuse {
+        check(dir)?;
+    }
     let store = Postgres::open(url)?;
     store.load().await?;
     let known = store.memory().files.revision().unwrap_or_default();
@@ -136,20 +145,18 @@ pub async fn export(
     Ok(Copied::of(&changes))
 }
 
-/// Refuses files that no server would serve.
-fn check(dir: &Path, files: &Files) -> Result<(), TransferError> {
-    if files.is_empty() {
-        return Err(TransferError::Empty(dir.to_owned()));
+/// Refuses files from which no server would serve the network. A session with an error concerns itself only.
+fn check(dir: &Path) -> Result<(), TransferError> {
+    let files = tree::read(dir)?;
+    let read = files.has_network().then(|| Network::read(&files));
+    let errors = read.and_then(Result::err).unwrap_or_default();
+    match errors.into_iter().next() {
+        None => Ok(()),
+        Some(first) => Err(TransferError::Invalid {
+            path: dir.to_owned(),
+            first: Box::new(first),
+        }),
     }
-    let mut problems = validate(dir)?.problems.into_iter();
-    let Some(first) = problems.next() else {
-        return Ok(());
-    };
-    Err(TransferError::Invalid {
-        path: dir.to_owned(),
-        count: problems.len() + 1,
-        first: Box::new(first),
-    })
 }
 
 /// Copies how far a change of the network has come, unless the target has a record.

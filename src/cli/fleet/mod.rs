@@ -19,9 +19,9 @@ use serde::Serialize;
 #[cfg(feature = "postgres")]
 use super::block_on;
 use super::{Arguments, Outcome, output};
-#[cfg(feature = "postgres")]
-use crate::fleet::Replace;
 use crate::fleet::{self, Changes, Findings, Must};
+#[cfg(feature = "postgres")]
+use crate::fleet::{Invalid, Replace};
 use crate::model::Secret;
 
 /// Work with a fleet directory.
@@ -127,6 +127,9 @@ Exit codes: 0 no changes; 2 changes; 1 the fleet is not valid, or the comparison
     Import {
         #[command(flatten)]
         copy: Copied,
+        /// Import a description from which no server would serve the network; those that run go on with the one before
+        #[arg(long)]
+        allow_invalid: bool,
     },
     #[cfg(feature = "postgres")]
     /// Copy the files of PostgreSQL into a directory, and the posts of routers that have none there
@@ -191,14 +194,21 @@ impl Fleet {
             Verb::Delete(delete) => delete.run(arguments),
             Verb::Validate { dir } => validate(dir, arguments),
             #[cfg(feature = "postgres")]
-            Verb::Import { copy } => {
+            Verb::Import {
+                copy,
+                allow_invalid,
+            } => {
                 let user = ["SUDO_USER", "USER"];
                 let user = user.iter().find_map(|name| std::env::var(name).ok());
                 // Without a name, as under cron and systemd.
                 let by =
                     user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
-                let (url, replace) = (copy.store(), copy.replace());
-                let import = fleet::import(&copy.dir, &url, replace, &by);
+                let invalid = match allow_invalid {
+                    true => Invalid::Allow,
+                    false => Invalid::Refuse,
+                };
+                let (url, care) = (copy.store(), (copy.replace(), invalid));
+                let import = fleet::import(&copy.dir, &url, care, &by);
                 copied(block_on(async { Ok(import.await?) })?)
             }
             #[cfg(feature = "postgres")]

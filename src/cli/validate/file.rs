@@ -6,7 +6,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::cli::change::document::{STREAM, split};
 use crate::cli::fields::Schema;
 use crate::config::{self, Environment};
 use crate::desired::{LayerInputs, merge_layers};
@@ -43,34 +42,26 @@ fn place_of(file: &Path) -> Option<(PathBuf, Place)> {
     })
 }
 
-/// Returns the problems of a file outside a state directory, which may be a stream, as `get -o yaml` prints it.
+/// Returns the problems of a file outside a state directory.
 fn elsewhere(file: &Path) -> Vec<String> {
-    let text = match file::read_text(file, STREAM) {
+    let text = match file::read_text(file, file::DOCUMENT) {
         Ok(text) => text,
         Err(error) => return vec![format!("{}: {error}", file.display())],
     };
-    let documents = split(&text);
-    match documents.len() {
-        0 | 1 => of_text(file, &text),
-        _ => documents.iter().flat_map(|it| of_text(file, it)).collect(),
-    }
-}
-
-fn of_text(file: &Path, text: &str) -> Vec<String> {
-    let value: Value = match document::parse_value(text) {
+    let value: Value = match document::parse_value(&text) {
         Ok(value) => value,
         Err(error) => return vec![error.in_file(file).to_string()],
     };
     let found = if value.get("status").is_some() {
-        list(document::parse_value::<StatusDocument>(text))
+        list(document::parse_value::<StatusDocument>(&text))
     } else if value.get("applied").is_some() {
-        list(document::parse_value::<AppliedDocument>(text))
+        list(document::parse_value::<AppliedDocument>(&text))
     } else {
         match value.get("kind") {
             Some(word) => match Kind::ALL.into_iter().find(|kind| word == &kind.to_string()) {
-                Some(Kind::Override) => return unplaced_override(file, text),
-                Some(kind) => document_problems(kind, text),
-                None => vec![unknown_kind(text, word)],
+                Some(Kind::Override) => return unplaced_override(file, &text),
+                Some(kind) => document_problems(kind, &text),
+                None => vec![unknown_kind(&text, word)],
             },
             // The only file without a kind is the configuration.
             None => return config::problems(file, Environment::read()),

@@ -85,6 +85,8 @@ pub struct Budgets {
 pub struct Percent(u8);
 
 impl Percent {
+    pub(super) const ZERO: Self = Self(0);
+
     /// Returns the share as a fraction.
     pub fn share(self) -> f64 {
         f64::from(self.0) / 100.0

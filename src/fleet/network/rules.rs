@@ -1,11 +1,12 @@
 //! Rules between the files of a network, which one file alone cannot show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::Path;
 
 use super::super::check::Problem;
 use super::super::finding::Finding;
+use super::care::Percent;
 use super::files::{FleetFiles, NETWORK, router_path};
 use super::spec::{Ibgp, Topology};
 use super::topology::{Named, is_reflector, link};
@@ -66,16 +67,39 @@ impl Network {
         }
     }
 
+    /// A wave without a router protects nothing.
     fn check_rollout(&self, findings: &mut Findings<'_>) {
-        let waves = self.spec.rollout.iter().flat_map(|rollout| &rollout.waves);
-        for (at, wave) in waves.enumerate() {
-            let Wave::Routers(names) = wave else { continue };
-            let unknown = |name: &&ObjectName| !self.routers.contains_key(*name);
-            if let Some(name) = names.iter().find(unknown) {
-                let at = at.to_string();
-                let message = format_args!("{name} has no file in routers/");
-                findings.add(NETWORK, &["rollout", "waves", &at], message);
-            }
+        let Some(rollout) = &self.spec.rollout else {
+            return;
+        };
+        if rollout.waves.is_empty() {
+            let message =
+                "without a wave a change would reach every router at once; write [[ROUTER], 50%]";
+            findings.add(NETWORK, &["rollout", "waves"], message);
+        }
+        let (mut reached, mut named) = (Percent::ZERO, BTreeSet::new());
+        for (at, wave) in rollout.waves.iter().enumerate() {
+            let message = match wave {
+                Wave::Share(share) if *share > reached => {
+                    reached = *share;
+                    continue;
+                }
+                Wave::Share(_) => {
+                    format!("adds no router: write a share above {reached}")
+                }
+                Wave::Routers(names) => {
+                    let twice = names.iter().find(|name| !named.insert(*name));
+                    let mut all = names.iter();
+                    let unknown = all.find(|name| !self.routers.contains_key(*name));
+                    match (twice, unknown) {
+                        (Some(name), _) => format!("{name} is in a wave twice"),
+                        (None, Some(name)) => format!("{name} has no file in routers/"),
+                        (None, None) if names.is_empty() => "names no router".to_owned(),
+                        (None, None) => continue,
+                    }
+                }
+            };
+            findings.add(NETWORK, &["rollout", "waves", &at.to_string()], message);
         }
     }
 

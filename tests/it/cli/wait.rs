@@ -70,6 +70,6 @@ fn unknown_names_and_goals_are_refused() {
         .call(&["wait", "nothing", "--timeout", "1s"])
         .says(1, "no object named nothing");
     router
-        .call(&["wait", NAME, "--for", "established"])
+        .call(&["wait", NAME, "--for", "up"])
         .says(64, "neither a phase");
 }

@@ -108,6 +108,17 @@ impl Database {
         )
     }
 
+    /// Runs a statement, and returns its rows.
+    fn sql(&self, statement: &str) -> String {
+        let mut psql = Command::new(programs().join("psql"));
+        let psql = psql
+            .args(["-X", "-A", "-t", "-c", statement])
+            .arg(self.url());
+        let done = psql.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
     /// Ends the server at once, as a crash: it has no time for a checkpoint.
     fn kill(&mut self) {
         let pid = self.server.id().to_string();
@@ -342,7 +353,9 @@ fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance;
     serve_side_by_side(database, fleet, [one, other]);
     // A broken description changes nothing.
     write("routers/de1.yaml", "{id: 2, token: s3cret}");
-    database.import(fleet.dir.path());
+    let invalid = ["--overwrite", "--allow-invalid"];
+    let (done, text) = database.fleet("import", fleet.dir.path(), &invalid);
+    assert!(done, "{text}");
     soon("the edit has arrived", || {
         same(one.call_as("de1", "GET", "config", "").0, 200)
     });
@@ -551,4 +564,32 @@ fn full_disk_of_the_database_loses_nothing() {
     });
     let new = Instance::start(&database);
     assert_eq!((new.sessions().unwrap(), new.uptime()), (served, Some(999)));
+}
+
+#[test]
+fn old_posts_expire_with_their_partition() {
+    let (database, fleet) = (Database::start(), fleet());
+    database.import(fleet.dir.path());
+    let partitions = || {
+        let names = database
+            .sql("SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'posts'::regclass");
+        names.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (name, from, to) in [
+        ("posts_2020010100", "2020-01-01 00:00Z", "2020-01-01 01:00Z"),
+        ("posts_2120010100", "2120-01-01 00:00Z", "2120-01-01 01:00Z"),
+    ] {
+        database.sql(&format!(
+            "CREATE TABLE {name} PARTITION OF posts FOR VALUES FROM ('{from}') TO ('{to}')"
+        ));
+    }
+    let old = "INSERT INTO posts VALUES ('jp1', 'heartbeat', '2020-01-01 00:30Z', '{}')";
+    database.sql(old);
+    let instance = Instance::start(&database);
+    soon("a post is stored", || same(instance.heartbeat(1), 200));
+    let left = partitions();
+    assert!(!left.contains(&"posts_2020010100".to_owned()), "{left:?}");
+    // This hour, the next one, and one that is not old.
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert_eq!(database.sql("SELECT count(*) FROM posts").trim(), "1");
 }

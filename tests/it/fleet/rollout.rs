@@ -139,3 +139,25 @@ async fn second_drain_of_a_region_is_refused() {
     assert_eq!(drain("jp2", json!({"force": true})).await.0, 200);
     assert_eq!(drain("hk1", json!({"force": "yes"})).await.0, 400);
 }
+
+#[test]
+fn wave_that_protects_nothing_is_refused() {
+    let dir = network();
+    for (waves, said) in [
+        ("[]", "without a wave"),
+        ("[[]]", "names no router"),
+        ("[0%]", "above 0%"),
+        ("[50%, 20%]", "above 50%"),
+        ("[[jp1], [jp1]]", "jp1 is in a wave twice"),
+        ("[[us1]]", "us1 has no file"),
+    ] {
+        let text = NETWORK.replace("[[jp1]]", waves);
+        write(dir.path(), &[("network.yaml", &text)]);
+        let found = super::validate(dir.path()).unwrap().problems;
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert!(
+            found.len() == 1 && found[0].contains("network.yaml:4:") && found[0].contains(said),
+            "{waves}: {found:?}"
+        );
+    }
+}

@@ -36,9 +36,9 @@ fn import_refuses_what_no_server_would_serve() {
     let empty = tempfile::tempdir().unwrap();
     let (done, text) = database.fleet("import", empty.path(), &["--overwrite"]);
     assert!(!done && text.contains("no file of a fleet"), "{text}");
-    fs::write(fleet.path("sessions.yaml"), "sessions: [\n").unwrap();
+    fs::write(fleet.dir.path().join("network.yaml"), "asn: [\n").unwrap();
     let (done, text) = database.fleet("import", fleet.dir.path(), &["--overwrite"]);
-    assert!(!done && text.contains("sessions.yaml:"), "{text}");
+    assert!(!done && text.contains("network.yaml:"), "{text}");
     let out = tempfile::tempdir().unwrap();
     assert!(database.fleet("export", out.path(), &[]).0);
     let kept = fs::read_to_string(out.path().join("jp1/sessions.yaml")).unwrap();

@@ -216,7 +216,7 @@ mod tests {
         ] {
             assert_eq!(goal(text), Some(Goal::Condition(tunnel, status)));
         }
-        for bad in ["", "established", "TunnelConfigured=maybe", "Nothing=True"] {
+        for bad in ["", "up", "TunnelConfigured=maybe", "Nothing=True"] {
             assert_eq!(goal(bad), None, "{bad}");
         }
     }

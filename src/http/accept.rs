@@ -149,8 +149,10 @@ impl Visit {
             .max_buf_size(HEAD_MAX)
             .serve_connection(TokioIo::new(stream.whole()), service);
         let wait = tokio::select! {
-            wait = self.wait_of(&mut connection) => wait,
+            biased;
             () = self.taken.seat.close.cancelled() => None,
+            // Before the end of the connection: its first poll gives the answer of a wait that has ended.
+            wait = self.wait_of(&mut connection) => wait,
             () = self.last_call() => {
                 Pin::new(&mut connection).graceful_shutdown();
                 let last = timeout(self.limit(), self.wait_of(&mut connection));
@@ -201,7 +203,8 @@ impl Visit {
         };
         let TakenSeat { seat, seats, .. } = &self.taken;
         let is_in_long_poll = seat.in_long_poll.load(Ordering::Relaxed);
-        if !is_in_long_poll && seats.0.lock().is_crowded() {
+        let is_last = self.stop.is_cancelled() || Instant::now() >= self.last_request;
+        if is_last || !is_in_long_poll && seats.0.lock().is_crowded() {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(CONNECTION, close);
         }
@@ -350,6 +353,31 @@ mod tests {
         change.send_replace(true);
         let expected = ["changed", "next", "changed", "changed"];
         assert_eq!(bodies(client).await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wait_is_answered_at_the_end_of_its_connection() {
+        // The order in which the end and the answer are looked at must not matter.
+        for stops in [false, true].repeat(20) {
+            let (seats, (app, change)) = (seats(CONNECTIONS), with_wait());
+            let (mut client, server) = tokio::io::duplex(1024);
+            let (taken, stop) = (seats.take(ROUTER).unwrap(), CancellationToken::new());
+            tokio::spawn(converse(server, app, ROUTER.into(), taken, stop.clone()));
+            client
+                .write_all(b"GET /wait HTTP/1.1\r\n\r\n")
+                .await
+                .unwrap();
+            until(|| change.receiver_count() == 1).await;
+            match stops {
+                true => stop.cancel(),
+                false => sleep(HTTP_CONNECTION + Duration::from_secs(1)).await,
+            }
+            change.send_replace(true);
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("changed"), "{stops}: {answer}");
+            assert!(answer.contains("connection: close"), "{answer}");
+        }
     }
 
     #[tokio::test]

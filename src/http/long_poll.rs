@@ -126,8 +126,8 @@ impl<I: AsyncRead + AsyncWrite> Stream<I> {
     pub(super) fn rest(read_ahead: &Bytes, whole: Whole<I>) -> Self {
         let (chain, write) = whole.into_inner();
         let (first, read) = chain.into_inner();
-        let passed = usize::try_from(first.position()).unwrap_or(usize::MAX);
-        let unread = first.get_ref().get(passed..).unwrap_or_default();
+        let position = usize::try_from(first.position()).unwrap_or(usize::MAX);
+        let unread = first.get_ref().get(position..).unwrap_or_default();
         let ahead = [read_ahead, unread].concat();
         Self { ahead, read, write }
     }

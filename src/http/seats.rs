@@ -86,8 +86,8 @@ impl Seat {
     }
 
     pub(super) fn end(&self) {
-        let passed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.waiting.store(passed, Ordering::Relaxed);
+        let elapsed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.waiting.store(elapsed, Ordering::Relaxed);
         self.in_long_poll.store(false, Ordering::Relaxed);
         self.busy.store(false, Ordering::Relaxed);
     }

@@ -186,13 +186,11 @@ impl Adoption {
             running.file_of(interface),
             &taken,
         );
-        for reason in surplus(link, &adopted.document.spec) {
-            self.add(
-                Outcome::Unsupported,
-                &format!("interface {interface}"),
-                running.file_of(interface),
-                reason,
-            );
+        for (lost, reason) in surplus(link, &adopted.document.spec) {
+            let value = lost.local.addr().to_string();
+            let place = TunnelFile::place_of(running.files, interface, "Address", &value);
+            let subject = format!("interface {interface}");
+            self.add(Outcome::Unsupported, &subject, place, reason);
         }
         for (protocol, _) in sessions {
             self.session(running, protocol, &taken);
@@ -253,12 +251,15 @@ impl Adoption {
                 reason,
             );
         }
-        for definition in main.beyond.iter().filter(|it| !it.starts_with("protocol")) {
-            let reason = format!(
-                "stays in {} or a file that it includes",
-                main.path.display()
+        let beyond = main.beyond.iter();
+        for definition in beyond.filter(|it| !it.words.starts_with("protocol")) {
+            let place = Some(Place::new(&definition.file, definition.line));
+            self.add(
+                Outcome::Left,
+                &definition.words,
+                place,
+                "stays in bird.conf",
             );
-            self.add(Outcome::Left, definition, None, reason);
         }
     }
 }

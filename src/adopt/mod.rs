@@ -7,6 +7,7 @@
 //! | [`map`] | links, sessions and files → documents with `adopt: true`, and findings |
 //! | [`report`] | a finding, with its place |
 //! | [`fleet`] | adopted interfaces as sessions of a Control Plane |
+//! | [`changes()`] | the settings of links that a plan changes |
 //! | [`harm`] | the steps of a plan that interrupt a tunnel or reset a session |
 //! | [`record`] | what the router was before, for an undo |
 //! | [`mod@reverse`] | the record and the kernel's state → the changes that undo an adoption |
@@ -15,6 +16,7 @@
 //!
 //! The planner alone says what a pass would do with the documents: this module compares nothing.
 
+mod changes;
 pub mod fleet;
 pub mod harm;
 pub mod ini;
@@ -26,6 +28,7 @@ mod synced;
 pub mod tunnel_file;
 pub mod watch;
 
+pub use changes::changes;
 pub use harm::{Before, Harm, irreversible, of_undo};
 pub use map::{Adopted, Adoption, Running};
 pub use record::{LinkSettings, Phase, Record, Written};

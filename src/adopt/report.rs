@@ -36,6 +36,8 @@ pub enum Outcome {
     Left,
     /// No document can hold it.
     Unsupported,
+    /// The first pass sets another value.
+    Changed,
     /// The operator must do it before the documents are used.
     Needed,
 }
@@ -46,6 +48,7 @@ impl Outcome {
             Self::Taken => "taken over",
             Self::Left => "stays",
             Self::Unsupported => "unsupported",
+            Self::Changed => "changes",
             Self::Needed => "needed",
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::ini::{self, Entry, Section};
 use super::report::{Finding, Outcome, Place};
-use crate::model::Endpoint;
+use crate::model::{Endpoint, InterfaceName};
 use crate::util::sorted::Sorted as _;
 
 /// Keys of both programs whose values the kernel reports, so that the file need not be trusted.
@@ -77,6 +77,29 @@ impl TunnelFile {
             (Some(entry), None) => entry.value.parse().ok(),
             _ => None,
         }
+    }
+
+    /// Returns the place where files set a value of an interface, else where they set this setting to another, else where
+    /// the first one begins.
+    pub fn place_of(
+        files: &[Self],
+        interface: &InterfaceName,
+        setting: &str,
+        value: &str,
+    ) -> Option<Place> {
+        let files = files.iter().filter(|it| it.interface == interface.as_str());
+        let first = files.clone().next()?;
+        let entries = files.flat_map(|file| {
+            let entries = file.sections.iter().flat_map(|it| it.all(setting));
+            entries.map(move |entry| (file, entry))
+        });
+        let entries: Vec<_> = entries.collect();
+        let mut all = entries.iter();
+        let exact = all.find(|(_, entry)| entry.value.contains(value));
+        let found = exact.or(entries.first());
+        Some(found.map_or(Place::new(&first.path, 1), |(file, entry)| {
+            Place::new(&file.path, entry.line)
+        }))
     }
 
     /// Returns who else configures the interface, and every setting that no document holds.
@@ -156,6 +179,21 @@ mod tests {
             .map(|finding| finding.place.as_ref().unwrap().line);
         assert_eq!(unsupported.collect::<Vec<_>>(), [2, 3, 6]);
         assert_eq!(file.endpoint(), "a.example:1".parse().ok());
+    }
+
+    #[test]
+    fn setting_has_the_line_of_its_value() {
+        let text = "[Interface]\nAddress = fe80::1/64\nAddress = 10.0.0.1/32\n[Peer]\nallowedips = 10.0.0.0/8\n";
+        let files = [file("/etc/wireguard/wg0.conf", text).unwrap()];
+        let line = |setting, value| {
+            let interface = "wg0".parse().unwrap();
+            TunnelFile::place_of(&files, &interface, setting, value).map(|it| it.line)
+        };
+        assert_eq!(line("Address", "10.0.0.1"), Some(3));
+        assert_eq!(line("AllowedIPs", "10.0.0.0/8 fd00::/8"), Some(5));
+        assert_eq!(line("MTU", "1420"), Some(1));
+        let other = "wg1".parse().unwrap();
+        assert_eq!(TunnelFile::place_of(&files, &other, "MTU", ""), None);
     }
 
     #[test]

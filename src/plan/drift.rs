@@ -10,6 +10,8 @@ pub struct Drift {
     pub want: String,
     /// The observed value.
     pub have: String,
+    /// The drifts of a step that corrects several.
+    pub(super) parts: Vec<Drift>,
 }
 
 /// The kind of a change.
@@ -52,6 +54,35 @@ impl Drift {
             field,
             want: want.to_string(),
             have: have.to_string(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// Creates the reason of a step that corrects several drifts; `None` without one.
+    pub(crate) fn joined(field: &'static str, mut parts: Vec<Self>) -> Option<Self> {
+        if parts.len() <= 1 {
+            return parts.pop();
+        }
+        let inside = |drift: &Self| drift.field.rsplit('.').next().unwrap_or_default();
+        let list = |value: fn(&Self) -> &str| {
+            let each = parts.iter();
+            let each: Vec<_> = each
+                .map(|drift| format!("{} {}", inside(drift), value(drift)))
+                .collect();
+            each.join(", ")
+        };
+        let (want, have) = (list(|drift| &drift.want), list(|drift| &drift.have));
+        Some(Self {
+            parts,
+            ..Self::new(field, want, have)
+        })
+    }
+
+    /// Returns the drift of each field.
+    pub fn each(&self) -> &[Self] {
+        match self.parts.is_empty() {
+            true => std::slice::from_ref(self),
+            false => &self.parts,
         }
     }
 

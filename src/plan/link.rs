@@ -454,9 +454,13 @@ pub(super) fn settle(wanted: &WantedTunnel, found: &Found<'_>, kernel: &KernelVi
         // IPv4 or IPv6 forwarding, or a container. On a new link all are set once.
         let have = known.map(|link| link.sysctls.get(&key).copied());
         if have.is_none() || have.flatten().is_some_and(|have| have != value) {
+            let unread = match link {
+                Some(_) => "an unknown value",
+                None => "the kernel's default",
+            };
             let shown = have
                 .flatten()
-                .map_or("the kernel's default".to_owned(), |have| have.to_string());
+                .map_or(unread.to_owned(), |have| have.to_string());
             let action = KernelAction::SetSysctl {
                 interface: Some(interface()),
                 key,

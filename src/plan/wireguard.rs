@@ -57,32 +57,13 @@ pub(super) fn compare(
         remove_peers: removed_peers(want, have, view, &mut drifts),
         peers: peer(want, have, view, &mut drifts).into_iter().collect(),
     };
-    let because = summary(drifts)?;
+    let because = Drift::joined("tunnel", drifts)?;
     Some(Step::kernel(
         KernelAction::ConfigureWireGuard {
             interface: wanted.interface.clone(),
             patch,
         },
         because,
-    ))
-}
-
-/// Returns one drift unchanged, and a list for several.
-fn summary(mut drifts: Vec<Drift>) -> Option<Drift> {
-    if drifts.len() <= 1 {
-        return drifts.pop();
-    }
-    let list = |value: fn(&Drift) -> &str| {
-        let parts: Vec<_> = drifts
-            .iter()
-            .map(|d| format!("{} {}", d.field.trim_start_matches("tunnel."), value(d)))
-            .collect();
-        parts.join(", ")
-    };
-    Some(Drift::new(
-        "tunnel",
-        list(|drift| &drift.want),
-        list(|drift| &drift.have),
     ))
 }
 

@@ -48,7 +48,7 @@ const GO_AGENT: Style = Style {
     file: (
         "wireguard",
         "dn42_4242421001.conf",
-        "[Interface]\nListenPort = 21001\nPostUp = logger up\n",
+        "[Interface]\nListenPort = 21001\nPostUp = logger up\n[Peer]\nAllowedIPs = 10.0.0.0/8\n",
     ),
 };
 
@@ -133,6 +133,10 @@ impl Built {
             endpoint: "192.0.2.10:51820",
         }
         .make(&router.inside, neighbour.folder.path());
+        router.inside.shell(&format!(
+            "wg set {DEVICE} peer {} allowed-ips 172.16.0.0/12,fe80::/10,fd00::/8,ff00::/8",
+            neighbour.keys.public
+        ));
         let (folder, name, text) = style.file;
         for folder in ["wireguard", "networkd", "bird/peers"] {
             std::fs::create_dir_all(router.path(folder)).unwrap();
@@ -264,10 +268,12 @@ fn router_of_the_go_agent_is_adopted_without_a_reset() {
     finds(&answer, "left", session, "peers/peer.conf:1");
     finds(&answer, "unsupported", session, "peers/peer.conf:1");
     finds(&answer, "unsupported", DEVICE, "dn42_4242421001.conf:3");
+    let wider = ("interface dn42_4242421001", "dn42_4242421001.conf:5");
+    finds(&answer, "changed", wider.0, wider.1);
     finds(&answer, "left", "protocol static own4", "bird.conf:6");
     finds(&answer, "left", "protocol static own6", "bird.conf:7");
     finds(&answer, "left", "protocol kernel k4", "bird.conf:5");
-    finds(&answer, "left", "filter dn42_in", ":null");
+    finds(&answer, "left", "filter dn42_in", "bird.conf:8");
     let spec = &answer["documents"][0]["spec"];
     assert_eq!(spec["tunnel"]["adopt"], true);
     assert_eq!(spec["tunnel"]["endpoint"], "192.0.2.10:51820");

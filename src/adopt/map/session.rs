@@ -210,19 +210,20 @@ fn own_address<'a>(
 }
 
 /// Returns why each address of a link is lost that its document does not express exactly.
-pub(super) fn surplus(link: &Link, spec: &BgpSessionSpec) -> Vec<String> {
+pub(super) fn surplus(link: &Link, spec: &BgpSessionSpec) -> Vec<(Address, String)> {
     let expressed = expressed_addresses(spec);
     let lost = link.addresses.difference(&expressed);
     let reason = |lost: &Address| {
         let mut kept = expressed.iter();
-        match kept.find(|it| it.local.addr() == lost.local.addr()) {
+        let reason = match kept.find(|it| it.local.addr() == lost.local.addr()) {
             Some(kept) => format!(
                 "address {lost}: the document expresses it as {kept}, so the first pass would replace it"
             ),
             None => format!(
                 "address {lost} has no field in the document, so the first pass would remove it"
             ),
-        }
+        };
+        (*lost, reason)
     };
     lost.map(reason).collect()
 }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::adopt::record::Placed;
-use crate::adopt::{Adopted, Adoption, Before, Finding, Harm, Record, irreversible};
+use crate::adopt::{
+    Adopted, Adoption, Before, Finding, Harm, Record, TunnelFile, changes, irreversible,
+};
 use crate::adoption::Documents;
 use crate::cli::offline::Offline;
 use crate::cli::output;
@@ -48,7 +50,12 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn of(adoption: Adoption, offline: &Offline, planned: Documents) -> Self {
+    pub(super) fn of(
+        mut adoption: Adoption,
+        files: &[TunnelFile],
+        offline: &Offline,
+        planned: Documents,
+    ) -> Self {
         let before = Before {
             kernel: &offline.kernel,
             protocols: &offline.bird.protocols,
@@ -60,6 +67,11 @@ impl Answer {
                 Err(refusal) if key == ObjectKey::Router => refused = Some(refusal),
                 Err(_) => {}
             }
+        }
+        let interfaces = adoption.documents.iter().filter_map(Adopted::interface);
+        let interfaces: BTreeSet<_> = interfaces.cloned().sorted_set();
+        for plan in &plans {
+            adoption.findings.extend(changes(plan, &interfaces, files));
         }
         let interruptions = plans.iter().flat_map(|plan| Harm::of(plan, before));
         let actions = plans.iter().flat_map(|plan| &plan.steps);

@@ -111,7 +111,8 @@ impl Adopt {
             specifications(&store)
         })
         .await?;
-        Ok(Answer::of(adoption, &rehearsal.offline().await?, planned))
+        let offline = rehearsal.offline().await?;
+        Ok(Answer::of(adoption, &files, &offline, planned))
     }
 
     async fn take_over(&self, arguments: &Arguments, config: Config, watch: Interval) -> Outcome {

@@ -31,7 +31,17 @@ pub struct MainFile {
     /// The protocols of an operator's main file, in their order.
     pub protocols: Vec<OperatorProtocol>,
     /// The content of an operator's main file beyond the text that a distribution ships.
-    pub beyond: Vec<String>,
+    pub beyond: Vec<Definition>,
+}
+
+/// A definition of an operator's main file, or a file that it includes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// Its first words.
+    pub words: String,
+    pub file: PathBuf,
+    /// The line where it begins, from 1.
+    pub line: usize,
 }
 
 /// Who writes the main file.
@@ -98,9 +108,14 @@ impl MainFile {
         included: bool,
         files: impl Iterator<Item = (&'a Path, &'a str)> + Clone,
     ) -> Self {
-        let beyond = files
-            .clone()
-            .flat_map(|(_, text)| beyond_distribution(text));
+        let beyond = files.clone().flat_map(|(file, text)| {
+            let definition = move |(words, line)| Definition {
+                words,
+                file: file.to_owned(),
+                line,
+            };
+            definitions(text).into_iter().map(definition)
+        });
         Self {
             path,
             managed,
@@ -164,7 +179,10 @@ impl MainFile {
         names.extend(running.filter(|name| !known(name)).map(str::to_owned));
         let lost = match (names.is_empty(), self.beyond.is_empty()) {
             (false, _) => format!("to replace it would end {}", names.join(", ")),
-            (true, false) => format!("it holds {}", self.beyond.join(", ")),
+            (true, false) => {
+                let words = self.beyond.iter().map(|it| it.words.as_str());
+                format!("it holds {}", words.collect::<Vec<_>>().join(", "))
+            }
             (true, true) => "it is the operator's".to_owned(),
         };
         Some(BirdProblem {
@@ -225,10 +243,12 @@ impl MainFile {
             ));
         }
         let mut beyond = self.beyond.iter();
-        let defined = beyond.find(|it| it.split(' ').any(|word| Some(word) == symbol))?;
-        let path = self.path.display();
+        let defined = beyond.find(|it| it.words.split(' ').any(|word| Some(word) == symbol))?;
         Some(format!(
-            "{defined} in {path}, or a file that it includes, clashes with it: rename it there"
+            "{} at {}:{} clashes with it: rename it there",
+            defined.words,
+            defined.file.display(),
+            defined.line
         ))
     }
 }
@@ -301,6 +321,12 @@ impl OperatorProtocol {
 /// static
 /// protocol without routes, `log`, `router id` and comments. Empty: the text may be replaced, and a copy is kept.
 pub fn beyond_distribution(text: &str) -> Vec<String> {
+    let definitions = definitions(text).into_iter();
+    definitions.map(|(words, _)| words).collect()
+}
+
+/// Returns the first words and the line of each such definition.
+fn definitions(text: &str) -> Vec<(String, usize)> {
     let outline = Outline::of(text);
     let plain = |statement: &&Statement<'_>| {
         matches!(statement.words[..], ["log", ..] | ["router", "id", ..])
@@ -309,12 +335,15 @@ pub fn beyond_distribution(text: &str) -> Vec<String> {
         .globals
         .iter()
         .filter(|statement| !plain(statement))
-        .map(|statement| shown(&statement.words));
+        .map(|statement| {
+            let first = statement.words.first().copied().unwrap_or(text);
+            (shown(&statement.words), line_of(text, first))
+        });
     let blocks = outline
         .blocks
         .iter()
         .filter(|block| !is_shipped(block))
-        .map(|block| shown(&head(block)));
+        .map(|block| (shown(&head(block)), line_of(text, block.class)));
     globals.chain(blocks).collect()
 }
 
@@ -529,7 +558,7 @@ mod tests {
         let message = "Symbol 'moe_kernel_export4' already defined";
         let advice = main.advice(&what("/etc/bird/moenet/filters.conf", 167, message));
         let advice = advice.unwrap();
-        let wanted = "filter moe_kernel_export4 in /etc/bird/bird.conf";
+        let wanted = "filter moe_kernel_export4 at /etc/bird/bird.conf:2 clashes";
         assert!(advice.starts_with(wanted), "{advice}");
         let advice = main.advice(&what(
             "/etc/bird/bird.conf",

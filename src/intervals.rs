@@ -358,7 +358,7 @@ pub(crate) const LONG_POLL_MAX: Duration = Duration::from_secs(60);
 /// The shortest time between two requests for a revision.
 pub(crate) const LONG_POLL_APART: Duration = Duration::from_secs(1);
 /// Polling interval of a fleet's files.
-pub(crate) const FLEET_POLL: Duration = Duration::from_millis(500);
+pub(crate) const FLEET_POLL: Duration = Duration::from_millis(200);
 /// Time for which one look at the posts of the whole fleet serves all views.
 pub(crate) const FLEET_VIEW: Duration = Duration::from_secs(2);
 /// Interval at which the Control Plane reads its certificate and the operators' tokens again.

@@ -19,7 +19,7 @@ use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_stat
 use super::store::{Change, MakeChange, Store};
 use super::tagged::{KnownTags, Tagged};
 use super::version::{Version, version};
-use crate::http::ApiError;
+use crate::http::{ApiError, Client};
 use crate::model::ObjectName;
 use crate::util::notices::{News, Notices};
 use crate::util::task::blocking;
@@ -222,7 +222,7 @@ impl Answers {
         &self,
         router: &ObjectName,
         call: Call,
-        body: &[u8],
+        (client, body): (Client, &[u8]),
     ) -> Result<Vec<String>, ApiError> {
         let (change, rejected) = match call {
             Call::Heartbeat => {
@@ -240,7 +240,7 @@ impl Answers {
             }
             Call::Drain => {
                 let wish = decode_drain(body).map_err(bad_request)?;
-                self.files.drain(router, wish.force).await?;
+                self.files.drain(router, (client, wish.force)).await?;
                 return Ok(Vec::new());
             }
             _ => {

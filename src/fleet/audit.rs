@@ -1,25 +1,35 @@
-//! Who changes the files of a fleet through a server, or in a database.
+//! Who changes what routers get: the files of a fleet through a server or in a database, and decisions about all of it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::change::ChangeError;
 use crate::http::{ApiError, Client};
+use crate::model::ObjectName;
+
+/// The object of a change of all files, or of a decision about all routers.
+pub(super) const FLEET: &str = "fleet";
+
+/// The server itself, as the one who decides.
+const SERVER: &str = "server";
+
+/// A router that asks with its own token.
+const ROUTER: &str = "router";
 
 /// Who asks for a change, and for which.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Author {
-    /// `admin-socket`, `write-token`, `AS` and the number of the owner, or the user of a verb.
+    /// `admin-socket`, `write-token`, `AS` and the number of the owner, `router`, `server`, or the user of a verb.
     pub(crate) who: String,
     /// The address of the client, or a word for it.
     pub(crate) client: String,
-    /// The change: `accept`, `disable`, `delete`, `create`, `change`, or `import`.
+    /// The change: `accept`, `disable`, `delete`, `create`, `change`, `import`, `drain`, or a step of a rollout.
     pub(crate) what: String,
-    /// The session: `ROUTER/NAME`; `fleet` for all files.
+    /// The session: `ROUTER/NAME`; the router; `fleet` for all files.
     pub(crate) object: String,
 }
 
-/// A change of files that was made.
+/// A change that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AuditEntry {
     pub(crate) at: Timestamp,
@@ -27,6 +37,33 @@ pub(crate) struct AuditEntry {
     pub(crate) author: Author,
     /// The changed files.
     pub(crate) files: Vec<String>,
+    /// The reason of a decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+}
+
+impl AuditEntry {
+    /// Returns the entry of a permission that a router gets now to drain; `broken` is the budget that `--force` breaks.
+    pub(super) fn drain(router: &ObjectName, client: Client, broken: Option<String>) -> Self {
+        let what = match broken {
+            Some(_) => "drain by force",
+            None => "drain",
+        };
+        let author = Author::new(ROUTER, client, what, router.to_string());
+        Self {
+            why: broken,
+            ..author.made(Vec::new())
+        }
+    }
+
+    /// Returns the entry of a step that the server makes now with the whole fleet.
+    pub(super) fn step(what: &str, why: Option<String>) -> Self {
+        let author = Author::new(SERVER, Client::Local, what, FLEET.to_owned());
+        Self {
+            why,
+            ..author.made(Vec::new())
+        }
+    }
 }
 
 impl Author {
@@ -39,12 +76,13 @@ impl Author {
         }
     }
 
-    /// Returns the entry of a change that is made now.
+    /// Returns the entry of a change of files that is made now.
     pub(super) fn made(&self, files: Vec<String>) -> AuditEntry {
         AuditEntry {
             at: Timestamp::now(),
             author: self.clone(),
             files,
+            why: None,
         }
     }
 

@@ -24,7 +24,7 @@ use super::revisions::Described as DescribedRevisions;
 use super::rollout::{Description, Rollouts};
 use super::store::{Door, PostedKeys, Store};
 use super::version::{Revisions, Version, version};
-use crate::http::ApiError;
+use crate::http::{ApiError, Client};
 use crate::intervals::FLEET_POLL;
 use crate::model::{ObjectName, Secret};
 use crate::util::task::blocking;
@@ -206,10 +206,14 @@ impl Described {
         rollouts.is_none_or(|rollouts| rollouts.before(router).is_none())
     }
 
-    /// Permits a router to drain, or says which budget forbids it.
-    pub(super) async fn drain(&self, router: &ObjectName, force: bool) -> Result<(), ApiError> {
+    /// Permits a router to drain, or says which budget forbids it. `by` is the client, and whether it forces the drain.
+    pub(super) async fn drain(
+        &self,
+        router: &ObjectName,
+        by: (Client, bool),
+    ) -> Result<(), ApiError> {
         match (self.current(router).await, &self.rollouts) {
-            (Some(current), Some(it)) => it.drain(&current.network, router, force).await,
+            (Some(current), Some(it)) => it.drain(&current.network, router, by).await,
             // A router with a folder of its own has no budgets.
             _ => Ok(()),
         }

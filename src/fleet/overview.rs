@@ -153,7 +153,7 @@ pub(crate) async fn rollout(source: &Source) -> Result<RolloutView, FleetError> 
     record.map(RolloutView::of).map_err(FleetError::Record)
 }
 
-/// Returns the changes of a fleet's files that servers and imports made, the newest last.
+/// Returns the changes of a fleet's files and the decisions about it that servers and imports made, the newest last.
 ///
 /// # Errors
 /// The fleet cannot be opened, or the entries cannot be read.

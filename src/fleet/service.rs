@@ -80,16 +80,16 @@ pub(super) fn over(
     (app, Watcher { fleet, seen })
 }
 
-/// Looks at the files twice a second, and tells the routers that wait for a change. It reads each list of sessions that
+/// Looks at the files at each interval, and tells the routers that wait for a change. It reads each list of sessions that
 /// changed, if its router posted statuses: a status that an operator changes and changes back is a new request, even if no router polled meanwhile;
-/// edits within half a second count as one.
+/// edits within one interval count as one.
 pub struct Watcher {
     fleet: Arc<Fleet>,
     seen: HashMap<ObjectName, Version>,
 }
 
 impl Watcher {
-    /// Looks twice a second, and never ends.
+    /// Looks at each interval, and never ends.
     pub async fn run(mut self) {
         let fleet = Arc::clone(&self.fleet);
         let publish = async {
@@ -236,11 +236,12 @@ async fn dispatch(fleet: Arc<Fleet>, parts: Parts, body: Body) -> Result<Respons
     }
     let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
     let (offer, known) = (fleet.waiting.offer(), KnownTags::of(&parts.headers));
+    let client = Client::of(&parts);
     whole(async move {
         if let Wanted::Call(call) = wanted
             && call.is_post()
         {
-            return fleet.post(&router, call, &body).await;
+            return fleet.post(&router, call, (client, &body)).await;
         }
         let (answer, content) = fleet.get(&router, wanted, &known).await?;
         Ok(identified(content, offered(offer, answer.into_response())))
@@ -388,7 +389,7 @@ impl Fleet {
         &self,
         router: &ObjectName,
         call: Call,
-        body: &[u8],
+        body: (Client, &[u8]),
     ) -> Result<Response, ApiError> {
         let rejected = self.answers.post(router, call, body).await?;
         let status = "ok";

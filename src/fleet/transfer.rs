@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::audit::Author;
+use super::audit::{Author, FLEET};
 use super::change::ChangedFiles;
 use super::described::Described;
 use super::finding::Finding;
@@ -110,7 +110,7 @@ pub async fn import(
     let from = Arc::new(Directory::new(dir.to_owned()));
     // Before the files: without it, a change that was taken back would reach every router.
     copy_record(&*from, &store).await?;
-    let by = Author::new(by, Client::Local, "import", "fleet".to_owned());
+    let by = Author::new(by, Client::Local, "import", FLEET.to_owned());
     let written = store.write_files(&changes, known, &by).await;
     if !written.map_err(StoreError::from)? {
         return Err(TransferError::ChangedMeanwhile);
@@ -167,7 +167,7 @@ async fn copy_record(from: &dyn Store, to: &dyn Store) -> Result<(), TransferErr
         return Ok(());
     }
     record.version = present.version;
-    let written = to.set_record(&record).await;
+    let written = to.set_record(&record, None).await;
     match written.map_err(TransferError::Record)? {
         true => Ok(()),
         false => Err(TransferError::ChangedMeanwhile),

@@ -1,4 +1,4 @@
-//! `fleet audit`: who changed files through a server.
+//! `fleet audit`: who changed files through a server, and what was decided about all routers.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ pub(super) struct Audit {
     place: Place,
 }
 
-const COLUMNS: [&str; 6] = ["AT", "WHO", "CLIENT", "WHAT", "OBJECT", "FILES"];
+const COLUMNS: [&str; 6] = ["AT", "WHO", "CLIENT", "WHAT", "OBJECT", "DETAIL"];
 
 impl Audit {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
@@ -22,7 +22,7 @@ impl Audit {
         let entries = block_on(async { Ok(fleet::audit(&source).await?) })?;
         if !output::value(arguments.output, &entries)? {
             match entries.is_empty() {
-                true => output::line("No server has changed a file."),
+                true => output::line("No server has changed a file or decided about a router."),
                 false => output::line(output::table(&COLUMNS, entries.into_iter().map(cells))),
             }
         }
@@ -31,15 +31,21 @@ impl Audit {
 }
 
 fn cells(entry: AuditEntry) -> Vec<String> {
-    let AuditEntry { at, author, files } = entry;
+    let AuditEntry {
+        at,
+        author,
+        files,
+        why,
+    } = entry;
     let at = format!("{at:.0}");
-    let files = files.join(" ");
+    // A decision has a reason, a change has files.
+    let detail = why.unwrap_or_else(|| files.join(" "));
     vec![
         at,
         author.who,
         author.client,
         author.what,
         author.object,
-        files,
+        detail,
     ]
 }

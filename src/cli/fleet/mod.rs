@@ -89,7 +89,7 @@ Examples:
     /// Show how far a change of the network has come, and why one was taken back
     #[command(after_help = "Example: moenet-agent fleet rollout --fleet ./fleet")]
     Rollout(rollout::Rollout),
-    /// Show who changed files through a server or an import, and which
+    /// Show who changed files through a server or an import, which drains were permitted, and the steps of rollouts
     ///
     /// The newest last. An editor and the other verbs change the files of a directory without a server, and leave no
     /// entry: keep such a directory in Git.

@@ -22,9 +22,10 @@ pub(crate) use self::view::RolloutView;
 use self::measure::Measure;
 use self::record::{Texts, digest, texts};
 use self::step::{Event, Facts, step};
+use super::audit::AuditEntry;
 use super::network::{Budgets, FleetFiles, Network};
 use super::store::Store;
-use crate::http::ApiError;
+use crate::http::{ApiError, Client};
 use crate::intervals::{FLEET_DRAIN_KEPT, FLEET_ROLLOUT_POLL};
 use crate::model::ObjectName;
 use crate::util::sorted::Sorted as _;
@@ -142,8 +143,11 @@ impl Rollouts {
         let observed = observed(&record, newest);
         let measures = self.measures(&newest.network, &observed).await;
         let decided = decide(record.clone(), newest.clone(), known, measures).await?;
-        if decided.record != record && !self.store.set_record(&decided.record).await? {
-            return Ok(false);
+        if decided.record != record {
+            let entry = decided.event.as_ref().map(entry);
+            if !self.store.set_record(&decided.record, entry).await? {
+                return Ok(false);
+            }
         }
         if let Some(event) = &decided.event {
             log(event);
@@ -172,7 +176,7 @@ impl Rollouts {
         measures
     }
 
-    /// Permits a router to drain, or says which budget forbids it.
+    /// Permits a router to drain, or says which budget forbids it. `by` is the client, and whether it forces the drain.
     ///
     /// # Errors
     /// A budget would be broken, or the record cannot be read or written.
@@ -180,11 +184,12 @@ impl Rollouts {
         &self,
         network: &Network,
         router: &ObjectName,
-        force: bool,
+        by: (Client, bool),
     ) -> Result<(), ApiError> {
         if network.budgets() == &Budgets::default() {
             return Ok(());
         }
+        let (client, force) = by;
         let _deciding = self.deciding.lock().await;
         for _ in 0..DRAIN_TRIES {
             let mut record = self.store.record().await?;
@@ -193,15 +198,16 @@ impl Rollouts {
             let routers = network.routers().map(|(name, _)| name.clone()).sorted_set();
             let measures = self.measures(network, &routers).await;
             let refusal = budget::refusal(network, router, &record, &measures, now);
-            match refusal {
-                Some(why) if !force => return Err(drain_refused(&why)),
+            match &refusal {
+                Some(why) if !force => return Err(drain_refused(why)),
                 Some(why) => {
-                    tracing::warn!(%router, why, "drain permitted by force although it breaks a budget")
+                    tracing::warn!(%router, %client, why, "drain permitted by force although it breaks a budget")
                 }
-                None => tracing::info!(%router, "drain permitted"),
+                None => tracing::info!(%router, %client, "drain permitted"),
             }
             record.permit(router, now);
-            if self.store.set_record(&record).await? {
+            let entry = AuditEntry::drain(router, client, refusal);
+            if self.store.set_record(&record, Some(entry)).await? {
                 return Ok(());
             }
         }
@@ -298,6 +304,19 @@ fn log(event: &Event) {
             "change of the network taken back; every router gets the description of before. Correct the description"
         ),
         Event::Withdrawn => tracing::info!("change of the network withdrawn by its operators"),
+    }
+}
+
+/// Returns the entry of the audit.
+fn entry(event: &Event) -> AuditEntry {
+    match event {
+        Event::Wave(wave, of, routers) => {
+            let routers = bounded(routers.iter().map(ToString::to_string), "routers");
+            AuditEntry::step(&format!("wave {wave} of {of}"), Some(routers.join(" ")))
+        }
+        Event::Complete => AuditEntry::step("complete", None),
+        Event::TakenBack(why) => AuditEntry::step("take back", Some(why.clone())),
+        Event::Withdrawn => AuditEntry::step("withdraw", None),
     }
 }
 

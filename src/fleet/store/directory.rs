@@ -136,6 +136,14 @@ impl Directory {
 }
 
 impl Files {
+    /// What is in the audit has happened already, so that an error costs the entry only.
+    fn add_to_audit(&self, entry: &AuditEntry) {
+        let _writing = self.audit.lock();
+        if let Err(error) = audit::add(&self.root, entry) {
+            tracing::error!(%error, "audit log of the fleet cannot be written; check the free space and the owner of reported/");
+        }
+    }
+
     fn reported(&self, folder: &Folder) -> Reported {
         Reported::new(folder.reported(self.is_followed))
     }
@@ -275,11 +283,7 @@ impl Store for Directory {
         blocking(move || {
             let changed = files.snapshots.change(make)?;
             if !changed.is_empty() {
-                let _writing = files.audit.lock();
-                let added = audit::add(&files.root, &by.made(changed.clone()));
-                if let Err(error) = added {
-                    tracing::error!(%error, "audit log of the fleet cannot be written; check the free space and the owner of reported/");
-                }
+                files.add_to_audit(&by.made(changed.clone()));
             }
             Ok(changed)
         })
@@ -316,11 +320,19 @@ impl Store for Directory {
         blocking(move || record::read(&files.root)).await
     }
 
-    async fn set_record(&self, record: &FleetRecord) -> Result<bool, ApiError> {
+    async fn set_record(
+        &self,
+        record: &FleetRecord,
+        decided: Option<AuditEntry>,
+    ) -> Result<bool, ApiError> {
         let (files, record) = (Arc::clone(&self.0), record.clone());
         blocking(move || {
             let _writing = files.record.lock();
-            record::replace(&files.root, record)
+            let is_written = record::replace(&files.root, record)?;
+            if let Some(entry) = decided.filter(|_| is_written) {
+                files.add_to_audit(&entry);
+            }
+            Ok(is_written)
         })
         .await
     }

@@ -15,6 +15,7 @@ pub(crate) use self::kept::GitView;
 use super::directory::{Directory, commit_path};
 use super::held::{ChangedFile, HeldFiles};
 use super::{Change, Door, PostedKeys, Store};
+use crate::fleet::audit::AuditEntry;
 use crate::fleet::commit::{self, CommitError, FleetCommit, Head};
 use crate::fleet::good::{Good, Written};
 use crate::fleet::history::ServedList;
@@ -372,8 +373,16 @@ impl Store for Git {
         self.posts.record().await
     }
 
-    async fn set_record(&self, record: &FleetRecord) -> Result<bool, ApiError> {
-        self.posts.set_record(record).await
+    async fn audit(&self) -> Result<Vec<AuditEntry>, ApiError> {
+        self.posts.audit().await
+    }
+
+    async fn set_record(
+        &self,
+        record: &FleetRecord,
+        decided: Option<AuditEntry>,
+    ) -> Result<bool, ApiError> {
+        self.posts.set_record(record, decided).await
     }
 
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError> {

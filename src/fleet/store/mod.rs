@@ -74,10 +74,8 @@ pub(super) trait Store: Send + Sync {
         Err(ApiError::new(status, "READ_ONLY", message).into())
     }
 
-    /// Returns the changes of files that were made, the newest last; none from a store that makes no changes.
-    async fn audit(&self) -> Result<Vec<AuditEntry>, ApiError> {
-        Ok(Vec::new())
-    }
+    /// Returns the changes of files and the decisions that were made, the newest last.
+    async fn audit(&self) -> Result<Vec<AuditEntry>, ApiError>;
 
     /// Returns the newest posted status of each session.
     async fn statuses(&self, router: &ObjectName) -> Result<Statuses, ApiError>;
@@ -100,8 +98,12 @@ pub(super) trait Store: Send + Sync {
     async fn record(&self) -> Result<FleetRecord, ApiError>;
 
     /// Replaces the record of the version that `record` was made from, durably, with the next version. Returns whether
-    /// it did: another instance may have been faster.
-    async fn set_record(&self, record: &FleetRecord) -> Result<bool, ApiError>;
+    /// it did: another instance may have been faster. If it did, `decided` becomes an entry of the audit.
+    async fn set_record(
+        &self,
+        record: &FleetRecord,
+        decided: Option<AuditEntry>,
+    ) -> Result<bool, ApiError>;
 
     /// Stores changes, durably when it returns. The caller makes them one at a time for a router.
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError>;

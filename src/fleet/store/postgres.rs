@@ -253,8 +253,12 @@ impl Store for Postgres {
         Ok(record)
     }
 
-    async fn set_record(&self, record: &FleetRecord) -> Result<bool, ApiError> {
-        record::replace(&self.pool, record).await
+    async fn set_record(
+        &self,
+        record: &FleetRecord,
+        decided: Option<AuditEntry>,
+    ) -> Result<bool, ApiError> {
+        record::replace(&self.pool, record, decided.as_ref()).await
     }
 
     async fn write(&self, router: &ObjectName, changes: Vec<Change>) -> Result<(), ApiError> {

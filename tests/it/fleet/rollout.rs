@@ -58,6 +58,20 @@ async fn limits(app: &Router) -> Vec<Value> {
     limits
 }
 
+/// Returns who decided what about which router, and why.
+fn audit(dir: &Path) -> Vec<String> {
+    let log = std::fs::read_to_string(dir.join("reported/.audit.log")).unwrap();
+    let entries = log.lines().filter(|line| !line.is_empty());
+    let entry = |line: &str| {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let text = |field: &str| entry[field].as_str().unwrap_or("-").to_owned();
+        ["who", "client", "what", "object", "why"]
+            .map(text)
+            .join(" ")
+    };
+    entries.map(entry).collect()
+}
+
 async fn next_step(watcher: &mut Watcher) {
     tokio::time::sleep(Duration::from_millis(2100)).await;
     watcher.look().await;
@@ -98,6 +112,15 @@ async fn bad_change_reaches_the_canary_only() {
     report(&app, "jp1", 100).await;
     next_step(&mut watcher).await;
     assert_eq!(limits(&app).await, [json!(8), json!(8), json!(8)]);
+    assert_eq!(
+        audit(dir.path()),
+        [
+            "server local wave 1 of 2 fleet jp1",
+            "server local take back fleet jp1: 10 imported routes of 100 before",
+            "server local wave 1 of 2 fleet jp1",
+            "server local wave 2 of 2 fleet hk1 jp2",
+        ]
+    );
 }
 
 #[tokio::test]
@@ -138,6 +161,15 @@ async fn second_drain_of_a_region_is_refused() {
     assert_eq!(drain("jp1", json!({})).await.0, 200);
     assert_eq!(drain("jp2", json!({"force": true})).await.0, 200);
     assert_eq!(drain("hk1", json!({"force": "yes"})).await.0, 400);
+    let budget = "jp1 of region asia is drained or silent, and budgets.outPerRegion is 1";
+    assert_eq!(
+        audit(dir.path()),
+        [
+            "router local drain jp1 -".to_owned(),
+            "router local drain jp1 -".to_owned(),
+            format!("router local drain by force jp2 {budget}"),
+        ]
+    );
 }
 
 #[test]

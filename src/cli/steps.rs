@@ -150,9 +150,13 @@ impl ObjectSteps {
         };
     }
 
+    /// Returns the resets, each session once: one that resets by its name too is in the link.
     fn resets(&self) -> BTreeSet<Reset> {
-        let resets = self.steps.iter().flat_map(|step| step.resets.clone());
-        resets.sorted_set()
+        let resets = self.steps.iter().flat_map(|step| &step.resets);
+        let names = |reset: &Reset| !matches!(reset, Reset::InLink(_));
+        let has_names = resets.clone().any(names);
+        let resets = resets.filter(|reset| names(reset) || !has_names);
+        resets.cloned().sorted_set()
     }
 
     /// Returns whether there are steps to run, or a wait for an operator or another object.
@@ -356,7 +360,7 @@ impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [add, change, remove] = self.changes;
         let all = || self.resets.iter().map(|(_, reset)| reset);
-        let many = |reset: &&Reset| !matches!(reset, Reset::Named(_));
+        let many = |reset: &&Reset| !matches!(reset, Reset::Named(_) | Reset::InLink(_));
         let resets = match all().find(many) {
             Some(every) => format!("resets of {every}"),
             None if self.resets.len() == 1 => "1 BGP reset".to_owned(),
@@ -408,6 +412,10 @@ mod tests {
         Reset::Named(name.to_owned())
     }
 
+    fn in_link(name: &str) -> Reset {
+        Reset::InLink(name.to_owned())
+    }
+
     fn object(steps: Vec<LoggedStep>) -> ObjectSteps {
         let mut object = ObjectSteps::new("sessions/a");
         object.set_steps(steps.into_iter());
@@ -432,7 +440,7 @@ mod tests {
         let changed = || object(vec![step(Drift::new("tunnel.mtu", 1380, 1420), &[])]);
         let gone = || {
             let link = Drift::surplus("tunnel.interface", "wg_a");
-            object(vec![step(link, &[named("wg_a")])])
+            object(vec![step(link, &[in_link("wg_a")])])
         };
         let paused = ObjectSteps {
             paused: Some("cable".to_owned()),
@@ -452,14 +460,19 @@ mod tests {
 
     #[test]
     fn recreated_link_is_a_change_with_a_reset() {
-        let recreated = object(vec![
-            step(
-                Drift::new("tunnel.type", "gre", "wireguard"),
-                &[named("wg_a")],
-            ),
-            step(Drift::missing("tunnel.interface", "wg_a"), &[]),
-        ]);
+        let recreated = || {
+            vec![
+                step(
+                    Drift::new("tunnel.type", "gre", "wireguard"),
+                    &[in_link("wg_a")],
+                ),
+                step(Drift::missing("tunnel.interface", "wg_a"), &[]),
+            ]
+        };
         let text = Drift::new("bird.session", "hold time 30;", "hold time 90;");
+        let renamed = step(text.clone(), &[named("ebgp_a")]);
+        let both = object(recreated().into_iter().chain([renamed]).collect());
+        let recreated = object(recreated());
         let restarted = object(vec![step(text, &[named("ebgp_b")])]);
         let all = Drift::new("bird.file", "a", "b");
         let shared = object(vec![step(all, &[Reset::Every])]);
@@ -467,6 +480,10 @@ mod tests {
         assert_eq!(
             line(&[recreated, restarted]),
             "Plan: 0 to add, 2 to change, 0 to remove, 2 BGP resets"
+        );
+        assert_eq!(
+            line(&[both]),
+            "Plan: 0 to add, 1 to change, 0 to remove, 1 BGP reset"
         );
         assert_eq!(
             line(&[shared]),

@@ -61,7 +61,7 @@ impl Action {
             Self::Kernel(
                 KernelAction::DeleteLink { interface, .. }
                 | KernelAction::RenameLink { interface, .. },
-            ) => vec![Reset::Named(interface.to_string())],
+            ) => vec![Reset::InLink(interface.to_string())],
             _ => Vec::new(),
         }
     }

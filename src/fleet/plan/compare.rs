@@ -144,7 +144,7 @@ fn field_steps(before: &Object, after: &Object) -> Vec<Step> {
         if have != want {
             let mut step = field(path, &want, &have);
             if replaces_link(path, before, after) {
-                step.resets.push(Reset::Named(before.name.to_string()));
+                step.resets.push(Reset::InLink(before.name.to_string()));
             }
             steps.push(step);
         }

@@ -40,8 +40,10 @@ pub enum Reset {
     Every,
     /// The sessions of a template.
     OfTemplate(String),
-    /// One session, or the sessions in one link.
+    /// One session, by its name in BIRD.
     Named(String),
+    /// The sessions in a link that is replaced.
+    InLink(String),
 }
 
 impl fmt::Display for Reset {
@@ -49,7 +51,7 @@ impl fmt::Display for Reset {
         match self {
             Self::Every => f.write_str("every BGP session"),
             Self::OfTemplate(name) => write!(f, "every session of {name}"),
-            Self::Named(name) => f.write_str(name),
+            Self::Named(name) | Self::InLink(name) => f.write_str(name),
         }
     }
 }

@@ -28,7 +28,7 @@ impl Network {
     /// Returns `GET mesh` of a router; `None` for an unknown one. A peer whose key is unknown has none in the list: its
     /// agent rejects the peer and keeps the tunnel that it may have. A list without the peer would remove that tunnel.
     pub fn mesh(&self, name: &ObjectName, keys: &MeshKeys) -> Option<Map<String, Value>> {
-        let own = self.routers.get_key_value(name)?;
+        let own = self.named(name)?;
         let peers = self.tunnel_peers(own).map(|peer| {
             let key = peer.1.mesh.public_key;
             let key = key.or_else(|| keys.get(&peer.1.id).copied());
@@ -87,7 +87,7 @@ impl Network {
 
     /// Returns `GET bird-config` of a router without its hash; `None` for an unknown one.
     pub fn bird_config(&self, name: &ObjectName) -> Option<Map<String, Value>> {
-        let own = self.routers.get_key_value(name)?;
+        let own = self.named(name)?;
         let mut policy = object(json!({
             "dn42As": self.spec.asn,
             "dn42Ipv4Prefix": self.spec.prefixes.ipv4,
@@ -156,7 +156,7 @@ impl Network {
     /// Returns each tunnel once.
     pub fn tunnels(&self) -> Vec<Tunnel> {
         let mut found = Vec::new();
-        for own in &self.routers {
+        for own in self.routers() {
             for peer in self.tunnel_peers(own).filter(|peer| peer.0 > own.0) {
                 let uuid = tunnel_uid(own.1.id, peer.1.id);
                 found.extend(uuid.map(|uuid| Tunnel {

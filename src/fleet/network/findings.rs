@@ -24,7 +24,7 @@ pub fn findings(files: &FleetFiles) -> (usize, Vec<Finding>) {
         Err(found) => found,
         Ok(network) => {
             let mut found = network.weak_points(files);
-            for own in &network.routers {
+            for own in network.routers() {
                 found.extend(network.policy_findings(own, files));
                 found.extend(network.session_findings(own, files));
             }
@@ -112,7 +112,7 @@ impl Network {
         router: &ObjectName,
         files: &FleetFiles,
     ) -> Vec<Finding> {
-        let own = self.routers.get_key_value(router);
+        let own = self.named(router);
         own.map_or_else(Vec::new, |own| self.session_findings(own, files))
     }
 

@@ -18,6 +18,7 @@ mod topology;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 pub use answers::Tunnel;
 pub(super) use answers::session;
@@ -41,19 +42,30 @@ pub type MeshKeys = BTreeMap<u16, PublicKey>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Network {
     spec: NetworkSpec,
-    routers: BTreeMap<ObjectName, RouterSpec>,
+    /// Shared with the network of an earlier moment, in which a file is the same.
+    routers: BTreeMap<ObjectName, Arc<RouterSpec>>,
     index: topology::Index,
 }
 
 impl Network {
     /// Returns a router by its name.
     pub fn router(&self, name: &ObjectName) -> Option<&RouterSpec> {
-        self.routers.get(name)
+        self.routers.get(name).map(Arc::as_ref)
+    }
+
+    /// Returns whether there is a router of this name, which may be no valid one.
+    fn has(&self, name: &str) -> bool {
+        name.parse()
+            .is_ok_and(|name| self.routers.contains_key(&name))
+    }
+
+    fn named(&self, name: &ObjectName) -> Option<Named<'_>> {
+        self.routers.get_key_value(name).map(named)
     }
 
     /// Returns all routers by their names.
-    pub fn routers(&self) -> impl Iterator<Item = (&ObjectName, &RouterSpec)> {
-        self.routers.iter()
+    pub fn routers(&self) -> impl Iterator<Item = Named<'_>> {
+        self.routers.iter().map(named)
     }
 
     /// Returns how a change reaches the routers; `None`: at once.
@@ -104,6 +116,10 @@ impl Network {
             .link_local
             .unwrap_or_else(|| LinkLocal::derived(self.spec.asn, router.id))
     }
+}
+
+fn named<'n>((name, router): (&'n ObjectName, &'n Arc<RouterSpec>)) -> Named<'n> {
+    (name, router)
 }
 
 #[cfg(test)]

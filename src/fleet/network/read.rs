@@ -53,10 +53,10 @@ impl Network {
             let known = before.and_then(|(files, network)| {
                 let is_same = files.text(path) == Some(text);
                 let router = network.routers.get(name.as_ref().ok()?)?;
-                is_same.then(|| router.clone())
+                is_same.then(|| Arc::clone(router))
             });
-            let parsed = || typed(path, text, &json!({"id": 1}));
-            let router: Option<RouterSpec> = known.or_else(|| kept(parsed(), &mut findings));
+            let parsed = || typed(path, text, &json!({"id": 1})).map(Arc::new);
+            let router: Option<Arc<RouterSpec>> = known.or_else(|| kept(parsed(), &mut findings));
             match name {
                 Ok(name) => routers.extend(router.map(|router| (name, router))),
                 Err(error) => findings.push(Finding::whole(path.as_ref(), error.to_string())),

@@ -49,7 +49,7 @@ impl Network {
         self.check_regions(&mut findings);
         self.check_rollout(&mut findings);
         self.check_unique(&mut findings);
-        for own in &self.routers {
+        for own in self.routers() {
             self.check_loopbacks(own, &mut findings);
             self.check_ports(own, &mut findings);
             self.check_links(own, &mut findings);
@@ -59,7 +59,7 @@ impl Network {
 
     /// A router with a folder of its own and a file of the network would get the answers of one of them.
     fn check_layouts(&self, findings: &mut Findings<'_>) {
-        let both = |folder: &&str| self.routers.keys().any(|name| name.as_str() == *folder);
+        let both = |folder: &&str| self.has(folder);
         for name in findings.files.folders().filter(both) {
             let file = format!("routers/{name}.yaml");
             let message = format!("{name} has also {name}/router.yaml; remove one of the two");
@@ -105,11 +105,9 @@ impl Network {
 
     fn check_topology(&self, findings: &mut Findings<'_>) {
         let mesh = &self.spec.mesh;
-        let twice = mesh
-            .ring
-            .iter()
-            .enumerate()
-            .find(|(at, name)| mesh.ring[..*at].contains(name));
+        let place = |name: &String| self.index.places.get(name);
+        let mut regions = mesh.ring.iter().enumerate();
+        let twice = regions.find(|(at, name)| place(name).is_some_and(|first| first < at));
         if let Some((at, name)) = twice {
             let at = at.to_string();
             findings.add(
@@ -127,8 +125,8 @@ impl Network {
 
     /// Without a reflector, the list of every other router would be empty.
     fn check_reflectors(&self, findings: &mut Findings<'_>) {
-        let mut members = self.routers.values().filter(|router| router.mesh.enabled);
-        if self.routers.is_empty() || members.any(is_reflector) {
+        let is_member = |(_, router): Named| is_reflector(router) && router.mesh.enabled;
+        if self.routers.is_empty() || self.routers().any(is_member) {
             return;
         }
         let field = match self.spec.mesh.topology {
@@ -136,7 +134,7 @@ impl Network {
             _ if self.ibgp() == Ibgp::Reflectors => "ibgp",
             _ => return,
         };
-        let message = match self.routers.values().any(is_reflector) {
+        let message = match self.routers().any(|(_, router)| is_reflector(router)) {
             true => {
                 "every router with type: rr has mesh.enabled: false; enable one, or make another the reflector"
             }
@@ -147,7 +145,11 @@ impl Network {
 
     /// A router outside the known regions would have no tunnel in a ring, and no communities.
     fn check_regions(&self, findings: &mut Findings<'_>) {
-        let Self { spec, routers, .. } = self;
+        let Self {
+            spec,
+            routers,
+            index,
+        } = self;
         let known = |list: &mut dyn Iterator<Item = &String>| {
             list.map(String::as_str).collect::<Vec<_>>().join(", ")
         };
@@ -164,7 +166,7 @@ impl Network {
                 region if spec.mesh.topology == Topology::Ring => {
                     let is_in = region
                         .as_ref()
-                        .is_some_and(|region| spec.mesh.ring.contains(region));
+                        .is_some_and(|region| index.places.contains_key(region));
                     if !is_in {
                         let all = known(&mut spec.mesh.ring.iter());
                         findings.router(
@@ -214,10 +216,10 @@ impl Network {
     ) {
         let mut owners: BTreeMap<T, &ObjectName> = BTreeMap::new();
         let path: Vec<&str> = field.split('.').collect();
-        for (name, router) in &self.routers {
+        for (name, router) in self.routers() {
             let Some(value) = value(router) else { continue };
             if let Some(owner) = owners.get(&value) {
-                let first = self.routers.get(*owner);
+                let first = self.router(owner);
                 // What is derived from an id that two have is no second error.
                 if first.is_some_and(|it| it.id == router.id) && field != "id" {
                     continue;
@@ -305,14 +307,14 @@ impl Network {
     pub fn weak_points(&self, files: &FleetFiles) -> Vec<Finding> {
         let found = Vec::new();
         let mut findings = Findings { files, found };
-        for own in &self.routers {
+        for own in self.routers() {
             self.check_token(own, &mut findings);
             self.check_callers(own, &mut findings);
             self.check_families(own, &mut findings);
             self.check_interfaces(own, &mut findings);
         }
         for (path, router, _) in files.sessions() {
-            if !self.routers.keys().any(|name| name.as_str() == router) {
+            if !self.has(router) {
                 let message =
                     format!("no router gets this session: routers/{router}.yaml does not exist");
                 findings.found.push(Finding::whole(path.as_ref(), message));

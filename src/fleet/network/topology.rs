@@ -1,32 +1,36 @@
 //! Which routers have tunnels and internal sessions between them. The answer for two routers depends on these two and
 //! on network.yaml only, so that another router changes no link.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Network;
 use super::spec::{Ibgp, LinkSpec, NetworkSpec, RouterSpec, Topology};
 use crate::model::{NodeType, ObjectName};
-use crate::util::sorted::Sorted as _;
 
 /// A router with its name.
 pub type Named<'n> = (&'n ObjectName, &'n RouterSpec);
 
-/// The routers among which the peers of one are, so that it is not compared with all others.
+/// The routers among which the peers of one are, so that it is not compared with all others. Each list is in the order
+/// of the names.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Index {
     /// Those of each region of the ring, in its order.
-    ring: Vec<Vec<ObjectName>>,
+    ring: Vec<Vec<Entry>>,
     /// The place of each region in the ring.
-    places: BTreeMap<String, usize>,
-    reflectors: Vec<ObjectName>,
+    pub(super) places: BTreeMap<String, usize>,
+    reflectors: Vec<Entry>,
 }
 
+type Entry = (ObjectName, Arc<RouterSpec>);
+
 impl Index {
-    pub(super) fn new(spec: &NetworkSpec, routers: &BTreeMap<ObjectName, RouterSpec>) -> Self {
-        let mut regions: BTreeMap<&str, Vec<ObjectName>> = BTreeMap::new();
+    pub(super) fn new(spec: &NetworkSpec, routers: &BTreeMap<ObjectName, Arc<RouterSpec>>) -> Self {
+        let mut regions: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
         for (name, router) in routers {
             if let Some(region) = &router.region {
-                regions.entry(region).or_default().push(name.clone());
+                let entry = (name.clone(), Arc::clone(router));
+                regions.entry(region).or_default().push(entry);
             }
         }
         let ring = &spec.mesh.ring;
@@ -41,7 +45,9 @@ impl Index {
         Self {
             ring: ring.collect(),
             places,
-            reflectors: reflectors.map(|(name, _)| name.clone()).collect(),
+            reflectors: reflectors
+                .map(|(name, router)| (name.clone(), Arc::clone(router)))
+                .collect(),
         }
     }
 }
@@ -70,13 +76,13 @@ impl Network {
 
     /// Returns whether a router has a tunnel to any other.
     pub fn has_tunnels(&self, name: &ObjectName) -> bool {
-        let own = self.routers.get_key_value(name);
+        let own = self.named(name);
         own.is_some_and(|own| self.tunnel_peers(own).next().is_some())
     }
 
     /// Returns the routers whose files change the answers of a router, beside its own; one may come twice.
     pub fn neighbours<'n>(&'n self, of: &ObjectName) -> impl Iterator<Item = Named<'n>> {
-        let of = self.routers.get_key_value(of).into_iter();
+        let of = self.named(of).into_iter();
         of.flat_map(|of| self.tunnel_peers(of).chain(self.ibgp_peers(of)))
     }
 
@@ -88,33 +94,37 @@ impl Network {
         })
     }
 
-    /// Returns the routers of a router's region and of those beside it in the ring.
-    fn near(&self, router: &RouterSpec) -> BTreeSet<&ObjectName> {
+    /// Returns the routers of a router's region and of those beside it in the ring, in the order of their names.
+    fn near(&self, router: &RouterSpec) -> Vec<Named<'_>> {
         let ring = &self.index.ring;
         let place = |region: &String| self.index.places.get(region).copied();
         let Some(place) = router.region.as_ref().and_then(place) else {
-            return BTreeSet::new();
+            return Vec::new();
         };
         let beside = [place, place + 1, place + ring.len() - 1];
         let regions = beside.map(|place| &ring[place % ring.len()]);
-        regions.into_iter().flatten().sorted_set()
+        let mut near: Vec<_> = regions.into_iter().flatten().map(named).collect();
+        // Stable, which merges what is in order already.
+        near.sort_by_key(|router| router.0);
+        // In a short ring, two of the regions are the same.
+        near.dedup_by_key(|router| router.0);
+        near
     }
 
     /// Returns those with which a router is connected through reflectors; `None`: all.
-    fn for_reflections(&self, router: &RouterSpec) -> Option<BTreeSet<&ObjectName>> {
-        (!is_reflector(router)).then(|| self.index.reflectors.iter().sorted_set())
+    fn for_reflections(&self, router: &RouterSpec) -> Option<Vec<Named<'_>>> {
+        (!is_reflector(router)).then(|| self.index.reflectors.iter().map(named).collect())
     }
 
-    /// Returns the routers of these names, all without names, in the order of their names.
-    fn among<'n>(
-        &'n self,
-        names: Option<BTreeSet<&'n ObjectName>>,
-    ) -> impl Iterator<Item = Named<'n>> {
-        let all = names.is_none().then(|| self.routers.iter());
-        let named = names.into_iter().flatten();
-        let named = named.filter_map(|name| self.routers.get_key_value(name));
-        named.chain(all.into_iter().flatten())
+    /// Returns these routers; `None`: all, in the order of their names.
+    fn among<'n>(&'n self, some: Option<Vec<Named<'n>>>) -> impl Iterator<Item = Named<'n>> {
+        let all = some.is_none().then(|| self.routers());
+        some.into_iter().flatten().chain(all.into_iter().flatten())
     }
+}
+
+fn named((name, router): &Entry) -> Named<'_> {
+    (name, router)
 }
 
 fn allows_tunnel(one: Named<'_>, other: Named<'_>) -> bool {

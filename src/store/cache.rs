@@ -1,6 +1,8 @@
 //! Cache of parsed documents that have not changed since.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,26 +137,24 @@ impl<D: Parsed> Cache<D> {
         place: &Place,
         patience: &Debounce,
     ) -> Option<Outcome<D>> {
-        let since = *self
-            .waiting
-            .entry(path.to_owned())
-            .or_insert_with(Instant::now);
-        let now = match Stamp::at_unlinked(path) {
-            Some(stamp) if self.listed && patience.waits_for(path, &stamp, since) => {
+        let since = self.waiting.get(path).copied();
+        let since = since.unwrap_or_else(Instant::now);
+        let found = fs::symlink_metadata(path);
+        let waits = match found.as_ref().map(Stamp::of) {
+            Ok(stamp) if self.listed && patience.waits_for(path, &stamp, since) => {
                 let hash = read::text(path).ok().flatten().map(|text| text.hash);
-                (!patience.is_own(path, hash.as_ref())).then_some(())
+                !patience.is_own(path, hash.as_ref())
             }
-            None if self.last.contains_key(path) => {
-                patience.waits_for_return(path, since).then_some(())
-            }
-            _ => None,
+            Err(_) if self.last.contains_key(path) => patience.waits_for_return(path, since),
+            _ => false,
         };
         self.seen.insert(path.to_owned());
-        if now.is_some() {
+        if waits {
+            self.waiting.entry(path.to_owned()).or_insert(since);
             return self.last.get(path).cloned();
         }
         self.waiting.remove(path);
-        let found = self.look(path, place);
+        let found = self.look_at(path, place, found, None);
         match &found {
             Some(outcome) => drop(self.last.insert(path.to_owned(), outcome.clone())),
             None => drop(self.last.remove(path)),
@@ -184,21 +184,30 @@ impl<D: Parsed> Cache<D> {
         place: &Place,
         beside: Option<&Stored<D>>,
     ) -> Option<Outcome<D>> {
-        match read::regular(path) {
+        self.look_at(path, place, fs::symlink_metadata(path), beside)
+    }
+
+    /// As [`Cache::look_beside`], for what was found at the path.
+    fn look_at(
+        &mut self,
+        path: &Path,
+        place: &Place,
+        found: io::Result<Metadata>,
+        beside: Option<&Stored<D>>,
+    ) -> Option<Outcome<D>> {
+        let metadata = match read::checked(path, found) {
             Ok(None) => return None,
             Err(error) => return Some(Err(error)),
-            Ok(Some(metadata)) => {
-                let stamp = Stamp::of(&metadata);
-                if let Some(entry) = self.entries.get_mut(path)
-                    && entry.settled
-                    && entry.stamp == stamp
-                {
-                    entry.seen = true;
-                    return Some(entry.slot.clone());
-                }
-            }
+            Ok(Some(metadata)) => metadata,
+        };
+        if let Some(entry) = self.entries.get_mut(path)
+            && entry.settled
+            && entry.stamp == Stamp::of(&metadata)
+        {
+            entry.seen = true;
+            return Some(entry.slot.clone());
         }
-        match read::text(path) {
+        match read::text_of(path, Some(metadata)) {
             Ok(None) => None,
             Err(error) => Some(Err(error)),
             Ok(Some(text)) => Some(self.take(path, place, &text, beside)),

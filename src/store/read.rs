@@ -53,8 +53,16 @@ pub(super) fn has(path: &Path, expected: &str) -> bool {
 }
 
 /// Returns the metadata of a regular file; `None` if the path does not exist.
-pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
-    let metadata = match fs::symlink_metadata(path) {
+fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
+    checked(path, fs::symlink_metadata(path))
+}
+
+/// As [`regular`], for what was found at a path.
+pub(super) fn checked(
+    path: &Path,
+    found: io::Result<Metadata>,
+) -> Result<Option<Metadata>, DocumentError> {
+    let metadata = match found {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(unreadable(path, &cause)),
@@ -90,17 +98,26 @@ pub(super) fn regular(path: &Path) -> Result<Option<Metadata>, DocumentError> {
 
 /// Reads a regular file as text; `None` if the path does not exist.
 pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
+    text_of(path, regular(path)?)
+}
+
+/// As [`text`], for a file whose metadata are known.
+pub(super) fn text_of(
+    path: &Path,
+    mut found: Option<Metadata>,
+) -> Result<Option<Text>, DocumentError> {
     // A file that is replaced between the check and the read is checked again.
     for _ in 0..8 {
-        if regular(path)?.is_none() {
+        let Some(metadata) = found else {
             return Ok(None);
-        }
-        match read(path) {
+        };
+        match read(path, metadata) {
             Ok((bytes, metadata)) => return Ok(Some(decoded(path, bytes, &metadata)?)),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
             Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
             Err(cause) => return Err(unreadable(path, &cause)),
         }
+        found = regular(path)?;
     }
     Err(error(
         path,
@@ -109,8 +126,8 @@ pub(super) fn text(path: &Path) -> Result<Option<Text>, DocumentError> {
 }
 
 /// Returns the bytes, and the metadata from before the read.
-fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    let (file, metadata) = file::open_unlinked(path)?;
+fn read(path: &Path, found: Metadata) -> io::Result<(Vec<u8>, Metadata)> {
+    let (file, metadata) = file::open_as(path, found)?;
     let bytes = file::bytes((file, metadata.clone()), file::DOCUMENT)?;
     Ok((bytes, metadata))
 }

@@ -43,9 +43,12 @@ pub(crate) fn open_unlinked(path: &Path) -> io::Result<(File, Metadata)> {
     open_as(path, fs::symlink_metadata(path)?)
 }
 
-/// Looked at before it is opened, since opening a device may have effects; and after, since the file may be
-/// another by then.
-fn open_as(path: &Path, expected: Metadata) -> io::Result<(File, Metadata)> {
+/// Opens a regular file that was looked at, since opening a device may have effects. It is looked at again, since the
+/// file may be another by then.
+///
+/// # Errors
+/// As [`open`]; [`ErrorKind::Interrupted`] for another file.
+pub(crate) fn open_as(path: &Path, expected: Metadata) -> io::Result<(File, Metadata)> {
     check(&expected)?;
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = fs::open(path, File::options().read(true).custom_flags(flags))?;

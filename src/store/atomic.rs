@@ -21,10 +21,23 @@ pub(super) fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> Result<(), 
 /// Writes a file completely under a temporary name, without fsync: [`file::flush`] makes many durable together. Creates
 /// the folder.
 pub(super) fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<Staged, StoreError> {
-    path.parent()
-        .map_or(Ok(()), |parent| create_folder(parent, 0o755))?;
-    let staged = Writer::new(mode).light().stage(path, bytes);
-    staged.map_err(StoreError::io("write", path))
+    in_folder(path, |path| {
+        let staged = Writer::new(mode).light().stage(path, bytes);
+        staged.map_err(StoreError::io("write", path))
+    })
+}
+
+/// Writes a file, and once more after its folder was created, if it was missing.
+pub(super) fn in_folder<T>(
+    path: &Path,
+    mut write: impl FnMut(&Path) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let written = write(path);
+    match (&written, path.parent()) {
+        (Err(error), Some(folder)) if error.is_missing() => create_folder(folder, 0o755)?,
+        _ => return written,
+    }
+    write(path)
 }
 
 /// Creates a file, unless it exists. `false`: it exists and is unchanged.

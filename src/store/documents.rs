@@ -55,6 +55,7 @@ impl Store {
         &self,
         documents: &[&Document<S>],
     ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
+        drop(self.writable()?);
         let mut drafts: Vec<_> = documents
             .iter()
             .map(|document| self.draft(document))
@@ -123,7 +124,6 @@ impl Store {
         if self.wait_for_tree(place, Some(text))?.is_some() {
             return Ok(State::Done(Ok(Written::Changed)));
         }
-        drop(self.writable()?);
         let path = self.path(place);
         if read::has(&path, text) {
             return Ok(State::Same);

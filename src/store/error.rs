@@ -113,6 +113,11 @@ impl StoreError {
         }
     }
 
+    /// Returns whether the system did not find a file or folder.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Returns what the error means for a retry and for the log.
     pub fn class(&self) -> ErrorClass {
         match self {

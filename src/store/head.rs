@@ -45,7 +45,6 @@ pub(crate) fn moved(dir: &Path) -> Option<String> {
 /// Returns whether another git than the agent's is changing the tree now: it holds the index until
 /// all files are written, and writes HEAD after that.
 pub(crate) fn is_moving(dir: &Path, quiet: Duration) -> bool {
-    let own = own_index(dir);
     let found = |file: &str| fs::symlink_metadata(dir.join(".git").join(file)).ok();
     let is_younger = |found: &Metadata, age: Duration| {
         let at = found.modified().ok();
@@ -53,9 +52,12 @@ pub(crate) fn is_moving(dir: &Path, quiet: Duration) -> bool {
             .is_some_and(|is| is < age)
     };
     let locked = found(INDEX_LOCK).is_some_and(|lock| is_younger(&lock, INDEX_LOCK_STALE));
-    let written = found(INDEX)
-        .is_some_and(|index| is_younger(&index, quiet) && own.left != Some(Stamp::of(&index)));
-    !own.is_writing && (locked || written)
+    let written = found(INDEX).filter(|index| is_younger(index, quiet));
+    if !locked && written.is_none() {
+        return false;
+    }
+    let own = own_index(dir);
+    !own.is_writing && (locked || written.is_some_and(|it| own.left != Some(Stamp::of(&it))))
 }
 
 /// The HEADs that are at the history's branch, as last read. A process may have several state directories in tests.

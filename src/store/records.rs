@@ -27,10 +27,12 @@ impl Store {
         records: &[AppliedDocument],
     ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
         let mut drafts = Vec::new();
+        drop(self.writable()?);
+        let is_moved = self.moved_at_rest(super::HEAD_FOLLOWS).is_some();
         for record in records {
             let place = Place::new(Area::Applied, record.kind, &record.metadata.name);
             let text = self.own_text(Area::Applied, record)?;
-            let state = self.stage_applied(&place, &text);
+            let state = self.stage_applied(&place, &text, is_moved);
             drafts.push((
                 place,
                 text,
@@ -71,10 +73,16 @@ impl Store {
         Ok(results)
     }
 
-    fn stage_applied(&self, place: &Place, text: &str) -> Result<State, StoreError> {
+    fn stage_applied(
+        &self,
+        place: &Place,
+        text: &str,
+        is_moved: bool,
+    ) -> Result<State, StoreError> {
         self.note_applied(place);
-        drop(self.writable()?);
-        if let Some(changed) = self.wait_for_tree(place, Some(text))? {
+        if (is_moved || self.waits(place))
+            && let Some(changed) = self.wait_for_tree(place, Some(text))?
+        {
             return Ok(State::Done(Ok(match changed {
                 true => Written::Changed,
                 false => Written::Unchanged,

@@ -19,7 +19,7 @@ use crate::util::sorted::Sorted as _;
 use super::moved::is_maintenance;
 use super::quarantine::has_uid;
 use super::snapshot::Caches;
-use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, create_folder, read};
+use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, read};
 
 /// Result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -433,11 +433,8 @@ impl Store {
         text: &str,
         write: fn(&Path, &[u8], u32) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let folder = path
-            .parent()
-            .map_or(Ok(()), |parent| create_folder(parent, 0o755));
         self.note_own(path, Some(text));
-        let written = folder.and_then(|()| write(path, text.as_bytes(), 0o644));
+        let written = atomic::in_folder(path, |path| write(path, text.as_bytes(), 0o644));
         self.attempts.write(&written);
         written?;
         self.count(1);

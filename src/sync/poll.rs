@@ -315,9 +315,9 @@ async fn write_documents(
     if let Some(head) = sync.context.moved().await {
         return Err(SyncError::Moved { head });
     }
-    sync.edits.import().await;
+    let listed = sync.edits.import().await;
     let done = sync.context.write(move |store| {
-        let snapshot = store.load()?;
+        let snapshot = listed.map_or_else(|| store.load(), Ok)?;
         write(store, &snapshot)
     });
     match done.await {

@@ -21,6 +21,8 @@ use crate::wire::{Modify, WireStatus};
 
 /// Size limit of a report, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
+/// Reports that are sent before their files are removed.
+const TOGETHER: usize = 16;
 
 /// Reports of status that the Control Plane has not acknowledged
 /// (docs/contract/control-plane.md#outbox): a directory with one file per session, which holds its
@@ -310,6 +312,7 @@ impl Outbox {
     pub async fn deliver_once(self: &Arc<Self>, client: &Client) -> Result<Delivery, OutboxError> {
         let mut delivery = Delivery::default();
         let mut over = false;
+        let mut answered = Vec::new();
         for report in self.files(Self::without_leftovers).await? {
             if over || self.waits(&report) {
                 delivery.kept += 1;
@@ -317,14 +320,14 @@ impl Outbox {
             }
             match client.post_modify(&report).await {
                 Ok(()) => {
-                    self.files(move |outbox| outbox.acknowledge(&report)).await;
                     delivery.delivered += 1;
+                    answered.push(report);
                 }
                 Err(error) if is_gone(client, &error.failure) => {
                     tracing::info!(uid = %report.uuid, "the Control Plane no longer knows the \
                                                         session; report dropped");
-                    self.files(move |outbox| outbox.acknowledge(&report)).await;
                     delivery.dropped += 1;
+                    answered.push(report);
                 }
                 Err(error) => {
                     over = !self.refuse(&report, &error);
@@ -332,7 +335,11 @@ impl Outbox {
                     delivery.kept += 1;
                 }
             }
+            if answered.len() >= TOGETHER {
+                self.acknowledge_all(std::mem::take(&mut answered)).await;
+            }
         }
+        self.acknowledge_all(answered).await;
         Ok(delivery)
     }
 
@@ -366,6 +373,14 @@ impl Outbox {
                 Err(failed("remove", &old, error))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Acknowledges reports on one thread. After a crash before that they are sent again.
+    async fn acknowledge_all(self: &Arc<Self>, answered: Vec<Modify>) {
+        if !answered.is_empty() {
+            let all = move |outbox: &Self| answered.iter().for_each(|it| outbox.acknowledge(it));
+            self.files(all).await;
         }
     }
 

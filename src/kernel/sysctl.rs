@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use crate::model::InterfaceName;
 use crate::observed::kernel::Sysctl;
 use crate::util::fs;
 use crate::util::sorted::Sorted as _;
+
+/// Size limit of a value, in bytes.
+const LONGEST: u64 = 32;
 
 fn path(interface: &str, key: Sysctl) -> PathBuf {
     let (family, key) = key.path();
@@ -44,11 +48,17 @@ pub(super) fn read(interface: &str) -> BTreeMap<Sysctl, i64> {
 /// `/proc/sys` is read-only, and its values were chosen when the container was started.
 pub(super) fn write(interface: Option<&InterfaceName>, key: Sysctl, value: i64) -> io::Result<()> {
     let path = path(interface.map_or("all", InterfaceName::as_str), key);
-    if fs::read_to_string(&path).is_ok_and(|have| have.trim() == value.to_string()) {
-        return Ok(());
-    }
+    let value = value.to_string();
     // Not `fs::write`, which would try to create a missing file.
-    fs::open(path, File::options().write(true))?.write_all(value.to_string().as_bytes())
+    let opened = fs::open(&path, File::options().read(true).write(true));
+    let have = match &opened {
+        Ok(file) => io::read_to_string(file.take(LONGEST)),
+        Err(_) => fs::read_to_string(&path),
+    };
+    match (opened, have) {
+        (_, Ok(have)) if have.trim() == value => Ok(()),
+        (opened, _) => opened?.write_all_at(value.as_bytes(), 0),
+    }
 }
 
 #[cfg(test)]

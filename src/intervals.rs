@@ -26,10 +26,10 @@ pub(crate) const BATCH_PER_RUN: Duration = Duration::from_millis(20);
 pub(crate) const GLANCE_GATHER: Duration = Duration::from_millis(20);
 /// Longest time that changes for BIRD are gathered into one commit while they keep coming.
 pub(crate) const COMMIT_GATHER_MAX: Duration = Duration::from_secs(2);
-/// While applied records keep coming in this time, they are gathered, to be flushed to the disk together.
-pub(crate) const RECORDS_GATHER: Duration = Duration::from_millis(10);
-/// Longest time that applied records are gathered: no object waits longer for others.
-pub(crate) const RECORDS_GATHER_MAX: Duration = Duration::from_millis(500);
+/// While applied records, or statuses, keep coming in this time, they are gathered, to be written together.
+pub(crate) const TOGETHER_GATHER: Duration = Duration::from_millis(10);
+/// Longest time that they are gathered: no object waits longer for others.
+pub(crate) const TOGETHER_GATHER_MAX: Duration = Duration::from_millis(500);
 /// Longest time between two observations: an observation of many objects is followed by a rest of three times its
 /// duration.
 pub(crate) const PASS_REST_MAX: Duration = Duration::from_secs(1);

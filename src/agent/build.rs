@@ -12,8 +12,8 @@ use crate::config::{self, Config, ControlPlane, LiveConfig, TokenSource};
 use crate::control_plane::{Client, ClientError, ClientOptions, Outbox, OutboxError};
 use crate::controller::{
     AppliedChange, Builder, Context, Conveniences, DesiredMaker, Edits, FirewallKeeper, Missing,
-    Observer, Records, RefusedItems, Reports, StatusCache, StepLog, Sysctls, known_agents,
-    put_back,
+    Observer, Records, RefusedItems, Reports, StatusCache, Statuses, StepLog, Sysctls,
+    known_agents, put_back,
 };
 use crate::desired::Desired;
 use crate::firewall::Nft;
@@ -313,6 +313,7 @@ impl Workers {
             reports,
             applied_changes,
             records: Records::default(),
+            status_writes: Statuses::default(),
             step_log: StepLog::default(),
             conveniences: Conveniences::default(),
             unrecorded: Default::default(),

@@ -18,10 +18,11 @@ use super::pass::{Observation, Reads, record_of};
 use super::permits::Permits;
 use super::planning::KeyObservation;
 use super::pulse::Pulse;
-use super::records::{Group, Records};
+use super::records::{Records, StatusWrite, Statuses};
 use super::reports::Reports;
 use super::step_log::{LoggedStep, StepLog};
 use super::sysctls::Sysctls;
+use super::together::Group;
 use crate::desired::{Desired, HeldChange, single};
 use crate::document::{Condition, ConditionType, Kind, Phase, StatusBody};
 use crate::intervals::{GIT_AT_WORK_CHECK, TREE_CHANGING_MAX};
@@ -59,6 +60,8 @@ pub struct Context {
     pub reports: Arc<Reports>,
     /// Applied records that wait to be written.
     pub records: Records,
+    /// Statuses and reports that wait to be written.
+    pub status_writes: Statuses,
     /// Steps that ran and are not yet in the history.
     pub step_log: StepLog,
     /// Changes that took effect, for the history.
@@ -392,13 +395,32 @@ impl Context {
     /// # Errors
     /// The store's error; then no step of the object may be made.
     pub async fn write_applied(&self, record: AppliedDocument) -> Result<Written, StoreError> {
-        let write = |group: Group| {
+        let write = |group: Group<_, _>| {
             self.write(move |store| {
-                group.write(store);
+                group.write_records(store);
                 Ok(())
             })
         };
-        self.records.write(record, write).await
+        let lost = || Err(StoreError::Bug("an applied record without a result".into()));
+        let written = self.records.ask(record, write).await;
+        written.unwrap_or_else(lost)
+    }
+
+    /// Writes a status and keeps a report, together with those that are ready at about the same time.
+    ///
+    /// # Errors
+    /// The store's error, for the status.
+    pub async fn write_status(&self, write: StatusWrite) -> Result<(), StoreError> {
+        let all = |group: Group<_, _>| {
+            let reports = Arc::clone(&self.reports);
+            self.disk(move |store| {
+                group.write_statuses(store, &reports);
+                Ok(())
+            })
+        };
+        let lost = || Err(StoreError::Bug("a status without a result".into()));
+        let written = self.status_writes.ask(write, all).await;
+        written.unwrap_or_else(lost)
     }
 
     /// Waits while another git changes the tree of the state directory, with a limit for a git that hangs.

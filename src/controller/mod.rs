@@ -44,6 +44,7 @@ mod runs;
 mod step_log;
 mod sweep;
 mod sysctls;
+mod together;
 
 pub(crate) use announcer::settling;
 pub(crate) use announcer::{announce, announce_pass};
@@ -67,7 +68,7 @@ pub use permits::Permits;
 pub(crate) use planning::{KeyObservation, KeyPlan};
 pub use pulse::Pulse;
 pub(crate) use reconcile::{expected, observed, peer, target};
-pub use records::Records;
+pub use records::{Records, Statuses};
 pub(crate) use refused::RefusedItems;
 pub use reports::Reports;
 pub use runner::Runner;

@@ -1,68 +1,29 @@
-//! Writes applied records: those that are ready at about the same time become durable together.
+//! What runs write to the state directory: applied records, and statuses with their reports. Those that are ready at about
+//! the same time are written together.
 
-use tokio::sync::{Mutex, oneshot};
-use tokio::time::{Instant, sleep};
-
-use crate::intervals::{RECORDS_GATHER, RECORDS_GATHER_MAX};
+use super::reports::{Report, Reports};
+use super::together::{Group, Together};
+use crate::document::StatusDocument;
 use crate::store::{AppliedDocument, Store, StoreError, Written};
 
-type Reply = oneshot::Sender<Result<Written, StoreError>>;
+/// The applied records that wait to be written.
+pub type Records = Together<AppliedDocument, Result<Written, StoreError>>;
 
-/// Records that are written together, each with the object that waits for it.
-#[derive(Debug, Default)]
-pub(super) struct Group(Vec<(AppliedDocument, Reply)>);
+/// The statuses that wait to be written.
+pub type Statuses = Together<StatusWrite, Result<(), StoreError>>;
 
-/// The records that wait to be written.
-#[derive(Debug, Default)]
-pub struct Records {
-    waiting: parking_lot::Mutex<Group>,
-    turn: Mutex<()>,
+/// The end of a run: its report, and its status if the file is to be written.
+#[derive(Debug)]
+pub struct StatusWrite {
+    pub(super) report: Option<Report>,
+    pub(super) status: Option<StatusDocument>,
 }
 
-impl Records {
-    /// Adds a record, and waits until it is written. Of those that wait, the first gathers and calls `write` with the
-    /// whole group, which answers each.
-    ///
-    /// # Errors
-    /// The store's error; then no step of the object may be made.
-    pub(super) async fn write<F: Future>(
-        &self,
-        record: AppliedDocument,
-        write: impl FnOnce(Group) -> F,
-    ) -> Result<Written, StoreError> {
-        let (reply, mut answer) = oneshot::channel();
-        self.waiting.lock().0.push((record, reply));
-        let turn = self.turn.lock().await;
-        if let Ok(written) = answer.try_recv() {
-            return written;
-        }
-        self.gather().await;
-        let group = std::mem::take(&mut *self.waiting.lock());
-        write(group).await;
-        drop(turn);
-        let lost = |_| Err(StoreError::Bug("an applied record without a result".into()));
-        answer.await.unwrap_or_else(lost)
-    }
-
-    /// Waits until no more records come.
-    async fn gather(&self) {
-        let (begun, mut before) = (Instant::now(), 0);
-        loop {
-            let waiting = self.waiting.lock().0.len();
-            if waiting == before || begun.elapsed() >= RECORDS_GATHER_MAX {
-                return;
-            }
-            before = waiting;
-            sleep(RECORDS_GATHER).await;
-        }
-    }
-}
-
-impl Group {
+impl Group<AppliedDocument, Result<Written, StoreError>> {
     /// Writes the records. An error of the whole group goes to the first; the others are then written one by one, since
     /// each needs an error, or a success, of its own. Blocks.
-    pub(super) fn write(self, store: &Store) {
-        let (records, replies): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+    pub(super) fn write_records(self, store: &Store) {
+        let (records, replies) = self.split();
         let (results, mut error) = match store.write_all_applied(&records) {
             Ok(results) => (results, None),
             Err(error) => (Vec::new(), Some(error)),
@@ -77,6 +38,22 @@ impl Group {
             };
             // The object's reconcile may have been given up.
             let _ = reply.send(result);
+        }
+    }
+}
+
+impl Group<StatusWrite, Result<(), StoreError>> {
+    /// Keeps the reports, and writes the statuses. Blocks.
+    pub(super) fn write_statuses(self, store: &Store, reports: &Reports) {
+        let (writes, replies) = self.split();
+        let statuses: Vec<_> = writes.iter().filter_map(|it| it.status.as_ref()).collect();
+        let mut written = store.write_statuses(&statuses).into_iter();
+        for (reply, StatusWrite { report, status }) in replies.into_iter().zip(writes) {
+            if let Some(report) = report {
+                reports.keep(report);
+            }
+            let written = status.and_then(|_| written.next());
+            let _ = reply.send(written.map_or(Ok(()), |written| written.map(drop)));
         }
     }
 }

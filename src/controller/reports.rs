@@ -11,7 +11,6 @@ use crate::model::Uid;
 use crate::telemetry::chain;
 use crate::util::notices::Notices;
 use crate::util::sorted::Sorted as _;
-use crate::util::task::blocking;
 use crate::wire::WireStatus;
 
 /// Reports of sessions to the Control Plane, from the comparison of its last list with the observation
@@ -28,6 +27,14 @@ pub struct Reports {
     pub deliver: Notify,
     /// Notified when the desired state must be rebuilt.
     pub changed: Notify,
+}
+
+/// A report of a session.
+#[derive(Debug)]
+pub(super) struct Report {
+    uid: Uid,
+    status: WireStatus,
+    error: Option<String>,
 }
 
 impl Reports {
@@ -60,17 +67,23 @@ impl Reports {
         self.outbox.as_ref()?.listed_status(uid)
     }
 
-    /// Reports a session that was observed.
-    pub async fn session(self: &Arc<Self>, uid: &Uid, status: &StatusBody) {
-        let Some((wire, why)) = self.due(uid, status) else {
-            return;
-        };
-        let (reports, uid) = (Arc::clone(self), uid.clone());
-        blocking(move || reports.put(&uid, wire, why)).await;
+    /// Stores a report. Blocks.
+    pub(super) fn keep(&self, report: Report) {
+        self.put(&report.uid, report.status, report.error);
     }
 
     /// Returns the report of a session that was observed.
-    fn due(&self, uid: &Uid, status: &StatusBody) -> Option<(WireStatus, Option<String>)> {
+    pub(super) fn due(&self, uid: &Uid, status: &StatusBody) -> Option<Report> {
+        let (status, error) = self.changed_status(uid, status)?;
+        let uid = uid.clone();
+        Some(Report { uid, status, error })
+    }
+
+    fn changed_status(
+        &self,
+        uid: &Uid,
+        status: &StatusBody,
+    ) -> Option<(WireStatus, Option<String>)> {
         let listed = self.listed_status(uid)?;
         if !listed.takes_error() {
             return None;

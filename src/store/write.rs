@@ -149,9 +149,23 @@ impl Store {
     /// # Errors
     /// The status cannot be written.
     pub fn write_status(&self, status: &StatusDocument) -> Result<Written, StoreError> {
+        drop(self.writable()?);
+        self.put_status(status)
+    }
+
+    /// As [`Store::write_status`], for many. Returns one result a status, in their order.
+    pub fn write_statuses(&self, statuses: &[&StatusDocument]) -> Vec<Result<Written, StoreError>> {
+        let write = match self.writable() {
+            Ok(_) => Self::put_status,
+            // Each needs an error of its own.
+            Err(_) => Self::write_status,
+        };
+        statuses.iter().map(|status| write(self, status)).collect()
+    }
+
+    fn put_status(&self, status: &StatusDocument) -> Result<Written, StoreError> {
         let place = Place::new(Area::Status, status.kind, &status.metadata.name);
         let (text, path) = (self.own_text(place.area, status)?, self.path(&place));
-        drop(self.writable()?);
         if read::has(&path, &text) {
             return Ok(Written::Unchanged);
         }

@@ -110,12 +110,11 @@ async fn conclude(
     }
     let probed = ctx.probed(target(object).as_ref(), before);
     let status = status(desired, object, before, &result, probed);
-    if meta.kind == Kind::BgpSession {
-        ctx.reports.session(&object.uid, &status).await;
-    }
+    let is_session = meta.kind == Kind::BgpSession;
+    let report = is_session.then(|| ctx.reports.due(&object.uid, &status));
     let phase = status.phase;
     let waits = result.waits_for_bird();
-    record::status(ctx, meta, before, status).await;
+    record::status_with(ctx, meta, before, status, report.flatten()).await;
     if let Some(outcome) = waits {
         return outcome;
     }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use super::{Claims, ReconcileResult, ReconciledObject, is_bird};
 use crate::controller::context::{AppliedChange, Context};
 use crate::controller::planning::KeyObservation;
+use crate::controller::records::StatusWrite;
+use crate::controller::reports::Report;
 use crate::document::{ApiVersion, Metadata, PackedSpec, StatusBody, StatusDocument};
 use crate::intervals::LATE_LINKS;
 use crate::model::{InterfaceName, ObjectKey};
@@ -280,23 +282,36 @@ pub(super) async fn status(
     before: &StatusBody,
     status: StatusBody,
 ) {
+    status_with(ctx, meta, before, status, None).await;
+}
+
+/// As [`status`], and keeps a report.
+pub(super) async fn status_with(
+    ctx: &Context,
+    meta: &ReconciledObject<'_>,
+    before: &StatusBody,
+    status: StatusBody,
+    report: Option<Report>,
+) {
     let write = changed(before, &status) || ctx.statuses.is_unwritten(meta.key);
-    if !write {
-        return ctx.statuses.set(meta.key.clone(), status);
-    }
-    ctx.statuses.set(meta.key.clone(), status.clone());
-    let metadata = Metadata {
-        generation: 0,
-        ..metadata(meta)
-    };
-    let document = StatusDocument {
+    let document = write.then(|| StatusDocument {
         api_version: ApiVersion::V1,
         kind: meta.kind,
-        metadata,
-        status,
-    };
-    let written = ctx.disk(move |store| store.write_status(&document)).await;
-    ctx.statuses.set_unwritten(meta.key, written.is_err());
+        metadata: Metadata {
+            generation: 0,
+            ..metadata(meta)
+        },
+        status: status.clone(),
+    });
+    ctx.statuses.set(meta.key.clone(), status);
+    if !write && report.is_none() {
+        return;
+    }
+    let status = document;
+    let written = ctx.write_status(StatusWrite { report, status }).await;
+    if write {
+        ctx.statuses.set_unwritten(meta.key, written.is_err());
+    }
     if let Err(error) = written {
         complain(meta, &error, "status not written");
     }

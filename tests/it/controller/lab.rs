@@ -8,7 +8,7 @@ use std::time::Duration;
 use moenet_agent::config::{self, Config};
 use moenet_agent::controller::{
     AppliedChange, Context, Enabled, FirewallKeeper, GuardMemory, Hint, Observer, Permits, Records,
-    Reports, Restarts, Runner, StatusCache, StepLog,
+    Reports, Restarts, Runner, StatusCache, Statuses, StepLog,
 };
 use moenet_agent::desired::{Desired, Inputs, Material, TextCache, guard};
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
@@ -128,6 +128,7 @@ impl Machine {
             permits: Permits::default(),
             hints: parking_lot::Mutex::default(),
             records: Records::default(),
+            status_writes: Statuses::default(),
             step_log: StepLog::default(),
             conveniences: Default::default(),
             unrecorded: Default::default(),

@@ -25,6 +25,7 @@ use super::login::{Logins, token_of};
 use super::openapi::OPENAPI;
 use super::{
     AgentApi, ApiError, ApiRefusal, Confirmation, Guarded, Proxies, TokenBucket, bearer, page,
+    wants_page,
 };
 use crate::config::{Listen, TokenSource};
 use crate::document::Kind;
@@ -94,10 +95,9 @@ pub fn app(options: &HttpOptions) -> Router {
 }
 
 async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
-    let mut response = match api.dispatch(request).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
-    };
+    let wants_page = wants_page(request.headers());
+    let answer = api.dispatch(request).await;
+    let mut response = answer.unwrap_or_else(|error| error.answer(wants_page));
     response
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -38,6 +38,7 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         ("layout.html", include_str!("layout.html")),
         ("overview.html", include_str!("overview.html")),
         ("object.html", include_str!("object.html")),
+        ("error.html", include_str!("error.html")),
         ("login.html", include_str!("login.html")),
         ("fleet.html", include_str!("fleet.html")),
         ("fleet_router.html", include_str!("fleet_router.html")),
@@ -64,6 +65,15 @@ pub(super) fn object(view: &ObjectView) -> Result<Response, ApiError> {
 /// The form that takes the token, with the reason why the last one was refused.
 pub(super) fn login(error: Option<&str>) -> Result<Response, ApiError> {
     page("login.html", &json!({ "error": error }))
+}
+
+/// An error, for a person.
+pub(super) fn error(error: &ApiError) -> Result<Response, ApiError> {
+    let title = error.status.to_string();
+    page(
+        "error.html",
+        &json!({ "title": title, "error": error.message }),
+    )
 }
 
 /// The looking glass, with an answer.

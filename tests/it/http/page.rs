@@ -64,6 +64,25 @@ async fn logged_in(bench: &Bench) -> String {
 }
 
 #[tokio::test]
+async fn error_is_a_page_for_a_browser_only() {
+    let bench = bench();
+    for (accept, kind) in [
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+        ("*/*", "application/json"),
+        ("application/json", "application/json"),
+    ] {
+        let request = Request::get("/page/nope").header("accept", accept);
+        let (status, headers, body) = send(&bench, request.body(Body::empty()).unwrap()).await;
+        let is_kind = headers["content-type"].to_str().unwrap().starts_with(kind);
+        assert!(status == 404 && is_kind, "{accept}: {body}");
+        assert!(
+            body.contains("no object with a status has this name"),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn pages_are_served_with_a_strict_policy() {
     let bench = bench();
     let pages = [

@@ -212,11 +212,12 @@ impl Described {
         router: &ObjectName,
         by: (Client, bool),
     ) -> Result<(), ApiError> {
-        match (self.current(router).await, &self.rollouts) {
-            (Some(current), Some(it)) => it.drain(&current.network, router, by).await,
-            // A router with a folder of its own has no budgets.
-            _ => Ok(()),
-        }
+        let Some(rollouts) = &self.rollouts else {
+            return Ok(());
+        };
+        let current = self.current(router).await;
+        let network = current.as_ref().map(|current| &*current.network);
+        rollouts.drain(network, router, by).await
     }
 
     /// Returns why the newest description is not served; `None` during a short write, while one of before is.

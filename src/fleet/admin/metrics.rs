@@ -30,7 +30,7 @@ fn filled(
     let gauge = |name: &str, help: &str, labels: &[&str]| gauge(&registry, name, help, labels);
     let router = ["router"];
     let fleet = gauge("moenet_fleet_routers", "Routers of the fleet.", &[])?;
-    let about = "Time of the newest post of a router; 0 before its first one.";
+    let about = "Time of the newest post of a router; 0 before its first one, absent while its posts cannot be read.";
     let seen = gauge("moenet_fleet_last_seen_timestamp_seconds", about, &router)?;
     let about = "Sessions and tunnels of a router by the state in its newest report.";
     let states = gauge("moenet_fleet_sessions", about, &["router", "state"])?;
@@ -54,13 +54,17 @@ fn filled(
     }
     for view in routers {
         let name = [view.router.as_str()];
+        errors
+            .with_label_values(&name)
+            .set(flag(view.problems().next().is_some()));
+        if view.error.is_some() && view.last_seen.is_none() {
+            // Its posts are not known: it is not a router that never posted.
+            continue;
+        }
         let at = view.last_seen.map_or(0, Timestamp::as_second);
         seen.with_label_values(&name).set(at as f64);
         drained.with_label_values(&name).set(flag(view.drained));
         held.with_label_values(&name).set(view.held as f64);
-        errors
-            .with_label_values(&name)
-            .set(flag(view.problems().next().is_some()));
         for (state, count) in view.states() {
             let labels = [view.router.as_str(), state];
             states.with_label_values(&labels).set(count as f64);

@@ -24,7 +24,7 @@ use self::record::{Texts, digest, texts};
 use self::step::{Event, Facts, step};
 use super::audit::AuditEntry;
 use super::network::{Budgets, FleetFiles, Network};
-use super::store::Store;
+use super::store::{STORE_UNAVAILABLE, Store};
 use crate::http::{ApiError, Client};
 use crate::intervals::{FLEET_DRAIN_KEPT, FLEET_ROLLOUT_POLL};
 use crate::model::ObjectName;
@@ -176,42 +176,67 @@ impl Rollouts {
         measures
     }
 
-    /// Permits a router to drain, or says which budget forbids it. `by` is the client, and whether it forces the drain.
+    /// Permits a router to drain, or says which budget forbids it; one outside the network has no budgets. `by` is the
+    /// client, and whether it forces the drain.
     ///
     /// # Errors
     /// A budget would be broken, or the record cannot be read or written.
     pub(super) async fn drain(
         &self,
-        network: &Network,
+        network: Option<&Network>,
         router: &ObjectName,
         by: (Client, bool),
     ) -> Result<(), ApiError> {
-        if network.budgets() == &Budgets::default() {
-            return Ok(());
-        }
         let (client, force) = by;
+        let network = network.filter(|it| it.budgets() != &Budgets::default());
         let _deciding = self.deciding.lock().await;
         for _ in 0..DRAIN_TRIES {
             let mut record = self.store.record().await?;
             let now = Timestamp::now();
             record.forget_drains(now, FLEET_DRAIN_KEPT);
-            let routers = network.routers().map(|(name, _)| name.clone()).sorted_set();
-            let measures = self.measures(network, &routers).await;
-            let refusal = budget::refusal(network, router, &record, &measures, now);
-            match &refusal {
-                Some(why) if !force => return Err(drain_refused(why)),
+            let broken = match network {
+                Some(network) => self.broken_budget(network, router, &record, now).await,
+                None => None,
+            };
+            if let Some(why) = broken.as_ref().filter(|_| !force) {
+                return Err(drain_refused(why));
+            }
+            record.permit(router, now);
+            let entry = AuditEntry::drain(router, client, broken.clone());
+            if !self.store.set_record(&record, Some(entry)).await? {
+                continue;
+            }
+            match broken {
                 Some(why) => {
-                    tracing::warn!(%router, %client, why, "drain permitted by force although it breaks a budget")
+                    tracing::warn!(%router, %client, why, "drain permitted by force although it breaks a budget");
                 }
                 None => tracing::info!(%router, %client, "drain permitted"),
             }
-            record.permit(router, now);
-            let entry = AuditEntry::drain(router, client, refusal);
-            if self.store.set_record(&record, Some(entry)).await? {
-                return Ok(());
-            }
+            return Ok(());
         }
-        Err(drain_refused("other routers ask at the same moment"))
+        let why = "other routers ask at the same moment";
+        match force {
+            // Of an answer that decides nothing, a router only warns.
+            true => Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                STORE_UNAVAILABLE,
+                why,
+            )),
+            false => Err(drain_refused(why)),
+        }
+    }
+
+    /// Returns the budget that a drain would break.
+    async fn broken_budget(
+        &self,
+        network: &Network,
+        router: &ObjectName,
+        record: &FleetRecord,
+        now: Timestamp,
+    ) -> Option<String> {
+        let routers = network.routers().map(|(name, _)| name.clone()).sorted_set();
+        let measures = self.measures(network, &routers).await;
+        budget::refusal(network, router, record, &measures, now)
     }
 }
 
@@ -245,8 +270,7 @@ async fn decide(
     let now = Timestamp::now();
     blocking(move || {
         let Some(spec) = newest.network.rollout() else {
-            record.clear();
-            let (event, before) = (None, None);
+            let (event, before) = (record.clear(), None);
             return Ok(Decided {
                 record,
                 event,
@@ -304,6 +328,10 @@ fn log(event: &Event) {
             "change of the network taken back; every router gets the description of before. Correct the description"
         ),
         Event::Withdrawn => tracing::info!("change of the network withdrawn by its operators"),
+        Event::Ended(taken_back) => tracing::warn!(
+            taken_back,
+            "rollout ended by its removal from network.yaml; every router gets the newest description"
+        ),
     }
 }
 
@@ -317,6 +345,11 @@ fn entry(event: &Event) -> AuditEntry {
         Event::Complete => AuditEntry::step("complete", None),
         Event::TakenBack(why) => AuditEntry::step("take back", Some(why.clone())),
         Event::Withdrawn => AuditEntry::step("withdraw", None),
+        Event::Ended(taken_back) => {
+            let why = taken_back.as_ref();
+            let why = why.map(|why| format!("the change had been taken back: {why}"));
+            AuditEntry::step("end rollout", why)
+        }
     }
 }
 

@@ -24,6 +24,9 @@ pub(super) enum Event {
     TakenBack(String),
     /// The operators went back to the description of before.
     Withdrawn,
+    /// The operators removed `rollout`, so that every router gets the newest description; with the reason why it was
+    /// taken back, if it was.
+    Ended(Option<String>),
 }
 
 impl fmt::Display for Event {
@@ -33,6 +36,7 @@ impl fmt::Display for Event {
             Self::Complete => f.write_str("complete"),
             Self::TakenBack(why) => write!(f, "taken back: {why}"),
             Self::Withdrawn => f.write_str("withdrawn by the operators"),
+            Self::Ended(_) => f.write_str("ended with the removal of rollout"),
         }
     }
 }
@@ -55,8 +59,8 @@ pub(super) fn step(record: &mut FleetRecord, facts: &Facts<'_>) -> Option<Event>
         return None;
     };
     if accepted == facts.texts {
-        record.refused = None;
-        return record.ongoing.take().map(|_| Event::Withdrawn);
+        let (ongoing, refused) = (record.ongoing.take(), record.refused.take());
+        return (ongoing.is_some() || refused.is_some()).then_some(Event::Withdrawn);
     }
     if record
         .refused

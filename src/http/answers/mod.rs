@@ -207,7 +207,7 @@ impl AgentApi for LocalApi {
                     status: 409,
                     detail,
                 } => Err(ApiRefusal::DrainRefused(detail)),
-                failure @ Failure::RateLimited { .. } => {
+                failure @ Failure::RateLimited { .. } if !force => {
                     let why = format!("{}; or drain with --force", chain(&failure));
                     Err(ApiRefusal::DrainRefused(why))
                 }

@@ -177,6 +177,15 @@ impl MainFile {
         let mut names: Vec<String> = self.lost().map(ToString::to_string).collect();
         let known = |name: &str| self.protocols.iter().any(|protocol| protocol.name == name);
         names.extend(running.filter(|name| !known(name)).map(str::to_owned));
+        // To move a file with protocols away would end them, also those that adopted documents want.
+        let action = match names.is_empty() {
+            true => format!(
+                "{include}, or move it away (`mv {path} {path}.old`) and the agent writes its own"
+            ),
+            false => format!(
+                "{include}; first remove from it each protocol that the agent is to run in its place, whose session resets once"
+            ),
+        };
         let lost = match (names.is_empty(), self.beyond.is_empty()) {
             (false, _) => format!("to replace it would end {}", names.join(", ")),
             (true, false) => {
@@ -190,9 +199,7 @@ impl MainFile {
             message: format!(
                 "{path} was not written by the agent and is left unchanged; {lost}; tunnels are configured meanwhile"
             ),
-            action: format!(
-                "{include}, or move it away (`mv {path} {path}.old`) and the agent writes its own"
-            ),
+            action,
         })
     }
 
@@ -490,6 +497,9 @@ mod tests {
         ] {
             assert!(blocked.to_string().contains(word), "{blocked}");
         }
+        assert!(!blocked.action.contains("mv "), "{blocked}");
+        let quiet = operators("define A = 1;").blocked([].into_iter()).unwrap();
+        assert!(quiet.action.contains("mv "), "{quiet}");
     }
 
     #[test]

@@ -124,6 +124,38 @@ async fn bad_change_reaches_the_canary_only() {
 }
 
 #[tokio::test]
+async fn end_of_the_rollout_itself_is_in_the_audit() {
+    let dir = network();
+    quiet();
+    let (app, mut watcher) = watched_at(dir.path());
+    for router in ROUTERS {
+        report(&app, router, 100).await;
+    }
+    limits(&app).await;
+    change(dir.path(), 9);
+    assert_eq!(limits(&app).await, [json!(null), json!(9), json!(null)]);
+    lose_routes_twice(&app, &mut watcher).await;
+    let text = NETWORK.replace("rollout:", "# rollout:") + "policy: {ebgpImportLimit: 9}\n";
+    write(dir.path(), &[("network.yaml", &text)]);
+    quiet();
+    assert_eq!(limits(&app).await, [json!(9), json!(9), json!(9)]);
+    let last = "server local end rollout fleet the change had been taken back: \
+                jp1: 10 imported routes of 100 before";
+    assert_eq!(audit(dir.path()).pop().unwrap(), last);
+}
+
+#[tokio::test]
+async fn drain_without_budgets_is_in_the_audit() {
+    let dir = network();
+    let text = NETWORK.replace("budgets:", "# budgets:");
+    write(dir.path(), &[("network.yaml", &text)]);
+    quiet();
+    let (app, _) = watched_at(dir.path());
+    assert_eq!(post(&app, "hk1", "drain", json!({})).await.0, 200);
+    assert_eq!(audit(dir.path()), ["router local drain hk1 -"]);
+}
+
+#[tokio::test]
 async fn unreadable_record_gives_a_change_to_no_router() {
     let dir = network();
     quiet();

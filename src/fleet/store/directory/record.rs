@@ -44,7 +44,12 @@ pub(super) fn replace(root: &Path, mut record: FleetRecord) -> Result<bool, ApiE
         text.push(b'\n');
         Writer::new(0o600).replace(&path, &text)
     };
-    write().map_err(|error| failed(&path, &error))?;
+    write().map_err(|error| {
+        let path = path.display();
+        ApiError::internal(format!(
+            "{path}: {error}; check the free space and the owner"
+        ))
+    })?;
     Ok(true)
 }
 

@@ -134,7 +134,7 @@ impl Built {
         }
         .make(&router.inside, neighbour.folder.path());
         router.inside.shell(&format!(
-            "wg set {DEVICE} peer {} allowed-ips 172.16.0.0/12,fe80::/10,fd00::/8,ff00::/8",
+            "wg set {DEVICE} peer {} allowed-ips 172.16.0.0/12,fd00::/8,fe80::/10,ff00::/8",
             neighbour.keys.public
         ));
         let (folder, name, text) = style.file;

@@ -24,6 +24,7 @@ pub struct ControlPlane {
     #[arg(long, value_name = "DIR", group = "source")]
     fleet: Option<PathBuf>,
     /// Serve the newest valid commit of this branch of the directory's Git repository, in place of the files
+    #[cfg_attr(feature = "postgres", arg(conflicts_with = "store"))]
     #[arg(long, value_name = "REF", requires = "fleet")]
     git_ref: Option<String>,
     /// The fleet in PostgreSQL, which instances share: postgres://USER:PASSWORD@HOST/DATABASE

@@ -120,10 +120,11 @@ fn hand_made_bird_conf_survives_the_first_start() {
         "bgp old_peer",
         "static static1",
         "include \"moenet/main.conf\";",
-        "mv ",
+        "first remove from it each protocol",
     ] {
         assert!(why.contains(word), "no {word:?} in {why}");
     }
+    assert!(!why.contains("mv "), "it would end old_peer: {why}");
     wait_until("the tunnel is up meanwhile", 30, || {
         let shown = world
             .router

@@ -17,17 +17,12 @@ use crate::wire::WireStatus;
 /// Where the fleet is.
 #[derive(Debug, Args)]
 pub(super) struct Place {
-    /// The fleet directory
-    #[arg(long = "fleet", value_name = "DIR", default_value = ".")]
-    dir: PathBuf,
+    /// The fleet directory. Default: the database that MOENET_FLEET_STORE names, else the working directory
+    #[arg(long = "fleet", value_name = "DIR")]
+    dir: Option<PathBuf>,
     #[cfg(feature = "postgres")]
     /// The database instead: postgres://USER:PASSWORD@HOST/DATABASE
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "MOENET_FLEET_STORE",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "URL", conflicts_with = "dir")]
     store: Option<String>,
 }
 
@@ -49,10 +44,19 @@ pub(super) struct Describe {
 impl Place {
     pub(super) fn source(&self) -> Source {
         #[cfg(feature = "postgres")]
-        if let Some(url) = &self.store {
-            return Source::Database(Secret::new(url.clone()));
+        if let Some(url) = self.database() {
+            return Source::Database(Secret::new(url));
         }
-        Source::Directory(self.dir.clone())
+        let dir = self.dir.clone();
+        Source::Directory(dir.unwrap_or_else(|| ".".into()))
+    }
+
+    /// Returns the URL of the database. What the command line names counts, not the environment.
+    #[cfg(feature = "postgres")]
+    fn database(&self) -> Option<String> {
+        let of_environment = std::env::var("MOENET_FLEET_STORE").ok();
+        let of_environment = of_environment.filter(|url| !url.is_empty() && self.dir.is_none());
+        self.store.clone().or(of_environment)
     }
 
     fn routers(&self) -> anyhow::Result<Vec<RouterView>> {

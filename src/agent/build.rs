@@ -16,6 +16,7 @@ use crate::controller::{
     known_agents, put_back,
 };
 use crate::desired::Desired;
+use crate::document::{DocumentError, Problems};
 use crate::firewall::Nft;
 use crate::history::{Feed, History, is_document};
 use crate::http::{Glass, HttpOptions, LocalApi, ServeError, Server};
@@ -39,6 +40,9 @@ pub enum BuildError {
     /// The state directory.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The configuration.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
     /// The Control Plane's URL or token.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -432,23 +436,19 @@ fn probe_settings(config: &Config) -> ProbeSettings {
 
 /// Refuses a start before anything is written.
 pub(crate) fn check(config: &Config) -> Result<(), BuildError> {
-    match refusals(config).into_iter().next() {
-        Some(refusal) => Err(refusal),
-        None => Ok(()),
-    }
+    Ok(Problems::refuse(refusals(config))?)
 }
 
-/// Lists every reason in the configuration for which the agent refuses to start, one line each, and
+/// Lists every reason in the configuration for which the agent refuses to start, and
 /// why it would refuse the operator's templates.
-pub(crate) fn start_problems(config: &Config) -> Vec<String> {
-    let templates = config
-        .bird
-        .templates
-        .as_deref()
-        .and_then(templates::problem);
-    let refusals = refusals(config).into_iter();
-    let refusals = refusals.map(|refusal| chain(&refusal));
-    templates.into_iter().chain(refusals).collect()
+pub(crate) fn start_problems(config: &Config) -> Vec<DocumentError> {
+    let templates = config.bird.templates.as_deref();
+    let templates = templates.and_then(templates::problem);
+    let templates = templates.map(|why| DocumentError {
+        field: "bird.templates".to_owned(),
+        ..DocumentError::whole(why)
+    });
+    templates.into_iter().chain(refusals(config)).collect()
 }
 
 fn control_plane_token(config: &Config) -> TokenSource {
@@ -457,13 +457,14 @@ fn control_plane_token(config: &Config) -> TokenSource {
     token.unwrap_or_default()
 }
 
-fn refusals(config: &Config) -> Vec<BuildError> {
+fn refusals(config: &Config) -> Vec<DocumentError> {
     let api = Server::check(&config.server.listen, &config.server.token_source()).err();
     let options = client_options(config, &control_plane_token(config));
     let client = options.and_then(|options| Client::new(options).err());
-    let api = api.map(BuildError::from);
-    api.into_iter()
-        .chain(client.map(BuildError::from))
+    let api = api.map(|error| (error.key(), chain(&error)));
+    let client = client.map(|error| (error.key(), chain(&error)));
+    let all = api.into_iter().chain(client);
+    all.map(|(key, why)| config.source.error(key, &why))
         .collect()
 }
 

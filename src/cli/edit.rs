@@ -9,10 +9,10 @@ use clap_complete::ArgValueCompleter;
 use serde_json::Value;
 use similar::TextDiff;
 
-use super::change::document::Refused;
 use super::change::{self, Because, ChangedMeanwhile, Draft};
 use super::{Arguments, Outcome, block_on, complete, output};
 use crate::config::Config;
+use crate::document::Problems;
 use crate::store::Place;
 use crate::telemetry::chain;
 use crate::util::file;
@@ -173,8 +173,8 @@ fn kept(folder: tempfile::TempDir, path: &Path, text: &str, why: &str) -> anyhow
 
 /// Returns every problem of the text, one line each.
 fn problems(error: &anyhow::Error) -> Vec<String> {
-    match error.downcast_ref::<Refused>() {
-        Some(Refused(all)) => {
+    match error.downcast_ref::<Problems>() {
+        Some(Problems(all)) => {
             // As many lines as there are problems come before the text.
             let shift = all.len() as u64;
             let shifted = all.iter().cloned().map(|mut error| {

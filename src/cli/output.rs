@@ -10,10 +10,9 @@ use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, pres
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::change::document::Refused;
 use super::printable;
 use crate::config::ConfigError;
-use crate::document::DocumentError;
+use crate::document::{DocumentError, Problems};
 use crate::redact::{redact, redact_value};
 
 /// How to print.
@@ -112,21 +111,41 @@ pub(crate) fn error(error: &anyhow::Error, hint: Option<&str>) {
     let text = redact(&text);
     let problems = problems(error);
     if is_json() {
-        let problems: Vec<_> = problems.iter().map(|it| problem(it)).collect();
         let mut value = json!({"error": text, "problems": problems});
+        redact_value(&mut value);
         if let Some(hint) = hint {
             value["note"] = hint.into();
         }
         return stderr_json(&value);
     }
-    let text = printable::styled(&text);
-    let red = AnsiColor::Red.on_default().bold();
-    let begins = |it: &&DocumentError| it.location.is_some() && text.starts_with(&it.to_string());
-    let _ = match problems.first().is_some_and(begins) {
-        true => writeln!(anstream::stderr(), "{text}"),
-        false => writeln!(anstream::stderr(), "{red}error:{red:#} {text}"),
-    };
+    match problems {
+        [only] if only.location.is_some() && text.starts_with(&only.to_string()) => bare(&text),
+        [] | [_] => marked(&text),
+        all => {
+            all.iter().for_each(|it| bare(&redact(&it.to_string())));
+            let outermost = (!is_about_all(error.as_ref())).then(|| format!("{error}: "));
+            let outermost = outermost.unwrap_or_default();
+            marked(&redact(&format!(
+                "{outermost}{} problems, as above",
+                all.len()
+            )));
+        }
+    }
     hint.iter().for_each(|hint| note(hint));
+}
+
+fn bare(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{}", printable::styled(text));
+}
+
+fn marked(text: &str) {
+    let red = AnsiColor::Red.on_default().bold();
+    let text = printable::styled(text);
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {text}");
+}
+
+fn is_about_all(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<Problems>() || cause.is::<ConfigError>()
 }
 
 fn stderr_json(value: &Value) {
@@ -134,32 +153,16 @@ fn stderr_json(value: &Value) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Returns the problems of documents that an error is about.
-fn problems(error: &anyhow::Error) -> Vec<&DocumentError> {
+/// Returns the problems that an error is about.
+fn problems(error: &anyhow::Error) -> &[DocumentError] {
     let found = error.chain().find_map(|cause| {
-        let refused = cause.downcast_ref::<Refused>();
-        let refused = refused.map(|refused| refused.0.iter().collect());
-        let one = || Some(vec![cause.downcast_ref::<DocumentError>()?]);
-        let of_config = || match cause.downcast_ref::<ConfigError>()? {
-            ConfigError::Invalid(error) => Some(vec![error]),
-            ConfigError::NotFound | ConfigError::Read { .. } => None,
-        };
-        refused.or_else(one).or_else(of_config)
+        let all = cause.downcast_ref::<Problems>();
+        let all = all.or_else(|| cause.downcast_ref::<ConfigError>()?.problems());
+        let one = || cause.downcast_ref::<DocumentError>();
+        let all = all.map(|all| all.0.as_slice());
+        all.or_else(|| one().map(std::slice::from_ref))
     });
     found.unwrap_or_default()
-}
-
-fn problem(error: &DocumentError) -> Value {
-    let (line, column) = error.location.unzip();
-    let message = crate::model::without_keys(&error.message);
-    let message = redact(&message);
-    json!({
-        "file": error.file,
-        "line": line,
-        "column": column,
-        "field": error.field,
-        "message": message,
-    })
 }
 
 /// Prints a note to standard error, so that it does not mix with the output.

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use super::change::patch::{Assignment, path, unset};
+use super::change::patch::{Assignment, AssignmentError, path, unset};
 use super::change::{self, Because, Draft};
 use super::{Arguments, Outcome, block_on, complete, output};
-use crate::document::{Kind, OverrideSpec};
+use crate::document::{DocumentError, Kind, OverrideSpec};
 use crate::model::ObjectName;
 
 /// An override of fields.
@@ -71,9 +71,7 @@ impl Override {
         let before = existing.as_ref().map(|it| it.set.clone());
         let mut spec = self.because.apply(existing, false)?;
         for field in &self.fields {
-            let assignment: Assignment = field
-                .parse()
-                .map_err(|error| anyhow::anyhow!("{field}: {error}"))?;
+            let assignment: Assignment = field.parse().map_err(|error| wrong(field, &error))?;
             assignment.set(&mut spec.set);
         }
         // Reason and end are of the whole override: what it already set must not end with a new field.
@@ -138,6 +136,15 @@ impl Resume {
                 ..spec
             }))
         })
+    }
+}
+
+/// Returns the error of an argument, which has no place in a file.
+fn wrong(argument: &str, error: &AssignmentError) -> DocumentError {
+    let name = argument.split('=').next().and_then(path);
+    DocumentError {
+        field: name.map_or(String::new(), |name| format!("spec.{}", name.join("."))),
+        ..DocumentError::whole(format!("{argument}: {error}"))
     }
 }
 

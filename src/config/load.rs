@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 
+use super::rules::rules;
 use super::{Config, Source};
-use crate::document::{self, DocumentError, Scalars, parse_value};
+use crate::document::{self, DocumentError, Problems, Scalars, parse_value};
 use crate::model::Secret;
 use crate::util::file;
 use crate::util::fs;
@@ -57,7 +58,17 @@ pub enum ConfigError {
     },
     /// The file is not a configuration.
     #[error(transparent)]
-    Invalid(#[from] DocumentError),
+    Invalid(#[from] Problems),
+}
+
+impl ConfigError {
+    /// Returns the problems of the file's content.
+    pub(crate) fn problems(&self) -> Option<&Problems> {
+        match self {
+            Self::Invalid(problems) => Some(problems),
+            Self::NotFound | Self::Read { .. } => None,
+        }
+    }
 }
 
 /// Returns the first path that has a configuration.
@@ -78,49 +89,63 @@ pub fn load(given: Option<&Path>, environment: Environment) -> Result<Config, Co
         .or_else(found)
         .ok_or(ConfigError::NotFound)?;
     let text = read(&path, file::DOCUMENT)?;
-    let mut config = parse(&text).map_err(|error| error.in_file(&path))?;
-    let values = parse_value(&text).map_err(|error| error.in_file(&path))?;
-    apply(&mut config, environment);
-    if let Some(broken) = broken_rules(&config, &text).into_iter().next() {
-        return Err(broken.in_file(&path).into());
-    }
-    config.source = Source { path, values };
+    let in_file = |errors: Vec<DocumentError>| {
+        let errors = errors.into_iter().map(|error| error.in_file(&path));
+        Problems(errors.collect())
+    };
+    let mut config = checked(&text, environment).map_err(in_file)?;
+    let values = parse_value(keys(&text)).map_err(|error| in_file(vec![error]))?;
+    config.source = Source {
+        text: text.into(),
+        path,
+        values,
+    };
     Ok(config)
 }
 
 /// Checks the text of a file as [`load`] does.
 ///
 /// # Errors
-/// Names line and key.
-pub(crate) fn check(text: &str, environment: Environment) -> Result<(), DocumentError> {
-    let mut config = parse(text)?;
-    apply(&mut config, environment);
-    let broken = broken_rules(&config, text).into_iter().next();
-    broken.map_or(Ok(()), Err)
+/// Every problem, with line and key.
+pub(crate) fn check(text: &str, environment: Environment) -> Result<(), Problems> {
+    checked(text, environment).map(drop).map_err(Problems)
 }
 
-/// Returns every reason for which [`load`] rejects a file, with the text of its error first.
-pub(crate) fn problems(path: &Path, environment: Environment) -> Vec<String> {
-    let text = match read(path, file::DOCUMENT) {
-        Ok(text) => text,
-        Err(error) => return vec![error.to_string()],
-    };
-    let found = match parse(&text) {
+/// Parses and checks the text of a file. Where some values cannot be read, the rules about others are checked too.
+fn checked(text: &str, environment: Environment) -> Result<Config, Vec<DocumentError>> {
+    let error = match parse(text) {
         Ok(mut config) => {
             apply(&mut config, environment);
-            broken_rules(&config, &text)
+            let broken = rules(&config);
+            return match broken.is_empty() {
+                true => Ok(config),
+                false => Err(broken.iter().map(|it| it.placed(text)).collect()),
+            };
         }
-        Err(first) => {
-            let value = parse_value(keys(&text));
-            let faults =
-                value.map(|value| document::faults::<Config>(value, &sample(), Scalars::AsWritten));
-            document::placed(&text, first, faults.unwrap_or_default())
-        }
+        Err(error) => error,
     };
-    let found = found
-        .into_iter()
-        .map(|error| error.in_file(path).to_string());
-    found.collect()
+    let Ok(value) = parse_value::<serde_json::Value>(keys(text)) else {
+        return Err(vec![error]);
+    };
+    let (rest, faults) = document::read_rest::<Config>(&value, &sample(), Scalars::AsWritten);
+    let wrong: Vec<_> = faults.iter().map(|fault| fault.field("")).collect();
+    let mut found = document::placed(text, error, faults);
+    if let Some(mut config) = rest {
+        apply(&mut config, environment);
+        let broken = rules(&config).into_iter();
+        let broken = broken.filter(|it| !wrong.iter().any(|field| it.is_about(field)));
+        found.extend(broken.map(|it| it.placed(text)));
+    }
+    Err(found)
+}
+
+/// Returns every reason for which [`load`] rejects a file.
+pub(crate) fn problems(path: &Path, environment: Environment) -> Vec<DocumentError> {
+    match load(Some(path), environment) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Invalid(Problems(all))) => all,
+        Err(error) => vec![DocumentError::whole(error.to_string())],
+    }
 }
 
 /// Returns the shortest configuration with the required keys of every section.
@@ -170,91 +195,17 @@ fn apply(config: &mut Config, environment: Environment) {
     }
 }
 
-/// Returns the violated rules of a configuration, each at the location of its key or of the nearest key above.
-fn broken_rules(config: &Config, text: &str) -> Vec<DocumentError> {
-    let broken = rules(config).into_iter().flatten();
-    let located = broken.map(|(key, reason)| {
-        let path: Vec<&str> = key.split('.').collect();
-        let location = (1..=path.len())
-            .rev()
-            .find_map(|end| document::locate(text, path.get(..end)?));
-        DocumentError {
-            file: None,
-            location,
-            field: key.to_owned(),
-            message: format!("{key}: {reason}"),
-            is_denied: false,
-        }
-    });
-    located.collect()
-}
-
-/// A key, and the reason why its value is wrong.
-type Broken = Option<(&'static str, String)>;
-
-fn rules(config: &Config) -> [Broken; 5] {
-    let name = &config.node.name;
-    let is_name = (1..=63).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-    let alone = config.control_plane.is_none();
-    let glass = config.server.looking_glass.as_ref();
-    let is_open_glass = glass.is_some_and(|glass| {
-        let token = glass.token.as_ref().map(|token| token.expose().trim());
-        token.map_or(glass.token_file.is_none(), str::is_empty)
-    });
-    let is_shared_token = glass.is_some_and(|glass| {
-        let text = |token: &Option<Secret<String>>| {
-            let token = token.as_ref().map(|token| token.expose().trim().to_owned());
-            token.filter(|token| !token.is_empty())
-        };
-        let token = text(&glass.token);
-        let is_same = token.is_some() && token == text(&config.server.token);
-        is_same || glass.token_file.is_some() && glass.token_file == config.server.token_file
-    });
-    let unknown = alone && (config.node.id.is_none() || config.node.asn.is_none());
-    [
-        lacks_token(config).then(|| {
-            let reason = "a token is needed; give token, tokenFile or MOENET_CP_TOKEN";
-            ("controlPlane", reason.to_owned())
-        }),
-        unknown.then(|| {
-            let reason = "without controlPlane, give node.id and node.asn";
-            ("node", reason.to_owned())
-        }),
-        (!is_name).then(|| {
-            let reason =
-                format!("invalid name {name:?}: use 1..63 characters of A-Z a-z 0-9 _ . -");
-            ("node.name", reason)
-        }),
-        (is_open_glass || is_shared_token).then(|| {
-            let reason =
-                "a token of its own is needed, other than server.token; give token or tokenFile";
-            ("server.lookingGlass", reason.to_owned())
-        }),
-        (config.node.id == Some(0)).then(|| ("node.id", "invalid id 0: use 1..65535".to_owned())),
-    ]
-}
-
-fn lacks_token(config: &Config) -> bool {
-    let Some(control_plane) = &config.control_plane else {
-        return false;
-    };
-    let token = control_plane
-        .token
-        .as_ref()
-        .map(|token| token.expose().trim());
-    let is_missing = token.is_none() && control_plane.token_file.is_none();
-    is_missing || token.is_some_and(str::is_empty)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MINIMAL: &str =
         "node: {name: jp1}\ncontrolPlane: {url: 'http://127.0.0.1:1', token: t}\n";
+
+    fn broken(text: &str) -> Vec<DocumentError> {
+        let checked = check(text, Environment::default());
+        checked.err().map(|problems| problems.0).unwrap_or_default()
+    }
 
     #[test]
     fn file_of_comments_names_the_missing_key() {
@@ -268,7 +219,8 @@ mod tests {
     fn the_minimal_file_is_enough() {
         let config = parse(MINIMAL).unwrap();
         assert_eq!(config.bird.confirm_timeout.get().as_secs(), 30);
-        assert_eq!(broken_rules(&config, MINIMAL), []);
+        assert_eq!(config.node.name, "jp1");
+        assert!(check(MINIMAL, Environment::default()).is_ok());
     }
 
     #[test]
@@ -296,7 +248,6 @@ mod tests {
 
     #[test]
     fn a_router_alone_needs_an_id_and_an_asn() {
-        let broken = |text: &str| broken_rules(&parse(text).unwrap(), text);
         let found = broken("node: {name: a}\n");
         assert!(found[0].message.contains("node.id"), "{found:?}");
         assert_eq!(broken("node: {name: a, id: 1, asn: 64512}\n"), []);
@@ -304,13 +255,13 @@ mod tests {
 
     #[test]
     fn looking_glass_needs_a_token_of_its_own() {
-        let broken = |glass: &str| {
+        let count = |glass: &str| {
             let text = format!("{MINIMAL}server: {{token: a, lookingGlass: {glass}}}\n");
-            broken_rules(&parse(&text).unwrap(), &text).len()
+            broken(&text).len()
         };
-        assert_eq!((broken("{}"), broken("{token: ' '}")), (1, 1));
-        assert_eq!(broken("{token: a}"), 1, "the API's token");
-        assert_eq!((broken("{token: b}"), broken("{tokenFile: /x}")), (0, 0));
+        assert_eq!((count("{}"), count("{token: ' '}")), (1, 1));
+        assert_eq!(count("{token: a}"), 1, "the API's token");
+        assert_eq!((count("{token: b}"), count("{tokenFile: /x}")), (0, 0));
     }
 
     #[test]
@@ -323,14 +274,34 @@ mod tests {
                 ["5:3: controlPlane", "2:9: node.name", "3:7: node.id"].as_slice(),
             ),
             (
+                "node:\n  name: a b\n  idd: 1\nlog: {level: loud}\nserver:\n  listen: 0.0.0.0:1\n",
+                [
+                    "3:3: node.idd",
+                    "4:14: log.level",
+                    "2:9: node.name",
+                    "6:11: server.listen",
+                ]
+                .as_slice(),
+            ),
+            (
+                "node:\n  name: a\nserver:\n  token: ['x']\n  listen: 0.0.0.0:1\ncontrolPlane:\n  urll: x\n",
+                [
+                    "4:10: server.token",
+                    "7:9: controlPlane.urll",
+                    "7:3: controlPlane: `url`",
+                ]
+                .as_slice(),
+            ),
+            (
                 "node:\n  name: a\n  idd: 1\nlog:\n  level: loud\nbird: {binary: 5}\nguard: 5\n",
                 ["3:3: node.idd", "5:10: log.level", "7:8: guard"].as_slice(),
             ),
         ] {
             std::fs::write(&path, text).unwrap();
             let found = problems(&path, Environment::default());
+            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
             let refused = load(Some(&path), Environment::default()).unwrap_err();
-            assert_eq!(found[0], refused.to_string());
+            assert!(refused.to_string().starts_with(&found[0]), "{refused}");
             assert_eq!(found.len(), places.len(), "{found:#?}");
             for place in places {
                 let place = format!("{}:{place}", path.display());

@@ -6,6 +6,7 @@
 mod listen;
 mod live;
 mod load;
+mod rules;
 mod source;
 mod token;
 mod values;

@@ -184,3 +184,14 @@ pub enum ClientError {
     )]
     Token,
 }
+
+impl ClientError {
+    /// Returns the key of the configuration that is wrong.
+    pub(crate) fn key(&self) -> &'static str {
+        match self {
+            Self::Url(_) => "controlPlane.url",
+            Self::Router(_) => "node.name",
+            Self::Token => "controlPlane.token",
+        }
+    }
+}

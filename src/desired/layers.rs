@@ -25,8 +25,8 @@ pub(crate) struct MergedLayers<S> {
     pub(crate) generation: u64,
     /// Whether the documents were accepted.
     pub(crate) acceptance: Acceptance,
-    /// The further errors of documents that were not accepted.
-    pub(crate) further: Vec<String>,
+    /// Every error of documents that were not accepted.
+    pub(crate) faults: Vec<DocumentError>,
     /// A clash despite which an applied address stays.
     pub(crate) remark: Option<String>,
     /// Fields that the override changes, each with the document's value.
@@ -62,7 +62,7 @@ impl Source {
     }
 
     /// Returns the error with its position in this text, if the text sets the field.
-    fn place(&self, field: &[&str], message: &str) -> Option<String> {
+    fn place(&self, field: &[&str], error: &FieldError) -> Option<DocumentError> {
         // `paused` is a sibling of an override's `set`.
         let below = if field == ["paused"] {
             &self.below[..1]
@@ -70,14 +70,12 @@ impl Source {
             self.below
         };
         let path: Vec<&str> = below.iter().chain(field).copied().collect();
-        let error = DocumentError {
+        Some(DocumentError {
             file: Some(self.path.clone()),
             location: Some(document::locate(&self.text, &path)?),
-            field: field.join("."),
-            message: message.to_owned(),
-            is_denied: false,
-        };
-        Some(error.to_string())
+            field: error.field.clone(),
+            ..DocumentError::whole(error.to_string())
+        })
     }
 }
 
@@ -114,7 +112,7 @@ pub(crate) fn merge_layers<S: Spec>(
         applied_uid: applied.and_then(|applied| applied.metadata.uid.clone()),
         generation: applied.map_or(0, |applied| applied.metadata.generation),
         acceptance: Acceptance::Valid,
-        further: Vec::new(),
+        faults: Vec::new(),
         remark: None,
         overridden: BTreeMap::new(),
         override_: None,
@@ -132,8 +130,15 @@ pub(crate) fn merge_layers<S: Spec>(
     }
     match document {
         None => {}
-        Some(Err(error)) if inputs.broken => layers.fall_back(format!("{error}{WAITS}"), applied),
-        Some(Err(error)) => layers.fall_back(error.to_string(), applied),
+        Some(Err(error)) if inputs.broken => {
+            let message = format!("{}{WAITS}", error.message);
+            let error = DocumentError {
+                message,
+                ..error.clone()
+            };
+            layers.fall_back(vec![error], applied);
+        }
+        Some(Err(error)) => layers.fall_back(vec![error.clone()], applied),
         Some(Ok(stored)) => {
             // An operator who takes a session over omits its uid; the mark on its tunnel stays.
             if stored.document.metadata.uid.is_some() || applied.is_none() {
@@ -153,20 +158,19 @@ impl<S: Spec> MergedLayers<S> {
     fn put_on(&mut self, spec: &S, inputs: &LayerInputs<'_>) {
         self.document = serde_json::to_value(spec).unwrap_or_default();
         match (inputs.override_, in_effect_before(inputs)) {
-            (Some(Err(error)), Some(_)) => self.fall_back(error.to_string(), inputs.applied),
+            (Some(Err(error)), Some(_)) => self.fall_back(vec![error.clone()], inputs.applied),
             // If no override was applied before, or the earlier one has ended, only the document is valid.
             (Some(Err(error)), None) if inputs.applied.is_some() => {
                 self.take(merge(spec, &Map::new()));
-                self.acceptance = Acceptance::Invalid(error.to_string());
+                self.reject(vec![error.clone()]);
             }
-            (Some(Err(error)), None) => self.fall_back(error.to_string(), None),
+            (Some(Err(error)), None) => self.fall_back(vec![error.clone()], None),
             // An override may have been removed, or an override may exist that disables the object.
             (None, before)
                 if !inputs.overrides_complete && (before.is_some() || inputs.applied.is_none()) =>
             {
-                let why =
-                    "cannot list the overrides; the current configuration stays active".to_owned();
-                self.fall_back(why, inputs.applied);
+                let why = "cannot list the overrides; the current configuration stays active";
+                self.fall_back(vec![DocumentError::whole(why)], inputs.applied);
             }
             _ => match self.merged(spec) {
                 Ok(merged) => self.take(Ok(merged)),
@@ -203,11 +207,7 @@ impl<S: Spec> MergedLayers<S> {
 
     /// Refuses the documents for these reasons, and uses the applied specification.
     pub(crate) fn refuse(&mut self, errors: &[FieldError], applied: Option<&AppliedDocument>) {
-        let mut texts = errors.iter().map(|error| self.placed(error));
-        let first = texts.next().unwrap_or_default();
-        let further: Vec<String> = texts.collect();
-        self.fall_back(first, applied);
-        self.further = further;
+        self.fall_back(self.placed(errors), applied);
     }
 
     /// Returns the document's value of a field, such as `spec.tunnel.mtu`.
@@ -222,30 +222,39 @@ impl<S: Spec> MergedLayers<S> {
     fn take(&mut self, merged: Result<Merged<S>, FieldError>) {
         match merged {
             Ok(merged) => (self.spec, self.overridden) = (Some(merged.spec), merged.overridden),
-            Err(error) => self.acceptance = Acceptance::Invalid(error.to_string()),
+            Err(error) => self.reject(self.placed(&[error])),
         }
     }
 
-    /// Returns an error about a field, with file, line and column of the text that set it.
-    pub(crate) fn placed(&self, error: &FieldError) -> String {
+    /// Returns errors about fields, each with file, line and column of the text that set its field.
+    pub(crate) fn placed(&self, errors: &[FieldError]) -> Vec<DocumentError> {
+        errors.iter().map(|error| self.place(error)).collect()
+    }
+
+    fn place(&self, error: &FieldError) -> DocumentError {
         let keys = error.field.split(['.', '[', ']']);
         let field: Vec<&str> = keys.skip(1).filter(|key| !key.is_empty()).collect();
-        let message = error.to_string();
-        let whole = || {
-            self.sources
-                .iter()
-                .find_map(|source| source.place(&[], &message))
+        let at = |field: &[&str]| {
+            let mut sources = self.sources.iter();
+            sources.find_map(|source| source.place(field, error))
         };
-        let set_by = self
-            .sources
-            .iter()
-            .find_map(|source| source.place(&field, &message));
-        set_by.or_else(whole).unwrap_or(message)
+        let nowhere = || DocumentError {
+            field: error.field.clone(),
+            ..DocumentError::whole(error.to_string())
+        };
+        at(&field).or_else(|| at(&[])).unwrap_or_else(nowhere)
+    }
+
+    /// Records why the documents are not accepted.
+    pub(crate) fn reject(&mut self, faults: Vec<DocumentError>) {
+        let first = faults.first().map(ToString::to_string);
+        self.acceptance = Acceptance::Invalid(first.unwrap_or_default());
+        self.faults = faults;
     }
 
     /// Uses the applied state, and records the reason.
-    pub(crate) fn fall_back(&mut self, why: String, applied: Option<&AppliedDocument>) {
-        self.acceptance = Acceptance::Invalid(why);
+    pub(crate) fn fall_back(&mut self, why: Vec<DocumentError>, applied: Option<&AppliedDocument>) {
+        self.reject(why);
         self.overridden = BTreeMap::new();
         let body = applied.map(|applied| &applied.applied);
         let spec = body.and_then(|body| body.spec.as_ref());
@@ -304,7 +313,7 @@ impl<S: Spec> MergedLayers<S> {
             kind: S::KIND,
             name: name.clone(),
             formerly,
-            further: self.further,
+            faults: self.faults,
             remark: self.remark,
             spec,
             paused,

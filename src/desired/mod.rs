@@ -38,7 +38,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::document::{Kind, NodeSpec, OverrideSpec, PackedSpec, RoutingPolicySpec};
+use crate::document::{DocumentError, Kind, NodeSpec, OverrideSpec, PackedSpec, RoutingPolicySpec};
 use crate::effective::{MeshTunnel, Router};
 use crate::model::{
     AdminState, Endpoint, Host, InterfaceName, ObjectKey, ObjectName, RouterKey, Uid,
@@ -164,8 +164,8 @@ const NO_POLICY: &str = "this router has never had a valid routing policy: BGP s
 pub struct SingleDocument<S> {
     /// Whether it was accepted.
     pub acceptance: Acceptance,
-    /// The further errors of documents that were not accepted.
-    pub further: Vec<String>,
+    /// Every error of documents that were not accepted.
+    pub faults: Vec<DocumentError>,
     /// An address clash in which the applied address is older: it stays.
     pub remark: Option<String>,
     /// Whether the document on disk is the one in effect, so that it may be recorded as applied.
@@ -196,7 +196,7 @@ impl<S: serde::Serialize> SingleDocument<S> {
             intent: Intent::Stay,
             admin_state: AdminState::Enabled,
             acceptance: self.acceptance.clone(),
-            further: self.further.clone(),
+            faults: self.faults.clone(),
             remark: self.remark.clone(),
             spec: spec
                 .filter(|spec| !spec.is_null())

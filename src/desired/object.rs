@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::document::{Kind, PackedSpec};
+use crate::document::{DocumentError, Kind, PackedSpec};
 use crate::effective::{Claim, InternalNeighbour, MeshTunnel, Session};
 use crate::model::{
     AdminState, Endpoint, InterfaceName, ObjectKey, ObjectName, Port, PublicKey, Uid,
@@ -33,8 +33,8 @@ pub struct Object {
     pub admin_state: AdminState,
     /// Whether its documents were accepted.
     pub acceptance: Acceptance,
-    /// The further errors of documents that were not accepted.
-    pub further: Vec<String>,
+    /// Every error of documents that were not accepted.
+    pub faults: Vec<DocumentError>,
     /// An address clash in which the applied address is older: it stays.
     pub remark: Option<String>,
     /// The whole specification, defaults filled in; the content of `applied/` after the apply.

@@ -397,11 +397,7 @@ fn object<S: Spec, T: Into<Wanted>>(
                 present(object)
             }
             Err(errors) => {
-                let mut texts = errors.iter().map(|error| layers.placed(error));
-                let first = texts.next().unwrap_or_default();
-                let further = texts.collect();
-                layers.acceptance = Acceptance::Invalid(first);
-                layers.further = further;
+                layers.reject(layers.placed(&errors));
                 stay(before)
             }
         },

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::config::Node;
 use crate::desired::guard::{self, IdentityChange, Ledger};
-use crate::document::{Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, RpkiServer, Spec};
+use crate::document::{
+    DocumentError, Kind, MaintenanceSpec, NodeSpec, RoutingPolicySpec, RpkiServer, Spec,
+};
 use crate::effective::Router;
 use crate::model::{Address, AddressRange, Host, InterfaceName, ObjectName};
 use crate::plan::Loopback;
@@ -64,7 +66,7 @@ fn policy(inputs: &Inputs<'_>) -> MergedLayers<RoutingPolicySpec> {
         &layer_inputs(inputs, Kind::RoutingPolicy),
     );
     if let Some(Err(error)) = policy.spec.as_ref().map(check_policy) {
-        policy.fall_back(error.to_string(), applied);
+        policy.fall_back(vec![DocumentError::whole(error.to_string())], applied);
     }
     keep_last_policy(&mut policy, applied);
     policy
@@ -93,22 +95,12 @@ fn refuse_loopbacks(
             _ => spec.loopback_ipv6 = before.as_ref().and_then(|it| it.loopback_ipv6),
         }
     }
-    let texts: Vec<String> = verdict
-        .refused
-        .iter()
-        .map(|error| node.placed(error))
-        .collect();
+    let refused = node.placed(&verdict.refused);
     node.remark = verdict.remark();
-    let mut texts = texts.into_iter();
-    if let Some(first) = texts.next() {
-        match node.acceptance {
-            Acceptance::Invalid(_) | Acceptance::Clash(_) => node.further.push(first),
-            Acceptance::Valid | Acceptance::Waiting(_) => {
-                node.acceptance = Acceptance::Invalid(first);
-            }
-        }
+    match node.acceptance {
+        Acceptance::Valid | Acceptance::Waiting(_) if !refused.is_empty() => node.reject(refused),
+        _ => node.faults.extend(refused),
     }
-    node.further.extend(texts);
     node
 }
 
@@ -210,14 +202,14 @@ fn in_effect<S: Spec, T>(
 ) -> SingleDocument<T> {
     let override_ = layers.applied_override();
     let valid = layers.acceptance == Acceptance::Valid;
-    let (further, remark) = (layers.further, layers.remark);
+    let (faults, remark) = (layers.faults, layers.remark);
     let acceptance = match (layers.acceptance, refused) {
         (Acceptance::Valid | Acceptance::Waiting(_), Some(why)) => Acceptance::Invalid(why.clone()),
         (acceptance, _) => acceptance,
     };
     SingleDocument {
         acceptance,
-        further,
+        faults,
         remark,
         valid,
         spec: spec(layers.spec),

@@ -2,14 +2,13 @@
 
 mod edit;
 
-use std::path::{Path, PathBuf};
-
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_yaml::granit_parser::{self, ErrorKind};
 use serde_yaml::{DefaultMessageFormatter, MessageFormatter as _};
 
 use super::check::{faults, read, sample};
+use super::error::DocumentError;
 use super::fault::Fault;
 use super::reason::Reason;
 use super::value::Scalars;
@@ -31,65 +30,6 @@ const MAX_GROWN: usize = 8 * 1024 * 1024;
 /// Largest number of scalars, sequences and mappings in such a file: as many as a real file of that size has.
 /// The library's own limits are for one document (250 000), and a list of twenty thousand sessions is longer.
 const MAX_LIST_NODES: usize = 2_000_000;
-
-/// The reason why a text is no valid document, with its location.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}", self.place(), crate::model::without_keys(message))]
-pub struct DocumentError {
-    /// The file, when the text came from one.
-    pub file: Option<PathBuf>,
-    /// Line and column, counted from 1.
-    pub location: Option<(u64, u64)>,
-    /// The field, such as `spec.tunnel.mtu`; empty for the document as a whole.
-    pub field: String,
-    /// The field, and its error.
-    pub message: String,
-    /// This user may not read the file.
-    pub is_denied: bool,
-}
-
-impl DocumentError {
-    /// An error without a place.
-    pub(crate) fn whole(message: impl Into<String>) -> Self {
-        Self {
-            file: None,
-            location: None,
-            field: String::new(),
-            message: message.into(),
-            is_denied: false,
-        }
-    }
-
-    fn at_field(field: String, reason: &str) -> Self {
-        let message = match field.char_indices().nth(LONGEST_FIELD) {
-            None if field.is_empty() => reason.to_owned(),
-            None => format!("{field}: {reason}"),
-            Some((end, _)) => format!("{}…: {reason}", field.get(..end).unwrap_or_default()),
-        };
-        Self {
-            field,
-            ..Self::whole(message)
-        }
-    }
-
-    /// Returns the same error, with its file.
-    #[must_use]
-    pub fn in_file(mut self, file: &Path) -> Self {
-        self.file = Some(file.to_owned());
-        self
-    }
-
-    /// Returns `file:line:column: `, in the form of compilers.
-    fn place(&self) -> String {
-        let file = self.file.as_ref().map(|file| file.display().to_string());
-        match (file, self.location) {
-            (Some(file), Some((line, column))) => format!("{file}:{line}:{column}: "),
-            (Some(file), None) => format!("{file}: "),
-            (None, Some((line, column))) => format!("line {line}, column {column}: "),
-            (None, None) => String::new(),
-        }
-    }
-}
 
 /// The part of a document that determines how to read the rest.
 #[derive(Deserialize)]
@@ -374,9 +314,6 @@ fn without_closing(text: &str) -> &str {
         _ => text,
     }
 }
-
-/// Largest number of characters of a field's path that are shown; no real path is as long.
-const LONGEST_FIELD: usize = 120;
 
 const TOO_DEEP: &str = "nested too deeply for a document";
 

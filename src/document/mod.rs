@@ -7,6 +7,7 @@
 mod check;
 mod codec;
 mod envelope;
+mod error;
 mod fault;
 mod packed;
 mod reason;
@@ -19,12 +20,12 @@ pub(crate) use check::{check_patch, check_spec, faults, read, read_rest};
 pub(crate) use codec::parse_document;
 pub(crate) use codec::parse_list;
 pub use codec::{
-    DocumentError, Edit, EditError, Reader, check_document, edit, parse, parse_value,
-    parse_versions, to_yaml,
+    Edit, EditError, Reader, check_document, edit, parse, parse_value, parse_versions, to_yaml,
 };
 pub(crate) use codec::{locate, placed, problems, value};
 pub(crate) use envelope::ApiVersion;
 pub use envelope::{Document, Metadata, Spec};
+pub use error::{DocumentError, Problems};
 pub(crate) use fault::Fault;
 pub use packed::PackedSpec;
 pub(crate) use reason::{Reason, Wanted, unknown_field};

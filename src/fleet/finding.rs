@@ -13,11 +13,11 @@ pub struct Finding {
     /// The file, below the fleet directory.
     pub file: PathBuf,
     /// Counted from 1; `None` for a finding about the whole file.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
     /// Counted from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u64>,
+    /// The field, such as `sessions[wg_4242421080].mtu`; empty for the file as a whole.
+    pub field: String,
     /// The field and the broken rule.
     pub message: String,
 }
@@ -40,14 +40,16 @@ impl Finding {
         let place = (1..=path.len())
             .rev()
             .find_map(|end| locate(text, &path[..end]));
-        let message = match dotted(text, &path) {
-            path if path.is_empty() => problem.message.clone(),
-            path => format!("{path}: {}", problem.message),
+        let field = dotted(text, &path);
+        let message = match field.as_str() {
+            "" => problem.message.clone(),
+            field => format!("{field}: {}", problem.message),
         };
         Self {
             file: file.to_owned(),
             line: place.map(|(line, _)| line),
             column: place.map(|(_, column)| column),
+            field,
             message,
         }
     }
@@ -57,6 +59,7 @@ impl Finding {
             file: file.to_owned(),
             line: None,
             column: None,
+            field: String::new(),
             message: message.into(),
         }
     }
@@ -65,6 +68,7 @@ impl Finding {
         Self {
             line: error.location.map(|(line, _)| line),
             column: error.location.map(|(_, column)| column),
+            field: error.field.clone(),
             ..Self::whole(file, error.message)
         }
     }

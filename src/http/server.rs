@@ -37,6 +37,16 @@ pub enum ServeError {
     },
 }
 
+impl ServeError {
+    /// Returns the key of the configuration that is wrong.
+    pub(crate) fn key(&self) -> &'static str {
+        match self {
+            Self::EmptyToken => "server.token",
+            _ => "server.listen",
+        }
+    }
+}
+
 /// The API with its listener.
 pub struct Server {
     listen: Listen,

@@ -4,36 +4,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::given::Given;
 use super::{Because, Draft, towards};
 use crate::document::{
-    self, ApiVersion, Document, DocumentError, Kind, Metadata, OverrideSpec, Spec, with_spec,
+    self, ApiVersion, Document, DocumentError, Kind, Metadata, OverrideSpec, Problems, Spec,
+    with_spec,
 };
 use crate::model::{ObjectName, Uid};
 use crate::store::{Area, Place, text_problems};
 use crate::util::file;
-
-/// The problems of a document, or of the objects that the router would reject; at least one.
-#[derive(Debug, thiserror::Error)]
-#[error("{}{}", .0.first().map(ToString::to_string).unwrap_or_default(), more(.0.len()))]
-pub(crate) struct Refused(pub(crate) Vec<DocumentError>);
-
-fn more(all: usize) -> String {
-    match all {
-        0 | 1 => String::new(),
-        all => format!("; and {} more", all - 1),
-    }
-}
-
-/// Returns an error if there are problems.
-///
-/// # Errors
-/// The problems.
-pub(super) fn refuse(problems: Vec<DocumentError>) -> Result<(), Refused> {
-    match problems.is_empty() {
-        true => Ok(()),
-        false => Err(Refused(problems)),
-    }
-}
 
 /// Size limit of a stream, in bytes: a hundred documents of the largest size.
 pub(crate) const STREAM: u64 = 100 * file::DOCUMENT;
@@ -80,12 +59,13 @@ pub(crate) fn add(
     because: &Because,
 ) -> anyhow::Result<()> {
     let (kind, name) = subject(file, text)?;
+    draft.give(Given::new(file, text));
     if kind == Kind::Override {
         return add_override(draft, file, text, &name);
     }
     let place = Place::document(kind, &name);
     let name = place.name.clone();
-    refuse(text_problems(file, &place, text))?;
+    Problems::refuse(text_problems(file, &place, text))?;
     let given = with_spec!(kind, S => parsed::<S>(text))?;
     let existing = match draft.document(kind, &name) {
         // An own file that is invalid is replaced; the Control Plane's is restored by the agent.
@@ -121,21 +101,21 @@ fn add_override(
 ) -> anyhow::Result<()> {
     let (kind, name) = draft.named(name.as_str())?;
     let place = Place::new(Area::Overrides, kind, &name);
-    refuse(text_problems(file, &place, text))?;
+    Problems::refuse(text_problems(file, &place, text))?;
     // An invalid one is never replaced.
     draft.override_(kind, &name)?;
     let document: Document<OverrideSpec> = document::parse(text)?;
     draft.put_override(kind, &name, document.spec)
 }
 
-struct Given {
+struct Read {
     uid: Option<Uid>,
     spec: Value,
 }
 
-fn parsed<S: Spec>(text: &str) -> anyhow::Result<Given> {
+fn parsed<S: Spec>(text: &str) -> anyhow::Result<Read> {
     let document = document::parse::<S>(text)?;
-    Ok(Given {
+    Ok(Read {
         uid: document.metadata.uid,
         spec: serde_json::to_value(&document.spec)?,
     })

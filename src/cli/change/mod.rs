@@ -4,6 +4,7 @@
 
 pub(crate) mod document;
 pub(crate) mod expiry;
+mod given;
 pub(crate) mod patch;
 
 use std::collections::BTreeSet;
@@ -16,12 +17,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use given::{Given, given_at};
+
 use super::offline::Wanted;
 use super::validate::refusals;
 use super::{documents, objects, output};
 use crate::config::Config;
 use crate::desired::Desired;
-use crate::document::{Document, DocumentError, Kind, Metadata, OverrideSpec, to_yaml};
+use crate::document::{Document, DocumentError, Kind, Metadata, OverrideSpec, Problems, to_yaml};
 use crate::effective::difference;
 use crate::model::ObjectName;
 use crate::store::{self, Area, Place, Snapshot};
@@ -39,6 +42,8 @@ pub(crate) struct Draft {
     listed: Arc<Snapshot>,
     /// Losses of information that the operator should know once the changes are accepted.
     notes: Vec<String>,
+    /// The document from which the next change is made.
+    given: Option<Given>,
 }
 
 struct Change {
@@ -48,6 +53,8 @@ struct Change {
     /// The text that it replaces.
     base: Option<String>,
     result: Outcome,
+    /// The document that an operator gave for it.
+    given: Option<Given>,
 }
 
 /// A file is not as it was when the change was made.
@@ -136,7 +143,13 @@ impl Draft {
             wanted,
             changes: Vec::new(),
             notes: Vec::new(),
+            given: None,
         })
+    }
+
+    /// Names the document from which the next changes are made, so that errors have their place in it.
+    fn give(&mut self, given: Given) {
+        self.given = Some(given);
     }
 
     fn is_unchanged(&self) -> bool {
@@ -230,7 +243,11 @@ impl Draft {
         let place = Place::new(Area::Overrides, kind, name);
         let document = Document::new(name.clone(), None, 0, spec);
         let text = to_yaml(&document)?;
-        document::refuse(store::text_problems(&place.relative(), &place, &text))?;
+        let problems = store::text_problems(&place.relative(), &place, &text);
+        let problems = problems
+            .into_iter()
+            .map(|it| given_at(self.given.as_ref(), it));
+        Problems::refuse(problems.collect())?;
         let key = (kind, name.clone());
         let snapshot = Arc::make_mut(&mut self.wanted.snapshot);
         let before = snapshot.overrides.get(&key);
@@ -280,6 +297,7 @@ impl Draft {
             text,
             base: text_at(&self.path(place)),
             result,
+            given: self.given.clone(),
         };
         add(&mut self.changes, change);
     }
@@ -302,9 +320,8 @@ impl Draft {
         let changed = self.changes.iter();
         let changed = changed.map(|it| it.place.kind.path(&it.place.name));
         let new = newly_rejected(rejected(now), rejected(&desired), changed.sorted_set());
-        let new =
-            new.map(|(path, why)| DocumentError::whole(format!("{path} would be rejected: {why}")));
-        document::refuse(new.collect()).context("nothing was written")?;
+        let new = new.map(|(path, fault)| self.told(&path, fault));
+        Problems::refuse(new.collect()).context("nothing was written")?;
         match self.wanted.refused(&desired).await {
             Ok(Some(why)) if !matches!(self.wanted.refused(now).await, Ok(Some(_))) => {
                 anyhow::bail!("BIRD would reject the result, so nothing was written: {why}")
@@ -316,6 +333,19 @@ impl Draft {
             )),
         }
         Ok(())
+    }
+
+    /// Returns why the router would reject an object. The place of a field of a changed object is in the document that the
+    /// operator gave; an argument has none.
+    fn told(&self, path: &str, fault: DocumentError) -> DocumentError {
+        let mut changes = self.changes.iter();
+        let change = changes.find(|it| it.place.kind.path(&it.place.name) == path);
+        let message = format!("{path} would be rejected: {}", fault.message);
+        let fault = DocumentError { message, ..fault };
+        match change {
+            Some(change) => given_at(change.given.as_ref(), fault),
+            None => fault,
+        }
     }
 
     /// Writes every change. The caller holds the lock.
@@ -397,24 +427,25 @@ fn text_at(path: &Path) -> Option<String> {
 }
 
 /// Returns everything that a pass would reject.
-fn rejected(desired: &Desired) -> BTreeSet<(String, String)> {
+fn rejected(desired: &Desired) -> BTreeSet<(String, DocumentError)> {
     let shared = match (&desired.router, &desired.base) {
         (Err(why), _) => Some(chain(why)),
         (_, Err(why)) => Some(chain(why)),
         _ => None,
     };
-    let shared = shared.map(|why| (Kind::Node.folder().to_owned(), why));
+    let node = Kind::Node.folder().to_owned();
+    let shared = shared.map(|why| (node, DocumentError::whole(why)));
     refusals(desired).into_iter().chain(shared).sorted_set()
 }
 
 /// Returns the objects that a pass would reject because of the changes, with the reasons. An object that is rejected already can
 /// still be paused; its new reason may only name another object. Without a valid node no peer was checked before: a change that
 /// repairs the node must not be refused for peers that it does not change.
-fn newly_rejected(
-    before: BTreeSet<(String, String)>,
-    after: BTreeSet<(String, String)>,
+fn newly_rejected<T: Ord>(
+    before: BTreeSet<(String, T)>,
+    after: BTreeSet<(String, T)>,
     changed: BTreeSet<String>,
-) -> impl Iterator<Item = (String, String)> {
+) -> impl Iterator<Item = (String, T)> {
     let node = Kind::Node.folder();
     let before: BTreeSet<_> = before.into_iter().map(|(path, _)| path).sorted_set();
     let is_all = !before.contains(node) || after.iter().any(|(path, _)| path == node);
@@ -520,6 +551,7 @@ mod tests {
                 text: text.map(str::to_owned),
                 base: base.map(str::to_owned),
                 result: *result,
+                given: None,
             };
             add(&mut all, change);
         }

@@ -17,7 +17,7 @@ use super::validate::token_problems;
 use super::{Arguments, Outcome, block_on, describe, output};
 use crate::agent::start_problems;
 use crate::config::{self, Config, Environment};
-use crate::document::{Condition, ConditionStatus};
+use crate::document::{Condition, ConditionStatus, DocumentError};
 use crate::status::is_bad;
 use crate::telemetry::chain;
 use crate::util::fs;
@@ -127,13 +127,13 @@ fn without_configuration(arguments: &Arguments, error: &anyhow::Error) -> Vec<Li
     let path = arguments.config.clone().or_else(config::found);
     let listed = path.map(|path| config::problems(&path, Environment::read()));
     let listed = listed.filter(|problems| !problems.is_empty());
-    let problems = listed.unwrap_or_else(|| vec![format!("{error:#}")]);
+    let problems = listed.unwrap_or_else(|| vec![DocumentError::whole(format!("{error:#}"))]);
     problems.into_iter().map(of_configuration).collect()
 }
 
-fn of_configuration(problem: String) -> Line {
+fn of_configuration(problem: DocumentError) -> Line {
     let action = "correct it; `moenet-agent explain config` lists the keys, `validate` checks them";
-    Line::failed("configuration", problem, action)
+    Line::failed("configuration", problem.to_string(), action)
 }
 
 /// Runs every check.

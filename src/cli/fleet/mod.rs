@@ -89,10 +89,10 @@ Examples:
     /// Show how far a change of the network has come, and why one was taken back
     #[command(after_help = "Example: moenet-agent fleet rollout --fleet ./fleet")]
     Rollout(rollout::Rollout),
-    /// Show who changed files through a server or an import, which drains were permitted, and the steps of rollouts
+    /// Show who changed files through a server or an import, and what it decided
     ///
-    /// The newest last. An editor and the other verbs change the files of a directory without a server, and leave no
-    /// entry: keep such a directory in Git.
+    /// The newest last, with each drain that a router was permitted and each step of a rollout. An editor and the other
+    /// verbs change the files of a directory without a server, and leave no entry: keep such a directory in Git.
     #[command(after_help = "Example: moenet-agent fleet audit --fleet ./fleet -o json")]
     Audit(audit::Audit),
     /// Show what a change of the files changes on each router

@@ -18,13 +18,13 @@ use crate::store::{self, AppliedDocument, Area, Place, Slot, Stored};
 use crate::util::{file, schemas};
 
 /// Returns all problems of a single file. The texts are those of a running agent.
-pub(super) fn problems(file: &Path) -> Vec<String> {
+pub(super) fn problems(file: &Path) -> Vec<DocumentError> {
     let Some((directory, place)) = place_of(file) else {
         return elsewhere(file);
     };
     let found = store::problems(file, &place);
     if !found.is_empty() || place.area != Area::Overrides {
-        return found.iter().map(ToString::to_string).collect();
+        return found;
     }
     match store::stored::<OverrideSpec>(&directory, &place) {
         Some(override_) => merged(place.kind, &place.name, Some(&directory), &override_),
@@ -43,14 +43,14 @@ fn place_of(file: &Path) -> Option<(PathBuf, Place)> {
 }
 
 /// Returns the problems of a file outside a state directory.
-fn elsewhere(file: &Path) -> Vec<String> {
+fn elsewhere(file: &Path) -> Vec<DocumentError> {
     let text = match file::read_text(file, file::DOCUMENT) {
         Ok(text) => text,
-        Err(error) => return vec![format!("{}: {error}", file.display())],
+        Err(error) => return vec![DocumentError::whole(error.to_string()).in_file(file)],
     };
     let value: Value = match document::parse_value(&text) {
         Ok(value) => value,
-        Err(error) => return vec![error.in_file(file).to_string()],
+        Err(error) => return vec![error.in_file(file)],
     };
     let found = if value.get("status").is_some() {
         list(document::parse_value::<StatusDocument>(&text))
@@ -67,9 +67,7 @@ fn elsewhere(file: &Path) -> Vec<String> {
             None => return config::problems(file, Environment::read()),
         }
     };
-    let found = found
-        .into_iter()
-        .map(|error| error.in_file(file).to_string());
+    let found = found.into_iter().map(|error| error.in_file(file));
     found.collect()
 }
 
@@ -82,14 +80,12 @@ fn document_problems(kind: Kind, text: &str) -> Vec<DocumentError> {
 }
 
 /// Checks an override whose folder names no kind: it must fit a document of some kind.
-fn unplaced_override(file: &Path, text: &str) -> Vec<String> {
+fn unplaced_override(file: &Path, text: &str) -> Vec<DocumentError> {
     let found = document::problems::<OverrideSpec>(text);
     let document = match document::parse::<OverrideSpec>(text) {
         Ok(document) if found.is_empty() => document,
         _ => {
-            let found = found
-                .into_iter()
-                .map(|error| error.in_file(file).to_string());
+            let found = found.into_iter().map(|error| error.in_file(file));
             return found.collect();
         }
     };
@@ -103,11 +99,11 @@ fn unplaced_override(file: &Path, text: &str) -> Vec<String> {
     let set = override_.map(|stored| stored.document.spec.set.clone());
     let knows = |kind| set.as_ref().is_ok_and(|set| has_fields(kind, set));
     // A kind that has all the fields gives the best errors about the values. The sort is stable.
-    refused.sort_by_cached_key(|(kind, texts)| (!texts.is_empty(), !knows(*kind)));
+    refused.sort_by_cached_key(|(kind, faults)| (!faults.is_empty(), !knows(*kind)));
     refused
         .into_iter()
         .next()
-        .map(|(_, texts)| texts)
+        .map(|(_, faults)| faults)
         .unwrap_or_default()
 }
 
@@ -135,7 +131,7 @@ fn merged(
     name: &ObjectName,
     directory: Option<&Path>,
     override_: &Slot<OverrideSpec>,
-) -> Vec<String> {
+) -> Vec<DocumentError> {
     match kind {
         Kind::Maintenance | Kind::Override => Vec::new(),
         kind => with_spec!(kind, S => merged_with::<S>(name, directory, override_)),
@@ -146,7 +142,7 @@ fn merged_with<S: Spec>(
     name: &ObjectName,
     directory: Option<&Path>,
     override_: &Slot<OverrideSpec>,
-) -> Vec<String> {
+) -> Vec<DocumentError> {
     let place = Place::document(S::KIND, name);
     let written = directory.and_then(|directory| store::stored::<S>(directory, &place));
     let shortest = || {
@@ -164,7 +160,7 @@ fn merged_with<S: Spec>(
     };
     let layers = merge_layers::<S>(name, document.as_ref(), &inputs);
     match layers.acceptance {
-        Acceptance::Invalid(why) => std::iter::once(why).chain(layers.further).collect(),
+        Acceptance::Invalid(_) => layers.faults,
         _ => Vec::new(),
     }
 }
@@ -182,13 +178,11 @@ fn stored<D>(document: D, path: &Path, text: &str) -> Stored<D> {
 fn unknown_kind(text: &str, word: &Value) -> DocumentError {
     let known = Kind::ALL.map(|kind| kind.to_string()).join(", ");
     DocumentError {
-        file: None,
         location: document::locate(text, &["kind"]),
         field: "kind".to_owned(),
-        message: format!(
+        ..DocumentError::whole(format!(
             "kind: use one of {known}, not {}",
             crate::model::shown(&word.to_string())
-        ),
-        is_denied: false,
+        ))
     }
 }

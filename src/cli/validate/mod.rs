@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Arguments, Outcome, output};
+use crate::document::DocumentError;
 pub(super) use router::{refusals, token_problems};
 
 /// Check documents and configuration.
@@ -26,7 +27,7 @@ pub struct Validate {
 #[derive(Debug, Default, Serialize)]
 struct Findings {
     /// All problems, with file, line and column if known.
-    problems: Vec<String>,
+    problems: Vec<DocumentError>,
     /// Facts that could not be checked, each with the reason.
     unchecked: Vec<String>,
     /// Overrides without a document, which may be intended or mistyped.

@@ -44,15 +44,16 @@ pub(super) fn findings(arguments: &Arguments) -> anyhow::Result<Findings> {
         findings
             .unchecked
             .push("the state directory: not readable".to_owned());
-        if !findings.problems.contains(&text) {
-            findings.problems.push(chain(error.as_ref()));
+        if !findings.problems.iter().any(|it| it.to_string() == text) {
+            let all = DocumentError::whole(chain(error.as_ref()));
+            findings.problems.push(all);
         }
     }
     // A rejected template is a problem of both the configuration and the node.
     let mut named = BTreeSet::new();
     findings
         .problems
-        .retain(|problem| named.insert(problem.clone()));
+        .retain(|problem| named.insert(problem.to_string()));
     Ok(findings)
 }
 
@@ -62,7 +63,7 @@ fn without_configuration(arguments: &Arguments, error: &anyhow::Error) -> Findin
     let listed = path.map(|path| config::problems(&path, Environment::read()));
     let listed = listed.filter(|problems| !problems.is_empty());
     Findings {
-        problems: listed.unwrap_or_else(|| vec![error.to_string()]),
+        problems: listed.unwrap_or_else(|| vec![DocumentError::whole(error.to_string())]),
         unchecked: vec!["the state directory: the configuration names it".to_owned()],
         ..Findings::default()
     }
@@ -92,7 +93,7 @@ impl Findings {
     fn report(&mut self, is_denied: bool, problem: String) {
         match is_denied && !is_root() {
             true => self.unchecked.push(problem),
-            false => self.problems.push(problem),
+            false => self.problems.push(DocumentError::whole(problem)),
         }
     }
 }
@@ -125,9 +126,8 @@ async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()
         }
     };
     let main = wanted.blocked().or(refused);
-    findings
-        .problems
-        .extend(main.map(|why| format!("bird: {why}")));
+    let main = main.map(|why| DocumentError::whole(format!("bird: {why}")));
+    findings.problems.extend(main);
     findings.unchecked.extend(unchecked(&wanted).await);
     findings.clashes = desired.clashes();
     let waiting = objects::waiting(snapshot).into_iter();
@@ -137,15 +137,19 @@ async fn documents(config: Config, findings: &mut Findings) -> anyhow::Result<()
 }
 
 /// Returns the problems of all files, and of the objects that they form together.
-pub(super) fn problems(snapshot: &Snapshot, desired: &Desired) -> Vec<String> {
+pub(super) fn problems(snapshot: &Snapshot, desired: &Desired) -> Vec<DocumentError> {
     let files = file_problems(snapshot, desired);
     let objects = object_problems(desired, &files);
     files.into_iter().chain(objects).collect()
 }
 
 /// Returns the problems of all files: for each, first that of a listing, which `run` logs, then those of other fields.
-fn file_problems(snapshot: &Snapshot, desired: &Desired) -> BTreeSet<String> {
-    let listed = desired.problems.iter().cloned();
+fn file_problems(snapshot: &Snapshot, desired: &Desired) -> BTreeSet<DocumentError> {
+    let listed = snapshot.problems.iter().cloned();
+    let is_listed = |text: &&String| !snapshot.problems.iter().any(|it| it.to_string() == **text);
+    // Those of the directory as a whole, and of the templates.
+    let whole = desired.problems.iter().filter(is_listed);
+    let listed = listed.chain(whole.map(DocumentError::whole));
     let further = snapshot.problems.iter().flat_map(further_problems);
     // An override is checked even while its document is invalid.
     let overrides = snapshot.overrides.values().flatten();
@@ -153,7 +157,7 @@ fn file_problems(snapshot: &Snapshot, desired: &Desired) -> BTreeSet<String> {
     listed.chain(further).chain(overrides).sorted_set()
 }
 
-fn further_problems(error: &DocumentError) -> Vec<String> {
+fn further_problems(error: &DocumentError) -> Vec<DocumentError> {
     let place = |file: &Path| {
         let directory = file.ancestors().nth(1)?;
         let above = directory.parent().unwrap_or(directory);
@@ -166,48 +170,48 @@ fn further_problems(error: &DocumentError) -> Vec<String> {
         return Vec::new();
     };
     let problems = place(file).map(|place| store::problems(file, &place));
-    let problems = problems.unwrap_or_default();
-    problems.iter().map(ToString::to_string).collect()
+    problems.unwrap_or_default()
 }
 
 /// Returns the problems of the objects that documents, overrides and the node form together.
-fn object_problems(desired: &Desired, files: &BTreeSet<String>) -> Vec<String> {
+fn object_problems(desired: &Desired, files: &BTreeSet<DocumentError>) -> Vec<DocumentError> {
     let router = desired.router.as_ref().err();
-    let router = router.map(|why| format!("node: {why}"));
+    let router = router.map(|why| DocumentError::whole(format!("node: {why}")));
+    let texts: Vec<_> = files.iter().map(ToString::to_string).collect();
     // An entry whose file is not a document repeats the file's problem.
-    let repeated = |why: &String| files.iter().any(|problem| why.starts_with(problem));
+    let is_new = |why: &str| !texts.iter().any(|problem| why.starts_with(problem));
     let refused = refusals(desired).into_iter();
-    let refused = refused.filter(|(_, why)| !repeated(why));
-    let refused = refused.map(|(path, why)| format!("{path}.yaml: {why}"));
+    let refused = refused.filter(|(_, fault)| is_new(&fault.to_string()));
+    let refused = refused.map(|(path, fault)| match &fault.file {
+        Some(_) => fault,
+        None => fault.in_file(format!("{path}.yaml").as_ref()),
+    });
     router.into_iter().chain(refused).collect()
 }
 
 /// Returns every rejected object with the reasons.
-pub(in crate::cli) fn refusals(desired: &Desired) -> BTreeSet<(String, String)> {
+pub(in crate::cli) fn refusals(desired: &Desired) -> BTreeSet<(String, DocumentError)> {
     let documents = &desired.router_documents;
+    let (node, policy) = (&documents.node, &documents.policy);
     let single = [
-        ("node", &documents.node.acceptance, &documents.node.further),
-        (
-            "policy",
-            &documents.policy.acceptance,
-            &documents.policy.further,
-        ),
+        ("node".to_owned(), &node.acceptance, &node.faults),
+        ("policy".to_owned(), &policy.acceptance, &policy.faults),
     ];
-    let single = single.into_iter().flat_map(|(name, acceptance, further)| {
-        let first = match acceptance {
+    let objects = desired.objects.values();
+    let objects = objects.map(|it| (it.path(), &it.acceptance, &it.faults));
+    let all = single.into_iter().chain(objects);
+    all.flat_map(|(path, acceptance, faults)| {
+        let refused = match acceptance {
             Acceptance::Invalid(why) | Acceptance::Clash(why) => Some(why),
             Acceptance::Valid | Acceptance::Waiting(_) => None,
         };
-        let all = first.into_iter().chain(further);
-        all.map(move |why| (name.to_owned(), why.clone()))
-    });
-    let objects = desired.objects.values().flat_map(|object| {
-        let first = object.refused().map(str::to_owned);
-        let all = first.into_iter().chain(object.further.iter().cloned());
-        let all: Vec<_> = all.map(|why| (object.path(), why)).collect();
-        all
-    });
-    single.chain(objects).sorted_set()
+        // A clash, and an item that the Control Plane lists, are no faults of a document.
+        let other = refused.filter(|why| !faults.iter().any(|it| it.to_string() == **why));
+        let other = other.map(DocumentError::whole);
+        let all: Vec<_> = other.into_iter().chain(faults.iter().cloned()).collect();
+        all.into_iter().map(move |fault| (path.clone(), fault))
+    })
+    .sorted_set()
 }
 
 /// Returns the facts of the host that could not be read, and the names that do not resolve.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{file, router};
 use crate::desired::{Desired, Object, Refused, testing::desired};
+use crate::document::DocumentError;
 use crate::status::Acceptance;
 use crate::store::{Snapshot, Store};
 
@@ -157,6 +158,10 @@ impl Case {
     }
 }
 
+fn texts(problems: Vec<DocumentError>) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
 fn an_override(name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "moenet.work/v1", "kind": "Override", "metadata": {"name": name}, "spec": spec
@@ -196,7 +201,7 @@ proptest! {
         let case = Case::new(&files);
         let (snapshot, desired) = case.load();
 
-        let whole = router::problems(&snapshot, &desired);
+        let whole = texts(router::problems(&snapshot, &desired));
         let refused = refusals(&desired);
         for why in refused.iter().chain(&desired.problems) {
             prop_assert!(whole.iter().any(|text| text.ends_with(why)), "{why}\nis not in {whole:#?}");
@@ -204,7 +209,7 @@ proptest! {
         prop_assert_eq!(whole.is_empty(), refused.is_empty() && desired.problems.is_empty(), "{:#?}", whole);
 
         // A single file is rejected for every rule that depends only on that file.
-        let each: Vec<String> = case.files.iter().flat_map(|it| file::problems(it)).collect();
+        let each: Vec<String> = case.files.iter().flat_map(|it| texts(file::problems(it))).collect();
         for error in &snapshot.problems {
             prop_assert!(each.contains(&error.to_string()), "{error}\nis not in {each:#?}");
         }
@@ -223,7 +228,7 @@ fn all_problems_of_a_file_are_listed_with_their_places() {
     ];
     let document = changed(session(), &changes);
     let case = Case::new(&[("sessions/one.yaml", &document)]);
-    let found = file::problems(&case.files[0]);
+    let found = texts(file::problems(&case.files[0]));
     assert_eq!(found.len(), 3, "{found:#?}");
     let prefix = format!("{}:", case.files[0].display());
     for text in &found {
@@ -244,7 +249,7 @@ fn all_contradictions_of_a_session_are_listed() {
     let document = changed(session(), &changes);
     let case = Case::new(&[("sessions/one.yaml", &document)]);
     let (snapshot, desired) = case.load();
-    let found = router::problems(&snapshot, &desired);
+    let found = texts(router::problems(&snapshot, &desired));
     for field in [
         "spec.asn: ",
         "spec.tunnel.publicKey: ",

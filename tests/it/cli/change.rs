@@ -311,13 +311,76 @@ fn change_that_harms_another_object_is_refused() {
 }
 
 #[test]
-fn error_names_the_line_of_the_override() {
+fn problems_have_one_shape_and_their_true_place() {
     let router = plain();
-    let arguments = ["override", NAME, "tunnel.mtu=99999", "--reason", "x"];
-    let file = format!("overrides/sessions/{NAME}.yaml:");
-    let answer = router.call(&arguments);
-    answer.says(1, &file);
-    answer.says(1, ": spec.tunnel.mtu: invalid MTU 99999");
+    let problem = |answer: &super::Answer| -> Value {
+        let error: Value = serde_json::from_str(&answer.err).unwrap();
+        error["problems"][0].clone()
+    };
+    let place = |problem: &Value| {
+        let mut keys: Vec<_> = problem.as_object().unwrap().keys().collect();
+        keys.sort();
+        assert_eq!(keys, ["column", "field", "file", "line", "message"]);
+        let of = |key: &str| problem[key].clone();
+        (of("file"), of("line"), of("field"))
+    };
+    // An argument is in no file.
+    for value in ["tunnel.mtu=99999", "tunnel.mtu=["] {
+        let arguments = ["override", NAME, value, "--reason", "x", "-o", "json"];
+        let found = problem(&router.call(&arguments));
+        let wanted = (Value::Null, Value::Null, "spec.tunnel.mtu".into());
+        assert_eq!(place(&found), wanted, "{found}");
+    }
+    let bad = OWN.replace("peerLinkLocal: 'fe80::777'", "localIpv4: 172.20.0.9");
+    assert_ne!(bad, OWN);
+    let answer = router.apply_text(&format!("# first\n---\n{bad}"), &["-o", "json"]);
+    let found = problem(&answer);
+    let (file, line, field) = place(&found);
+    assert_eq!(file, "<stdin>", "{found}");
+    assert!(line.as_u64() > Some(2), "{found}");
+    assert_eq!(field, "spec.address", "{found}");
+    // `validate` and `fleet validate` have the same.
+    let path = router.dir.path().join("bad.yaml");
+    fs::write(&path, OWN.replace("asn: ", "asn: x")).unwrap();
+    let path = path.to_str().unwrap();
+    let findings = router.call(&["validate", path, "-o", "json"]).json();
+    let found = place(&findings["problems"][0]);
+    assert_eq!((found.0, found.2), (path.into(), "spec.asn".into()));
+    let fleet = router.dir.path().join("fleet/jp1");
+    fs::create_dir_all(&fleet).unwrap();
+    fs::write(fleet.join("router.yaml"), "node: {id: x}\ntoken: t\n").unwrap();
+    let fleet = fleet.parent().unwrap().to_str().unwrap();
+    let findings = router.call(&["fleet", "validate", fleet, "-o", "json"]);
+    let findings = findings.json();
+    let all = findings["problems"].as_array().unwrap();
+    assert!(all.iter().any(|it| place(it).2 == "node.id"), "{all:#?}");
+}
+
+#[test]
+fn every_mistake_of_a_configuration_is_named_at_once() {
+    let router = plain();
+    let path = router.dir.path().join("config.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text
+        .replace("id: 1", "id: 0, nme: x")
+        .replace("server: {", "server: {lisen: x, ");
+    fs::write(&path, &text).unwrap();
+    let answer = router.call(&["get"]);
+    for words in [
+        "node.nme: unknown field",
+        "server.lisen: unknown field",
+        "node.id: invalid id 0",
+    ] {
+        answer.says(1, words);
+    }
+    answer.says(1, "error: 3 problems, as above");
+    let answer = router.call(&["get", "-o", "json"]);
+    let error: Value = serde_json::from_str(&answer.err).unwrap();
+    assert_eq!(
+        error["problems"].as_array().map(Vec::len),
+        Some(3),
+        "{error}"
+    );
 }
 
 #[test]

@@ -30,7 +30,7 @@ use super::tagged::{KnownTags, Tagged};
 use super::version::Version;
 use super::{FleetOptions, RateLimit, Serving, connections};
 use crate::http::{
-    ApiError, Client, LongPoll, OPENAPI, Proxies, TokenBucket, bearer, read_body, wants_page,
+    ApiError, Client, LongPoll, OPENAPI, Proxies, TokenBucket, bearer, page, read_body,
 };
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::ObjectName;
@@ -143,14 +143,14 @@ async fn handle(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Resp
     let (mut parts, body) = request.into_parts();
     fleet.proxies.name_client(&mut parts);
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-    let (client, wants_page) = (Client::of(&parts), wants_page(&parts.headers));
+    let (client, wants_page) = (Client::of(&parts), page::wants_page(&parts.headers));
     let response = dispatch(fleet, parts, body).await.unwrap_or_else(|error| {
         if error.status.is_server_error() {
             tracing::error!(%method, path, %client, %error, "request failed");
         } else {
             tracing::info!(%method, path, %client, status = error.status.as_u16(), %error, "request refused");
         }
-        error.answer(wants_page)
+        page::error(error, wants_page)
     });
     tracing::debug!(%method, path, status = response.status().as_u16(), "request");
     response

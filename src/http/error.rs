@@ -1,13 +1,13 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{ACCEPT, ALLOW, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::{ALLOW, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{ApiRefusal, page};
+use super::ApiRefusal;
 
 /// The body of every error.
 #[derive(Serialize, JsonSchema)]
@@ -135,16 +135,8 @@ impl From<ApiRefusal> for ApiError {
 }
 
 impl ApiError {
-    /// Returns the error as a page for a client that asks for one first, as browsers do; else the one of the API.
-    pub(crate) fn answer(self, wants_page: bool) -> Response {
-        let page = wants_page.then(|| page::error(&self).ok()).flatten();
-        match page {
-            Some(page) => self.with_headers((self.status, page).into_response()),
-            None => self.into_response(),
-        }
-    }
-
-    fn with_headers(&self, mut response: Response) -> Response {
+    /// Adds the headers of the error to its answer.
+    pub(super) fn with_headers(&self, mut response: Response) -> Response {
         if let Some(wait) = self.retry_after {
             // Rounded up: a client that retries a moment early would be refused again.
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
@@ -169,10 +161,4 @@ impl IntoResponse for ApiError {
         };
         self.with_headers((self.status, Json(body)).into_response())
     }
-}
-
-/// Returns whether a client asks for a page first. Programs ask for JSON or for anything.
-pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    accept.is_some_and(|accept| accept.trim_start().starts_with("text/html"))
 }

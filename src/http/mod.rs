@@ -32,7 +32,7 @@ pub use api::{
 pub(crate) use api::{BirdView, HeldView};
 use bucket::Guesses;
 pub(crate) use bucket::TokenBucket;
-pub(crate) use error::{ApiError, wants_page};
+pub(crate) use error::ApiError;
 pub use glass::{GlassError, HopView, LookingGlass, PingView, RouteView, TraceView};
 pub(crate) use listen::listen;
 pub use openapi::openapi;

@@ -25,7 +25,6 @@ use super::login::{Logins, token_of};
 use super::openapi::OPENAPI;
 use super::{
     AgentApi, ApiError, ApiRefusal, Confirmation, Guarded, Proxies, TokenBucket, bearer, page,
-    wants_page,
 };
 use crate::config::{Listen, TokenSource};
 use crate::document::Kind;
@@ -95,9 +94,9 @@ pub fn app(options: &HttpOptions) -> Router {
 }
 
 async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
-    let wants_page = wants_page(request.headers());
+    let wants_page = page::wants_page(request.headers());
     let answer = api.dispatch(request).await;
-    let mut response = answer.unwrap_or_else(|error| error.answer(wants_page));
+    let mut response = answer.unwrap_or_else(|error| page::error(error, wants_page));
     response
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

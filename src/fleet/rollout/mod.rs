@@ -21,7 +21,7 @@ pub(crate) use self::view::RolloutView;
 
 use self::measure::Measure;
 use self::record::{Texts, digest, texts};
-use self::step::{Event, Facts, step};
+use self::step::{Event, Facts, end, step};
 use super::audit::AuditEntry;
 use super::network::{Budgets, FleetFiles, Network};
 use super::store::{STORE_UNAVAILABLE, Store};
@@ -270,7 +270,7 @@ async fn decide(
     let now = Timestamp::now();
     blocking(move || {
         let Some(spec) = newest.network.rollout() else {
-            let (event, before) = (record.clear(), None);
+            let (event, before) = (end(&mut record), None);
             return Ok(Decided {
                 record,
                 event,

@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 
 use super::super::network::{FleetFiles, is_structure};
 use super::measure::Measure;
-use super::step::Event;
 use crate::model::ObjectName;
 use crate::util::sorted::Sorted as _;
 
@@ -100,11 +99,8 @@ impl FleetRecord {
     }
 
     /// Forgets the change on its way, for a network that gives its changes to all routers at once.
-    pub(super) fn clear(&mut self) -> Option<Event> {
-        self.accepted = None;
-        let (ongoing, refused) = (self.ongoing.take(), self.refused.take());
-        let is_one = ongoing.is_some() || refused.is_some();
-        is_one.then(|| Event::Ended(refused.map(|it| it.why)))
+    pub(super) fn clear(&mut self) {
+        (self.accepted, self.ongoing, self.refused) = (None, None, None);
     }
 
     /// Adds the permission to drain.

@@ -82,6 +82,14 @@ pub(super) fn step(record: &mut FleetRecord, facts: &Facts<'_>) -> Option<Event>
     }
 }
 
+/// Ends all changes of a network that has no `rollout` any more.
+pub(super) fn end(record: &mut FleetRecord) -> Option<Event> {
+    let is_one = record.ongoing.is_some() || record.refused.is_some();
+    let taken_back = record.refused.take().map(|it| it.why);
+    record.clear();
+    is_one.then_some(Event::Ended(taken_back))
+}
+
 fn measures(before: BTreeMap<ObjectName, Before>) -> BTreeMap<ObjectName, Measure> {
     let before = before.into_iter();
     before.map(|(name, it)| (name, it.measure)).sorted_map()

@@ -6,7 +6,7 @@ mod filters;
 use std::sync::LazyLock;
 
 use axum::http::header::{
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{Html, IntoResponse, Response};
@@ -67,13 +67,20 @@ pub(super) fn login(error: Option<&str>) -> Result<Response, ApiError> {
     page("login.html", &json!({ "error": error }))
 }
 
-/// An error, for a person.
-pub(super) fn error(error: &ApiError) -> Result<Response, ApiError> {
-    let title = error.status.to_string();
-    page(
-        "error.html",
-        &json!({ "title": title, "error": error.message }),
-    )
+/// Returns whether a client asks for a page first, as browsers do. Programs ask for JSON or for anything.
+pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.trim_start().starts_with("text/html"))
+}
+
+/// An error, as a page or in the format of the API.
+pub(crate) fn error(error: ApiError, as_page: bool) -> Response {
+    let view = json!({ "title": error.status.to_string(), "error": error.message });
+    let page = as_page.then(|| page("error.html", &view).ok()).flatten();
+    match page {
+        Some(page) => error.with_headers((error.status, page).into_response()),
+        None => error.into_response(),
+    }
 }
 
 /// The looking glass, with an answer.

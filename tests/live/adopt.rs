@@ -133,10 +133,6 @@ impl Built {
             endpoint: "192.0.2.10:51820",
         }
         .make(&router.inside, neighbour.folder.path());
-        router.inside.shell(&format!(
-            "wg set {DEVICE} peer {} allowed-ips 172.16.0.0/12,fd00::/8,fe80::/10,ff00::/8",
-            neighbour.keys.public
-        ));
         let (folder, name, text) = style.file;
         for folder in ["wireguard", "networkd", "bird/peers"] {
             std::fs::create_dir_all(router.path(folder)).unwrap();
@@ -257,6 +253,10 @@ fn finds(answer: &Value, outcome: &str, subject: &str, place: &str) {
 #[test]
 fn router_of_the_go_agent_is_adopted_without_a_reset() {
     let mut built = Built::new(&GO_AGENT);
+    built.router.inside.shell(&format!(
+        "wg set {DEVICE} peer {} allowed-ips 172.16.0.0/12,fd00::/8,fe80::/10,ff00::/8",
+        built.neighbour.keys.public
+    ));
     let answer = built.promised();
     let session = "protocol bgp dn42_4242421001";
     finds(

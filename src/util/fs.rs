@@ -111,6 +111,17 @@ pub(crate) fn set_group(path: impl AsRef<Path>, group: Option<u32>) -> io::Resul
     std::os::unix::fs::chown(path, None, group)
 }
 
+/// Gives a directory that was just created to an owner; a process that is not root may not, and keeps it. A link that
+/// has taken its place is not followed.
+#[track_caller]
+pub(crate) fn give(path: impl AsRef<Path>, owner: u32, group: u32) -> io::Result<()> {
+    assert_may_block("give");
+    match std::os::unix::fs::lchown(path, Some(owner), Some(group)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        given => given,
+    }
+}
+
 /// Creates a temporary file in a folder, which is removed when the value is dropped.
 #[track_caller]
 pub(crate) fn temporary_file(

@@ -58,12 +58,12 @@ impl Init {
                 "nothing was written: the topology ring joins regions; give --regions, in the order of the ring"
             );
         }
-        for folder in ["routers", "sessions"] {
-            let folder = self.dir.join(folder);
-            fs::create_dirs(&folder, 0o755)
-                .with_context(|| format!("create {}", folder.display()))?;
-        }
+        fs::create_dirs(&self.dir, 0o755)
+            .with_context(|| format!("create {}", self.dir.display()))?;
         let mut changes = Changes::begin(&self.dir)?;
+        for folder in ["routers", "sessions"] {
+            changes.create_folder(folder.as_ref())?;
+        }
         let text = commented::fields(HEAD, &schemas::value("FleetNetwork"), &values);
         changes.create("network.yaml", text)?;
         let ignored = self.dir.join(".gitignore");

@@ -150,9 +150,9 @@ impl Changes {
     }
 
     /// Returns the path of a file in the fleet's directory; of a store, the path below it.
-    fn path(&self, name: &str) -> PathBuf {
-        let dir = self.dir.as_ref();
-        dir.map_or_else(|| name.into(), |dir| dir.path.join(name))
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        let dir = self.dir.as_ref().map_or(Path::new(""), |dir| &dir.path);
+        dir.join(name)
     }
 
     /// Returns the files with all changes.
@@ -281,6 +281,29 @@ impl Changes {
         }
     }
 
+    /// Creates a folder of the fleet and its missing parents. They belong to the owner of the directory: the server
+    /// writes there too, as another user than root.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn create_folder(&self, folder: &Path) -> Result<(), ChangeError> {
+        let folder = self.path(folder);
+        let failed = |source| ChangeError::Io {
+            path: folder.clone(),
+            source,
+        };
+        let like = fs::metadata(self.path("")).map_err(failed)?;
+        let missing = folder.ancestors();
+        let missing: Vec<_> = missing
+            .take_while(|it| fs::symlink_metadata(it).is_err())
+            .collect();
+        fs::create_dirs(&folder, 0o755).map_err(failed)?;
+        for folder in missing {
+            fs::give(folder, like.uid(), like.gid()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     fn write_file(&self, name: &str) -> Result<(), ChangeError> {
         let path = self.path(name);
         let failed = |source| ChangeError::Io {
@@ -298,8 +321,9 @@ impl Changes {
         let Some(text) = self.files.text(name) else {
             return file::remove_file(&path).map(drop).map_err(failed);
         };
-        let folder = path.parent().unwrap_or(&path);
-        fs::create_dirs(folder, 0o755).map_err(failed)?;
+        if let Some(folder) = Path::new(name).parent() {
+            self.create_folder(folder)?;
+        }
         if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
             return Err(ChangeError::Link(name.to_owned()));
         }

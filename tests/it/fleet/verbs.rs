@@ -1,6 +1,7 @@
 //! The verbs that change the files of a fleet.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -101,6 +102,31 @@ pub fn network() -> Fleet {
         "add session jp1 alice --asn 4242421080 --link-local fe80::1080 --public-key {KEY} --review"
     ));
     fleet
+}
+
+/// As root calls them for a server with a user of its own. A test that is not root changes no owner.
+#[test]
+fn new_files_belong_to_the_owner_of_the_fleet() {
+    let fleet = Fleet(tempfile::tempdir().unwrap());
+    let _ = std::os::unix::fs::chown(fleet.path(""), Some(65_534), Some(65_534));
+    let owner = |name| {
+        let found = fs::metadata(fleet.path(name)).unwrap();
+        (found.uid(), found.gid())
+    };
+    let server = owner("");
+    fleet.done("init --asn 4242420998 --ipv6 fd48:4242:420::/48");
+    fleet.done("add router jp1");
+    fleet.done(&format!(
+        "add session jp1 alice --asn 4242421080 --link-local fe80::1080 --public-key {KEY}"
+    ));
+    for name in [
+        "routers/jp1.yaml",
+        "sessions",
+        "sessions/jp1",
+        "sessions/jp1/alice.yaml",
+    ] {
+        assert_eq!(owner(name), server, "{name}");
+    }
 }
 
 #[test]

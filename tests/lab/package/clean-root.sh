@@ -18,6 +18,7 @@ book package docs/install.md 'Install'
 mode "755 root:root" /usr/bin/moenet-agent
 mode "600 root:root" $config
 mode "644 root:root" /usr/lib/systemd/system/moenet-agent.service
+mode "644 root:root" /usr/lib/systemd/system/moenet-control-plane.service
 mode "644 root:root" /usr/share/moenet-agent/schemas/BgpSession.json
 mode "644 root:root" /usr/share/moenet-agent/alerts.yaml
 mode "644 root:root" /usr/share/moenet-agent/dashboards/router.json
@@ -32,19 +33,27 @@ getent group moenet-agent >/dev/null || fail "no group moenet-agent, whose membe
 said=$(moenet-agent validate $config 2>&1) && fail "an empty configuration is valid"
 grep -q node <<<"$said" || fail "the error does not name node: $said"
 
-said=$(systemd-analyze verify --man=no moenet-agent.service 2>&1) || fail "the unit: $said"
-[ -z "$said" ] || fail "the unit: $said"
-! systemctl is-enabled --quiet moenet-agent || fail "the first installation enables the unit"
+said=$(systemd-analyze verify --man=no moenet-agent.service moenet-control-plane.service 2>&1) || fail "the units: $said"
+[ -z "$said" ] || fail "the units: $said"
+# verify looks at the first command of a kind only.
+sed -n 's/^Exec[A-Za-z]*=\([^ ]*\).*/\1/p' /usr/lib/systemd/system/moenet-*.service | while read -r program; do
+  [ -x "$program" ] || fail "a unit needs $program, which a small Debian has not"
+done
+for unit in moenet-agent moenet-control-plane; do
+  ! systemctl is-enabled --quiet $unit || fail "the first installation enables $unit"
+done
 
 # The operator's file stays, and dpkg does not ask about the default of a file that was not edited.
 printf 'node: {name: jp1, id: 1, asn: 4242420998}\n' > $config
 moenet-agent validate $config
-systemctl enable --quiet moenet-agent
+systemctl enable --quiet moenet-agent moenet-control-plane
 book package docs/install.md 'Upgrade'
 grep -q 'name: jp1' $config || fail "the upgrade replaced the configuration"
 mode "600 root:root" $config
 mode "600 root:root" $config.dpkg-dist
-systemctl is-enabled --quiet moenet-agent || fail "the upgrade disables the unit"
+for unit in moenet-agent moenet-control-plane; do
+  systemctl is-enabled --quiet $unit || fail "the upgrade disables $unit"
+done
 book package docs/upgrade.md 'Upgrade'
 
 mkdir -p /var/lib/moenet-agent/state && touch /var/lib/moenet-agent/state/kept

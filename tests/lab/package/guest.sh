@@ -1,7 +1,7 @@
 #!/bin/bash
 # guest.sh: runs in a guest with systemd, kernel WireGuard and Debian's BIRD: install, adopt, start, Established, reload,
-# a hang, upgrade, removal. Link and BGP session must be the same all the time. Emulated, dpkg takes a third of apt's time;
-# the book's commands of apt run in the clean root.
+# a hang, upgrade, removal; beside it the Control Plane. Link and BGP session must be the same all the time. Emulated, dpkg
+# takes a third of apt's time; the book's commands of apt run in the clean root.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 fail() { echo "FAILED: $*" >&2; journalctl -n 40 --no-pager -u moenet-agent >&2 || true; exit 1; }
@@ -38,6 +38,8 @@ cp -p /etc/moenet-agent/config.yaml /lab/default
 cat > /etc/moenet-agent/config.yaml <<END
 node: {name: jp1, id: 1, asn: 4242420998, loopbackIpv4: 172.23.105.177, loopbackIpv6: 'fd48:4242:420::1'}
 END
+step "the unit of the Control Plane"
+bash /lab/control-plane.sh serve
 step "adopt names the unit of wg-quick, and disables it only with consent"
 bash /lab/adopt.sh
 
@@ -104,6 +106,7 @@ dpkg --force-confold -i /lab/two.deb
 grep -q 'name: "jp1"' /etc/moenet-agent/config.yaml || fail "the upgrade replaced the configuration"
 wait_for 60 sh -c 'systemctl show -P StatusText moenet-agent | grep "1 of 1 sessions Established"'
 unchanged "an upgrade"
+bash /lab/control-plane.sh upgraded
 
 step "an agent that hangs is restarted"
 old=$(unit MainPID)
@@ -117,7 +120,9 @@ step "removal"
 dpkg -r moenet-agent
 [ ! -e /usr/bin/moenet-agent ] && [ -z "$(pgrep -x moenet-agent)" ] || fail "the removal keeps the program"
 unchanged "a removal"
-dpkg -P moenet-agent
+bash /lab/control-plane.sh removed
+dpkg -P moenet-agent | tee /lab/purge.out
+bash /lab/control-plane.sh purged
 unchanged "a purge"
 established || fail "the router's BIRD has no session after the purge"
 step "passed"

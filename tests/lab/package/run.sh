@@ -45,7 +45,7 @@ rpm_files() {
   files=$(rpm -qp --qf '[%{FILEMODES:perms} %{FILEUSERNAME} %{FILENAMES} %{FILEFLAGS:fflags}\n]' target/package/*.rpm)
   # c, n: a configuration file, which an upgrade does not replace.
   for line in '-rwxr-xr-x root /usr/bin/moenet-agent ' '-rw------- root /etc/moenet-agent/config.yaml cn' \
-    '-rw-r--r-- root /usr/lib/systemd/system/moenet-agent.service ' '-rw-r--r-- root /usr/share/man/man1/moenet-agent.1 ' \
+    '-rw-r--r-- root /usr/lib/systemd/system/moenet-agent.service ' '-rw-r--r-- root /usr/lib/systemd/system/moenet-control-plane.service ' '-rw-r--r-- root /usr/share/man/man1/moenet-agent.1 ' \
     '-rw-r--r-- root /usr/share/moenet-agent/schemas/Config.json ' '-rw-r--r-- root /usr/share/moenet-agent/alerts.yaml '; do
     grep -xF -- "$line" <<<"$files" >/dev/null || fail "the .rpm has no line '$line':"$'\n'"$files"
   done
@@ -83,7 +83,7 @@ guest() {
     rc=0
     tests/lab/vm/vmrun --systemd --mem 1536 --timeout 900 --boot-timeout 120 --append clocksource=hpet \
       --copy "$work/plain.deb:/lab/one.deb" --copy "$work/two.deb:/lab/two.deb" --copy "$here/guest.sh:/lab/guest.sh" \
-      --copy "$here/adopt.sh:/lab/adopt.sh" --copy "$program:/lab/book" --copy docs:/lab/docs --copy README.md:/lab/README.md \
+      --copy "$here/adopt.sh:/lab/adopt.sh" --copy "$here/control-plane.sh:/lab/control-plane.sh" --copy "$program:/lab/book" --copy docs:/lab/docs --copy README.md:/lab/README.md \
       --copy examples/demo/neighbour.conf:/lab/neighbour.conf -- 'bash /lab/guest.sh' || rc=$?
     [ "$rc" = 125 ] || break
     echo "the guest did not come up (attempt $attempt of 3)" >&2

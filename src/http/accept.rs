@@ -355,6 +355,24 @@ mod tests {
         assert_eq!(bodies(client).await, expected);
     }
 
+    #[tokio::test]
+    async fn slow_reader_gets_the_whole_answer_before_a_wait() {
+        let (seats, (app, change)) = (seats(CONNECTIONS), with_wait());
+        let long = "x".repeat(100_000);
+        let answer = long.clone();
+        let app = app.route("/long", get(|| async { answer }));
+        let (mut client, _served) = visited(app, &seats);
+        let wait = "GET /wait HTTP/1.1\r\nconnection: close\r\n\r\n";
+        let both = format!("GET /long HTTP/1.1\r\n\r\n{wait}");
+        client.write_all(both.as_bytes()).await.unwrap();
+        sleep(Duration::from_millis(10)).await;
+        // hyper reads a request once the answer to the one before is sent.
+        assert_eq!(change.receiver_count(), 0);
+        change.send_replace(true);
+        let bodies = bodies(client).await;
+        assert!(bodies == [&*long, "changed"], "{} answers", bodies.len());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn wait_is_answered_at_the_end_of_its_connection() {
         // The order in which the end and the answer are looked at must not matter.

@@ -23,9 +23,9 @@ use super::answers::Answers;
 use super::owners::{Owners, Target};
 use super::posts::{PostDone, REPORTED};
 use super::revisions::Waiting;
-use super::store::Store;
 use super::store::directory::Directory;
 use super::store::git::Git;
+use super::store::{STORE_UNAVAILABLE, Store};
 use super::tagged::{KnownTags, Tagged};
 use super::version::Version;
 use super::{FleetOptions, RateLimit, Serving, connections};
@@ -34,6 +34,7 @@ use crate::http::{
 };
 use crate::intervals::{FLEET_BODY, FLEET_POLL};
 use crate::model::ObjectName;
+use crate::util::notices::Notices;
 use crate::util::schemas;
 use crate::wire::Call;
 use crate::wire::reference::{LIST, LONG_POLL, REVISION, ROOT, ROUTER_NOT_FOUND, Revision, call};
@@ -57,6 +58,8 @@ struct Fleet {
     started: Instant,
     buckets: Mutex<HashMap<ObjectName, TokenBucket>>,
     strangers: Mutex<TokenBucket>,
+    /// Whether the store could not be used.
+    store_errors: Notices,
 }
 
 /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
@@ -144,14 +147,20 @@ async fn handle(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Resp
     fleet.proxies.name_client(&mut parts);
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let (client, wants_page) = (Client::of(&parts), page::wants_page(&parts.headers));
-    let response = dispatch(fleet, parts, body).await.unwrap_or_else(|error| {
-        if error.status.is_server_error() {
+    let response = dispatch(Arc::clone(&fleet), parts, body).await;
+    let response = response.unwrap_or_else(|error| {
+        if error.code == STORE_UNAVAILABLE {
+            fleet.log_store(Some(&error));
+        } else if error.status.is_server_error() {
             tracing::error!(%method, path, %client, %error, "request failed");
         } else {
             tracing::info!(%method, path, %client, status = error.status.as_u16(), %error, "request refused");
         }
         page::error(error, wants_page)
     });
+    if method == Method::POST && response.status().is_success() {
+        fleet.log_store(None);
+    }
     tracing::debug!(%method, path, status = response.status().as_u16(), "request");
     response
 }
@@ -299,6 +308,18 @@ impl Fleet {
             started: Instant::now(),
             buckets: Mutex::default(),
             strangers: Mutex::new(TokenBucket::new(STRANGERS.per_second, STRANGERS.burst)),
+            store_errors: Notices::default(),
+        }
+    }
+
+    /// Logs when the store cannot be used, and when it can again: each router posts several times a minute.
+    fn log_store(&self, error: Option<&ApiError>) {
+        match (self.store_errors.edge(error.is_some()), error) {
+            (Some(true), Some(error)) => {
+                tracing::error!(%error, "store of the fleet cannot be used; routers keep their state and retry");
+            }
+            (Some(false), _) => tracing::info!("store of the fleet can be used again"),
+            _ => {}
         }
     }
 

@@ -405,16 +405,10 @@ impl Described {
         let Some(current) = self.current(name).await else {
             return Ok(());
         };
-        let router = current.network.router(name);
-        if router.is_none_or(|router| router.allow_no_sessions) {
-            return Ok(());
+        match current.network.lost_sessions(name, before.len()) {
+            Some(why) => Err(ApiError::internal(why)),
+            None => Ok(()),
         }
-        Err(ApiError::internal(format!(
-            "{SESSIONS}/{name}/ has no file, and sessions ({}) that it had before were not deleted: restore their files, or set \
-             allowNoSessions: true in {} to remove them",
-            before.len(),
-            router_path(name)
-        )))
     }
 
     /// Keeps the valid texts of sessions whose files changed, in case that the new ones are not valid.

@@ -59,6 +59,19 @@ impl Network {
             .is_ok_and(|name| self.routers.contains_key(&name))
     }
 
+    /// Returns why a router without any session is not served, if it had this number of sessions before that were not
+    /// deleted: their folder may not be mounted.
+    pub fn lost_sessions(&self, name: &ObjectName, before: usize) -> Option<String> {
+        let router = self.router(name)?;
+        (before > 0 && !router.allow_no_sessions).then(|| {
+            format!(
+                "{SESSIONS}/{name}/ has no file, and sessions ({before}) that it had before were not deleted: restore their \
+                 files, or set allowNoSessions: true in {} to remove them",
+                router_path(name)
+            )
+        })
+    }
+
     fn named(&self, name: &ObjectName) -> Option<Named<'_>> {
         self.routers.get_key_value(name).map(named)
     }

@@ -6,12 +6,17 @@ mod compare;
 mod documents;
 mod wanted;
 
+use std::path::Path;
+
 use super::finding::Finding;
-use super::network::FleetFiles;
+use super::network::{FleetFiles, Network, router_path, session};
 use crate::document::DocumentError;
+use crate::model::ObjectName;
 use crate::plan::{Mark, Reset};
 use crate::render::RenderError;
 use crate::sync::plan::PortBases;
+use crate::wire::WireStatus;
+use crate::wire::reference::written_status;
 
 use answers::{Answers, answers};
 use documents::Documents;
@@ -65,6 +70,10 @@ pub fn plan(before: &FleetFiles, after: &FleetFiles) -> Result<Vec<ObjectChange>
     if !problems.is_empty() {
         return Err(PlanError::Invalid(problems));
     }
+    let lost = lost_sessions(before, after);
+    if !lost.is_empty() {
+        return Err(PlanError::Invalid(lost));
+    }
     let before = answers(before).map_err(PlanError::InvalidBefore)?;
     let after = answers(after).map_err(PlanError::Invalid)?;
     let agent = Agent::new()?;
@@ -83,6 +92,26 @@ pub fn plan(before: &FleetFiles, after: &FleetFiles) -> Result<Vec<ObjectChange>
     let gone = before.keys().filter(|router| !after.contains_key(*router));
     changes.extend(gone.map(|router| compare::removed_router(router)));
     Ok(changes)
+}
+
+/// Returns an error for each router that has lost all its sessions, although they were not deleted one by one: a server
+/// would not serve it.
+fn lost_sessions(before: &FleetFiles, after: &FleetFiles) -> Vec<Finding> {
+    let Ok(network) = Network::read(after) else {
+        return Vec::new();
+    };
+    let lost = |(name, _): (&ObjectName, _)| {
+        if after.sessions_of(name).next().is_some() {
+            return None;
+        }
+        let kept = before.sessions_of(name).filter(|(path, text)| {
+            let session = text.ok().and_then(|text| session(path, text).ok());
+            session.is_some_and(|it| written_status(&it) != Some(WireStatus::QueuedForDelete))
+        });
+        let why = network.lost_sessions(name, kept.count())?;
+        Some(Finding::whole(Path::new(&router_path(name)), why))
+    };
+    network.routers().filter_map(lost).collect()
 }
 
 impl Agent {

@@ -88,6 +88,25 @@ fn changed_neighbour_resets_its_session_and_mtu_does_not() {
 }
 
 #[test]
+fn plan_without_the_sessions_of_a_router_is_refused() {
+    let fleet = network();
+    fleet.done("accept jp1/alice");
+    committed(&fleet);
+    let alice = fleet.path("sessions/jp1/alice.yaml");
+    std::fs::remove_file(&alice).unwrap();
+    let (code, text) = plan(&fleet);
+    assert!(code == 1 && text.contains("allowNoSessions"), "{text}");
+    let router = fleet.text("routers/jp1.yaml");
+    fleet.write(
+        "routers/jp1.yaml",
+        &format!("{router}\nallowNoSessions: true\n"),
+    );
+    let (code, text) = plan(&fleet);
+    let removed = "- jp1/sessions/wg_4242421080  remove";
+    assert!(code == 2 && text.contains(removed), "{text}");
+}
+
+#[test]
 fn disabled_session_and_missing_router_are_removals() {
     let fleet = network();
     fleet.done("accept jp1/alice");

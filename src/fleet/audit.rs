@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::change::ChangeError;
+use super::commit::FleetCommit;
 use crate::http::{ApiError, Client};
 use crate::model::ObjectName;
 
@@ -40,9 +41,31 @@ pub(crate) struct AuditEntry {
     /// The reason of a decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<String>,
+    /// The commit that a step of a rollout is about; absent over a store without commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) commit: Option<FleetCommit>,
 }
 
 impl AuditEntry {
+    /// Returns the entries of a log's lines. One that cannot be read costs itself only.
+    pub(super) fn read<L: AsRef<[u8]>>(lines: impl Iterator<Item = L>) -> Vec<Self> {
+        let mut entries = Vec::new();
+        let mut unreadable = 0;
+        for line in lines {
+            match serde_json::from_slice(line.as_ref()) {
+                Ok(entry) => entries.push(entry),
+                Err(_) => unreadable += 1,
+            }
+        }
+        if unreadable > 0 {
+            tracing::warn!(
+                entries = unreadable,
+                "entries of the audit cannot be read and are left out"
+            );
+        }
+        entries
+    }
+
     /// Returns the entry of a permission that a router gets now to drain; `broken` is the budget that `--force` breaks.
     pub(super) fn drain(router: &ObjectName, client: Client, broken: Option<String>) -> Self {
         let what = match broken {
@@ -56,11 +79,12 @@ impl AuditEntry {
         }
     }
 
-    /// Returns the entry of a step that the server makes now with the whole fleet.
-    pub(super) fn step(what: &str, why: Option<String>) -> Self {
+    /// Returns the entry of a step that the server makes now with the whole fleet, as of this commit.
+    pub(super) fn step(what: &str, why: Option<String>, commit: Option<FleetCommit>) -> Self {
         let author = Author::new(SERVER, Client::Local, what, FLEET.to_owned());
         Self {
             why,
+            commit,
             ..author.made(Vec::new())
         }
     }
@@ -83,6 +107,7 @@ impl Author {
             author: self.clone(),
             files,
             why: None,
+            commit: None,
         }
     }
 

@@ -17,9 +17,9 @@ use super::posts::{Post, Posts, served_status};
 use super::review::Review;
 use super::rollout::RolloutView;
 use super::source::Source;
-use super::store::Store;
 use super::store::directory::is_followed;
 use super::store::git::{Git, GitView};
+use super::store::{POSTS_AT_ONCE, Store};
 use crate::http::ApiError;
 use crate::model::{ObjectName, Uid};
 use crate::util::sorted::Sorted as _;
@@ -175,15 +175,23 @@ pub(crate) fn followed(dir: &Path) -> Result<Option<GitView>, FleetError> {
 
 /// Returns all routers of a store, in the order of their names.
 pub(super) async fn all(store: &dyn Store, described: &Described) -> Vec<RouterView> {
+    let revisions = described.revisions().await;
+    let routers: Vec<ObjectName> = revisions.keys().cloned().collect();
     let mut views = Vec::new();
-    for router in described.revisions().await.keys() {
-        views.push(view(store, described, router.clone()).await);
+    for routers in routers.chunks(POSTS_AT_ONCE) {
+        let posts = store.posts_of(routers).await;
+        for (router, posts) in routers.iter().zip(posts) {
+            views.push(view(described, router.clone(), posts).await);
+        }
     }
     views
 }
 
-async fn view(store: &dyn Store, described: &Described, router: ObjectName) -> RouterView {
-    let posts = store.posts(&router).await;
+async fn view(
+    described: &Described,
+    router: ObjectName,
+    posts: Result<Posts, ApiError>,
+) -> RouterView {
     let written = described.written(&router, Call::Sessions).await;
     let error = posts.as_ref().err().or(written.as_ref().err());
     let error = error.map(ApiError::to_string);

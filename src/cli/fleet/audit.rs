@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::get::Place;
+use super::history::short;
 use crate::cli::{Arguments, Outcome, block_on, output};
 use crate::fleet::{self, AuditEntry};
 
@@ -36,10 +37,17 @@ fn cells(entry: AuditEntry) -> Vec<String> {
         author,
         files,
         why,
+        commit,
     } = entry;
     let at = format!("{at:.0}");
     // A decision has a reason, a change has files.
     let detail = why.unwrap_or_else(|| files.join(" "));
+    let commit = commit.map(|it| format!("commit {}", short(&it.id)));
+    let detail = commit
+        .into_iter()
+        .chain([detail])
+        .filter(|it| !it.is_empty());
+    let detail = detail.collect::<Vec<_>>().join(": ");
     vec![
         at,
         author.who,

@@ -21,8 +21,10 @@ pub(super) struct History {
 
 const COLUMNS: [&str; 6] = ["SERVED", "LIST", "WRITTEN", "COMMIT", "AUTHOR", "SUBJECT"];
 
-/// Length of a commit's id in a table.
-const SHORT: usize = 12;
+/// Returns a commit's id as in a table.
+pub(super) fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}
 
 impl History {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
@@ -49,9 +51,7 @@ impl History {
 
 fn cells(served: ServedList) -> Vec<String> {
     let commit = served.commit;
-    let id = commit
-        .as_ref()
-        .map(|it| it.id.chars().take(SHORT).collect());
+    let id = commit.as_ref().map(|it| short(&it.id));
     let (author, subject) = commit.map(|it| (it.author, it.subject)).unzip();
     vec![
         ago(served.at),

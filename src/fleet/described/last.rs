@@ -117,7 +117,7 @@ impl Last {
         for error in self.errors.new_in(errors).iter().take(FINDINGS_LOGGED) {
             tracing::warn!(
                 error,
-                "description of the network has an error; serving the last valid one"
+                "description of the network has an error and is not served"
             );
         }
     }

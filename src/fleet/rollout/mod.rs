@@ -23,8 +23,9 @@ use self::measure::Measure;
 use self::record::{Texts, digest, texts};
 use self::step::{Event, Facts, end, step};
 use super::audit::AuditEntry;
+use super::commit::FleetCommit;
 use super::network::{Budgets, FleetFiles, Network};
-use super::store::{STORE_UNAVAILABLE, Store};
+use super::store::{POSTS_AT_ONCE, STORE_UNAVAILABLE, Store};
 use crate::http::{ApiError, Client};
 use crate::intervals::{FLEET_DRAIN_KEPT, FLEET_ROLLOUT_POLL};
 use crate::model::ObjectName;
@@ -144,7 +145,8 @@ impl Rollouts {
         let measures = self.measures(&newest.network, &observed).await;
         let decided = decide(record.clone(), newest.clone(), known, measures).await?;
         if decided.record != record {
-            let entry = decided.event.as_ref().map(entry);
+            let commit = self.store.commit();
+            let entry = decided.event.as_ref().map(|event| entry(event, commit));
             if !self.store.set_record(&decided.record, entry).await? {
                 return Ok(false);
             }
@@ -166,11 +168,15 @@ impl Rollouts {
         routers: &BTreeSet<ObjectName>,
     ) -> BTreeMap<ObjectName, Measure> {
         let ids = network.routers().map(|(_, router)| router.id).sorted_set();
+        let routers: Vec<ObjectName> = routers.iter().cloned().collect();
         let mut measures = BTreeMap::new();
-        for router in routers {
-            match self.store.posts(router).await {
-                Ok(posts) => drop(measures.insert(router.clone(), Measure::of(&posts, &ids))),
-                Err(error) => tracing::debug!(%router, %error, "posts of a router left out"),
+        for routers in routers.chunks(POSTS_AT_ONCE) {
+            let posts = self.store.posts_of(routers).await;
+            for (router, posts) in routers.iter().zip(posts) {
+                match posts {
+                    Ok(posts) => drop(measures.insert(router.clone(), Measure::of(&posts, &ids))),
+                    Err(error) => tracing::debug!(%router, %error, "posts of a router left out"),
+                }
             }
         }
         measures
@@ -336,21 +342,22 @@ fn log(event: &Event) {
 }
 
 /// Returns the entry of the audit.
-fn entry(event: &Event) -> AuditEntry {
-    match event {
+fn entry(event: &Event, commit: Option<FleetCommit>) -> AuditEntry {
+    let (what, why) = match event {
         Event::Wave(wave, of, routers) => {
             let routers = bounded(routers.iter().map(ToString::to_string), "routers");
-            AuditEntry::step(&format!("wave {wave} of {of}"), Some(routers.join(" ")))
+            (format!("wave {wave} of {of}"), Some(routers.join(" ")))
         }
-        Event::Complete => AuditEntry::step("complete", None),
-        Event::TakenBack(why) => AuditEntry::step("take back", Some(why.clone())),
-        Event::Withdrawn => AuditEntry::step("withdraw", None),
+        Event::Complete => ("complete".to_owned(), None),
+        Event::TakenBack(why) => ("take back".to_owned(), Some(why.clone())),
+        Event::Withdrawn => ("withdraw".to_owned(), None),
         Event::Ended(taken_back) => {
             let why = taken_back.as_ref();
             let why = why.map(|why| format!("the change had been taken back: {why}"));
-            AuditEntry::step("end rollout", why)
+            ("end rollout".to_owned(), why)
         }
-    }
+    };
+    AuditEntry::step(&what, why, commit)
 }
 
 fn drain_refused(why: &str) -> ApiError {

@@ -172,10 +172,7 @@ impl Git {
         last.refused = refused;
         let news = last.errors.news(errors.iter().cloned());
         for error in bounded(news.new.iter().cloned(), "errors") {
-            tracing::warn!(
-                error,
-                "newest commit of the fleet is not served; serving the last valid one"
-            );
+            tracing::warn!(error, "newest commit of the fleet is not served");
         }
         if news.is_over {
             tracing::info!("newest commit of the fleet is served again");
@@ -359,6 +356,10 @@ impl Store for Git {
 
     async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError> {
         self.posts.posts(router).await
+    }
+
+    async fn posts_of(&self, routers: &[ObjectName]) -> Vec<Result<Posts, ApiError>> {
+        self.posts.posts_of(routers).await
     }
 
     async fn served(&self, router: &ObjectName) -> Result<Vec<ServedList>, ApiError> {

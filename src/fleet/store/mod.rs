@@ -31,6 +31,9 @@ use crate::wire::{Call, Modify};
 /// The code of an answer while the store cannot be used.
 pub(super) const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
 
+/// Most routers whose posts are read together: those of ten thousand take hundreds of megabytes.
+pub(super) const POSTS_AT_ONCE: usize = 256;
+
 /// The files of the operators and the posts of the routers. An error is what the router gets.
 #[async_trait]
 pub(super) trait Store: Send + Sync {
@@ -85,6 +88,15 @@ pub(super) trait Store: Send + Sync {
 
     /// Returns the newest posts of a router.
     async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError>;
+
+    /// Returns the newest posts of at most `POSTS_AT_ONCE` routers, in the order of these.
+    async fn posts_of(&self, routers: &[ObjectName]) -> Vec<Result<Posts, ApiError>> {
+        let mut posts = Vec::with_capacity(routers.len());
+        for router in routers {
+            posts.push(self.posts(router).await);
+        }
+        posts
+    }
 
     /// Returns the lists that a router was served, the newest last.
     async fn served(&self, router: &ObjectName) -> Result<Vec<ServedList>, ApiError>;

@@ -11,6 +11,7 @@ mod refresh;
 mod served;
 mod writer;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -114,26 +115,26 @@ impl Postgres {
         Ok(rows.filter_map(key).sorted_map())
     }
 
-    async fn newest(&self, router: &ObjectName, kind: &str) -> Result<Option<Post>, ApiError> {
+    /// Returns the newest posts of routers by their kind.
+    async fn newest(
+        &self,
+        routers: &[ObjectName],
+    ) -> Result<HashMap<(String, String), Post>, ApiError> {
         // The time as text, in the form that jiff reads.
-        let sql = "SELECT to_char(received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), body::text \
-                   FROM newest WHERE router = $1 AND kind = $2";
-        let found = query(sql).bind(router.as_str()).bind(kind);
-        let Some(row) = found
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(unavailable)?
-        else {
-            return Ok(None);
-        };
-        let (at, body): (String, String) = (row.get(0), row.get(1));
-        let post = || {
-            Some(Post {
+        let sql = "SELECT router, kind, to_char(received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), body::text \
+                   FROM newest WHERE router = ANY($1)";
+        let names: Vec<&str> = routers.iter().map(ObjectName::as_str).collect();
+        let rows = query(sql).bind(names).fetch_all(&self.pool).await;
+        let post = |row: sqlx::postgres::PgRow| {
+            let (at, body): (String, String) = (row.get(2), row.get(3));
+            let post = Post {
                 received_at: at.parse::<Timestamp>().ok()?,
                 body: serde_json::from_str(&body).ok()?,
-            })
+            };
+            Some(((row.get(0), row.get(1)), post))
         };
-        Ok(post())
+        let rows = rows.map_err(unavailable)?.into_iter();
+        Ok(rows.filter_map(post).collect())
     }
 }
 
@@ -234,11 +235,22 @@ impl Store for Postgres {
     }
 
     async fn posts(&self, router: &ObjectName) -> Result<Posts, ApiError> {
-        Ok(Posts {
-            heartbeat: self.newest(router, HEARTBEAT).await?,
-            report: self.newest(router, REPORT).await?,
-            sessions: self.memory.statuses(router),
-        })
+        let mut posts = self.posts_of(std::slice::from_ref(router)).await;
+        posts.pop().unwrap_or_else(|| Ok(Posts::default()))
+    }
+
+    async fn posts_of(&self, routers: &[ObjectName]) -> Vec<Result<Posts, ApiError>> {
+        let mut newest = self.newest(routers).await;
+        let posts = |router: &ObjectName| {
+            let newest = newest.as_mut().map_err(|error| error.clone())?;
+            let mut post = |kind: &str| newest.remove(&(router.to_string(), kind.to_owned()));
+            Ok(Posts {
+                heartbeat: post(HEARTBEAT),
+                report: post(REPORT),
+                sessions: self.memory.statuses(router),
+            })
+        };
+        routers.iter().map(posts).collect()
     }
 
     async fn served(&self, router: &ObjectName) -> Result<Vec<ServedList>, ApiError> {

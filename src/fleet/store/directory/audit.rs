@@ -47,7 +47,7 @@ pub(super) fn read(root: &Path) -> io::Result<Vec<AuditEntry>> {
             text => text?,
         };
         let lines = text.split(|byte| *byte == b'\n');
-        entries.extend(lines.filter_map(|line| serde_json::from_slice(line).ok()));
+        entries.extend(AuditEntry::read(lines.filter(|line| !line.is_empty())));
     }
     Ok(entries)
 }

@@ -31,6 +31,5 @@ pub(super) async fn read(pool: &PgPool) -> Result<Vec<AuditEntry>, ApiError> {
     let sql = "SELECT entry::text FROM audit ORDER BY id DESC LIMIT $1";
     let rows = query(sql).bind(MOST).fetch_all(pool).await;
     let rows = rows.map_err(unavailable)?.into_iter().rev();
-    let entry = |row: sqlx::postgres::PgRow| serde_json::from_str(row.get(0)).ok();
-    Ok(rows.filter_map(entry).collect())
+    Ok(AuditEntry::read(rows.map(|row| row.get::<String, _>(0))))
 }

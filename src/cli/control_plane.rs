@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+#[cfg(feature = "postgres")]
+use super::fleet::STORE_ENV;
 use super::{Arguments, Outcome, block_on};
 use crate::config::Log;
 use crate::fleet::{self, Access, AccessError, FleetOptions, Serving};
@@ -33,7 +35,7 @@ pub struct ControlPlane {
         long,
         value_name = "URL",
         group = "source",
-        env = "MOENET_FLEET_STORE",
+        env = STORE_ENV,
         hide_env_values = true
     )]
     store: Option<String>,

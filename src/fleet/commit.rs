@@ -255,7 +255,9 @@ fn entries(listed: &[u8]) -> Vec<Entry> {
                 Ok(Blob { id, size })
             }
             Ok(_) if is_file => Err("is too large for a file of a fleet"),
-            _ => Err("a link or a submodule, whose content is not in the commit"),
+            _ => Err(
+                "is a link or a submodule, whose content is not in the commit; commit its files",
+            ),
         };
         let path = path.into_owned();
         is_wanted.then_some(Entry { path, content })

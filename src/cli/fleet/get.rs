@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+#[cfg(feature = "postgres")]
+use super::STORE_ENV;
 use crate::cli::get::{ago, or_dash};
 use crate::cli::output::{self, Format};
 use crate::cli::printable::escaped;
 use crate::cli::{Arguments, Outcome, block_on};
-use crate::fleet::{self, GitView, RouterView, SessionView, Source};
+use crate::fleet::{self, GitView, RolloutView, RouterView, SessionView, Source};
 #[cfg(feature = "postgres")]
 use crate::model::Secret;
 use crate::wire::WireStatus;
@@ -54,13 +56,18 @@ impl Place {
     /// Returns the URL of the database. What the command line names counts, not the environment.
     #[cfg(feature = "postgres")]
     fn database(&self) -> Option<String> {
-        let of_environment = std::env::var("MOENET_FLEET_STORE").ok();
+        let of_environment = std::env::var(STORE_ENV).ok();
         let of_environment = of_environment.filter(|url| !url.is_empty() && self.dir.is_none());
         self.store.clone().or(of_environment)
     }
 
     fn routers(&self) -> anyhow::Result<Vec<RouterView>> {
         block_on(async { Ok(fleet::routers(&self.source()).await?) })
+    }
+
+    /// Returns how far a change of the network has come.
+    pub(super) fn rollout(&self) -> anyhow::Result<RolloutView> {
+        block_on(async { Ok(fleet::rollout(&self.source()).await?) })
     }
 
     /// Returns the Git reference that the server of a directory follows.
@@ -104,6 +111,9 @@ impl Get {
         };
         if let Some(git) = shown {
             followed(&git);
+        }
+        if routers.is_ok() && arguments.output.is_for_people() {
+            note_rollout(&self.place.rollout()?);
         }
         routers.map(|_| ExitCode::SUCCESS)
     }
@@ -165,6 +175,18 @@ fn followed(git: &GitView) {
     for error in &git.errors {
         output::note(&format!("a newer commit is not served: {error}"));
     }
+}
+
+/// Says that some routers have an earlier description than the files.
+fn note_rollout(rollout: &RolloutView) {
+    let state = match (rollout.wave, &rollout.taken_back) {
+        (Some(wave), _) => format!("wave {wave} of {} has it", rollout.waves.len()),
+        (None, Some(_)) => "it was taken back, and the routers have the one before".to_owned(),
+        (None, None) => return,
+    };
+    output::note(&format!(
+        "newest description of the network: {state}; see `moenet-agent fleet rollout`"
+    ));
 }
 
 /// Prints the errors of a router and of its sessions.

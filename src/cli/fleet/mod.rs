@@ -23,6 +23,8 @@ use crate::fleet::{self, Changes, Findings, Must};
 #[cfg(feature = "postgres")]
 use crate::fleet::{Invalid, Replace};
 use crate::model::Secret;
+#[cfg(feature = "postgres")]
+use crate::util::text::counted;
 
 /// Work with a fleet directory.
 #[derive(Debug, Args)]
@@ -144,6 +146,10 @@ Exit codes: 0 no changes; 2 changes; 1 the fleet is not valid, or the comparison
     },
 }
 
+/// The variable with the URL of the database, which keeps the password off the command line.
+#[cfg(feature = "postgres")]
+pub(super) const STORE_ENV: &str = "MOENET_FLEET_STORE";
+
 #[cfg(feature = "postgres")]
 #[derive(Debug, Args)]
 struct Copied {
@@ -154,7 +160,7 @@ struct Copied {
     #[arg(
         long,
         value_name = "URL",
-        env = "MOENET_FLEET_STORE",
+        env = STORE_ENV,
         hide_env_values = true
     )]
     store: String,
@@ -224,8 +230,9 @@ impl Fleet {
 #[cfg(feature = "postgres")]
 fn copied(files: fleet::Copied) -> Outcome {
     let fleet::Copied { changed, removed } = files;
+    let changed = counted(changed, "file");
     output::line(format_args!(
-        "{changed} files changed, {removed} of them removed."
+        "{changed} changed, {removed} of them removed."
     ));
     Ok(ExitCode::SUCCESS)
 }

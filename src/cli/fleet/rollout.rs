@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::get::Place;
 use crate::cli::get::ago;
-use crate::cli::{Arguments, Outcome, block_on, output};
-use crate::fleet::{self, RolloutView};
+use crate::cli::{Arguments, Outcome, output};
+use crate::fleet::RolloutView;
 use crate::model::ObjectName;
 
 #[derive(Debug, Args)]
@@ -18,8 +18,7 @@ pub(super) struct Rollout {
 
 impl Rollout {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
-        let source = self.place.source();
-        let view = block_on(async { Ok(fleet::rollout(&source).await?) })?;
+        let view = self.place.rollout()?;
         if !output::value(arguments.output, &view)? {
             print(&view);
         }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+#[cfg(feature = "postgres")]
+use super::STORE_ENV;
 use super::{Changed, Directory};
 use crate::cli::{Arguments, Outcome, block_on, output};
 use crate::fleet::{self, Changes, Must, SessionPlace, Source, Wish};
@@ -41,7 +43,7 @@ pub(super) struct Delete {
     #[arg(
         long,
         value_name = "URL",
-        env = "MOENET_FLEET_STORE",
+        env = STORE_ENV,
         hide_env_values = true
     )]
     store: Option<String>,

@@ -21,21 +21,23 @@ pub(super) fn refusal(
     let own = network.router(router)?;
     let budgets = network.budgets();
     let measure = |name: &ObjectName| measures.get(name).cloned().unwrap_or_default();
-    let is_out = |name: &ObjectName| {
+    let out = |name: &ObjectName| {
         let measure = measure(name);
-        let is_silent = now.duration_since(measure.seen_at) > FLEET_SILENT;
-        is_silent || measure.drained || record.drains.contains_key(name)
+        match (measure.drained, record.drains.contains_key(name)) {
+            (true, _) => Some("is drained"),
+            (_, true) => Some("is permitted to drain"),
+            _ => (now.duration_since(measure.seen_at) > FLEET_SILENT).then_some("is silent"),
+        }
     };
     let others = || network.routers().filter(|(name, _)| *name != router);
     if let (Some(most), Some(region)) = (budgets.out_per_region, &own.region) {
         let neighbours = others().filter(|(_, other)| other.region.as_ref() == Some(region));
-        let out: Vec<&str> = neighbours
-            .filter(|(name, _)| is_out(name))
-            .map(|(name, _)| name.as_str())
+        let out: Vec<String> = neighbours
+            .filter_map(|(name, _)| Some(format!("{name} {}", out(name)?)))
             .collect();
         if out.len() >= most as usize {
             return Some(format!(
-                "{} of region {region} is drained or silent, and budgets.outPerRegion is {most}",
+                "{} in region {region}, and budgets.outPerRegion is {most}",
                 out.join(", ")
             ));
         }
@@ -46,7 +48,7 @@ pub(super) fn refusal(
     }
     let exits: Vec<&ObjectName> = others()
         .map(|(name, _)| name)
-        .filter(|name| !is_out(name) && measure(name).is_exit)
+        .filter(|name| out(name).is_none() && measure(name).is_exit)
         .collect();
     (exits.len() < fewest as usize).then(|| {
         let left = match &exits[..] {

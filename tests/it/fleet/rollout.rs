@@ -187,13 +187,13 @@ async fn second_drain_of_a_region_is_refused() {
         refusal["error"]
             .as_str()
             .unwrap()
-            .contains("jp1 of region asia"),
+            .contains("jp1 is permitted to drain in region asia"),
         "{refusal}"
     );
     assert_eq!(drain("jp1", json!({})).await.0, 200);
     assert_eq!(drain("jp2", json!({"force": true})).await.0, 200);
     assert_eq!(drain("hk1", json!({"force": "yes"})).await.0, 400);
-    let budget = "jp1 of region asia is drained or silent, and budgets.outPerRegion is 1";
+    let budget = "jp1 is permitted to drain in region asia, and budgets.outPerRegion is 1";
     assert_eq!(
         audit(dir.path()),
         [

@@ -421,6 +421,10 @@ pub(crate) const VERB_POLL: Duration = Duration::from_millis(500);
 pub(crate) const WATCH_POLL: Duration = Duration::from_secs(10);
 /// Wait before it connects to the agent again.
 pub(crate) const WATCH_RETRY: Duration = Duration::from_secs(2);
+/// A verb shows its progress on a terminal once it has taken this time.
+pub(crate) const PROGRESS_AFTER: Duration = Duration::from_secs(2);
+/// Interval at which the shown time changes.
+pub(crate) const PROGRESS_TICK: Duration = Duration::from_secs(1);
 /// Timeout of the check whether the daemon runs.
 pub(crate) const DAEMON_CHECK: Duration = Duration::from_secs(2);
 /// Time for which `adopt` watches the sessions, unless `--watch` says otherwise.

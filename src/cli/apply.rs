@@ -13,7 +13,7 @@ use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, output, steps};
 use crate::config::Config;
 use crate::telemetry;
-use crate::util::file;
+use crate::util::{file, progress};
 use crate::{adoption, agent};
 
 /// Write documents, or converge once.
@@ -76,6 +76,7 @@ fn read(path: &Path) -> anyhow::Result<(PathBuf, String)> {
 
 fn once(arguments: &Arguments, config: Config) -> Outcome {
     telemetry::start(&config.log);
+    progress::say("applying", None);
     block_on(async {
         adoption::undo_interrupted(&config).await?;
         let parts = Arc::new(agent::Parts::build(config).await?);

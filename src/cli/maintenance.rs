@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::{Arguments, Outcome, block_on, output};
+use crate::util::progress;
 
 /// Show or change maintenance mode.
 #[derive(Debug, Args)]
@@ -41,6 +42,7 @@ impl Maintenance {
             let api = Api::new(&config)?;
             match self.act {
                 Some(Act::Start) => {
+                    progress::say("draining the router", None);
                     let body = self.force.then(|| json!({"force": true}));
                     let answer = api.post("/maintenance/start", body.as_ref()).await?;
                     if let Some(warning) = answer["warning"].as_str() {
@@ -50,7 +52,10 @@ impl Maintenance {
                     }
                     confirmed(&answer)?;
                 }
-                Some(Act::Stop) => confirmed(&api.post("/maintenance/stop", None).await?)?,
+                Some(Act::Stop) => {
+                    progress::say("ending the drain", None);
+                    confirmed(&api.post("/maintenance/stop", None).await?)?;
+                }
                 None => {}
             }
             api.get("/maintenance").await

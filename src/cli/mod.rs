@@ -49,6 +49,7 @@ mod terminal;
 mod validate;
 mod version;
 mod wait;
+mod work;
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
@@ -375,6 +376,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         _ => arguments,
     };
     output::choose(arguments.output);
+    let work = arguments.verb.work();
+    let _progress = work.map(|work| output::progress(arguments.output, work));
     if let Through::Ran(code) = reader::through_agent(&arguments) {
         return code;
     }

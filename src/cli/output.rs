@@ -14,6 +14,7 @@ use super::printable;
 use crate::config::ConfigError;
 use crate::document::{DocumentError, Problems};
 use crate::redact::{redact, redact_value};
+use crate::util::progress::{self, Progress};
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -61,17 +62,17 @@ pub(crate) fn line(text: impl std::fmt::Display) {
 /// Prints a line with its secrets, if it has any: the operator asked for them. Control characters are escaped.
 pub(crate) fn unredacted(text: impl std::fmt::Display) {
     let text = text.to_string();
-    keep(writeln!(anstream::stdout(), "{}", printable::styled(&text)));
+    passed_on(&printable::styled(&text));
 }
 
-/// Prints a line of a verb that another process ran with the same precautions.
+/// Prints a line in which control characters are escaped: it has passed here, or in the process that ran the verb.
 pub(crate) fn passed_on(text: &str) {
-    keep(writeln!(anstream::stdout(), "{text}"));
+    keep(progress::above(|| writeln!(anstream::stdout(), "{text}")));
 }
 
-/// Prints a line of its standard error.
+/// Prints such a line to standard error.
 pub(crate) fn passed_on_error(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{text}");
+    let _ = progress::above(|| writeln!(anstream::stderr(), "{text}"));
 }
 
 fn keep(written: io::Result<()>) {
@@ -135,13 +136,13 @@ pub(crate) fn error(error: &anyhow::Error, hint: Option<&str>) {
 }
 
 fn bare(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{}", printable::styled(text));
+    passed_on_error(&printable::styled(text));
 }
 
 fn marked(text: &str) {
     let red = AnsiColor::Red.on_default().bold();
     let text = printable::styled(text);
-    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {text}");
+    passed_on_error(&format!("{red}error:{red:#} {text}"));
 }
 
 fn is_about_all(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -149,8 +150,7 @@ fn is_about_all(cause: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn stderr_json(value: &Value) {
-    let text = printable::json(&value.to_string());
-    let _ = writeln!(anstream::stderr(), "{text}");
+    passed_on_error(&printable::json(&value.to_string()));
 }
 
 /// Returns the problems that an error is about.
@@ -171,7 +171,12 @@ pub(crate) fn note(text: &str) {
     if is_json() {
         return stderr_json(&json!({"note": text}));
     }
-    let _ = writeln!(anstream::stderr(), "note: {}", printable::styled(&text));
+    passed_on_error(&format!("note: {}", printable::styled(&text)));
+}
+
+/// Shows what a verb does while it takes long, until the result is dropped; nothing in a format for programs.
+pub(crate) fn progress(format: Format, what: &str) -> Option<Progress> {
+    format.is_for_people().then(|| Progress::begin(what))
 }
 
 /// Prints a value in a format for programs. `false`: the format is for people, so the caller prints it.

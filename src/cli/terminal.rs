@@ -9,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
+use crate::util::progress;
+
 /// Limit of an answer, in bytes.
 const LONGEST: u64 = 4096;
 
@@ -32,6 +34,10 @@ pub(super) fn write(text: &str) -> io::Result<()> {
 /// # Errors
 /// When the terminal cannot be read.
 pub(super) fn answer(question: &str) -> io::Result<String> {
+    progress::above(|| asked(question))
+}
+
+fn asked(question: &str) -> io::Result<String> {
     write(&format!("{question}: "))?;
     let mut line = Vec::new();
     // Byte by byte: what is behind the line belongs to the next question.

@@ -18,6 +18,7 @@ use crate::document::{ConditionStatus, ConditionType, Kind, Phase, StatusBody};
 use crate::intervals::VERB_POLL;
 use crate::model::ObjectName;
 use crate::store::Store;
+use crate::util::progress;
 use crate::util::sorted::Sorted as _;
 
 /// Waits for objects.
@@ -95,6 +96,9 @@ impl Wait {
         let until = Instant::now() + self.timeout.get();
         block_on(async {
             for (kind, name) in &objects {
+                let what = format!("waiting for {}: {}", kind.path(name), self.goal);
+                let left = until.saturating_duration_since(Instant::now());
+                progress::say(&what, Some(left));
                 self.reach(&config, &store, (*kind, name), until).await?;
                 output::line(format_args!("{}: {}", kind.path(name), self.goal));
             }

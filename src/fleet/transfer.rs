@@ -21,7 +21,7 @@ use super::{FleetError, tree};
 use crate::http::{ApiError, Client};
 use crate::model::{ObjectName, Secret};
 use crate::util::file::{self, Writer};
-use crate::util::fs;
+use crate::util::{fs, progress};
 
 /// What may be done with files of the target that differ from the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +200,10 @@ fn changes(
 /// Copies the newest posts of each router that has none at the target.
 async fn copy_posts(from: Arc<dyn Store>, to: &dyn Store) -> Result<(), TransferError> {
     let described = Described::new(Arc::clone(&from));
-    for router in described.revisions().await.keys() {
+    let routers = described.revisions().await;
+    progress::say("copying the posts of routers", None);
+    for (done, router) in routers.keys().enumerate() {
+        progress::count(done, routers.len());
         let copied = copy_posts_of(&*from, to, router).await;
         copied.map_err(|source| TransferError::Posts {
             router: router.clone(),

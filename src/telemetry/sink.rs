@@ -10,6 +10,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::event::Line;
 use super::form::Form;
 use crate::intervals::LOG_FLUSH;
+use crate::util::progress;
 
 /// Number of lines that may wait for a slow sink; more are dropped.
 const WAITING: usize = 4096;
@@ -86,9 +87,22 @@ fn destination(form: Form) -> (Box<dyn Write + Send>, Form) {
         Form::Journal => match Journal::connect() {
             Ok(journal) => (Box::new(journal), form),
             // The journal reads standard error too.
-            Err(_) => (Box::new(io::stderr()), Form::Logfmt),
+            Err(_) => (Box::new(Stderr), Form::Logfmt),
         },
-        _ => (Box::new(io::stderr()), form),
+        _ => (Box::new(Stderr), form),
+    }
+}
+
+/// Standard error, where a verb may show its progress.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        progress::above(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `group` | groups of the system |
 //! | `backoff` | waits that grow after failures |
 //! | `notices` | problems that are logged once while they last |
+//! | `progress` | the line that says what a verb does, while it takes long |
 //! | `schemas` | the files of `schemas/`, packed into the program |
 //! | `shared` | texts that several hold, each in memory once |
 //! | `sorted` | collects into maps and sets with little code |
@@ -24,6 +25,7 @@ pub(crate) mod file;
 pub(crate) mod fs;
 pub(crate) mod group;
 pub(crate) mod notices;
+pub(crate) mod progress;
 pub(crate) mod random;
 pub(crate) mod schemas;
 pub(crate) mod shared;

@@ -14,7 +14,10 @@ use crate::cli::output::Format;
 use crate::cli::{Outcome, output, terminal};
 use crate::config::Config;
 use crate::telemetry::chain;
+use crate::util::progress;
 use crate::util::text::counted;
+
+const UNDOING: &str = "undoing the adoption";
 
 /// What the operator accepts.
 pub(super) struct Accepted {
@@ -62,6 +65,7 @@ pub(super) async fn take_over(config: Config, answer: Answer, accepted: Accepted
 async fn undo_after(adoption: Adoption, why: &AdoptionError) -> anyhow::Error {
     let why = chain(why);
     output::note(&format!("{why}; undoing everything"));
+    progress::say(UNDOING, None);
     match adoption.undo().await {
         Ok(undone) if undone.kept.is_empty() => {
             anyhow::anyhow!("not adopted, and every change is undone: {why}")
@@ -79,6 +83,7 @@ async fn undo_after(adoption: Adoption, why: &AdoptionError) -> anyhow::Error {
 }
 
 async fn run(adoption: &mut Adoption, watch: Duration) -> Result<(), AdoptionError> {
+    progress::say("taking the links over", None);
     adoption.apply().await?;
     let baseline = adoption.baseline();
     output::note(&format!(
@@ -88,6 +93,7 @@ async fn run(adoption: &mut Adoption, watch: Duration) -> Result<(), AdoptionErr
         counted(baseline.tunnels(), "tunnel"),
         watch.as_secs()
     ));
+    progress::say("watching sessions and tunnels", Some(watch));
     if baseline.sessions() + baseline.tunnels() == 0 {
         output::note("nothing is up, so no loss can be seen: look at the sessions yourself");
     }
@@ -130,6 +136,7 @@ async fn enabled_units(answer: &Answer) -> BTreeSet<String> {
 
 /// Undoes the recorded adoption. A kept one only with consent, if a tunnel is interrupted.
 pub(super) async fn undo(config: Config, format: Format, yes: bool) -> Outcome {
+    progress::say(UNDOING, None);
     let recorded = adoption::recorded(&config).await?;
     let recorded = recorded.ok_or_else(|| AdoptionError::NoRecord {
         path: config.state.directory.clone(),

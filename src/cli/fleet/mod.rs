@@ -184,6 +184,18 @@ impl Copied {
 }
 
 impl Fleet {
+    /// Returns what the verb does from its start; `None`: it asks first.
+    pub(super) fn work(&self) -> Option<&'static str> {
+        Some(match &self.verb {
+            Verb::Init(_) | Verb::Add { .. } => return None,
+            Verb::Plan(_) => "comparing the routers",
+            Verb::Validate { .. } => "checking the files",
+            #[cfg(feature = "postgres")]
+            Verb::Import { .. } | Verb::Export { .. } => "copying the files",
+            _ => "reading the fleet",
+        })
+    }
+
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         match &self.verb {
             Verb::Init(init) => init.run(arguments),

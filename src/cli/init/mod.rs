@@ -18,7 +18,7 @@ use super::steps::ObjectSteps;
 use super::{Arguments, Outcome, Verb, commented, output, plan, terminal};
 use crate::config::{self, Environment};
 use crate::util::file::{self, Writer};
-use crate::util::fs;
+use crate::util::{fs, progress};
 
 use earlier::Taken;
 use values::Values;
@@ -283,9 +283,11 @@ fn copy(path: &Path, content: &[u8]) -> anyhow::Result<PathBuf> {
 
 /// Prints the checks of the host and the first plan.
 fn check(arguments: &Arguments) -> Outcome {
+    let _progress = output::progress(arguments.output, "checking this host");
     output::line("\nChecks");
     let is_fit = doctor::before_start(arguments)?;
     output::line("\nFirst plan");
+    progress::say("planning", None);
     let planned = plan::Plan::default().run(arguments);
     let Err(error) = planned else {
         return Ok(match is_fit {

@@ -15,6 +15,7 @@ use crate::model::ObjectName;
 use crate::plan::{Mark, Reset};
 use crate::render::RenderError;
 use crate::sync::plan::PortBases;
+use crate::util::progress;
 use crate::wire::WireStatus;
 use crate::wire::reference::written_status;
 
@@ -79,7 +80,8 @@ pub fn plan(before: &FleetFiles, after: &FleetFiles) -> Result<Vec<ObjectChange>
     let agent = Agent::new()?;
     let none = Answers::new();
     let mut changes = Vec::new();
-    for (router, wanted) in &after {
+    for (done, (router, wanted)) in after.iter().enumerate() {
+        progress::count(done, after.len());
         let had = before.get(router);
         if had == Some(wanted) {
             continue;

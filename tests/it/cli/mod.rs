@@ -12,6 +12,7 @@ mod faults;
 mod golden;
 mod hostile_text;
 mod listing;
+mod progress;
 mod secrets;
 mod signals;
 mod validate;

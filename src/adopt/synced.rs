@@ -93,6 +93,7 @@ fn over(document: &Document<BgpSessionSpec>, adopted: &Adopted) -> Document<Over
     }
     let spec = OverrideSpec {
         reason: "adopted: the interface ran before this agent".to_owned(),
+        target_kind: None,
         expires_at: None,
         paused: false,
         set,

@@ -77,6 +77,7 @@ impl Get {
         let store = offline::open(&config.state.directory)?;
         let snapshot = store.load()?;
         if let (Some(Kind::Override), names) = self.meaning() {
+            self.listing.refuse_for_overrides()?;
             return overrides::run(arguments, &snapshot, names);
         }
         let format = arguments.output;
@@ -128,8 +129,12 @@ impl Get {
             .collect()
     }
 
-    /// Returns the kind and the names. The first word is a kind if it names one with many objects.
+    /// Returns the kind and the names. The first word is a kind if it names one with many objects; `overrides/NAME` is an
+    /// override, as `get overrides -o name` prints it.
     fn meaning(&self) -> (Option<Kind>, &[String]) {
+        if !self.words.is_empty() && self.words.iter().all(|word| overrides::is_path(word)) {
+            return (Some(Kind::Override), &self.words);
+        }
         let kind = self
             .words
             .first()

@@ -200,6 +200,12 @@ pub(crate) fn unredacted_value(format: Format, value: &impl Serialize) -> anyhow
     Ok(())
 }
 
+/// Prints a document, after a line that separates it from others.
+pub(crate) fn document(text: &str) {
+    line("---");
+    line(text.trim_end());
+}
+
 /// Columns with coloured words.
 const SHADED: [&str; 4] = ["PHASE", "STATUS", "BGP", "STATE"];
 /// Columns that wrap if a terminal is too narrow; keys and names do not.

@@ -270,6 +270,7 @@ fn override_(
             Some(before) => format!("{reason}; before: {}", before.reason),
             None => reason,
         },
+        target_kind: None,
         expires_at: None,
         paused: before.is_some_and(|before| before.paused),
         set,

@@ -272,6 +272,7 @@ impl<S: Spec> MergedLayers<S> {
             let (reason, expires_at) = (before.reason.clone(), before.expires_at);
             self.override_ = Some(OverrideSpec {
                 reason,
+                target_kind: None,
                 expires_at,
                 paused,
                 set: Map::new(),

@@ -35,6 +35,11 @@ pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + 
 
     /// Returns `set` of an override, as an example in the schema; `None`: the kind has no overrides.
     fn patch_example() -> Option<Value>;
+
+    /// Returns the kind of the document that it overrides, if it is an override and says so.
+    fn target(&self) -> Option<Kind> {
+        None
+    }
 }
 
 /// A document: what every file in the state directory is.

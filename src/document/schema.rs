@@ -32,6 +32,8 @@ pub fn override_schema(kind: Kind) -> Option<Value> {
         "An operator's override of a {kind}: overrides/{file}.yaml."
     ));
     let set = target["properties"]["spec"].clone();
+    schema["$defs"]["OverrideSpec"]["properties"]["targetKind"]["enum"] = json!([kind, null]);
+    schema["$defs"]["OverrideSpec"]["properties"]["targetKind"]["examples"] = json!([kind]);
     let about = schema["$defs"]["OverrideSpec"]["properties"]["set"].clone();
     for (name, mut definition) in target["$defs"].as_object().cloned().unwrap_or_default() {
         if name != "Metadata" {

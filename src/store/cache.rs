@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::document::{self, Document, DocumentError, Spec, parse_value};
+use crate::document::{self, Document, DocumentError, Kind, Spec, parse_value};
 
 use super::debounce::Debounce;
 use super::read::{self, Text, TextHash};
@@ -42,6 +42,7 @@ impl<S: Spec> Parsed for Document<S> {
     fn parse(text: &str, place: &Place) -> Result<Self, DocumentError> {
         let document: Self = document::parse(text)?;
         check_name(place, document.metadata.name.as_str())?;
+        check_target(place, document.spec.target())?;
         Ok(document)
     }
 }
@@ -76,6 +77,18 @@ pub(super) fn check_name(place: &Place, name: &str) -> Result<(), DocumentError>
         place.name
     );
     Err(field_error("metadata.name", message))
+}
+
+/// Checks that an override overrides the kind of its folder.
+pub(super) fn check_target(place: &Place, target: Option<Kind>) -> Result<(), DocumentError> {
+    let Some(target) = target.filter(|target| *target != place.kind) else {
+        return Ok(());
+    };
+    let message = format!(
+        "spec.targetKind: is {target}, but the folder is that of a {}; move the file, or remove the field",
+        place.kind
+    );
+    Err(field_error("spec.targetKind", message))
 }
 
 fn field_error(field: &str, message: String) -> DocumentError {

@@ -115,6 +115,7 @@ pub fn edited_in_place(
     }
     let fresh = || OverrideSpec {
         reason: EDITED_IN_PLACE.to_owned(),
+        target_kind: None,
         expires_at: None,
         paused: false,
         set: Map::new(),
@@ -149,6 +150,7 @@ mod tests {
         let set = set.as_object().cloned().unwrap();
         OverrideSpec {
             reason: "PPPoE".into(),
+            target_kind: None,
             expires_at: None,
             paused: true,
             set,

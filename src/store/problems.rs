@@ -6,7 +6,7 @@ use crate::document::{
     self, Document, DocumentError, Kind, OverrideSpec, Spec, StatusDocument, with_spec,
 };
 
-use super::cache::{Cache, Parsed, Slot, check_name};
+use super::cache::{Cache, Parsed, Slot, check_name, check_target};
 use super::list::{OVERRIDES_NOTHING, in_plain_sight};
 use super::{AppliedDocument, Area, Place, read};
 
@@ -53,5 +53,9 @@ fn of<S: Spec>(text: &str, place: &Place) -> Vec<DocumentError> {
     {
         found.extend(check_name(place, name).err());
     }
+    let target = value.pointer("/spec/targetKind");
+    let target = target.filter(|_| S::KIND == Kind::Override);
+    let target = target.and_then(|kind| serde_json::from_value(kind.clone()).ok());
+    found.extend(check_target(place, target).err());
     found
 }

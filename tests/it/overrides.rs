@@ -126,6 +126,7 @@ fn patch(from: &BgpSessionSpec, to: &BgpSessionSpec) -> Map<String, Value> {
 fn override_(set: Map<String, Value>) -> OverrideSpec {
     OverrideSpec {
         reason: "x".into(),
+        target_kind: None,
         expires_at: None,
         paused: false,
         set,

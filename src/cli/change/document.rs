@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use super::given::Given;
 use super::{Because, Draft, towards};
 use crate::document::{
-    self, ApiVersion, Document, DocumentError, Kind, Metadata, OverrideSpec, Problems, Spec,
-    with_spec,
+    self, ApiVersion, DocumentError, Kind, Metadata, OverrideSpec, Problems, Spec, with_spec,
 };
 use crate::model::{ObjectName, Uid};
 use crate::store::{Area, Place, text_problems};
@@ -92,20 +91,24 @@ pub(crate) fn add(
     Ok(())
 }
 
-/// An override names no kind, since its folder does: the object with its name has one.
+/// Adds an override of the object that has its name, and the kind that it says. One that says the kind may wait for its object.
 fn add_override(
     draft: &mut Draft,
     file: &Path,
     text: &str,
     name: &ObjectName,
 ) -> anyhow::Result<()> {
-    let (kind, name) = draft.named(name.as_str())?;
+    let parsed = document::parse::<OverrideSpec>(text);
+    let target = parsed.as_ref().ok().and_then(|it| it.spec.target_kind);
+    let (kind, name) = match target {
+        Some(kind) => (kind, Place::document(kind, name).name),
+        None => draft.named(name.as_str())?,
+    };
     let place = Place::new(Area::Overrides, kind, &name);
     Problems::refuse(text_problems(file, &place, text))?;
     // An invalid one is never replaced.
     draft.override_(kind, &name)?;
-    let document: Document<OverrideSpec> = document::parse(text)?;
-    draft.put_override(kind, &name, document.spec)
+    draft.put_override(kind, &name, parsed?.spec)
 }
 
 struct Read {

@@ -234,8 +234,10 @@ impl Draft {
         &mut self,
         kind: Kind,
         name: &ObjectName,
-        spec: OverrideSpec,
+        mut spec: OverrideSpec,
     ) -> anyhow::Result<()> {
+        // The folder says it.
+        spec.target_kind = None;
         if spec.set.is_empty() && !spec.paused {
             self.remove_override(kind, name);
             return Ok(());
@@ -522,6 +524,7 @@ impl Because {
         let before = existing.as_ref();
         Ok(OverrideSpec {
             reason,
+            target_kind: None,
             expires_at: self.expires.or(before.and_then(|it| it.expires_at)),
             paused: before.is_some_and(|it| it.paused),
             set: before.map(|it| it.set.clone()).unwrap_or_default(),

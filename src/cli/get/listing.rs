@@ -81,6 +81,16 @@ impl Listing {
         rows
     }
 
+    /// Refuses what a list of overrides does not have.
+    pub(super) fn refuse_for_overrides(&self) -> anyhow::Result<()> {
+        let is_plain = self.phase.is_empty() && self.sort_by == Column::Kind && !self.watch;
+        anyhow::ensure!(
+            is_plain,
+            "overrides have no phase and no columns of objects: list them without --phase, --sort-by and --watch"
+        );
+        Ok(())
+    }
+
     /// Prints the rows, and with `--watch` each change of one.
     pub(super) fn print(
         &self,
@@ -123,8 +133,7 @@ fn names(rows: &[Row]) {
 /// Prints the documents, each after a line that separates it from others.
 fn documents(rows: &[Row]) -> anyhow::Result<()> {
     for row in rows {
-        output::line("---");
-        output::line(row.document()?.trim_end());
+        output::document(&row.document()?);
     }
     Ok(())
 }

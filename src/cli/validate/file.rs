@@ -79,7 +79,7 @@ fn document_problems(kind: Kind, text: &str) -> Vec<DocumentError> {
     with_spec!(kind, S => document::problems::<S>(text))
 }
 
-/// Checks an override whose folder names no kind: it must fit a document of some kind.
+/// Checks an override whose folder names no kind: it must fit a document of the kind that it says, or of some kind.
 fn unplaced_override(file: &Path, text: &str) -> Vec<DocumentError> {
     let found = document::problems::<OverrideSpec>(text);
     let document = match document::parse::<OverrideSpec>(text) {
@@ -92,8 +92,13 @@ fn unplaced_override(file: &Path, text: &str) -> Vec<DocumentError> {
     let name = document.metadata.name.clone();
     let override_: Slot<OverrideSpec> = Ok(Arc::new(stored(document, file, text)));
     let singles = [Kind::Node, Kind::RoutingPolicy];
+    let target = override_
+        .as_ref()
+        .ok()
+        .and_then(|it| it.document.spec.target_kind);
     let mut refused: Vec<_> = Kind::many()
         .chain(singles)
+        .filter(|kind| target.is_none_or(|target| target == *kind))
         .map(|kind| (kind, merged(kind, &name, None, &override_)))
         .collect();
     let set = override_.map(|stored| stored.document.spec.set.clone());

@@ -16,6 +16,19 @@ pub struct OverrideSpec {
         example = "their side is on PPPoE until January"
     )]
     pub reason: String,
+    /// The kind of the overridden document, where neither a folder nor the name says it: `apply -f` needs it if documents
+    /// of several kinds have the name. In a state directory the folder says the kind.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::rules::overridable"
+    )]
+    #[schemars(
+        with = "Option<String>",
+        extend("enum" = ["BgpSession", "MeshPeer", "IbgpPeer", "Node", "RoutingPolicy", null]),
+        example = &"MeshPeer"
+    )]
+    pub target_kind: Option<Kind>,
     /// When the override expires, in RFC 3339. Absent: never.
     #[serde(
         default,
@@ -42,6 +55,10 @@ impl Spec for OverrideSpec {
 
     fn patch_example() -> Option<Value> {
         None
+    }
+
+    fn target(&self) -> Option<Kind> {
+        self.target_kind
     }
 }
 

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::model::Kind;
+
 /// Accepts a whole number from 1.
 pub(crate) fn positive<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -87,6 +89,19 @@ pub(super) fn moment<'de, D: Deserializer<'de>>(
             "invalid time {shown}: use RFC 3339, e.g. 2027-01-31T00:00:00Z"
         ))
     })
+}
+
+/// Accepts a kind that has overrides.
+pub(super) fn overridable<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Kind>, D::Error> {
+    let kind = Option::<Kind>::deserialize(deserializer)?;
+    match kind {
+        Some(kind @ (Kind::Maintenance | Kind::Override)) => {
+            Err(D::Error::custom(format!("a {kind} has no overrides")))
+        }
+        kind => Ok(kind),
+    }
 }
 
 /// Accepts the name of a file in `secrets/`. No path outside that folder is possible.

@@ -12,6 +12,7 @@ mod faults;
 mod golden;
 mod hostile_text;
 mod listing;
+mod override_documents;
 mod progress;
 mod secrets;
 mod signals;

@@ -524,6 +524,7 @@ fn an_override_is_written_by_the_object_it_is_about() {
     let store = state.open();
     let spec = OverrideSpec {
         reason: "r".into(),
+        target_kind: None,
         expires_at: None,
         paused: true,
         set: serde_json::Map::new(),

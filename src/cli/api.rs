@@ -9,6 +9,7 @@ use crate::config::{Config, Listen};
 use crate::document::StatusBody;
 use crate::intervals::{API_CALL, API_CONNECT, DAEMON_CHECK};
 use crate::model::Secret;
+use crate::status::Health;
 
 /// The local API.
 pub(crate) struct Api {
@@ -122,6 +123,14 @@ impl Agent {
 
     pub(crate) fn is_running(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Returns why it cannot do its work, if it says so.
+    pub(crate) async fn failure(&self) -> Option<Vec<String>> {
+        let status = self.0.as_ref()?.get("/status").await.ok()?;
+        let reasons = status["reasons"].as_array().into_iter().flatten();
+        let reasons = reasons.filter_map(Value::as_str).map(str::to_owned);
+        (status["status"] == Health::Failed.to_string()).then(|| reasons.collect())
     }
 
     /// Returns its status of an object.

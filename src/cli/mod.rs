@@ -303,8 +303,9 @@ Examples:
     Rollback(rollback::Rollback),
     /// Check that this host is fit to run the agent
     ///
-    /// Permissions, WireGuard, disk, git, BIRD, Control Plane, clock, names, and the conditions of node and policy
-    /// (sysctls, key, history, …), each with what to do. It changes nothing.
+    /// Permissions, files with secrets, WireGuard, disk, git, BIRD, Control Plane, clock, names, the agent, and the
+    /// conditions of node and policy (sysctls, key, history, …), each with what to do. A check fails if the agent cannot
+    /// do its work because of it; what you should put right while it works is a warning. It changes nothing.
     #[command(after_help = "\
 Examples:
   moenet-agent doctor

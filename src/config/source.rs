@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::Config;
 use super::rules::at_key;
 use crate::document::DocumentError;
 
@@ -22,6 +23,34 @@ impl Source {
     /// Returns an error about a key, with its place in the file.
     pub(crate) fn error(&self, key: &str, message: &str) -> DocumentError {
         at_key(&self.text, key, message).in_file(&self.path)
+    }
+}
+
+/// Keys that hold a secret themselves.
+const SECRETS: [&str; 3] = [
+    "/controlPlane/token",
+    "/server/token",
+    "/server/lookingGlass/token",
+];
+
+impl Config {
+    /// Returns the files that hold secrets: those of tokens and of the private key, and the configuration if a token is in it.
+    pub(crate) fn secret_files(&self) -> Vec<PathBuf> {
+        let values = &self.source.values;
+        let is_inline = SECRETS.iter().any(|key| values.pointer(key).is_some());
+        let own = is_inline.then(|| self.source.path.clone());
+        let control_plane = self.control_plane.as_ref();
+        let glass = self.server.looking_glass.as_ref();
+        let tokens = [
+            control_plane.and_then(|it| it.token_file.clone()),
+            self.server.token_file.clone(),
+            glass.and_then(|it| it.token_file.clone()),
+        ];
+        let key = self.wireguard.private_key_path.clone();
+        own.into_iter()
+            .chain(tokens.into_iter().flatten())
+            .chain([key])
+            .collect()
     }
 }
 

@@ -68,6 +68,19 @@ pub fn is_bad(condition: &Condition) -> bool {
     condition.status == wrong
 }
 
+/// Returns whether the agent cannot do its work while this condition of node or policy is bad: it configures no tunnel or no
+/// session. While another one is bad it can, and an operator should look at the reason.
+pub(crate) fn stops_work(about: ConditionType) -> bool {
+    matches!(
+        about,
+        ConditionType::Accepted
+            | ConditionType::TunnelConfigured
+            | ConditionType::BirdConfigured
+            | ConditionType::KeyAvailable
+            | ConditionType::StateDirectoryUnique
+    )
+}
+
 impl HealthFacts {
     /// Returns the health and its reasons, the worst first.
     pub fn judge(&self) -> (Health, Vec<String>) {

@@ -26,6 +26,6 @@ pub(crate) use changed::changed;
 pub(crate) use conditions::Conditions;
 pub(crate) use edges::{Edges, Event, Fact, FactSet, Severity, State, Topic};
 pub(crate) use edges::{condition_events, other_events};
-pub(crate) use health::{Health, HealthFacts, is_bad};
+pub(crate) use health::{Health, HealthFacts, is_bad, stops_work};
 pub use origins::RoaFacts;
 pub(crate) use origins::{Origins, Roas, RpkiName, Verdict};

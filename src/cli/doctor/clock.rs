@@ -16,7 +16,7 @@ pub(super) fn beside_control_plane(ahead: i64) -> Line {
     let far = ahead.unsigned_abs();
     let side = if ahead < 0 { "behind" } else { "ahead of" };
     match far > CLOCK {
-        true => Line::failed(
+        true => Line::warning(
             check,
             format!("{far} s {side} the Control Plane's"),
             SET_CLOCK,
@@ -36,7 +36,7 @@ pub(super) fn beside_files(directory: &Path) -> Line {
         return Line::new(check, Verdict::Unknown, "no file to compare it with");
     };
     match newest.duration_since(SystemTime::now()) {
-        Ok(behind) if behind.as_secs() > CLOCK => Line::failed(
+        Ok(behind) if behind.as_secs() > CLOCK => Line::warning(
             check,
             format!(
                 "{} s behind the time of {}",
@@ -73,8 +73,8 @@ mod tests {
         for (ahead, verdict) in [
             (30, Verdict::Ok),
             (-30, Verdict::Ok),
-            (31, Verdict::Failed),
-            (-31, Verdict::Failed),
+            (31, Verdict::Warning),
+            (-31, Verdict::Warning),
         ] {
             assert_eq!(beside_control_plane(ahead).status, verdict, "{ahead}");
         }

@@ -1,8 +1,9 @@
 //! What the host itself must have: permissions, WireGuard, a disk with room, git.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
-use super::Line;
+use super::{Line, Verdict};
 use crate::config::Backend;
 use crate::document::{ConditionStatus, ConditionType};
 use crate::history::History;
@@ -27,38 +28,85 @@ const SYSCTLS: [&str; 2] = [
 ];
 
 /// Returns the lines that need no other program.
-pub(super) fn lines(directory: &Path, files: Vec<String>, backend: Backend) -> [Line; 4] {
+pub(super) fn lines(
+    directory: &Path,
+    tokens: Vec<String>,
+    backend: Backend,
+    secrets: &[PathBuf],
+) -> [Line; 5] {
     [
-        permissions(files),
+        permissions(tokens),
+        of_secrets(directory, secrets),
         of_wireguard(wireguard(backend), backend),
         sysctls(),
         disk(directory),
     ]
 }
 
-fn permissions(files: Vec<String>) -> Line {
+fn permissions(tokens: Vec<String>) -> Line {
     let check = "permissions";
-    let status = file::read_text(Path::new("/proc/self/status"), PROC).unwrap_or_default();
-    if effective(&status) & NET_ADMIN == 0 {
+    // Absent where /proc is that of another namespace of processes.
+    let status = file::read_text(Path::new("/proc/self/status"), PROC);
+    let Some(capabilities) = status.ok().and_then(|status| effective(&status)) else {
+        let message = "the capabilities of this process cannot be read: /proc/self/status";
+        return Line::new(check, Verdict::Unknown, message);
+    };
+    if capabilities & NET_ADMIN == 0 {
         let message = "no CAP_NET_ADMIN, so links cannot be configured or read in full";
         return Line::failed(check, message, "run this as root, or as the agent's user");
     }
-    match files.is_empty() {
+    match tokens.is_empty() {
         true => Line::ok(check, "may configure links; token files are readable"),
-        false => Line::failed(
+        false => Line::warning(
             check,
-            files.join("; "),
+            tokens.join("; "),
             "correct the file, its path or owner",
         ),
     }
 }
 
+/// Checks that only the agent can read the files that hold secrets: their owner, and its own group, which owns the state
+/// directory too.
+fn of_secrets(directory: &Path, files: &[PathBuf]) -> Line {
+    let check = "secrets";
+    let own = [
+        Some(rustix::process::getegid().as_raw()),
+        fs::metadata(directory).ok().map(|found| found.gid()),
+    ];
+    let wide = files.iter().filter_map(|path| {
+        let found = fs::metadata(path).ok()?;
+        let (mode, group) = (found.mode() & 0o7777, found.gid());
+        is_wide(mode, own.contains(&Some(group)))
+            .then(|| (path.display().to_string(), format!("{mode:o}")))
+    });
+    let wide: Vec<_> = wide.collect();
+    if wide.is_empty() {
+        return Line::ok(check, "the files that hold them are the agent's alone");
+    }
+    let listed = wide
+        .iter()
+        .map(|(path, mode)| format!("{path} has mode {mode}"));
+    let listed = listed.collect::<Vec<_>>().join("; ");
+    let paths = wide.iter().map(|(path, _)| path.as_str());
+    let paths = paths.collect::<Vec<_>>().join(" ");
+    Line::warning(
+        check,
+        format!("others may read or change a file that holds one: {listed}"),
+        format!("`chmod 600 {paths}`, and replace each secret that others may have read"),
+    )
+}
+
+/// Returns whether a mode lets others than the owner and the agent's group read or write.
+fn is_wide(mode: u32, is_own_group: bool) -> bool {
+    let group = if is_own_group { 0 } else { 0o060 };
+    mode & (0o006 | group) != 0
+}
+
 /// Returns the effective capabilities in `/proc/self/status`.
-fn effective(status: &str) -> u64 {
+fn effective(status: &str) -> Option<u64> {
     let mut lines = status.lines();
     let text = lines.find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = text.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
-    bits.unwrap_or_default()
+    u64::from_str_radix(text?.trim(), 16).ok()
 }
 
 fn of_wireguard(found: WireGuard, backend: Backend) -> Line {
@@ -93,7 +141,7 @@ fn sysctls() -> Line {
     });
     let action = next_action(ConditionType::SysctlsConfigured, ConditionStatus::False, "");
     match denied {
-        Some(message) => Line::failed(check, message, action.unwrap_or_default()),
+        Some(message) => Line::warning(check, message, action.unwrap_or_default()),
         None => Line::ok(check, "may be set"),
     }
 }
@@ -146,7 +194,7 @@ pub(super) async fn git(directory: &Path) -> Line {
     let directory = blocking(move || existing(&directory).to_owned()).await;
     match History::new(&directory).version().await {
         Ok(version) => Line::ok(check, version),
-        Err(error) => Line::failed(
+        Err(error) => Line::warning(
             check,
             chain(&error),
             "install git: without it there is no history and no rollback",
@@ -156,7 +204,6 @@ pub(super) async fn git(directory: &Path) -> Line {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
 
     #[test]
@@ -182,11 +229,25 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_wide_for_all_but_owner_and_own_group() {
+        for (mode, is_own_group, is_wide_mode) in [
+            (0o600, false, false),
+            (0o640, true, false),
+            (0o640, false, true),
+            (0o620, false, true),
+            (0o604, true, true),
+            (0o602, true, true),
+        ] {
+            assert_eq!(is_wide(mode, is_own_group), is_wide_mode, "{mode:o}");
+        }
+    }
+
+    #[test]
     fn capabilities_are_read_from_the_effective_set() {
         assert_eq!(
             effective("CapPrm:\tffff\nCapEff:\t0000000000001000\n"),
-            NET_ADMIN
+            Some(NET_ADMIN)
         );
-        assert_eq!(effective("CapPrm:\tffff\n"), 0);
+        assert_eq!(effective("CapPrm:\tffff\n"), None);
     }
 }

@@ -18,12 +18,13 @@ use super::{Arguments, Outcome, block_on, describe, output};
 use crate::agent::start_problems;
 use crate::config::{self, Config, Environment};
 use crate::document::{Condition, ConditionStatus, DocumentError};
-use crate::status::is_bad;
+use crate::status::{is_bad, stops_work};
 use crate::telemetry::chain;
 use crate::util::fs;
 use crate::util::task::blocking;
 
-/// The result of a check.
+/// The result of a check. A check fails if the agent cannot do its work because of it: it could not start, or would
+/// configure no tunnel or no session. What an operator should put right while it works is a warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
@@ -140,7 +141,7 @@ fn of_configuration(problem: DocumentError) -> Line {
 async fn lines(config: Config) -> Vec<Line> {
     let (mut lines, answers) = of_surroundings(&config).await;
     let agent = Agent::find(&config).await;
-    lines.push(of_agent(&agent));
+    lines.push(of_agent(&agent).await);
     lines.extend(of_router(config, &agent, answers).await);
     lines
 }
@@ -155,10 +156,11 @@ async fn of_surroundings(config: &Config) -> (Vec<Line>, bool) {
         lines.push(Line::ok("configuration", "valid"));
     }
     let (directory, backend) = (config.state.directory.clone(), config.wireguard.backend);
-    let files = token_problems(config)
+    let tokens = token_problems(config)
         .map(|problem| problem.to_string())
         .collect();
-    lines.extend(blocking(move || host::lines(&directory, files, backend)).await);
+    let secrets = config.secret_files();
+    lines.extend(blocking(move || host::lines(&directory, tokens, backend, &secrets)).await);
     lines.extend(network::bird(config).await);
     lines.push(host::git(&config.state.directory).await);
     let control_plane = network::control_plane(config).await;
@@ -169,13 +171,18 @@ async fn of_surroundings(config: &Config) -> (Vec<Line>, bool) {
     (lines, answers)
 }
 
-fn of_agent(agent: &Agent) -> Line {
-    match agent.is_running() {
-        true => Line::ok("agent", "running"),
-        false => Line::warning(
-            "agent",
-            "it does not answer on server.listen",
-            "`systemctl enable --now moenet-agent`",
+async fn of_agent(agent: &Agent) -> Line {
+    let check = "agent";
+    if !agent.is_running() {
+        let message = "it does not answer on server.listen";
+        return Line::warning(check, message, "`systemctl enable --now moenet-agent`");
+    }
+    match agent.failure().await {
+        None => Line::ok(check, "running"),
+        Some(reasons) => Line::failed(
+            check,
+            format!("it runs and cannot do its work: {}", reasons.join("; ")),
+            "`moenet-agent status` and its log (`journalctl -u moenet-agent`) say more",
         ),
     }
 }
@@ -209,7 +216,7 @@ async fn of_router(config: Config, agent: &Agent, control_plane_answers: bool) -
 fn names(unresolved: &[String]) -> Line {
     match unresolved {
         [] => Line::ok("dns", "every name of an endpoint resolves"),
-        names => Line::failed(
+        names => Line::warning(
             "dns",
             names.join("; "),
             "check the names, and this host's resolver: `resolvectl query NAME`",
@@ -221,7 +228,8 @@ fn names(unresolved: &[String]) -> Line {
 fn of_condition(object: &str, condition: &Condition) -> Line {
     let about = condition.condition_type;
     let verdict = match condition.status {
-        _ if is_bad(condition) => Verdict::Failed,
+        _ if is_bad(condition) && stops_work(about) => Verdict::Failed,
+        _ if is_bad(condition) => Verdict::Warning,
         ConditionStatus::Unknown => Verdict::Unknown,
         _ if condition.next_action.is_some() => Verdict::Warning,
         _ => Verdict::Ok,
@@ -252,5 +260,41 @@ fn print(lines: &[Line]) {
     output::line("\nWhat to do");
     for (line, action) in to_do {
         output::line(format_args!("  {}: {action}", line.check));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::ConditionType;
+
+    /// Returns the verdict about the node while only this condition is bad.
+    fn verdict(about: ConditionType) -> Verdict {
+        let condition = Condition {
+            condition_type: about,
+            status: ConditionStatus::False,
+            reason: "Because".to_owned(),
+            message: String::new(),
+            next_action: None,
+            last_transition_time: jiff::Timestamp::UNIX_EPOCH,
+        };
+        of_condition("node", &condition).status
+    }
+
+    #[test]
+    fn only_a_check_without_which_the_agent_cannot_work_fails() {
+        for (about, expected) in [
+            (ConditionType::KeyAvailable, Verdict::Failed),
+            (ConditionType::BirdConfigured, Verdict::Failed),
+            (ConditionType::OriginsValidated, Verdict::Warning),
+            (ConditionType::EndpointResolved, Verdict::Warning),
+            (ConditionType::HistoryRecorded, Verdict::Warning),
+            (ConditionType::InService, Verdict::Ok),
+        ] {
+            assert_eq!(verdict(about), expected, "{about:?}");
+        }
+        let names = names(&["peer.invalid: no such name".to_owned()]);
+        assert_eq!(names.status, Verdict::Warning);
+        assert!(is_fit(&[names]));
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::document::{ConditionStatus, ConditionType};
-use crate::status::{Severity, condition_events, next_action, other_events};
+use crate::status::{Severity, condition_events, next_action, other_events, stops_work};
 use crate::util::schemas;
 
 const HEAD: &str = "# Condition reference
@@ -11,6 +11,9 @@ const HEAD: &str = "# Condition reference
 Generated from the code. Each object's status has conditions: `describe`, `get -o json`, `/status/OBJECT`,
 `moenet_agent_condition`. A condition is bad while it is `False`; `RemovalHeld` and `ChangeHeld` are bad while they are
 `True`; `InService` is never bad. By symptom: [troubleshooting](../troubleshooting.md).
+
+In `doctor` these fail while they are bad for `node` or `policy`, and the others are warnings:
+DOCTOR.
 
 The next action is that of most reasons; `describe` prints the one of the reason at hand. Both edges are log lines, with
 `object`, `cause` and `action`.
@@ -30,20 +33,28 @@ const OTHERS: &str = "
 pub(super) fn page() -> String {
     let schema = schemas::value("Status");
     let types = schema["$defs"]["ConditionType"]["oneOf"].as_array();
-    let rows = types.into_iter().flatten().filter_map(row);
+    let types = || types.into_iter().flatten();
+    let rows = types().filter_map(row);
+    let stopping = types().filter(|it| about(it).is_some_and(stops_work));
+    let stopping = stopping.filter_map(|it| Some(format!("`{}`", it["const"].as_str()?)));
+    let head = HEAD.replace("DOCTOR", &stopping.collect::<Vec<_>>().join(", "));
     let others = other_events().into_iter().map(|events| {
         let [begin, end] = events.map(|(severity, text)| format!("{}: `{text}`", level(severity)));
         super::cells(&[begin, end])
     });
     format!(
-        "{HEAD}{}{OTHERS}{}",
+        "{head}{}{OTHERS}{}",
         rows.collect::<String>(),
         others.collect::<String>()
     )
 }
 
+fn about(variant: &Value) -> Option<ConditionType> {
+    serde_json::from_value(variant["const"].clone()).ok()
+}
+
 fn row(variant: &Value) -> Option<String> {
-    let about: ConditionType = serde_json::from_value(variant["const"].clone()).ok()?;
+    let about = about(variant)?;
     let bad = [ConditionStatus::False, ConditionStatus::True];
     let action = bad
         .into_iter()

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::{Answer, NAME, Router, answer_once, call};
+use super::{Answer, NAME, Router, answer_once, call, serve};
 use crate::support::small_disk::on_a_small_disk;
 
 /// A router that fails only the checks of BIRD's socket and of the agent, which do not run.
@@ -57,8 +58,18 @@ fn line(answer: &Answer, check: &str) -> Value {
 #[track_caller]
 fn fails(answer: &Answer, check: &str, words: &str) {
     assert_eq!(answer.code, 1, "{}", answer.err);
+    has(answer, check, "failed", words);
+}
+
+#[track_caller]
+fn warns(answer: &Answer, check: &str, words: &str) {
+    has(answer, check, "warning", words);
+}
+
+#[track_caller]
+fn has(answer: &Answer, check: &str, status: &str, words: &str) {
     let line = line(answer, check);
-    assert_eq!(line["status"], "failed", "{line:#}");
+    assert_eq!(line["status"], status, "{line:#}");
     let message = line["message"].as_str().unwrap();
     assert!(message.contains(words), "no {words:?} in {message}");
     let action = line["nextAction"].as_str().unwrap_or_default();
@@ -96,7 +107,7 @@ fn missing_capability_is_a_failure() {
 }
 
 #[test]
-fn unreadable_token_file_is_a_failure() {
+fn unreadable_token_file_is_a_warning() {
     let router = healthy();
     let path = router.dir.path().join("config.yaml");
     let text = fs::read_to_string(&path).unwrap();
@@ -105,7 +116,7 @@ fn unreadable_token_file_is_a_failure() {
         text.replace("token: t0ken", "tokenFile: /nonexistent/token"),
     )
     .unwrap();
-    fails(&router.doctor(), "permissions", "/nonexistent/token");
+    warns(&router.doctor(), "permissions", "/nonexistent/token");
 }
 
 #[test]
@@ -117,10 +128,10 @@ fn bird_that_is_absent_fails_twice() {
 }
 
 #[test]
-fn absent_git_is_a_failure() {
+fn absent_git_is_a_warning() {
     let router = healthy();
     let answer = router.doctor_within(&["env", "PATH=/nonexistent"]);
-    fails(&answer, "git", "cannot run git");
+    warns(&answer, "git", "cannot run git");
     assert_eq!(line(&router.doctor(), "git")["status"], "ok");
 }
 
@@ -140,23 +151,25 @@ fn disk_without_room_is_a_failure() {
 }
 
 #[test]
-fn name_that_does_not_resolve_is_a_failure() {
+fn name_that_does_not_resolve_is_a_warning() {
     let router = healthy();
     let path = router.state(&format!("sessions/{NAME}.yaml"));
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("192.0.2.3", "peer.invalid")).unwrap();
-    fails(&router.doctor(), "dns", "peer.invalid");
+    warns(&router.doctor(), "dns", "peer.invalid");
 }
 
 #[test]
-fn silent_control_plane_is_a_failure() {
+fn silent_control_plane_fails_only_a_first_start() {
     let router = healthy();
     router.append("controlPlane: {url: 'http://127.0.0.1:1', token: t}");
+    warns(&router.doctor(), "control plane", "no answer");
+    fs::remove_dir_all(router.state("")).unwrap();
     fails(&router.doctor(), "control plane", "no answer");
 }
 
 #[test]
-fn refused_token_and_wrong_clock_are_failures() {
+fn refused_token_and_wrong_clock_are_warnings() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let router = healthy();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -168,19 +181,19 @@ fn refused_token_and_wrong_clock_are_failures() {
     );
     let answer = router.doctor();
     server.join().unwrap();
-    fails(&answer, "control plane", "refuses the token");
-    fails(&answer, "clock", "s behind the Control Plane's");
+    warns(&answer, "control plane", "refuses the token");
+    warns(&answer, "clock", "s behind the Control Plane's");
 }
 
 #[test]
-fn clock_behind_the_state_directory_is_a_failure() {
+fn clock_behind_the_state_directory_is_a_warning() {
     let router = healthy();
     assert_eq!(line(&router.doctor(), "clock")["status"], "ok");
     let document = router.state(&format!("sessions/{NAME}.yaml"));
     let later = SystemTime::now() + Duration::from_secs(3600);
     let document = fs::File::open(document).unwrap();
     document.set_modified(later).unwrap();
-    fails(&router.doctor(), "clock", "s behind the time of /");
+    warns(&router.doctor(), "clock", "s behind the time of /");
 }
 
 #[test]
@@ -194,7 +207,45 @@ fn conditions_of_the_node_are_lines() {
 }
 
 #[test]
-fn sysctls_that_are_read_only_are_a_failure() {
+fn agent_that_cannot_do_its_work_is_a_failure() {
+    let status = r#"{"status":"failed","reasons":["the kernel cannot be read: no buffer"]}"#;
+    let listen = serve(move |path| match path {
+        "/healthz" => ("200 OK", r#"{"status":"ok"}"#),
+        "/status" => ("200 OK", status),
+        _ => ("404 Not Found", "{}"),
+    });
+    let router = Router::listening(&listen);
+    fails(&router.doctor(), "agent", "no buffer");
+}
+
+#[test]
+fn files_with_secrets_that_others_may_read_are_a_warning() {
+    let router = healthy();
+    let config = router.dir.path().join("config.yaml");
+    let key = router.dir.path().join("private.key");
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(&config, 0o600);
+    set(&key, 0o600);
+    assert_eq!(line(&router.doctor(), "secrets")["status"], "ok");
+    set(&key, 0o604);
+    warns(&router.doctor(), "secrets", "private.key has mode 604");
+    set(&key, 0o600);
+    set(&config, 0o644);
+    warns(&router.doctor(), "secrets", "config.yaml has mode 644");
+    let text = fs::read_to_string(&config).unwrap();
+    let token = router.file("token", "t0ken");
+    let text = text.replace("token: t0ken", &format!("tokenFile: {token}"));
+    fs::write(&config, text).unwrap();
+    set(Path::new(&token), 0o640);
+    assert_eq!(line(&router.doctor(), "secrets")["status"], "ok");
+    chown(&token, None, Some(12345)).unwrap();
+    warns(&router.doctor(), "secrets", "token has mode 640");
+}
+
+#[test]
+fn sysctls_that_are_read_only_are_a_warning() {
     let script =
         "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec \"$@\"";
     let unshare = [
@@ -207,7 +258,7 @@ fn sysctls_that_are_read_only_are_a_failure() {
         "sh",
     ];
     let answer = healthy().doctor_within(&unshare);
-    fails(&answer, "sysctls", "Read-only file system");
+    warns(&answer, "sysctls", "Read-only file system");
 }
 
 #[test]

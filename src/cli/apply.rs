@@ -51,10 +51,8 @@ impl Apply {
             }
             Ok(())
         };
-        let ((), rows) = block_on(change::change(&config, self.dry_run, add))?;
-        if !output::value(arguments.output, &rows)? {
-            change::print(&rows, self.dry_run);
-        }
+        let ((), changed) = block_on(change::change(&config, self.dry_run, add))?;
+        changed.print(arguments.output, self.dry_run)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -8,7 +8,7 @@ use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 
 use super::offline::Offline;
-use super::{Arguments, Outcome, block_on, complete, objects, output};
+use super::{Arguments, Outcome, block_on, change, complete, objects, output};
 use crate::config::Config;
 use crate::controller::Missing;
 use crate::desired::{Desired, HeldChange};
@@ -57,7 +57,7 @@ impl Approve {
             return earlier_build(&config);
         }
         let directory = config.state.directory.clone();
-        let offline = block_on(Offline::look(config))?;
+        let offline = block_on(Offline::look(config.clone()))?;
         let held = all(&offline);
         let chosen = self.chosen(&held)?;
         if !chosen.is_empty() {
@@ -72,6 +72,10 @@ impl Approve {
             .collect();
         if !output::value(arguments.output, &rows)? {
             print(&rows);
+        }
+        if !chosen.is_empty() {
+            let when = block_on(async { Ok(change::takes_effect(&config, &[]).await) })?;
+            output::note(&when);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -118,6 +122,7 @@ async fn state_lost(config: Config) -> Outcome {
                 "{directory} has the new identity {}. Links that documents want are taken over in place; the others stay.",
                 new.identity
             ));
+            output::note(&change::takes_effect(&config, &[]).await);
         }
     }
     Ok(ExitCode::SUCCESS)

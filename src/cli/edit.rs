@@ -58,10 +58,8 @@ impl Edit {
             text = edited;
             is_again = true;
             match block_on(self.write(&config, &text, &shown.files)) {
-                Ok(rows) => {
-                    if !output::value(arguments.output, &rows)? {
-                        change::print(&rows, false);
-                    }
+                Ok(changed) => {
+                    changed.print(arguments.output, false)?;
                     return Ok(ExitCode::SUCCESS);
                 }
                 Err(error) if error.is::<ChangedMeanwhile>() => {
@@ -115,7 +113,7 @@ impl Edit {
         config: &Config,
         text: &str,
         files: &[Option<String>; 2],
-    ) -> anyhow::Result<Vec<change::Row>> {
+    ) -> anyhow::Result<change::Changed> {
         let add = async |draft: &mut Draft| {
             let (kind, name) = draft.named(&self.name)?;
             if draft.texts(kind, &name) != *files {
@@ -130,8 +128,8 @@ impl Edit {
             );
             change::document::add(draft, &file, text, &self.because)
         };
-        let ((), rows) = change::change(config, false, add).await?;
-        Ok(rows)
+        let ((), changed) = change::change(config, false, add).await?;
+        Ok(changed)
     }
 }
 

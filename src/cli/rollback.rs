@@ -39,11 +39,12 @@ impl Rollback {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let config = arguments.load()?;
         let roll_back = async |draft: &mut Draft| self.roll_back(&config, draft).await;
-        let (done, _) = block_on(change(&config, self.dry_run, roll_back))?;
+        let (done, changed) = block_on(change(&config, self.dry_run, roll_back))?;
         let value = json!({"file": done.place.relative(), "commit": done.commit, "override": done.override_});
         if !output::value(arguments.output, &value)? {
             done.print(self.dry_run)?;
         }
+        changed.note();
         Ok(ExitCode::SUCCESS)
     }
 

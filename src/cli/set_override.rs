@@ -7,7 +7,7 @@ use clap_complete::ArgValueCompleter;
 
 use super::change::patch::{Assignment, AssignmentError, path, unset};
 use super::change::{self, Because, Draft};
-use super::{Arguments, Outcome, block_on, complete, output};
+use super::{Arguments, Outcome, block_on, complete};
 use crate::document::{DocumentError, Kind, OverrideSpec};
 use crate::model::ObjectName;
 
@@ -170,9 +170,7 @@ fn change(
             }
         }
     };
-    let ((), rows) = block_on(change::change(&config, dry_run, put))?;
-    if !output::value(arguments.output, &rows)? {
-        change::print(&rows, dry_run);
-    }
+    let ((), changed) = block_on(change::change(&config, dry_run, put))?;
+    changed.print(arguments.output, dry_run)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,9 @@
 //! first file is written. The daemon holds the lock; it treats the files as an editor's, so that the history has their
 //! owner as the author.
 
+mod because;
 pub(crate) mod document;
+mod effect;
 pub(crate) mod expiry;
 mod given;
 pub(crate) mod patch;
@@ -17,9 +19,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub(crate) use because::Because;
+pub(crate) use effect::takes_effect;
 use given::{Given, given_at};
 
 use super::offline::Wanted;
+use super::output::Format;
 use super::validate::refusals;
 use super::{documents, objects, output};
 use crate::config::Config;
@@ -75,12 +80,39 @@ pub(crate) enum Outcome {
 /// A changed file, for a program.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Row {
+struct Row {
     /// `sessions/wg_4242421080`
     object: String,
     /// The path below the state directory.
     file: String,
     result: Outcome,
+}
+
+/// The files that were changed, or would be.
+pub(crate) struct Changed {
+    rows: Vec<Row>,
+    /// When that takes effect.
+    when: Option<String>,
+}
+
+impl Changed {
+    /// Prints the files, and when the change takes effect.
+    pub(crate) fn print(&self, format: Format, dry_run: bool) -> anyhow::Result<()> {
+        if !output::value(format, &self.rows)? {
+            let note = if dry_run { " (dry run)" } else { "" };
+            for row in &self.rows {
+                let (file, result) = (&row.file, format!("{:?}", row.result).to_lowercase());
+                output::line(format_args!("{file} {result}{note}"));
+            }
+        }
+        self.note();
+        Ok(())
+    }
+
+    /// Says when the change takes effect.
+    pub(crate) fn note(&self) {
+        self.when.iter().for_each(|when| output::note(when));
+    }
 }
 
 /// A valid document of the state directory.
@@ -105,12 +137,12 @@ pub(crate) async fn change<T>(
     config: &Config,
     dry_run: bool,
     make: impl AsyncFn(&mut Draft) -> anyhow::Result<T>,
-) -> anyhow::Result<(T, Vec<Row>)> {
+) -> anyhow::Result<(T, Changed)> {
     let mut lock = None;
     loop {
         let mut draft = Draft::read(config.clone()).await?;
         let made = make(&mut draft).await?;
-        draft.check().await?;
+        let waiting = draft.check().await?;
         let is_written = !dry_run && !draft.is_unchanged();
         if is_written && lock.is_none() {
             lock = Some(locked(config).await?);
@@ -123,7 +155,11 @@ pub(crate) async fn change<T>(
             draft.write().await?;
         }
         notes.iter().for_each(|note| output::note(note));
-        return Ok((made, rows));
+        let when = match is_written {
+            true => Some(takes_effect(config, &waiting).await),
+            false => None,
+        };
+        return Ok((made, Changed { rows, when }));
     }
 }
 
@@ -311,11 +347,13 @@ impl Draft {
     /// Checks that a pass would accept everything that it accepts now: a secret may be missing, another object may have the port,
     /// and a policy concerns every session.
     ///
+    /// Returns the changed objects that wait, each with the reason.
+    ///
     /// # Errors
     /// What would be rejected by the changes; nothing was written.
-    async fn check(&self) -> anyhow::Result<()> {
+    async fn check(&self) -> anyhow::Result<Vec<String>> {
         if self.is_unchanged() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let now = &self.wanted.desired;
         let desired = self.wanted.again().await;
@@ -334,7 +372,7 @@ impl Draft {
                 chain(error.as_ref())
             )),
         }
-        Ok(())
+        Ok(self.waiting(&desired))
     }
 
     /// Returns why the router would reject an object. The place of a field of a changed object is in the document that the
@@ -486,59 +524,6 @@ pub(crate) fn towards(
     };
     spec.set = set;
     Ok(spec)
-}
-
-/// The reason and the end that the arguments give an override.
-#[derive(Debug, Default, Clone, clap::Args)]
-pub(crate) struct Because {
-    /// Why the override exists, for its readers in a year. Needed for a new override
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    /// When it ends: 2h, 2d, or a time as 2027-01-31T00:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = expiry::parse, allow_hyphen_values = true)]
-    expires: Option<Timestamp>,
-}
-
-impl Because {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.reason.is_none() && self.expires.is_none()
-    }
-
-    /// Returns an override with this reason, or with that of the existing one. `is_void`: it will be removed, so that
-    /// it needs no reason.
-    ///
-    /// # Errors
-    /// There is no reason.
-    pub(crate) fn apply(
-        &self,
-        existing: Option<OverrideSpec>,
-        is_void: bool,
-    ) -> anyhow::Result<OverrideSpec> {
-        let given = self.reason.as_deref().map(str::trim);
-        let given = given.filter(|reason| !reason.is_empty());
-        let reason = given
-            .map(str::to_owned)
-            .or_else(|| Some(existing.as_ref()?.reason.clone()))
-            .or(is_void.then(String::new));
-        let reason = reason.context("an override needs --reason, for its readers in a year")?;
-        let before = existing.as_ref();
-        Ok(OverrideSpec {
-            reason,
-            target_kind: None,
-            expires_at: self.expires.or(before.and_then(|it| it.expires_at)),
-            paused: before.is_some_and(|it| it.paused),
-            set: before.map(|it| it.set.clone()).unwrap_or_default(),
-        })
-    }
-}
-
-/// Prints the files.
-pub(crate) fn print(rows: &[Row], dry_run: bool) {
-    let note = if dry_run { " (dry run)" } else { "" };
-    for row in rows {
-        let (file, result) = (&row.file, format!("{:?}", row.result).to_lowercase());
-        output::line(format_args!("{file} {result}{note}"));
-    }
 }
 
 #[cfg(test)]

@@ -115,8 +115,8 @@ pub enum Verb {
     /// With --from: reads the config.json of the earlier agent written in Go, and names each key that it takes over or
     /// cannot express.
     ///
-    /// Then runs the checks of `doctor` and prints the first `plan`. With -o json or yaml: prints the file and the keys,
-    /// and checks nothing.
+    /// Then runs the checks of `doctor` and prints the first `plan`. With -o json or yaml: prints file, keys, checks and
+    /// plan as one value.
     #[command(after_help = "\
 Examples:
   moenet-agent init

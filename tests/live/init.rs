@@ -216,11 +216,20 @@ fn person_on_a_terminal_is_asked() {
         path("bird"),
         path("private.key")
     );
-    let typed = "jp1\\n\\nx\\n1\\n4242420998\\n\\nfd48:4242:420::1\\n";
+    let typed =
+        "j p 1\\njp1\\nftp://cp\\n\\nx\\n0\\n1\\n4242420998\\n\\nfd48:g\\nfd48:4242:420::1\\n";
     let line = format!("printf '{typed}' | script -qec '{program}' /dev/null || true");
     let shown = router.inside.shell(&line);
     assert!(shown.contains("Name of this router"), "{shown}");
-    assert!(shown.contains("a number, please"), "{shown}");
+    for reason in [
+        "invalid name \"j p 1\"",
+        "the scheme is",
+        "a number, please",
+        "invalid id 0",
+        "node.loopbackIpv6: ",
+    ] {
+        assert!(shown.contains(reason), "{reason}: {shown}");
+    }
     let written = text(&router);
     for line in [
         "  name: \"jp1\"",

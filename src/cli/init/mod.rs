@@ -102,6 +102,9 @@ impl Init {
         );
         let (mut values, keys) = self.earlier()?;
         self.given(&mut values);
+        if let Some(why) = values.refused() {
+            anyhow::bail!("nothing was written: {why}");
+        }
         if terminal::is_possible() {
             ask::for_missing(&mut values).context("read an answer")?;
         }

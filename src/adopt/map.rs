@@ -158,7 +158,7 @@ impl Adoption {
         let adopted = match adopted(running, interface, link, sessions) {
             Ok(adopted) => adopted,
             Err(why) => {
-                let place = running.file_of(interface);
+                let place = why.place().or_else(|| running.file_of(interface));
                 self.add(
                     why.outcome(),
                     &format!("interface {interface}"),
@@ -175,8 +175,7 @@ impl Adoption {
                 return;
             }
         };
-        let files = running.files.iter();
-        for file in files.filter(|file| file.interface == interface.as_str()) {
+        for file in running.files_of(interface) {
             self.findings.extend(file.findings());
         }
         let taken = format!("document sessions/{}", adopted.document.metadata.name);
@@ -295,9 +294,13 @@ impl<'a> Running<'a> {
         Some(Place::new(&found.file, found.line))
     }
 
+    fn files_of(&self, interface: &InterfaceName) -> impl Iterator<Item = &'a TunnelFile> {
+        let files = self.files.iter();
+        files.filter(move |file| file.interface == interface.as_str())
+    }
+
     fn file_of(&self, interface: &InterfaceName) -> Option<Place> {
-        let mut files = self.files.iter();
-        let file = files.find(|file| file.interface == interface.as_str())?;
+        let file = self.files_of(interface).next()?;
         Some(Place::new(&file.path, 1))
     }
 }

@@ -40,6 +40,8 @@ pub struct TunnelFile {
     pub manager: Manager,
     /// The name of the interface.
     pub interface: String,
+    /// The first line that is not UTF-8, so that other lines may not say what they seem to.
+    pub undecoded: Option<Place>,
     sections: Vec<Section>,
     unread: Vec<usize>,
 }
@@ -47,8 +49,13 @@ pub struct TunnelFile {
 impl TunnelFile {
     /// Reads `<interface>.conf` of `wg-quick`, a `.netdev` of kind `wireguard`, or a `.network` with one exact name.
     /// `None`: it configures no single interface of that kind.
-    pub fn read(path: &Path, text: &str) -> Option<Self> {
-        let (sections, unread) = ini::read(text);
+    pub fn read(path: &Path, bytes: &[u8]) -> Option<Self> {
+        let decoded = std::str::from_utf8(bytes);
+        let undecoded = decoded.err().map(|error| {
+            let before = bytes.iter().take(error.valid_up_to());
+            Place::new(path, 1 + before.filter(|byte| **byte == b'\n').count())
+        });
+        let (sections, unread) = ini::read(&String::from_utf8_lossy(bytes));
         let (manager, interface) = match path.extension()?.to_str()? {
             "conf" => (
                 Manager::WgQuick,
@@ -62,6 +69,7 @@ impl TunnelFile {
             path: path.to_owned(),
             manager,
             interface: interface?,
+            undecoded,
             sections,
             unread: unread.into_iter().map(|unread| unread.line).collect(),
         })
@@ -165,7 +173,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, text: &str) -> Option<TunnelFile> {
-        TunnelFile::read(Path::new(path), text)
+        TunnelFile::read(Path::new(path), text.as_bytes())
     }
 
     #[test]

@@ -153,6 +153,9 @@ impl Built {
             neighbour.wait_route(prefix, "", 60);
         }
         router.write_config(&configuration(&router));
+        for folder in ["wireguard", "networkd"] {
+            std::fs::create_dir_all(router.path(folder)).unwrap();
+        }
         Self { router, neighbour }
     }
 

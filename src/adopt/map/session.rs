@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Adopted, Running};
-use crate::adopt::report::Outcome;
+use crate::adopt::report::{Outcome, Place};
 use crate::document::{AddressSpec, BgpSessionSpec, BgpSpec, Document, TunnelSpec};
 use crate::effective::expressed_addresses;
 use crate::model::{
@@ -35,6 +35,10 @@ pub(super) enum NotAdopted {
     NoSession,
     #[error("its WireGuard configuration cannot be read: {0}")]
     Unread(String),
+    #[error(
+        "a file that configures it is not UTF-8, so what it sets is not known; convert it, for example with `iconv -t UTF-8`"
+    )]
+    Undecoded(Place),
     #[error("a document holds an interface with exactly one peer")]
     Peers,
     #[error("its sessions have different neighbour ASNs")]
@@ -46,6 +50,14 @@ pub(super) enum NotAdopted {
 }
 
 impl NotAdopted {
+    /// Returns the place of the fault, if it is in a file.
+    pub(super) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Undecoded(place) => Some(place.clone()),
+            _ => None,
+        }
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Marked(_) | Self::NoSession => Outcome::Left,
@@ -62,6 +74,10 @@ pub(super) fn adopted(
     sessions: &[(&Protocol, &Bgp)],
 ) -> Result<Adopted, NotAdopted> {
     let (key, peer) = only_peer(link)?;
+    let mut files = running.files_of(interface);
+    if let Some(place) = files.find_map(|file| file.undecoded.clone()) {
+        return Err(NotAdopted::Undecoded(place));
+    }
     let name: ObjectName = interface.as_str().parse()?;
     let secret = peer.preshared_key.as_ref();
     let tunnel = TunnelSpec {

@@ -56,18 +56,27 @@ fn session(name: &str, asn: u32, neighbour: &str, families: &[&str]) -> Protocol
 }
 
 fn mapped(link: Link, protocols: &[Protocol], text: &str, included: bool) -> Adoption {
+    mapped_with(link, protocols, (text, included), &[])
+}
+
+fn mapped_with(
+    link: Link,
+    protocols: &[Protocol],
+    (text, included): (&str, bool),
+    files: &[TunnelFile],
+) -> Adoption {
     let kernel = KernelView {
         links: [("wg1".parse().unwrap(), link)].into_iter().collect(),
         ..KernelView::default()
     };
     let path = Path::new("/etc/bird/bird.conf");
-    let files = [(path, text)].into_iter();
-    let main = MainFile::of_operator(path.into(), true, included, files);
+    let texts = [(path, text)].into_iter();
+    let main = MainFile::of_operator(path.into(), true, included, texts);
     Adoption::of(Running {
         kernel: &kernel,
         protocols,
         main: &main,
-        files: &[],
+        files,
         asn: None,
     })
 }
@@ -147,6 +156,22 @@ fn internal_and_remote_sessions_stay() {
     says(&adoption, Outcome::Left, "internal (iBGP)");
     says(&adoption, Outcome::Left, "no WireGuard interface");
     assert!(adoption.documents.is_empty());
+}
+
+#[test]
+fn link_of_an_undecoded_file_is_not_adopted() {
+    let path = Path::new("/etc/wireguard/wg1.conf");
+    let text = b"[Interface]\n# B\xfcro\nMTU = 1400\n";
+    let file = TunnelFile::read(path, text).unwrap();
+    let adoption = mapped_with(link(1), &peering(), (TEXT, false), &[file]);
+    assert!(adoption.documents.is_empty());
+    says(&adoption, Outcome::Unsupported, "is not UTF-8");
+    let place = Some(Place::new(path, 2));
+    assert!(adoption.findings.iter().any(|it| it.place == place));
+    let other = Path::new("/etc/wireguard/wg9.conf");
+    let file = TunnelFile::read(other, text).unwrap();
+    let adoption = mapped_with(link(1), &peering(), (TEXT, false), &[file]);
+    assert_eq!(adoption.documents.len(), 1);
 }
 
 #[test]

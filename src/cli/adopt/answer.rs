@@ -70,9 +70,9 @@ impl Answer {
         }
         let interfaces = adoption.documents.iter().filter_map(Adopted::interface);
         let interfaces: BTreeSet<_> = interfaces.cloned().sorted_set();
-        for plan in &plans {
-            adoption.findings.extend(changes(plan, &interfaces, files));
-        }
+        adoption
+            .findings
+            .extend(changes(&plans, &interfaces, files));
         let interruptions = plans.iter().flat_map(|plan| Harm::of(plan, before));
         let actions = plans.iter().flat_map(|plan| &plan.steps);
         let actions = actions.filter_map(|step| step.action.kernel());

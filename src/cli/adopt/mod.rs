@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::offline::Rehearsal;
@@ -17,6 +18,7 @@ use super::{Arguments, Outcome, block_on, output};
 use crate::adoption::{self, specifications, write_documents};
 use crate::config::{Config, Interval};
 use crate::intervals::ADOPT_WATCH;
+use crate::util::fs;
 use crate::util::task::blocking;
 
 use answer::Answer;
@@ -42,20 +44,31 @@ pub struct Adopt {
     /// The share of a session's prefixes that may be lost, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(..=100))]
     max_prefix_loss: u8,
-    /// The directory of wg-quick
-    #[arg(long, value_name = "DIR", default_value = "/etc/wireguard")]
-    wg_quick: PathBuf,
-    /// The directory of systemd-networkd
-    #[arg(long, value_name = "DIR", default_value = "/etc/systemd/network")]
-    networkd: PathBuf,
+    /// The directory of wg-quick. Default: /etc/wireguard, if it exists
+    #[arg(long, value_name = "DIR")]
+    wg_quick: Option<PathBuf>,
+    /// The directory of systemd-networkd. Default: /etc/systemd/network, if it exists
+    #[arg(long, value_name = "DIR")]
+    networkd: Option<PathBuf>,
 }
 
 impl Adopt {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
-        let config = arguments.load()?;
         if self.undo {
+            let config = arguments.load()?;
             return block_on(apply::undo(config, arguments.output, self.yes));
         }
+        let watch = interval(&self.watch).with_context(|| format!("--watch {}", self.watch))?;
+        for (flag, given) in [
+            ("--wg-quick", &self.wg_quick),
+            ("--networkd", &self.networkd),
+        ] {
+            let missing = given.iter().find(|folder| !fs::is_dir(folder));
+            if let Some(folder) = missing {
+                anyhow::bail!("{flag} {}: no such directory", folder.display());
+            }
+        }
+        let config = arguments.load()?;
         if self.plan {
             return self.show(arguments, config);
         }
@@ -63,7 +76,6 @@ impl Adopt {
             let answer = block_on(self.answer(config.clone()))?;
             return fleet::write(fleet, &config, &answer);
         }
-        let watch = interval(&self.watch)?;
         block_on(self.take_over(arguments, config, watch))
     }
 
@@ -84,7 +96,10 @@ impl Adopt {
     /// Returns what would be taken over, and the plan of it.
     async fn answer(&self, config: Config) -> anyhow::Result<Answer> {
         let state = config.state.directory.clone();
-        let (wg_quick, networkd) = (self.wg_quick.clone(), self.networkd.clone());
+        let folder =
+            |given: &Option<PathBuf>, usual: &str| given.clone().unwrap_or_else(|| usual.into());
+        let wg_quick = folder(&self.wg_quick, "/etc/wireguard");
+        let networkd = folder(&self.networkd, "/etc/systemd/network");
         let files = blocking(move || -> anyhow::Result<_> {
             let mut files = read::tunnel_files(&wg_quick, &["conf"])?;
             files.extend(read::tunnel_files(&networkd, &["netdev", "network"])?);

@@ -60,9 +60,9 @@ pub(super) fn tunnel_files(
     paths.sort();
     let mut files = Vec::new();
     for path in paths {
-        let text =
-            file::read_text(&path, LARGEST).with_context(|| format!("read {}", path.display()))?;
-        files.extend(TunnelFile::read(&path, &text));
+        let bytes =
+            file::read(&path, LARGEST).with_context(|| format!("read {}", path.display()))?;
+        files.extend(TunnelFile::read(&path, &bytes));
     }
     Ok(files)
 }

@@ -133,3 +133,27 @@ fn every_verb_shows_an_example() {
         help.says(0, &format!("moenet-agent {name}"));
     }
 }
+
+#[test]
+fn wrong_arguments_of_adopt_are_found_before_anything_is_read() {
+    let router = Router::new();
+    for (arguments, words) in [
+        (["--watch", "0s"], "--watch 0s: "),
+        (["--watch", "soon"], "--watch soon: "),
+        (
+            ["--wg-quick", "/nonexistent"],
+            "--wg-quick /nonexistent: no",
+        ),
+        (
+            ["--networkd", "/nonexistent"],
+            "--networkd /nonexistent: no",
+        ),
+    ] {
+        for plan in [&["--plan"][..], &[]] {
+            let arguments = [&["adopt"][..], plan, &arguments[..]].concat();
+            let answer = router.call(&arguments);
+            answer.says(1, words);
+            assert!(answer.out.is_empty(), "{}", answer.out);
+        }
+    }
+}

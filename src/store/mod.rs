@@ -164,7 +164,7 @@ impl Store {
     /// # Errors
     /// Another agent holds the lock, or the directory cannot be created or read.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        create_folder(dir, 0o755)?;
+        create_folder(dir, 0o700)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
         // A read-only disk has no lock file to create; its documents are applied nevertheless.
         let there = StateIdentity::read(&dir);

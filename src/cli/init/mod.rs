@@ -27,6 +27,8 @@ use values::Values;
 const PLACE: &str = "/etc/moenet-agent/config.yaml";
 /// Mode of the file, which may hold a token.
 const MODE: u32 = 0o600;
+/// Mode of its folder, as systemd makes it for the unit.
+const FOLDER_MODE: u32 = 0o700;
 /// The most copies of earlier files.
 const MOST_COPIES: u32 = 100;
 
@@ -234,7 +236,7 @@ fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<Option<PathBuf>
     refuse_link(path)?;
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
     if let Some(folder) = folder {
-        fs::create_dirs(folder, 0o755).with_context(what)?;
+        fs::create_dirs(folder, FOLDER_MODE).with_context(what)?;
     }
     let writer = Writer::new(MODE);
     if writer.create(path, text.as_bytes()).with_context(what)? {
@@ -314,6 +316,8 @@ mod tests {
         assert_eq!(write(&path, "one", false).unwrap(), None);
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
+        let folder = std::fs::metadata(path.parent().unwrap()).unwrap();
+        assert_eq!(folder.permissions().mode() & 0o7777, 0o700);
         write(&path, "two", false).unwrap_err();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
         for (text, before) in [("two", "one"), ("three", "two")] {

@@ -200,7 +200,7 @@ impl Missing {
     /// The identity cannot be written.
     pub(crate) fn succeed(&self) -> Result<StateIdentity, StoreError> {
         let new = StateIdentity::new(self.succession());
-        fs::create_dir_all(&self.dir).map_err(StoreError::io("create", &self.dir))?;
+        fs::create_dirs(&self.dir, 0o700).map_err(StoreError::io("create", &self.dir))?;
         new.write(&self.dir)?;
         Ok(new)
     }

@@ -477,6 +477,7 @@ fn secrets_are_private_and_stay_in_their_folder() {
         (mode(&path), mode(&state.root().join("secrets"))),
         (0o600, 0o700)
     );
+    assert_eq!(mode(&state.root()), 0o700, "as docs/install.md says");
     assert_eq!(
         store
             .read_secret("secrets/a.psk")

@@ -140,7 +140,8 @@ prints Established in_neighbour birdc -s "$work/neighbour.ctl" show protocols jp
 ok "in place, the session stayed up"
 
 if [ -n "$keep" ]; then
-  enter="nsenter --net=/proc/$router/ns/net --mount=/proc/$router/ns/mnt"
+  ns=/proc/$router/ns
+  enter="nsenter --net=$ns/net --mount=$ns/mnt --pid=$ns/pid_for_children"
   cat <<END
 
 It stays up until you press Enter. From another terminal:

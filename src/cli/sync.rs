@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::api::Api;
 use super::{Arguments, Outcome, block_on, output};
 use crate::intervals::{SYNC_POLL, SYNC_WAIT};
+use crate::util::text::counted;
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let config = arguments.load()?;
@@ -22,8 +23,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     if !printed {
         output::line(format_args!(
-            "Sync finished: {} sessions, {} changed",
-            sync["sessions"], sync["changed"]
+            "Sync finished: {}, {} changed",
+            counted(
+                usize::try_from(sync["sessions"].as_u64().unwrap_or_default())?,
+                "session"
+            ),
+            sync["changed"]
         ));
     }
     Ok(ExitCode::SUCCESS)

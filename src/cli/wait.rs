@@ -157,6 +157,11 @@ impl Wait {
 
     fn is_over(&self, path: &str, is_running: bool, status: Option<&StatusBody>) -> anyhow::Error {
         let (seconds, goal) = (self.timeout.get().as_secs(), self.goal);
+        if goal == Goal::Deleted {
+            return anyhow::anyhow!(
+                "{path} still exists after {seconds} s; `moenet-agent describe {path}` shows why"
+            );
+        }
         if !is_running {
             return anyhow::anyhow!(
                 "no agent answers after {seconds} s, so the phase of {path} is unknown; `moenet-agent doctor` shows why"

@@ -111,7 +111,7 @@ fn each_edge_is_logged_once_with_its_cause() {
     assert_eq!(ifindex(&world.router, &interface(1)), index);
 
     let printed = world.router.inside.shell(&world.router.command("sync"));
-    assert_eq!(printed.trim(), "Sync finished: 1 sessions, 0 changed");
+    assert_eq!(printed.trim(), "Sync finished: 1 session, 0 changed");
 
     assert_eq!(world.router.api("-X POST", "/maintenance/start").0, 200);
     world.wait_log("router is drained");

@@ -271,7 +271,9 @@ fn write_maintenance(store: &Store, enabled: bool) -> Result<Written, crate::sto
     if before.enabled == enabled {
         return Ok(Written::Unchanged);
     }
-    let since = enabled.then(Timestamp::now);
+    // People read it: whole seconds.
+    let now = Timestamp::from_second(Timestamp::now().as_second());
+    let since = now.ok().filter(|_| enabled);
     let name = ObjectName::sanitised(Kind::Maintenance.folder());
     store.write_document(&Document::new(
         name,

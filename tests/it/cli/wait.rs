@@ -56,7 +56,7 @@ fn name_of_two_objects_is_refused() {
 fn deletion_is_waited_for_until_no_file_is_left() {
     let router = Router::new();
     let deleted = ["wait", NAME, "--for", "deleted", "--timeout", "200ms"];
-    router.call(&deleted).says(1, "not deleted");
+    router.call(&deleted).says(1, "still exists after 0 s");
     for area in ["", "applied/", "status/"] {
         let _ = fs::remove_file(router.state(&format!("{area}sessions/{NAME}.yaml")));
     }

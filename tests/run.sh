@@ -245,6 +245,9 @@ for name in "$@"; do
     *) echo "run.sh: no stage $name" >&2; exit 64 ;;
   esac
 done
+# A full disk fails tests by the dozen, each with another message.
+free=$(df --output=avail -BG . | tail -n 1 | tr -dc 0-9)
+[ "$free" -ge 20 ] || echo "!!! $free GB are free here; a whole run needs about 20"
 with_live=()
 case " $* " in *" live "*) for name in "$@"; do case $BESIDE_LIVE in *" $name "*) with_live+=("$name") ;; esac; done ;; esac
 for name in "$@"; do

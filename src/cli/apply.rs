@@ -66,9 +66,8 @@ fn read(path: &Path) -> anyhow::Result<(PathBuf, String)> {
     }
     let mut text = String::new();
     let mut input = std::io::stdin().lock().take(change::document::STREAM);
-    input
-        .read_to_string(&mut text)
-        .context("read standard input")?;
+    // A person may type it.
+    progress::above(|| input.read_to_string(&mut text)).context("read standard input")?;
     Ok((PathBuf::from("<stdin>"), text))
 }
 

@@ -57,7 +57,10 @@ impl Edit {
             }
             text = edited;
             is_again = true;
-            match block_on(self.write(&config, &text, &shown.files)) {
+            let progress = output::progress(arguments.output, "checking the change");
+            let written = block_on(self.write(&config, &text, &shown.files));
+            drop(progress);
+            match written {
                 Ok(changed) => {
                     changed.print(arguments.output, false)?;
                     return Ok(ExitCode::SUCCESS);

@@ -8,6 +8,7 @@ mod completing;
 mod daemon;
 mod doctor;
 mod edit;
+mod effect;
 mod faults;
 mod golden;
 mod hostile_text;

@@ -89,7 +89,10 @@ impl Get {
             Ok(self.rows(&store, &store.load()?))
         };
         self.listing.print((&config, format), read, |rows| {
-            print(rows, format);
+            match rows.is_empty() {
+                true => output::line(self.listing.nothing()),
+                false => print(rows, format),
+            }
             drained(&snapshot);
         })?;
         Ok(ExitCode::SUCCESS)
@@ -361,9 +364,6 @@ fn header(format: Format) -> &'static [&'static str] {
 }
 
 fn print(rows: &[Row], format: Format) {
-    if rows.is_empty() {
-        return output::line("No documents.");
-    }
     output::line(output::table(
         header(format),
         rows.iter().map(|row| cells(row, format)),

@@ -211,6 +211,9 @@ const SHADED: [&str; 4] = ["PHASE", "STATUS", "BGP", "STATE"];
 /// Columns that wrap if a terminal is too narrow; keys and names do not.
 const WRAPPED: [&str; 5] = ["MESSAGE", "OVERRIDDEN", "VALUE", "REASON", "SETS"];
 
+/// The narrowest terminal for which columns wrap. A serial console has the width 0.
+const NARROWEST: u16 = 60;
+
 /// Returns a table without lines, as `kubectl` prints, without trailing blanks.
 pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
@@ -232,7 +235,8 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
         });
         table.add_row(cells);
     }
-    let wraps = table.is_tty() && header.iter().any(|column| WRAPPED.contains(column));
+    let is_wide = table.width().is_some_and(|width| width >= NARROWEST);
+    let wraps = is_wide && header.iter().any(|column| WRAPPED.contains(column));
     table.set_content_arrangement(match wraps {
         true => ContentArrangement::Dynamic,
         false => ContentArrangement::Disabled,

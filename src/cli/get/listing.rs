@@ -81,6 +81,14 @@ impl Listing {
         rows
     }
 
+    /// Returns what is said in place of a table without rows.
+    pub(super) fn nothing(&self) -> &'static str {
+        match self.phase.is_empty() {
+            true => "No documents.",
+            false => "No object is in such a phase.",
+        }
+    }
+
     /// Refuses what a list of overrides does not have.
     pub(super) fn refuse_for_overrides(&self) -> anyhow::Result<()> {
         let is_plain = self.phase.is_empty() && self.sort_by == Column::Kind && !self.watch;

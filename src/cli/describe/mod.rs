@@ -5,6 +5,7 @@ mod print;
 mod probes;
 mod reach;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -22,7 +23,7 @@ use crate::controller::provenance::{self, Field};
 use crate::desired::Object;
 use crate::document::{Condition, ConditionType, Kind, Phase, StatusBody, TunnelStatus};
 use crate::effective::Origin;
-use crate::history::History;
+use crate::history::{History, LoggedCommit};
 use crate::model::ObjectName;
 use crate::status::{Cause, Conditions, causes, is_up, state_word};
 use crate::store::{Area, Place};
@@ -264,12 +265,7 @@ impl Described {
 async fn override_(offline: &Offline, object: &Object) -> Option<OverrideLine> {
     let reason = object.reason.clone()?;
     let file = Place::new(Area::Overrides, object.kind, &object.name).relative();
-    let history = History::new(offline.parts.shared.context.store.dir());
-    let last = history
-        .log(std::slice::from_ref(&file), 1)
-        .await
-        .unwrap_or_default()
-        .pop();
+    let last = commit_of(offline, object, &file).await;
     Some(OverrideLine {
         file: file.display().to_string(),
         reason,
@@ -278,6 +274,16 @@ async fn override_(offline: &Offline, object: &Object) -> Option<OverrideLine> {
         expires_at: object.expires_at,
         paused: object.paused.is_some(),
     })
+}
+
+/// Returns the commit of the override, unless the history has not recorded the file as it is now.
+async fn commit_of(offline: &Offline, object: &Object, file: &Path) -> Option<LoggedCommit> {
+    let history = History::new(offline.parts.shared.context.store.dir());
+    let last = history.log(&[file.to_owned()], 1).await.ok()?.pop()?;
+    let text = history.committed_at(last.id.as_str(), file).await.ok()?;
+    let key = (object.kind, object.name.clone());
+    let now = offline.snapshot.overrides.get(&key)?.as_ref().ok()?;
+    (text.as_deref() == Some(&*now.text)).then_some(last)
 }
 
 fn tunnel(target: &Target<'_>) -> Option<Tunnel> {

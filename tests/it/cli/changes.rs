@@ -360,3 +360,22 @@ fn errors_begin_with_their_place_or_are_json() {
     let error: Value = serde_json::from_str(&answer.err).unwrap();
     assert_eq!(error["problems"], serde_json::json!([]));
 }
+
+#[test]
+fn override_that_is_not_recorded_yet_has_no_author() {
+    let router = Router::new();
+    router.with_addresses();
+    for arguments in [
+        &["init", "-q", "-b", "main"][..],
+        &["add", "-A"],
+        &["commit", "-qm", "all"],
+    ] {
+        router.git(arguments);
+    }
+    let describe = || router.call(&["describe", NAME]);
+    describe().says(0, "Overridden by t since ");
+    let file = router.override_file();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("1380", "1370")).unwrap();
+    describe().says(0, "Overridden, until 2027");
+}

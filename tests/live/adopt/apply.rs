@@ -1,5 +1,6 @@
 //! Applying an adoption: the watch, its undo, and what a kill leaves.
 
+mod earlier;
 mod undo;
 
 use std::os::unix::fs::PermissionsExt;

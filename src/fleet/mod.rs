@@ -51,6 +51,7 @@ use crate::model::Secret;
 use crate::util::fs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub(crate) use admin::all_metrics;
 pub use admin::{Access, AccessError};
 pub(crate) use audit::AuditEntry;
 pub use change::{ChangeError, Changes, Holder, Must, SessionPlace, Wish};

@@ -24,7 +24,7 @@ mod tls;
 mod token;
 pub mod view;
 
-pub(crate) use answers::{Glass, LocalApi};
+pub(crate) use answers::{Glass, LocalApi, Metric, Registry};
 pub use api::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, Overview, SessionCounts,
     StatusView,

@@ -3,6 +3,7 @@
 mod admin;
 mod folders;
 mod git;
+mod metrics;
 mod network;
 mod overview;
 mod owners;

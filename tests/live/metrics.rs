@@ -1,5 +1,6 @@
 //! Metrics of a running agent, as Prometheus' own tools read them.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
@@ -45,6 +46,46 @@ fn promtool_accepts_every_metric_but_the_references() {
             assert!(scrape.contains(&head), "no {head:?} for {line}");
         }
     }
+}
+
+/// The names of a scrape, as its comments have them.
+fn names(scrape: &str) -> BTreeSet<&str> {
+    let heads = scrape
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    heads.filter_map(|head| head.split(' ').next()).collect()
+}
+
+#[test]
+fn every_metric_of_a_scrape_is_in_the_reference() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/metrics.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (page, _) = page.split_once("\n## Control Plane\n").unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let reference: BTreeSet<_> = rows.filter_map(|row| row.split('`').next()).collect();
+    let world = World::converged(2);
+    for call in [
+        format!(
+            "override {} tunnel.mtu=1400 --expires 2d --reason test",
+            interface(1)
+        ),
+        format!("pause {} --reason test", interface(2)),
+    ] {
+        world.router.inside.shell(&world.router.command(&call));
+    }
+    let mut scrape = String::new();
+    wait_until("each metric of the reference has a series", 60, || {
+        scrape = world.router.api("", "/metrics").1;
+        let found = names(&scrape);
+        match found == reference {
+            true => Ok(()),
+            false => Err(format!(
+                "only in the reference: {:?}; only in the scrape: {:?}",
+                reference.difference(&found),
+                found.difference(&reference)
+            )),
+        }
+    });
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Metrics for Prometheus, built for each scrape.
 
 use jiff::Timestamp;
-use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{GaugeVec, Opts};
 
 use super::super::GitView;
 use super::super::overview::RouterView;
-use crate::http::ApiError;
+use crate::http::{ApiError, Metric, Registry};
 
 /// Returns the metrics of a fleet.
 ///
@@ -16,9 +16,17 @@ pub(super) fn text(
     is_refused: bool,
     git: Option<&GitView>,
 ) -> Result<String, ApiError> {
-    let text = filled(routers, is_refused, git)
-        .and_then(|registry| TextEncoder::new().encode_to_string(&registry.gather()));
-    text.map_err(|error| ApiError::internal(error.to_string()))
+    let registry = filled(routers, is_refused, git);
+    let registry = registry.map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(registry.text())
+}
+
+/// Returns every metric, by name.
+///
+/// # Errors
+/// A fault of this program: a metric is declared twice.
+pub(crate) fn all() -> prometheus::Result<Vec<Metric>> {
+    Ok(filled(&[], false, None)?.metrics())
 }
 
 fn filled(
@@ -46,9 +54,10 @@ fn filled(
         .with_label_values::<&str>(&[])
         .set(routers.len() as f64);
     errors.with_label_values(&[""]).set(flag(is_refused));
+    let about = "Whether the newest commit of the followed Git reference is not served.";
+    let refused = gauge("moenet_fleet_commit_refused", about, &[])?;
     if let Some(git) = git {
-        let about = "Whether the newest commit of the followed Git reference is not served.";
-        gauge("moenet_fleet_commit_refused", about, &[])?
+        refused
             .with_label_values::<&str>(&[])
             .set(flag(!git.errors.is_empty()));
     }

@@ -32,6 +32,7 @@ use crate::util::sorted::Sorted as _;
 
 pub use access::{Access, AccessError};
 pub(super) use access::{Role, Trusted};
+pub(crate) use metrics::all as all_metrics;
 pub(super) use openapi::describe;
 
 /// Size limit of a body: a login or one change.

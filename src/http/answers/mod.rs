@@ -16,8 +16,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub(crate) use glass::Glass;
-pub(crate) use metrics::Metric;
 use metrics::Process;
+pub(crate) use metrics::{Metric, Registry};
 
 use super::api::{
     AgentApi, ApiRefusal, Confirmation, MaintenanceView, NodeView, OverriddenField, OverrideView,

@@ -19,10 +19,10 @@ prefixes: {ipv4: 172.23.105.176/28, ipv6: fd48:4da8:420::/48}
 ";
 
 /// A repository with a network of two routers; its last commit adds jp1's limit.
-struct Repository(Fleet);
+pub(super) struct Repository(Fleet);
 
 impl Repository {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::at(tempfile::tempdir().unwrap())
     }
 
@@ -89,7 +89,7 @@ impl Repository {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    async fn follow(&self) -> Followed {
+    pub(super) async fn follow(&self) -> Followed {
         let followed = Followed::open(self.dir().to_owned());
         let errors = followed.follower.look().await;
         assert_eq!(errors, Vec::<String>::new());
@@ -97,9 +97,9 @@ impl Repository {
     }
 }
 
-struct Followed {
+pub(super) struct Followed {
     follower: Follower,
-    app: Router,
+    pub(super) app: Router,
     watcher: Watcher,
 }
 

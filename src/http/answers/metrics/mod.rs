@@ -31,18 +31,18 @@ pub(crate) struct Metric {
 
 /// The metrics of one scrape.
 #[derive(Default)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     collectors: RefCell<Vec<(String, Box<dyn Collector>)>>,
     /// All of them, also those that have no series now.
     metrics: RefCell<Vec<Metric>>,
 }
 
 impl Registry {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub(super) fn register(&self, collector: Box<dyn Collector>) -> prometheus::Result<()> {
+    pub(crate) fn register(&self, collector: Box<dyn Collector>) -> prometheus::Result<()> {
         let families = collector.collect();
         let kind = match families.first().map(MetricFamily::get_field_type) {
             Some(MetricType::COUNTER) => "counter",
@@ -66,7 +66,7 @@ impl Registry {
 
     /// Returns the text of all metrics, by name. The families of a thousand sessions are many times larger than their
     /// text, so each one is dropped before the next is made.
-    pub(super) fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         let mut text = String::new();
         let mut collectors = self.collectors.into_inner();
         collectors.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -78,6 +78,13 @@ impl Registry {
         }
         text
     }
+
+    /// Returns every metric, by name.
+    pub(crate) fn metrics(self) -> Vec<Metric> {
+        let mut all = self.metrics.into_inner();
+        all.sort();
+        all
+    }
 }
 
 pub(super) fn text(api: &LocalApi, process: Option<&Process>) -> String {
@@ -86,9 +93,7 @@ pub(super) fn text(api: &LocalApi, process: Option<&Process>) -> String {
 
 /// Returns every metric, by name.
 pub(super) fn all(api: &LocalApi, process: Option<&Process>) -> Vec<Metric> {
-    let mut all = filled(api, process).metrics.into_inner();
-    all.sort();
-    all
+    filled(api, process).metrics()
 }
 
 fn filled(api: &LocalApi, process: Option<&Process>) -> Registry {

@@ -7,6 +7,7 @@ use prometheus::{Counter, Gauge};
 
 use super::Registry;
 use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::process::{Resource, getrlimit};
 
 use super::{gauge, signed};
 use crate::util::{file, fs};
@@ -94,6 +95,11 @@ pub(super) fn process(process: Option<&Process>, registry: &Registry) -> prometh
     )?;
     start.set(process.boot as f64 + seconds(stat.start));
     registry.register(Box::new(start))?;
+    // No limit has no series.
+    if let Some(limit) = getrlimit(Resource::Nofile).current {
+        let help = "Most file descriptors that may be open";
+        gauge(registry, "process_max_fds", help, signed(limit))?;
+    }
     for (name, help, value) in [
         (
             "process_resident_memory_bytes",

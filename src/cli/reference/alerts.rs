@@ -10,7 +10,8 @@ const RULES: &str = include_str!("../../../packaging/alerts.yaml");
 const HEAD: &str = "# Alert reference
 
 Generated from `packaging/alerts.yaml`, which the packages install as `/usr/share/moenet-agent/alerts.yaml`. The
-description of an alert says what to do. Metrics: [metric reference](metrics.md).
+description of an alert says what to do. Metrics: [metric reference](metrics.md). The rules expect the label
+`job=\"moenet-agent\"`: name the scrape job of the agents so ([example](../observe.md)).
 
 | alert | severity | after | means | what to do |
 |---|---|---|---|---|

@@ -5,9 +5,10 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::intervals::{PROGRESS_AFTER, PROGRESS_TICK};
 
@@ -85,7 +86,7 @@ impl Progress {
         if !is_possible {
             return Self { _ends: None };
         }
-        *shown() = Some(Work::new(what.to_owned(), None));
+        *SHOWN.lock() = Some(Work::new(what.to_owned(), None));
         let (ends, ended) = channel();
         // Without a thread nothing is shown.
         let thread = thread::Builder::new().name("progress".to_owned());
@@ -96,7 +97,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(mut work) = shown().take() {
+        if let Some(mut work) = SHOWN.lock().take() {
             work.erase();
         }
     }
@@ -105,20 +106,16 @@ impl Drop for Progress {
 fn paint(ended: &Receiver<()>) {
     let mut wait = PROGRESS_AFTER;
     while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-        if let Some(work) = shown().as_mut() {
+        if let Some(work) = SHOWN.lock().as_mut() {
             work.paint();
         }
         wait = PROGRESS_TICK;
     }
 }
 
-fn shown() -> MutexGuard<'static, Option<Work>> {
-    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Says what the verb does now, and how long that will take, if it is known.
 pub(crate) fn say(what: &str, limit: Option<Duration>) {
-    if let Some(work) = shown().as_mut() {
+    if let Some(work) = SHOWN.lock().as_mut() {
         let is_painted = work.is_painted;
         *work = Work::new(what.to_owned(), limit);
         work.is_painted = is_painted;
@@ -127,14 +124,14 @@ pub(crate) fn say(what: &str, limit: Option<Duration>) {
 
 /// Says how many parts of the work are done.
 pub(crate) fn count(done: usize, all: usize) {
-    if let Some(work) = shown().as_mut() {
+    if let Some(work) = SHOWN.lock().as_mut() {
         work.parts = Some((done, all));
     }
 }
 
 /// Writes to the terminal, or asks there, without the line.
 pub(crate) fn above<T>(write: impl FnOnce() -> T) -> T {
-    let mut shown = shown();
+    let mut shown = SHOWN.lock();
     if let Some(work) = shown.as_mut() {
         work.erase();
     }

@@ -302,7 +302,7 @@ impl Row {
     }
 
     /// Returns the row of a table without its header.
-    pub(super) fn line(&self, format: Format) -> String {
+    fn line(&self, format: Format) -> String {
         let table = output::table(header(format), [cells(self, format)]);
         table.lines().skip(1).collect::<Vec<_>>().join("\n")
     }
@@ -334,6 +334,17 @@ impl Row {
             .map(|field| (field.clone(), both(&field)))
             .sorted_map();
         self.spec = Some(merged);
+    }
+}
+
+/// Returns the rows of a table without its header. Their columns are below each other unless a cell wraps.
+fn lines(rows: &[Row], format: Format) -> Vec<String> {
+    let cells = rows.iter().map(|row| cells(row, format));
+    let table = output::table(header(format), cells);
+    let lines: Vec<_> = table.lines().skip(1).map(str::to_owned).collect();
+    match lines.len() == rows.len() {
+        true => lines,
+        false => rows.iter().map(|row| row.line(format)).collect(),
     }
 }
 

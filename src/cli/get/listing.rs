@@ -154,7 +154,12 @@ fn changes(format: Format, before: &[Row], now: &[Row]) -> anyhow::Result<()> {
             .sorted_map()
     };
     let (old, new) = (facts(before), facts(now));
+    let mut lines = match format.is_for_people() {
+        true => super::lines(now, format).into_iter(),
+        false => Vec::new().into_iter(),
+    };
     for row in now {
+        let line = lines.next().unwrap_or_default();
         let key = (row.kind, row.name.clone());
         if old.get(&key) == new.get(&key) {
             continue;
@@ -163,7 +168,7 @@ fn changes(format: Format, before: &[Row], now: &[Row]) -> anyhow::Result<()> {
             Format::Name => output::line(row.kind.path(&row.name)),
             Format::Yaml => documents(std::slice::from_ref(row))?,
             _ if output::value(format, row)? => {}
-            _ => output::line(row.line(format)),
+            _ => output::line(line),
         }
     }
     for (kind, name) in old.keys().filter(|key| !new.contains_key(key)) {

@@ -9,7 +9,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use self::session::{adopted, neighbour, surplus};
+use self::session::{adopted, surplus};
 use super::report::{Finding, Outcome, Place};
 use super::tunnel_file::TunnelFile;
 use crate::document::{BgpSessionSpec, Document, OverrideSpec};
@@ -271,7 +271,7 @@ impl<'a> Running<'a> {
 
     /// Returns the WireGuard interface that leads to a session's neighbour.
     fn link_of(&self, bgp: &Bgp) -> Option<&'a InterfaceName> {
-        let (address, scope) = neighbour(bgp)?;
+        let (address, scope) = bgp.neighbour()?;
         let mut links = self
             .kernel
             .links

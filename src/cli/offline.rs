@@ -12,7 +12,7 @@ use crate::agent::Parts;
 use crate::config::Config;
 use crate::controller::builder::rpki_resolved;
 use crate::controller::planning;
-use crate::controller::{KeyObservation, KeyPlan, Missing, observed};
+use crate::controller::{KeyObservation, KeyPlan, Missing, Sessions, observed, sessions};
 use crate::desired::guard::Unrecorded;
 use crate::desired::{Desired, Object, single};
 use crate::document::{Kind, StatusBody};
@@ -342,6 +342,12 @@ impl Offline {
 
     fn view_of(&self, object: &Object) -> KeyObservation {
         self.view(self.applied(object.kind, &object.name), object.endpoint())
+    }
+
+    /// Returns the BGP sessions of an object as BIRD runs them.
+    pub(crate) fn sessions(&self, object: &Object) -> Sessions {
+        let applied = self.applied(object.kind, &object.name);
+        sessions(&self.desired, object, &self.bird, applied)
     }
 
     /// Returns the applied record of an object.

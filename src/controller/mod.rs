@@ -67,7 +67,7 @@ pub(crate) use overrides::{OverriddenField, OverrideView};
 pub use permits::Permits;
 pub(crate) use planning::{KeyObservation, KeyPlan};
 pub use pulse::Pulse;
-pub(crate) use reconcile::{expected, observed, peer, target};
+pub(crate) use reconcile::{Sessions, observed, peer, sessions, target};
 pub use records::{Records, Statuses};
 pub(crate) use refused::RefusedItems;
 pub use reports::Reports;

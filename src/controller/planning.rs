@@ -104,7 +104,7 @@ pub fn shared(desired: &Desired, view: &KeyObservation) -> Plan {
     if let Ok(base) = &desired.base
         && view.bird.files_error.is_none()
         && !view.bird.unread
-        && view.bird.live.in_use().is_none()
+        && view.bird.live.left_alone().is_none()
     {
         let foreign = &view.bird.live.tree.foreign;
         let base = plan_base(base, &view.bird.live.tree.base).steps;
@@ -328,8 +328,8 @@ fn session(
         let Some(text) = text else {
             return plan_tunnel(wanted, &observed);
         };
-        // A directory that belongs to another agent: the text waits, and is not written.
-        let waits = view.bird.live.in_use().is_some();
+        // The agent writes nothing to the directory: the text waits.
+        let waits = view.bird.live.left_alone().is_some();
         if waits {
             observed.fragment = Some(text);
         }

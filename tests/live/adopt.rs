@@ -1,6 +1,7 @@
 //! Adoption of routers that the agent did not build.
 
 mod apply;
+mod left;
 
 use crate::lab::bird;
 use crate::lab::cli::{Answer, agent};

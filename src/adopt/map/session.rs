@@ -16,16 +16,6 @@ use crate::observed::kernel::{Link, WireGuardPeer};
 use crate::observed::mark::Mark;
 use crate::util::sorted::Sorted as _;
 
-/// Returns the neighbour's address, and the interface of a link-local one.
-pub(super) fn neighbour(bgp: &Bgp) -> Option<(IpAddr, Option<&str>)> {
-    let text = bgp.neighbor_address.as_deref()?;
-    let (address, scope) = match text.split_once('%') {
-        Some((address, scope)) => (address, Some(scope)),
-        None => (text, None),
-    };
-    Some((address.parse().ok()?, scope))
-}
-
 /// Why an interface is not taken over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotAdopted {
@@ -160,7 +150,7 @@ fn endpoint(
 fn addresses(link: &Link, sessions: &[(&Protocol, &Bgp)]) -> Result<AddressSpec, NotAdopted> {
     let mut address = AddressSpec::default();
     for (protocol, bgp) in sessions {
-        let neighbour = neighbour(bgp);
+        let neighbour = bgp.neighbour();
         let (neighbour, _) =
             neighbour.ok_or_else(|| NotAdopted::NoNeighbour(protocol.name.clone()))?;
         match neighbour {
@@ -210,7 +200,7 @@ fn own_address<'a>(
         sources.any(|source| source.parse() == Ok(own.local.addr()))
     };
     let leads = |peer: IpAddr| {
-        let mut neighbours = sessions.iter().filter_map(|(_, bgp)| neighbour(bgp));
+        let mut neighbours = sessions.iter().filter_map(|(_, bgp)| bgp.neighbour());
         neighbours.any(|(address, _)| address == peer)
     };
     let rank = |own: &&Address| {
@@ -251,7 +241,7 @@ fn has(protocol: &Protocol, family: &str) -> bool {
 
 /// Returns the extensions of the running sessions.
 fn extensions(sessions: &[(&Protocol, &Bgp)]) -> BTreeSet<Extension> {
-    let is_v6 = |bgp: &Bgp| neighbour(bgp).is_some_and(|(address, _)| address.is_ipv6());
+    let is_v6 = |bgp: &Bgp| bgp.neighbour().is_some_and(|(address, _)| address.is_ipv6());
     let both = |protocol: &Protocol| has(protocol, "ipv4") && has(protocol, "ipv6");
     let mp = sessions.iter().any(|(protocol, _)| both(protocol));
     let extended = sessions

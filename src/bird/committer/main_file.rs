@@ -7,6 +7,7 @@ use super::files::{Content, Seen};
 use super::names::plain;
 use super::{owned, promise};
 use crate::observed::Ownership;
+use crate::observed::bird::main_file::Unmarked;
 use crate::observed::bird::mark::Mark;
 use crate::observed::bird::outline::includes_in;
 use crate::observed::bird::tree::{MAIN, TREE};
@@ -59,6 +60,10 @@ pub(super) fn read(
         live.main = MainFile {
             path,
             managed: true,
+            unmarked: match &content {
+                None => Some(Unmarked::Missing),
+                Some(content) => (content.mark() == Mark::Missing).then_some(Unmarked::Shipped),
+            },
             ..MainFile::default()
         };
         if let Some(content) = content {

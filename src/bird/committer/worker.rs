@@ -29,9 +29,11 @@ use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
 use crate::intervals::{COMMIT_GATHER_MAX, LOAD_REMEMBERED};
+use crate::observed::bird::main_file::Held;
 use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree};
 use crate::ports::{BaseError, CommitError, Committed, Fragment, FragmentError};
+use crate::telemetry::chain;
 use crate::util::group::group_id;
 use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
@@ -149,7 +151,25 @@ impl Worker {
     }
 
     async fn read(&self) -> Result<Arc<LiveTree>, CommitError> {
-        self.trials.read().await
+        let mut live = self.trials.read().await?;
+        if let Some(held) = self.held(&live).await {
+            Arc::make_mut(&mut live).main.hold(held);
+        }
+        Ok(live)
+    }
+
+    /// Returns why a main file that the agent may write is left to the operator: BIRD may run an earlier one.
+    async fn held(&self, live: &LiveTree) -> Option<Held> {
+        let file = live.main.unmarked.filter(|_| live.in_use().is_none())?;
+        match self.client.protocol_rows().await {
+            Ok(running) => {
+                let ownership = self.config.ownership.get();
+                let ours = self.written.tree(live, &ownership.paused).protocols();
+                Held::of(file, &running, &ours)
+            }
+            Err(error) if error.is_not_running() => None,
+            Err(error) => Some(Held::unknown(file, chain(&error))),
+        }
     }
 
     /// Commits the requested changes. Each attempt excludes more changes that are to blame, so the loop ends.
@@ -353,6 +373,9 @@ impl Worker {
             return Ok(attempt.committed(false, false, Vec::new()));
         }
         let running = confirm::running(&self.client, self.confirm_timeout()).await?;
+        if let Some(held) = live.main.on_hold() {
+            return Err(CommitError::Blocked(held).into());
+        }
         let is_loaded = running == Running::Loaded(Some(attempt.generation.clone()));
         let at_rest = changes.is_empty() && (is_loaded || running == Running::Not);
         if at_rest && live.tree.foreign.is_empty() {

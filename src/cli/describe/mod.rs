@@ -18,7 +18,6 @@ use super::objects;
 use super::offline::Offline;
 use super::{Arguments, Outcome, block_on, complete, documents, history, output};
 use crate::config::Config;
-use crate::controller::expected;
 use crate::controller::provenance::{self, Field};
 use crate::desired::Object;
 use crate::document::{Condition, ConditionType, Kind, Phase, StatusBody, TunnelStatus};
@@ -27,7 +26,6 @@ use crate::history::{History, LoggedCommit};
 use crate::model::ObjectName;
 use crate::status::{Cause, Conditions, causes, is_up, state_word};
 use crate::store::{Area, Place};
-use crate::util::sorted::Sorted as _;
 use probes::{Probe, Target};
 
 /// One object in full.
@@ -303,23 +301,25 @@ fn tunnel(target: &Target<'_>) -> Option<Tunnel> {
 }
 
 fn bgp(offline: &Offline, object: &Object) -> Vec<Bgp> {
-    let expected = expected(object, offline.applied(object.kind, &object.name));
-    let names = expected.into_iter().map(|it| it.protocol).sorted_set();
-    let protocols = offline.bird.protocols(&names).into_iter().map(|protocol| {
-        let state = state_word(&protocol).to_owned();
-        let routes = || protocol.channels.iter().filter_map(|it| it.routes);
-        let bgp = protocol.bgp.clone().unwrap_or_default();
-        Bgp {
-            state,
-            since: protocol
-                .since
-                .and_then(|since| Timestamp::from_second(since).ok()),
-            neighbour: bgp.neighbor_address,
-            routes_imported: routes().map(|routes| routes.imported).sum(),
-            routes_exported: routes().map(|routes| routes.exported).sum(),
-            last_error: bgp.last_error,
-            protocol: protocol.name,
-        }
-    });
+    let protocols = offline
+        .sessions(object)
+        .protocols
+        .into_iter()
+        .map(|protocol| {
+            let state = state_word(&protocol).to_owned();
+            let routes = || protocol.channels.iter().filter_map(|it| it.routes);
+            let bgp = protocol.bgp.clone().unwrap_or_default();
+            Bgp {
+                state,
+                since: protocol
+                    .since
+                    .and_then(|since| Timestamp::from_second(since).ok()),
+                neighbour: bgp.neighbor_address,
+                routes_imported: routes().map(|routes| routes.imported).sum(),
+                routes_exported: routes().map(|routes| routes.exported).sum(),
+                last_error: bgp.last_error,
+                protocol: protocol.name,
+            }
+        });
     protocols.collect()
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::reach::{self, Answer};
 use crate::cli::offline::Offline;
-use crate::controller::{expected, peer};
+use crate::controller::peer;
 use crate::desired::Object;
 use crate::document::{ConditionType, Kind, StatusBody};
 use crate::kernel::source_towards;
@@ -254,10 +254,10 @@ impl<'a> Target<'a> {
         if link.wireguard.is_some() && !fresh || self.object.kind == Kind::MeshPeer {
             return Vec::new();
         }
-        let applied = self.offline.applied(self.object.kind, &self.object.name);
+        let sessions = self.offline.sessions(self.object);
         let mut probes = Vec::new();
-        for neighbour in expected(self.object, applied) {
-            let mut running = self.offline.bird.protocols.iter();
+        for neighbour in sessions.expected {
+            let mut running = sessions.protocols.iter();
             let is_up = running.any(|it| it.name == neighbour.protocol && it.is_established());
             if let Some(address) = neighbour.address.filter(|_| !is_up) {
                 probes.extend(ping(address, name, link).await);

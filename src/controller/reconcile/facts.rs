@@ -6,11 +6,12 @@ use serde_json::Value;
 use crate::desired::{Desired, Object};
 use crate::document::Kind;
 use crate::model::{AdminState, PublicKey};
+use crate::observed::bird::{BirdProblem, BirdState, Peer, Protocol};
 use crate::status::{Expected, Service};
 use crate::store::AppliedDocument;
 
 /// Returns the expected BGP sessions: the wanted ones, or the applied ones of an object that stays as it is.
-pub fn expected(object: &Object, applied: Option<&AppliedDocument>) -> Vec<Expected> {
+fn expected(object: &Object, applied: Option<&AppliedDocument>) -> Vec<Expected> {
     match object.wanted() {
         Some(wanted) => wanted.expected(),
         None => {
@@ -23,6 +24,55 @@ pub fn expected(object: &Object, applied: Option<&AppliedDocument>) -> Vec<Expec
             expected.collect()
         }
     }
+}
+
+/// The BGP sessions of an object as BIRD runs them.
+pub struct Sessions {
+    pub protocols: Vec<Protocol>,
+    pub expected: Vec<Expected>,
+    /// That the operator's configuration runs one of them.
+    pub outside: Option<BirdProblem>,
+}
+
+/// Returns the protocols of the expected sessions. A session with the same neighbour that BIRD runs from outside the
+/// agent's files takes the place of one that is not established.
+pub fn sessions(
+    desired: &Desired,
+    object: &Object,
+    bird: &BirdState,
+    applied: Option<&AppliedDocument>,
+) -> Sessions {
+    let mut expected = expected(object, applied);
+    let (mut protocols, mut outside) = (Vec::new(), None);
+    for session in &mut expected {
+        let own = bird.protocol(&session.protocol);
+        let own_is_up = own.is_some_and(Protocol::is_established);
+        let other = (!own_is_up).then(|| peer_of(desired, object, session));
+        let other = other.flatten().and_then(|peer| bird.outside(peer));
+        match other.filter(|other| own.is_none() || other.is_established()) {
+            Some(other) => {
+                session.protocol.clone_from(&other.name);
+                let runs = || bird.live.main.runs_outside(&other.name);
+                outside.get_or_insert_with(|| bird.live.left_alone().unwrap_or_else(runs));
+                protocols.push(other.clone());
+            }
+            None => protocols.extend(own.cloned()),
+        }
+    }
+    Sessions {
+        protocols,
+        expected,
+        outside,
+    }
+}
+
+fn peer_of<'a>(desired: &Desired, object: &'a Object, session: &Expected) -> Option<Peer<'a>> {
+    let own = desired.router.as_ref().ok().map(|router| router.asn.get());
+    Some(Peer {
+        address: session.address?,
+        interface: object.link().map(|link| link.interface.as_str()),
+        asn: object.asn().or(own)?,
+    })
 }
 
 /// Returns the WireGuard peer: the wanted one, or the applied one of an object that stays as it is.

@@ -35,7 +35,7 @@ use crate::store::AppliedOverride;
 
 use commit::{BirdSteps, Work};
 pub(super) use commit::{Commit, Committed};
-pub use facts::{expected, peer};
+pub use facts::{Sessions, peer, sessions};
 pub use object::target;
 pub use observed::observed;
 pub(super) use progress::{Next, Progress};

@@ -19,7 +19,6 @@ use crate::observed::kernel::Link;
 use crate::sources::probe::Target;
 use crate::status::{Acceptance, BabelFacts, BirdFacts, Facts, ObjectFacts, TunnelFacts, assess};
 use crate::telemetry::{chain, failed};
-use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
 use serde_json::Value;
 
@@ -96,7 +95,7 @@ async fn conclude(
         Intent::Absent if settled => {
             return depart(ctx, meta, desired, object, before, &result).await;
         }
-        // While BIRD's directory belongs to another agent, the session is not in effect: a record would claim that this
+        // While the agent writes nothing to BIRD's directory, the session is not in effect: a record would claim that this
         // state directory wrote the files there.
         Intent::Present(_) if meta.kind.has_protocols() && is_taken(&result) => {}
         Intent::Present(wanted) if settled && is_applied(object, wanted) => {
@@ -132,7 +131,7 @@ async fn conclude(
 }
 
 fn is_taken(result: &ReconcileResult) -> bool {
-    result.observation.bird.live.in_use().is_some()
+    result.observation.bird.live.left_alone().is_some()
 }
 
 /// Returns whether a settled object may be recorded as applied: a session once its text is known. A held or refused
@@ -261,14 +260,16 @@ pub(super) fn status(
     let now = &result.observation;
     let error = result.error().or_else(|| files_error(object, now));
     let missing = record::remaining(result, false);
-    let expected = facts::expected(object, now.applied.as_ref());
-    let names = expected.iter().map(|it| it.protocol.clone()).sorted_set();
-    let (protocols, blocked) = (now.bird.protocols(&names), now.bird.blocked());
+    let (sessions, blocked) = (
+        facts::sessions(desired, object, &now.bird, now.applied.as_ref()),
+        now.bird.blocked(),
+    );
     let [of_text, of_bird] = [FailedPart::Text, FailedPart::Bird].map(|part| result.failed(part));
     let bird = BirdFacts {
-        protocols: &protocols,
-        expected: &expected,
+        protocols: &sessions.protocols,
+        expected: &sessions.expected,
         blocked: blocked.as_ref(),
+        outside: sessions.outside.as_ref(),
         refused: of_text.as_deref(),
         trouble: of_bird.as_deref(),
         ..bird(desired, object, result)
@@ -300,7 +301,7 @@ pub(super) fn status(
         applied: now.has_applied_spec(),
         error: error.as_deref(),
         tunnel: object.kind.has_tunnel().then_some(tunnel),
-        bird: (!expected.is_empty()).then_some(bird),
+        bird: (!sessions.expected.is_empty()).then_some(bird),
         rtt_ms,
         loss,
         steps: result.steps.clone(),
@@ -323,6 +324,7 @@ fn bird<'a>(desired: &Desired, object: &Object, result: &'a ReconcileResult) -> 
         loaded: bird.loaded && record::remaining(result, true).is_none(),
         refused: None,
         blocked: None,
+        outside: None,
         trouble: None,
         protocols: &[],
         expected: &[],

@@ -1,8 +1,10 @@
 //! BIRD's main file: its owner, and the definitions in an operator's main file. Pure.
 //!
-//! The agent writes `bird.conf` only if it carries the agent's mark, is missing, or holds only text that a
-//! distribution ships. Any other main file is the operator's: it includes the agent's tree, or the agent's
+//! The agent writes `bird.conf` only if it carries the agent's mark, or if it is missing or holds only text that a
+//! distribution ships, and BIRD runs no protocols of another one. Any other main file is the operator's: it includes the agent's tree, or the agent's
 //! sessions wait.
+
+mod held;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +17,8 @@ use super::outline::{Block, Outline, Statement, line_of};
 
 use crate::util::sorted::Sorted as _;
 
+pub use held::{Held, Unmarked};
+
 /// Depth limit of templates that inherit from templates.
 const DEEPEST: usize = 8;
 
@@ -26,6 +30,10 @@ pub struct MainFile {
     pub managed: bool,
     /// Who writes it.
     pub owner: Owner,
+    /// What is there, where the agent may write it and has not.
+    pub unmarked: Option<Unmarked>,
+    /// Why the agent does not write it although it may.
+    pub held: Option<Held>,
     /// Whether it includes the agent's tree, directly or through another file.
     pub included: bool,
     /// The protocols of an operator's main file, in their order.
@@ -123,7 +131,19 @@ impl MainFile {
             included,
             beyond: beyond.collect(),
             protocols: protocols(files),
+            ..Self::default()
         }
+    }
+
+    /// Leaves the file to the operator, whose protocols BIRD may still run.
+    pub fn hold(&mut self, held: Held) {
+        self.owner = Owner::Operator;
+        self.held = Some(held);
+    }
+
+    /// Returns why the agent writes no file of BIRD until an operator acts.
+    pub fn on_hold(&self) -> Option<BirdProblem> {
+        self.held.as_ref().map(|held| held.problem(&self.path))
     }
 
     /// Returns whether the agent writes it.
@@ -147,6 +167,11 @@ impl MainFile {
         }
     }
 
+    /// Returns the protocol of the operator's with this name.
+    pub fn protocol(&self, name: &str) -> Option<&OperatorProtocol> {
+        self.protocols.iter().find(|protocol| protocol.name == name)
+    }
+
     /// Returns the protocols that end when the agent's main file replaces the operator's.
     pub fn lost(&self) -> impl Iterator<Item = &OperatorProtocol> {
         self.protocols
@@ -162,8 +187,8 @@ impl MainFile {
     /// Returns why the agent's tree cannot be loaded through this main file. `running` are further protocols that the
     /// daemon runs from it.
     pub fn blocked<'a>(&self, running: impl Iterator<Item = &'a str>) -> Option<BirdProblem> {
-        if !self.is_separate() {
-            return None;
+        if !self.is_separate() || self.held.is_some() {
+            return self.on_hold();
         }
         let path = self.path.display();
         let include = "add the line `include \"moenet/main.conf\";` at its end";
@@ -175,8 +200,8 @@ impl MainFile {
             });
         }
         let mut names: Vec<String> = self.lost().map(ToString::to_string).collect();
-        let known = |name: &str| self.protocols.iter().any(|protocol| protocol.name == name);
-        names.extend(running.filter(|name| !known(name)).map(str::to_owned));
+        let others = running.filter(|name| self.protocol(name).is_none());
+        names.extend(others.map(str::to_owned));
         // To move a file with protocols away would end them, also those that adopted documents want.
         let action = match names.is_empty() {
             true => format!(

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `state` | state of BIRD at one moment |
+//! | `state` | state of BIRD at one moment, with the sessions that it runs beside the agent's files |
 //! | [`framing`] | bytes of the control socket → [`Reply`] |
 //! | [`protocols`] | `show protocols`, `show protocols all` |
 //! | [`babel`] | `show babel neighbors` |
@@ -43,7 +43,7 @@ pub use protocols::{
     Bgp, BgpState, Channel, Entered, HoldTimer, Limit, Protocol, ProtocolState, Routes, Rpki,
 };
 pub use session_error::SessionError;
-pub use state::{BirdState, Silence};
+pub use state::{BirdState, Outside, Peer, Silence};
 pub use status::{ConfigureStatus, Phase};
 pub use tree::{LiveTree, Texts, Tree};
 pub use version::{Support, TESTED_VERSIONS, Version};

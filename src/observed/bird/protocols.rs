@@ -9,6 +9,8 @@ mod row;
 
 pub use entered::Entered;
 
+use std::net::IpAddr;
+
 use super::framing::Reply;
 
 /// One protocol of the running daemon.
@@ -131,6 +133,18 @@ pub struct Bgp {
     pub entered: Option<Entered>,
     /// The hold timer of an established session.
     pub hold: Option<HoldTimer>,
+}
+
+impl Bgp {
+    /// Returns the neighbour's address, and the interface of a link-local one. `None` for a range.
+    pub fn neighbour(&self) -> Option<(IpAddr, Option<&str>)> {
+        let text = self.neighbor_address.as_deref()?;
+        let (address, scope) = match text.split_once('%') {
+            Some((address, scope)) => (address, Some(scope)),
+            None => (text, None),
+        };
+        Some((address.parse().ok()?, scope))
+    }
 }
 
 /// The hold timer of a BGP session. Each message of the neighbour starts it again.

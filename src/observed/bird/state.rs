@@ -1,3 +1,5 @@
+mod outside;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
@@ -5,6 +7,8 @@ use super::main_file::BirdProblem;
 use super::protocols::Protocol;
 use super::tree::LiveTree;
 use super::version::Version;
+
+pub use outside::{Outside, Peer};
 
 /// State of BIRD at one moment.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +34,8 @@ pub struct BirdState {
     pub has_disabled: OnceLock<bool>,
     /// The reason why BIRD accepts connections and does not answer.
     pub silent: Option<Silence>,
+    /// Sessions that BIRD runs beside the agent's files, computed at the first use.
+    pub outside: Outside,
 }
 
 /// Reason why nothing is known of a BIRD that may run.

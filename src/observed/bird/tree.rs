@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::main_file::{BirdProblem, MainFile};
 use super::mark::{EARLIER_BUILD, whose};
+use super::outline::protocols_in;
 use crate::model::Identity;
 use crate::util::sorted::Sorted as _;
 
@@ -139,6 +140,11 @@ impl LiveTree {
         }
     }
 
+    /// Returns why the agent writes nothing here until an operator acts.
+    pub fn left_alone(&self) -> Option<BirdProblem> {
+        self.in_use().or_else(|| self.main.on_hold())
+    }
+
     /// Returns whether the agent's mark is the only thing to write.
     pub fn lacks_marks(&self) -> bool {
         !self.unmarked.is_empty()
@@ -173,6 +179,13 @@ impl Tree {
             None => self.base.get(path),
         };
         text.map(|text| &**text)
+    }
+
+    /// Returns the names of the protocols that the files define.
+    pub(crate) fn protocols(&self) -> BTreeSet<String> {
+        let foreign = self.foreign.values().map(String::as_str);
+        let texts = self.texts().map(|(_, text)| &**text).chain(foreign);
+        texts.flat_map(protocols_in).sorted_set()
     }
 
     /// Returns the hash of all files, in 32 hexadecimal digits. It depends only on names and texts.

@@ -14,6 +14,8 @@ pub(super) fn configured(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) 
     let about = About::BirdConfigured;
     if let Some(message) = bird.refused {
         conditions.set(about, false, "Refused", message);
+    } else if let Some(problem) = bird.outside {
+        conditions.problem(about, problem.clone());
     } else if let Some(problem) = bird.blocked {
         let message = format!("waits for the node: {}", problem.message);
         conditions.set(about, false, problem.reason, message);
@@ -118,10 +120,10 @@ fn down(expected: &Expected, bird: &BirdFacts<'_>) -> Down {
 
 /// Returns BIRD's neighbour and the wanted one, if they differ.
 fn other_neighbour<'a>(protocol: &'a Protocol, expected: &Expected) -> Option<(&'a str, IpAddr)> {
-    let has = protocol.bgp.as_ref()?.neighbor_address.as_deref()?;
+    let bgp = protocol.bgp.as_ref()?;
+    let (has, _) = bgp.neighbour()?;
     let wanted = expected.address?;
-    let bare: IpAddr = has.split('%').next()?.parse().ok()?;
-    (bare != wanted).then_some((has, wanted))
+    (has != wanted).then_some((bgp.neighbor_address.as_deref()?, wanted))
 }
 
 /// Explains a session without any error. Segments without the right password are silently dropped (RFC 2385), so
@@ -283,7 +285,9 @@ pub(super) fn limits(bird: &BirdFacts<'_>, conditions: &mut Conditions<'_>) {
     }
     conditions.set(about, false, "LimitExceeded", texts.join("; "));
     let blocks = |limit: &Limit| limit.action.as_deref() == Some("block");
-    if exceeded(bird).any(|(_, _, _, limit)| blocks(limit)) {
+    // The limits of a session outside the agent's files are the operator's.
+    let is_own = bird.outside.is_none();
+    if is_own && exceeded(bird).any(|(_, _, _, limit)| blocks(limit)) {
         conditions
             .act("BIRD ignores routes above the limit; if they are correct, raise bgp.importLimit");
     }

@@ -135,6 +135,8 @@ pub struct BirdFacts<'a> {
     pub refused: Option<&'a str>,
     /// The problem of the whole router, which blocks this session too.
     pub blocked: Option<&'a BirdProblem>,
+    /// That BIRD runs the session from the operator's configuration, whose protocol is among `protocols`.
+    pub outside: Option<&'a BirdProblem>,
     /// Why the session's text could not be given to BIRD, although BIRD does not reject it.
     pub trouble: Option<&'a str>,
     /// The session's protocols in BIRD.
@@ -328,7 +330,9 @@ fn phase(facts: &Facts<'_>, conditions: &Conditions<'_>) -> Phase {
     if matches!(facts.object.acceptance, Acceptance::Waiting(_)) {
         return Phase::Pending;
     }
-    let bird = facts.bird.is_none() || conditions.holds(About::BirdConfigured);
+    // A session that the operator's configuration runs is up or down like any other.
+    let is_run = |bird: BirdFacts<'_>| bird.outside.is_some();
+    let bird = facts.bird.is_none_or(is_run) || conditions.holds(About::BirdConfigured);
     let tunnel = facts.tunnel.is_none() || conditions.holds(About::TunnelConfigured);
     if !tunnel || !bird {
         return Phase::Configuring;

@@ -27,6 +27,7 @@ struct Case {
     down: Option<&'static str>,
     loaded: bool,
     refused: Option<&'static str>,
+    outside: Option<BirdProblem>,
     protocols: Vec<Protocol>,
 }
 
@@ -81,6 +82,7 @@ fn case() -> Case {
         down: None,
         loaded: true,
         refused: None,
+        outside: None,
         protocols: vec![protocol(BgpState::Connect, None)],
     }
 }
@@ -122,6 +124,7 @@ impl Case {
             loaded: self.loaded,
             refused: self.refused,
             blocked: None,
+            outside: self.outside.as_ref(),
             trouble: None,
             protocols: &self.protocols,
             expected: &expected,

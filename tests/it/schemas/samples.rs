@@ -388,6 +388,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
     }];
     let bird = BirdFacts {
         blocked: None,
+        outside: None,
         down: None,
         loaded: true,
         refused: None,

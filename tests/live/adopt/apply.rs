@@ -27,7 +27,7 @@ impl Built {
         all.into_iter().chain(more).collect()
     }
 
-    fn apply(&self, more: &[&str]) -> Answer {
+    pub(super) fn apply(&self, more: &[&str]) -> Answer {
         let arguments = self.arguments(more);
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         agent(&self.router, &arguments)

@@ -134,3 +134,34 @@ fn stale_limit_mark_is_not_reported_as_exceeded() {
         "raise the limit",
     );
 }
+
+#[test]
+fn session_of_the_operator_is_told_as_it_is() {
+    let outside = BirdProblem {
+        reason: "OperatorsProtocol",
+        message: "BIRD runs the session as dn42_a".to_owned(),
+        action: "remove protocol dn42_a there".to_owned(),
+    };
+    let runs = |state: BgpState| Case {
+        protocols: vec![protocol(state, None)],
+        outside: Some(outside.clone()),
+        loaded: false,
+        ..case()
+    };
+    let up = runs(BgpState::Established);
+    up.expect(
+        About::BirdConfigured,
+        "OperatorsProtocol",
+        "as dn42_a",
+        "remove protocol",
+    );
+    let established = up.about(About::BgpEstablished).status;
+    assert_eq!(established, ConditionStatus::True);
+    let status = up.assess();
+    assert_eq!(status.phase, Phase::Established);
+    assert_eq!(status.bgp.unwrap().state, "established");
+    let down = runs(BgpState::Active);
+    let established = down.about(About::BgpEstablished).status;
+    assert_eq!(established, ConditionStatus::False);
+    assert_eq!(down.assess().phase, Phase::Configured);
+}

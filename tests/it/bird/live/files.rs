@@ -425,3 +425,70 @@ async fn a_name_that_leads_elsewhere_is_refused_before_anything_happens() {
         Err(BaseError::Path(_))
     ));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removed_main_file_is_not_replaced_while_its_sessions_run() {
+    for version in VERSIONS {
+        let mut router = Router::new(version);
+        fs::create_dir_all(router.path("etc")).unwrap();
+        let theirs = "router id 10.0.0.1;\nprotocol device {}\n\
+                      protocol bgp theirs { local 127.0.0.1 as 1; neighbor 127.0.0.2 as 2; ipv4 { import none; export none; }; }\n";
+        let path = router.path("etc/bird.conf");
+        fs::write(&path, theirs).unwrap();
+        router.start().await;
+        let committer = router.committer();
+        let before = committer.client().protocol_rows().await.unwrap();
+        // Moved away, or replaced by what a distribution ships.
+        for found in [None, Some(""), Some("protocol device {}\n")] {
+            match found {
+                None => fs::remove_file(&path).unwrap(),
+                Some(text) => fs::write(&path, text).unwrap(),
+            }
+            let live = committer.live().await.unwrap();
+            let problem = live.blocked([].into_iter()).unwrap();
+            assert_eq!(problem.reason, "ForeignMainConfig", "{version}");
+            let (base, session) = tokio::join!(
+                committer.set_base(base()),
+                committer.set_fragment("a", Some(fragment("a", "")))
+            );
+            for error in [
+                base.unwrap_err().to_string(),
+                session.unwrap_err().to_string(),
+            ] {
+                assert!(error.contains("bgp theirs"), "{version}: {error}");
+                assert!(error.contains("or stop BIRD"), "{version}: {error}");
+            }
+            assert_eq!(
+                fs::read_to_string(&path).ok().as_deref(),
+                found,
+                "{version}"
+            );
+            assert!(!router.path("etc/moenet").exists(), "{version}");
+        }
+        let after = committer.client().protocol_rows().await.unwrap();
+        let names = |rows: &[moenet_agent::observed::bird::Protocol]| {
+            rows.iter().map(|row| row.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&after), names(&before), "{version}");
+        assert_eq!(committer.counters().configures(), 0, "{version}");
+        // BIRD that does not run has nothing to lose.
+        fs::remove_file(&path).unwrap();
+        router.kill();
+        committer.set_base(base()).await.unwrap();
+        assert!(path.exists(), "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removed_main_file_of_the_agent_is_written_again() {
+    for version in VERSIONS {
+        let (router, committer) = Router::running(version).await;
+        let kept = fragment("kept", "");
+        committer.set_fragment("kept", Some(kept)).await.unwrap();
+        for name in ["etc/bird.conf", "etc/moenet/sessions/kept.conf"] {
+            fs::remove_file(router.path(name)).unwrap();
+        }
+        committer.set_base(base()).await.unwrap();
+        assert!(router.path("etc/bird.conf").exists(), "{version}");
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! The kernel and the running daemon are the truth; files add only what neither reports, and the places.
 
+mod files;
+mod keys;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,6 @@ use crate::model::{Asn, InterfaceName, ObjectName, PresharedKey};
 use crate::observed::bird::main_file::{MainFile, OperatorProtocol};
 use crate::observed::bird::{Bgp, Protocol};
 use crate::observed::kernel::{KernelView, Link};
-use crate::util::sorted::Sorted as _;
 
 /// Statements of a BGP protocol that a document or the agent's own text covers, by their first word.
 const COVERED: [&str; 14] = [
@@ -37,6 +38,8 @@ const COVERED: [&str; 14] = [
     "graceful",
 ];
 
+pub use keys::OwnKey;
+
 /// What runs on a router.
 #[derive(Debug, Clone, Copy)]
 pub struct Running<'a> {
@@ -46,7 +49,16 @@ pub struct Running<'a> {
     pub main: &'a MainFile,
     pub files: &'a [TunnelFile],
     /// This router's AS; sessions inside it are no peerings.
-    pub asn: Option<Asn>,
+    pub asn: Option<OwnAs<'a>>,
+    pub key: OwnKey<'a>,
+}
+
+/// This router's AS, as the agent has it.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnAs<'a> {
+    pub asn: Asn,
+    /// Where it is set.
+    pub place: &'a str,
 }
 
 /// One document, with the secret that it names.
@@ -115,6 +127,10 @@ impl Adoption {
                 Some(interface) => peerings.entry(interface).or_default().push((protocol, bgp)),
             }
         }
+        adoption.other_as(running, peerings.values().flatten().copied());
+        let interfaces: Vec<_> = peerings.keys().copied().collect();
+        adoption.missing_key(running, &interfaces);
+        adoption.files(running);
         for (interface, link) in running.kernel.links.iter() {
             if link.is_wireguard() {
                 let sessions = peerings.remove(interface).unwrap_or_default();
@@ -134,6 +150,19 @@ impl Adoption {
     ) {
         let finding = Finding::new(outcome, subject, place, reason);
         self.findings.insert(finding);
+    }
+
+    /// Refuses a router whose sessions all run with another AS: the configuration has a wrong one.
+    fn other_as<'a>(
+        &mut self,
+        running: Running<'_>,
+        sessions: impl Iterator<Item = (&'a Protocol, &'a Bgp)>,
+    ) {
+        let others: Option<Vec<_>> = sessions.map(|it| running.other_as(it)).collect();
+        if let Some(first) = others.and_then(|others| others.into_iter().next()) {
+            let action = "correct it, or the protocols, and run `moenet-agent adopt` again";
+            self.conflicts.push(format!("{first}; {action}"));
+        }
     }
 
     fn left(&mut self, running: Running<'_>, protocol: &Protocol, why: &str) {
@@ -215,7 +244,7 @@ impl Adoption {
              has another name"
         );
         self.add(Outcome::Left, &subject, place.clone(), reason);
-        let configured = running.main.protocols.iter().find(|it| it.name == *name);
+        let configured = running.main.protocol(name);
         for words in configured.into_iter().flat_map(uncovered) {
             let reason = format!("`{words}` has no counterpart in {document}");
             self.add(Outcome::Unsupported, &subject, place.clone(), reason);
@@ -225,29 +254,15 @@ impl Adoption {
     /// Reports the operator's other protocols and definitions, which stay.
     fn rest(&mut self, running: Running<'_>) {
         let main = running.main;
-        for protocol in main.protocols.iter().filter(|it| it.class != "bgp") {
+        let runs = |it: &&OperatorProtocol| running.protocols.iter().any(|p| p.name == it.name);
+        let others = main.protocols.iter().filter(|it| it.class != "bgp");
+        for protocol in others.filter(runs) {
             let place = Some(Place::new(&protocol.file, protocol.line));
             self.add(
                 Outcome::Left,
                 &format!("protocol {protocol}"),
                 place,
                 "stays in bird.conf",
-            );
-        }
-        let running_names: BTreeSet<_> = running
-            .protocols
-            .iter()
-            .map(|it| it.name.as_str())
-            .sorted_set();
-        let bgp = main.protocols.iter().filter(|it| it.class == "bgp");
-        for protocol in bgp.filter(|it| !running_names.contains(it.name.as_str())) {
-            let place = Some(Place::new(&protocol.file, protocol.line));
-            let reason = "stays in bird.conf: the running BIRD does not have it";
-            self.add(
-                Outcome::Left,
-                &format!("protocol {protocol}"),
-                place,
-                reason,
             );
         }
         let beyond = main.beyond.iter();
@@ -265,8 +280,21 @@ impl Adoption {
 
 impl<'a> Running<'a> {
     fn is_internal(&self, bgp: &Bgp) -> bool {
-        let own = bgp.local_as.or(self.asn.map(Asn::get));
+        let own = bgp.local_as.or(self.asn.map(|own| own.asn.get()));
         bgp.neighbor_as.is_some() && bgp.neighbor_as == own
+    }
+
+    /// Returns that a session runs with another local AS than this router's.
+    fn other_as(&self, (protocol, bgp): (&Protocol, &Bgp)) -> Option<String> {
+        let OwnAs { asn, place } = self.asn?;
+        let local = bgp.local_as.filter(|local| *local != asn.get())?;
+        let at = self.place_of(&protocol.name);
+        let at = at.map_or(String::new(), |at| format!(" at {at}"));
+        Some(format!(
+            "{place} is AS{asn}, and protocol bgp {}{at} runs with `local as {local}`: the agent's session would have the \
+             other AS, and the neighbour would refuse it",
+            protocol.name
+        ))
     }
 
     /// Returns the WireGuard interface that leads to a session's neighbour.
@@ -289,8 +317,7 @@ impl<'a> Running<'a> {
     }
 
     fn place_of(&self, protocol: &str) -> Option<Place> {
-        let mut protocols = self.main.protocols.iter();
-        let found = protocols.find(|it| it.name == protocol)?;
+        let found = self.main.protocol(protocol)?;
         Some(Place::new(&found.file, found.line))
     }
 

@@ -30,7 +30,7 @@ pub mod watch;
 
 pub use changes::changes;
 pub use harm::{Before, Harm, irreversible, of_undo};
-pub use map::{Adopted, Adoption, Running};
+pub use map::{Adopted, Adoption, OwnAs, OwnKey, Running};
 pub use record::{LinkSettings, Phase, Record, Written};
 pub use report::{Finding, Outcome, Place};
 pub use reverse::{Now, Restoration, Scope, forgetting, gone, reverse, reverse_host};

@@ -20,6 +20,13 @@ pub struct Source {
 }
 
 impl Source {
+    /// Returns the place of a key, as `config.yaml:3`; of a key that is not in the file, that of the nearest above.
+    pub(crate) fn place(&self, key: &str) -> String {
+        let line = at_key(&self.text, key, "").location.map(|(line, _)| line);
+        let path = self.path.display();
+        line.map_or_else(|| path.to_string(), |line| format!("{path}:{line}"))
+    }
+
     /// Returns an error about a key, with its place in the file.
     pub(crate) fn error(&self, key: &str, message: &str) -> DocumentError {
         at_key(&self.text, key, message).in_file(&self.path)

@@ -19,7 +19,7 @@ pub type PresharedKey = Secret<[u8; 32]>;
 
 impl PublicKey {
     /// Returns a key from its bytes.
-    pub fn new(bytes: [u8; 32]) -> Self {
+    pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 

@@ -2,12 +2,13 @@
 
 mod apply;
 mod left;
+mod refused;
 
 use crate::lab::bird;
 use crate::lab::cli::{Answer, agent};
 use crate::lab::neighbour::{FarEnd, Neighbour};
 use crate::lab::router::{self, Router};
-use crate::lab::wireguard::{KeyPair, Tunnel};
+use crate::lab::wireguard::Tunnel;
 use crate::lab::{contains, wait_until};
 use serde_json::{Value, json};
 
@@ -205,6 +206,9 @@ impl Built {
         let before = self.state();
         let text = self.adopt("table").ended(0);
         text.says("Adopt: 1 document, 0 link re-creations, 0 other interruptions, 0 BGP resets.");
+        text.says("takes this over, and interrupts nothing");
+        text.says("node  BIRD runs on from");
+        assert!(!text.out.contains("rror"), "{}", text.out);
         let answer = self.adopt("json").ended(0).json();
         assert_eq!(self.state(), before, "a plan changes nothing");
         assert!(
@@ -305,25 +309,4 @@ fn router_with_one_file_is_adopted_without_a_reset() {
     let spec = &answer["documents"][0]["spec"];
     assert_eq!(spec["address"]["peerLinkLocal"], "fe80::1:1");
     built.keeps(&answer);
-}
-
-#[test]
-fn tunnel_with_another_key_is_named_as_interrupted() {
-    let built = Built::new(&GO_AGENT);
-    let before = built.state();
-    std::fs::write(built.router.path("private.key"), KeyPair::new().private).unwrap();
-    let answer = built.adopt("table").ended(1);
-    answer.says("dn42_4242421001: interrupts the tunnel");
-    answer.says("1 other interruption, 0 BGP resets.");
-    assert_eq!(built.state(), before);
-}
-
-#[test]
-fn stopped_bird_is_refused() {
-    let mut built = Built::new(&GO_AGENT);
-    built.router.bird.kill();
-    built
-        .adopt("table")
-        .ended(1)
-        .says("Start BIRD, and run `moenet-agent adopt --plan` again");
 }

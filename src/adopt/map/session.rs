@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::keys::OtherKey;
 use super::{Adopted, Running};
 use crate::adopt::report::{Outcome, Place};
 use crate::document::{AddressSpec, BgpSessionSpec, BgpSpec, Document, TunnelSpec};
@@ -36,6 +37,10 @@ pub(super) enum NotAdopted {
     #[error("protocol {0} has no single neighbour address")]
     NoNeighbour(String),
     #[error(transparent)]
+    Key(#[from] OtherKey),
+    #[error("{0}")]
+    LocalAs(String),
+    #[error(transparent)]
     Invalid(#[from] Invalid),
 }
 
@@ -67,6 +72,11 @@ pub(super) fn adopted(
     let mut files = running.files_of(interface);
     if let Some(place) = files.find_map(|file| file.undecoded.clone()) {
         return Err(NotAdopted::Undecoded(place));
+    }
+    running.key.check(interface, link)?;
+    let mut others = sessions.iter().filter_map(|it| running.other_as(*it));
+    if let Some(why) = others.next() {
+        return Err(NotAdopted::LocalAs(why));
     }
     let name: ObjectName = interface.as_str().parse()?;
     let secret = peer.preshared_key.as_ref();
@@ -241,7 +251,10 @@ fn has(protocol: &Protocol, family: &str) -> bool {
 
 /// Returns the extensions of the running sessions.
 fn extensions(sessions: &[(&Protocol, &Bgp)]) -> BTreeSet<Extension> {
-    let is_v6 = |bgp: &Bgp| bgp.neighbour().is_some_and(|(address, _)| address.is_ipv6());
+    let is_v6 = |bgp: &Bgp| {
+        bgp.neighbour()
+            .is_some_and(|(address, _)| address.is_ipv6())
+    };
     let both = |protocol: &Protocol| has(protocol, "ipv4") && has(protocol, "ipv6");
     let mp = sessions.iter().any(|(protocol, _)| both(protocol));
     let extended = sessions

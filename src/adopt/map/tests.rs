@@ -16,7 +16,7 @@ fn link(peers: u8) -> Link {
         addresses: [Address::new("fe80::998:1/64".parse().unwrap(), None)].into(),
         routes: BTreeSet::new(),
         wireguard: Some(WireGuard {
-            public_key: None,
+            public_key: Some(KEY),
             listen_port: crate::model::Port::new(21_001),
             peers: (1..=peers)
                 .map(peer)
@@ -55,6 +55,9 @@ fn session(name: &str, asn: u32, neighbour: &str, families: &[&str]) -> Protocol
     }
 }
 
+/// The public key of each interface, which the agent has too.
+const KEY: PublicKey = PublicKey::new([9; 32]);
+
 fn mapped(link: Link, protocols: &[Protocol], text: &str, included: bool) -> Adoption {
     mapped_with(link, protocols, (text, included), &[])
 }
@@ -65,8 +68,34 @@ fn mapped_with(
     (text, included): (&str, bool),
     files: &[TunnelFile],
 ) -> Adoption {
+    let path = Path::new("/key");
+    let public = Some(KEY);
+    mapped_with_key(
+        link,
+        protocols,
+        (text, included),
+        files,
+        OwnKey { path, public },
+    )
+}
+
+fn mapped_with_key(
+    link: Link,
+    protocols: &[Protocol],
+    (text, included): (&str, bool),
+    files: &[TunnelFile],
+    key: OwnKey<'_>,
+) -> Adoption {
+    let mut other = link.clone();
+    let own = PublicKey::new([8; 32]);
+    other.wireguard.as_mut().unwrap().public_key = Some(own);
     let kernel = KernelView {
-        links: [("wg1".parse().unwrap(), link)].into_iter().collect(),
+        links: [
+            ("wg1".parse().unwrap(), link),
+            ("wg2".parse().unwrap(), other),
+        ]
+        .into_iter()
+        .collect(),
         ..KernelView::default()
     };
     let path = Path::new("/etc/bird/bird.conf");
@@ -77,12 +106,15 @@ fn mapped_with(
         protocols,
         main: &main,
         files,
-        asn: None,
+        asn: Some(OwnAs {
+            asn: 4_242_420_998_u64.try_into().unwrap(),
+            place: "node.asn at config.yaml:2",
+        }),
+        key,
     })
 }
 
-const TEXT: &str =
-    "\nprotocol bgp p from t {\n  neighbor fe80::2%'wg1' as 1;\n  password \"hunter2\";\n}\n";
+const TEXT: &str = "\nprotocol bgp p from t {\n  neighbor fe80::2%'wg1' as 4242421001;\n  password \"hunter2\";\n}\n";
 
 fn peering() -> [Protocol; 1] {
     [session(
@@ -246,4 +278,87 @@ fn secret_to_write_is_named_and_never_shown() {
         assert!(finding.reason.contains(words), "{}", finding.reason);
     }
     assert!(!finding.reason.contains(key.to_base64().expose()));
+}
+
+#[test]
+fn interface_with_another_key_stays_and_others_are_taken() {
+    let second = session("q", 4_242_421_002, "fe80::3%wg2", &["ipv4"]);
+    let [first] = peering();
+    let adoption = mapped(link(1), &[first, second], TEXT, false);
+    assert_eq!(adoption.documents.len(), 1);
+    for words in [
+        &KEY.to_string(),
+        &PublicKey::new([8; 32]).to_string(),
+        "wireguard.privateKeyPath, /key",
+        "`(umask 077; wg show wg2 private-key > /key)`",
+    ] {
+        says(&adoption, Outcome::Unsupported, words);
+    }
+}
+
+#[test]
+fn missing_key_file_is_refused_with_the_command() {
+    let path = Path::new("/key");
+    let public = None;
+    let key = OwnKey { path, public };
+    let adoption = mapped_with_key(link(1), &peering(), (TEXT, false), &[], key);
+    assert!(adoption.documents.is_empty());
+    let why = adoption.conflicts.join("\n");
+    let named = format!("wg1 with public key {KEY}");
+    for words in ["/key, has no key", &named, "wg show wg1 private-key > /key"] {
+        assert!(why.contains(words), "{why}");
+    }
+}
+
+#[test]
+fn other_local_as_is_refused_with_both_places() {
+    let [mut other] = peering();
+    other.bgp.as_mut().unwrap().local_as = Some(4_242_420_111);
+    let adoption = mapped(link(1), &[other], TEXT, false);
+    assert!(adoption.documents.is_empty());
+    let why = adoption.conflicts.join("\n");
+    for words in [
+        "node.asn at config.yaml:2 is AS4242420998",
+        "protocol bgp p at /etc/bird/bird.conf:2",
+        "`local as 4242420111`",
+    ] {
+        assert!(why.contains(words), "{why}");
+    }
+}
+
+#[test]
+fn running_protocol_in_no_file_is_refused() {
+    let text = "protocol bgp x { neighbor 10.0.0.2 as 7; }\n";
+    let adoption = mapped(link(1), &peering(), text, false);
+    let why = adoption.conflicts.join("\n");
+    assert!(why.contains("protocol bgp p runs, and neither"), "{why}");
+    says(&adoption, Outcome::Left, "BIRD does not run it");
+    let range = "protocol bgp all { neighbor range 10.0.0.0/8 as 7; dynamic name \"p\"; }\n";
+    let adoption = mapped(link(1), &peering(), range, false);
+    assert!(adoption.conflicts.is_empty(), "{:?}", adoption.conflicts);
+}
+
+#[test]
+fn other_neighbour_on_disk_is_refused() {
+    for (words, text) in [
+        (
+            "neighbour fe80::7 on disk",
+            "protocol bgp p {\n neighbor fe80::7%'wg1' as 4242421001; }",
+        ),
+        (
+            "neighbour AS7 on disk",
+            "protocol bgp p {\n neighbor fe80::2%'wg1' as 7; }",
+        ),
+    ] {
+        let adoption = mapped(link(1), &peering(), text, false);
+        let why = adoption.conflicts.join("\n");
+        assert!(why.contains(words) && why.contains("bird.conf:1"), "{why}");
+    }
+    for text in [
+        "protocol bgp p { neighbor PEER as AS_PEER; }",
+        "protocol bgp p from t {}",
+    ] {
+        let adoption = mapped(link(1), &peering(), text, false);
+        assert!(adoption.conflicts.is_empty(), "{:?}", adoption.conflicts);
+    }
 }

@@ -18,7 +18,7 @@ use crate::util::sorted::Sorted as _;
 
 /// Limits for following an operator's includes: depth, number of files, and size.
 const DEEPEST: usize = 8;
-const MOST_FILES: usize = 1024;
+const MOST_FILES: usize = 4096;
 const LARGEST: u64 = 4 << 20;
 
 /// One of the operator's files.

@@ -82,7 +82,11 @@ impl Answer {
         let documents = adoption.documents.iter().filter(|it| it.over.is_none());
         let documents = documents.map(|it| it.document.clone());
         let overrides = adoption.documents.iter().filter_map(|it| it.over.clone());
-        let plan = steps::planned(offline, false);
+        let mut plan = steps::planned(offline, false);
+        let failed = failed(&plan, offline, refused.as_ref());
+        if refused.is_none() {
+            wait_for_include(&mut plan, offline);
+        }
         Self {
             findings: adoption.findings.into_iter().collect(),
             interruptions: interruptions.collect(),
@@ -90,7 +94,7 @@ impl Answer {
             conflicts: adoption.conflicts,
             documents: documents.collect(),
             overrides: overrides.collect(),
-            failed: failed(&plan, offline, refused.as_ref()),
+            failed,
             plan: plan.into_values().collect(),
             adopted: adoption.documents,
             planned,
@@ -112,6 +116,24 @@ impl Answer {
         let nothing = self.adopted.is_empty();
         let nothing = nothing.then(|| "there is nothing to take over".to_owned());
         irreversible.chain(others).chain(nothing).collect()
+    }
+
+    /// Returns what `adopt` would do, as one line.
+    pub(super) fn verdict(&self) -> String {
+        let refusals = self.refusals();
+        match (refusals.first(), self.interruptions.is_empty()) {
+            (Some(first), _) => {
+                let more = match refusals.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" (and {})", counted(more, "further reason")),
+                };
+                format!("`moenet-agent adopt` refuses, and changes nothing: {first}{more}")
+            }
+            (None, false) => {
+                "`moenet-agent adopt` changes nothing without --yes, which accepts the named interruptions".to_owned()
+            }
+            (None, true) => "`moenet-agent adopt` takes this over, and interrupts nothing.".to_owned(),
+        }
     }
 
     /// Returns the names of the adopted interfaces.
@@ -147,7 +169,8 @@ impl Answer {
         }
         let kept = self.irreversible.iter();
         kept.for_each(|step| output::line(format_args!("cannot be undone: {step}")));
-        self.conflicts.iter().for_each(output::line);
+        let conflicts = self.conflicts.iter();
+        conflicts.for_each(|why| output::line(format_args!("refused: {why}")));
         let failed = self.failed.iter();
         failed.for_each(|why| output::line(format_args!("failed: {why}")));
         let recreated = self.interruptions.iter().filter(|harm| harm.recreates);
@@ -167,6 +190,23 @@ impl Answer {
             counted(reset.sum(), "BGP reset"),
         ));
     }
+}
+
+/// Replaces the node's error by what happens, if the operator's main file alone keeps BIRD from loading the agent's files.
+fn wait_for_include(plan: &mut BTreeMap<ObjectKey, ObjectSteps>, offline: &Offline) {
+    let Some(node) = plan.get_mut(&ObjectKey::Router) else {
+        return;
+    };
+    let is_failed = offline.node_failure().is_some();
+    if node.error.is_none() || is_failed || !offline.bird.waits_for_include() {
+        return;
+    }
+    node.error = None;
+    node.waits = Some(format!(
+        "BIRD runs on from {}, which stays as it is: the agent's files are written below moenet/, and wait until it includes \
+         them",
+        offline.bird.live.main.path.display()
+    ));
 }
 
 /// Returns the objects without a whole plan. That the operator's main file does not load the agent's files is how adoption
@@ -204,5 +244,18 @@ mod tests {
         };
         assert!(!failed.is_harmless());
         assert!(failed.refusals().contains(&"node: broken".to_owned()));
+    }
+
+    #[test]
+    fn irreversible_step_is_refused_first() {
+        let answer = Answer {
+            irreversible: vec!["set WireGuard".into()],
+            ..Answer::default()
+        };
+        let why = "no undo could take this back: set WireGuard";
+        assert_eq!(answer.refusals()[0], why);
+        let verdict = answer.verdict();
+        let refuses = format!("refuses, and changes nothing: {why} (and 1 further reason)");
+        assert!(verdict.contains(&refuses), "{verdict}");
     }
 }

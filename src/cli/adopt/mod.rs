@@ -86,8 +86,9 @@ impl Adopt {
         })?;
         if !output::value(arguments.output, &answer)? {
             answer.print();
+            output::line(answer.verdict());
         }
-        Ok(match answer.is_harmless() {
+        Ok(match answer.is_harmless() && answer.refusals().is_empty() {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         })
@@ -107,9 +108,9 @@ impl Adopt {
         })
         .await?;
         let rehearsal = Rehearsal::begin(config).await?;
-        let mut adoption = read::adoption(&rehearsal, &files).await?;
         let store = Arc::clone(&rehearsal.parts.shared.context.store);
         let synced = blocking(move || store.load()).await?;
+        let mut adoption = read::adoption(&rehearsal, &synced, &files).await?;
         let synced = synced
             .sessions
             .values()

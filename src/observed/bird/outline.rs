@@ -76,7 +76,11 @@ impl<'a> Block<'a> {
         // `timeformat protocol "%s";` has no body.
         let open = rest.iter().position(|word| *word == "{")?;
         let (head, body) = rest.split_at(open);
-        let name = head.get(1).filter(|name| **name != "from");
+        // `protocol ospf v3 NAME`, `protocol rip ng NAME`
+        let is_version = |word: &&str| matches!(*word, "v2" | "v3" | "ng");
+        let has_version = matches!(head.first(), Some(&("ospf" | "rip")));
+        let at = 1 + usize::from(has_version && head.get(1).is_some_and(is_version));
+        let name = head.get(at).filter(|name| **name != "from");
         let mut statements = Vec::new();
         body_of(None, body.get(1..).unwrap_or_default(), &mut statements);
         // The parent template is one of the block's statements.
@@ -252,8 +256,10 @@ mod tests {
             protocol static moe_s
             { ipv4; }
             protocol bgp from t { }
+            protocol ospf v3 { }
+            protocol rip ng moe_r { }
         "#;
-        assert_eq!(protocols_in(text), ["moe_a", "moe-b.c", "moe_s"]);
+        assert_eq!(protocols_in(text), ["moe_a", "moe-b.c", "moe_s", "moe_r"]);
     }
 
     #[test]

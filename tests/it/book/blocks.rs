@@ -35,9 +35,26 @@ const WORLDS: [&str; 3] = ["build", "package", "demo"];
 #[derive(Debug)]
 pub(crate) enum Block {
     Commands(Commands),
-    /// The text of a file, with its name if the first line is a comment that ends in `.yaml`.
-    Yaml(Option<String>, String),
+    Yaml(Yaml),
     Other(String, String),
+}
+
+/// The text of a file.
+#[derive(Debug)]
+pub(crate) struct Yaml {
+    /// The heading above, without its marks.
+    #[allow(dead_code, reason = "the program chooses by it")]
+    pub(crate) heading: String,
+    /// The first line, if it is a comment that ends in `.yaml`.
+    pub(crate) name: Option<String>,
+    pub(crate) text: String,
+}
+
+impl Yaml {
+    /// The path below the folder of the page; none for a file of the system.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.name.as_deref().filter(|name| !name.starts_with('/'))
+    }
 }
 
 #[derive(Debug)]
@@ -98,7 +115,11 @@ fn block(line: usize, heading: &str, info: &str, body: &[&str]) -> Block {
         ("yaml", Some(How::Here)) => {
             let first = body.first().and_then(|line| line.strip_prefix("# "));
             let name = first.filter(|name| name.ends_with(".yaml") && !name.contains(' '));
-            Block::Yaml(name.map(str::to_owned), body.join("\n") + "\n")
+            Block::Yaml(Yaml {
+                heading: heading.to_owned(),
+                name: name.map(str::to_owned),
+                text: body.join("\n") + "\n",
+            })
         }
         _ => Block::Other(info.to_owned(), body.join("\n")),
     }

@@ -9,8 +9,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use blocks::{Block, Commands, How, blocks, command};
+use blocks::{Block, Commands, How, Yaml, blocks, command};
 use moenet_agent::cli::reference;
+use moenet_agent::observed::bird::TESTED_VERSIONS;
 
 /// Pages outside the book whose commands are tested too.
 const OTHERS: [&str; 1] = ["README.md"];
@@ -94,6 +95,20 @@ fn troubleshooting_names_every_condition() {
         missing.is_empty(),
         "docs/troubleshooting.md does not name {missing:?}"
     );
+}
+
+/// A range must not include versions between the branches that no test runs.
+#[test]
+fn ranges_of_bird_versions_are_those_of_the_program() {
+    let mut found = 0;
+    for (page, text) in texts() {
+        for (at, _) in text.match_indices("2.0.12 to ") {
+            let tail = &text[at..];
+            assert!(tail.starts_with(TESTED_VERSIONS), "{page}: {tail:.60}");
+            found += 1;
+        }
+    }
+    assert!(found >= 4, "only {found} ranges");
 }
 
 /// A folder with a router's configuration and the sample state directory.
@@ -229,11 +244,13 @@ fn run(page: &str, text: &str) -> Result<(), String> {
             Block::Commands(block) if block.how == How::Server => {
                 Server::run(&mut server, page, block, &router)?;
             }
-            Block::Yaml(Some(name), text) if !name.starts_with('/') => {
-                fs::create_dir_all(router.path(&name).parent().unwrap()).unwrap();
-                fs::write(router.path(&name), text).unwrap();
+            Block::Yaml(yaml) => {
+                if let Some(path) = yaml.path().map(|name| router.path(name)) {
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(path, yaml.text).unwrap();
+                }
             }
-            Block::Commands(_) | Block::Yaml(..) | Block::Other(..) => {}
+            Block::Commands(_) | Block::Other(..) => {}
         }
     }
     Ok(())
@@ -251,7 +268,7 @@ fn commands_of_the_book_print_what_it_shows() {
 fn commands(text: &str) -> Vec<Commands> {
     let found = blocks(text).into_iter().filter_map(|block| match block {
         Block::Commands(block) => Some(block),
-        Block::Yaml(..) | Block::Other(..) => None,
+        Block::Yaml(_) | Block::Other(..) => None,
     });
     found.collect()
 }
@@ -320,7 +337,7 @@ fn every_yaml_block_of_the_book_is_valid() {
     let mut checked = 0;
     for (page, text) in texts() {
         for block in blocks(&text) {
-            let Block::Yaml(_, text) = block else {
+            let Block::Yaml(Yaml { text, .. }) = block else {
                 continue;
             };
             // `fleet validate` is for these; a page that shows one runs it.

@@ -1,4 +1,5 @@
-//! book WORLD PAGE HEADING: runs the blocks `console,WORLD` below a heading of the book, on this machine, as root.
+//! book WORLD PAGE HEADING: runs the blocks `console,WORLD` below a heading of the book, on this machine, as root. The `yaml`
+//! blocks there become files first.
 //!
 //! `BOOK_HEAD` is shell text before each command.
 #![allow(
@@ -13,7 +14,7 @@ mod blocks;
 
 use std::process::{Command, ExitCode};
 
-use blocks::{Block, Commands, How, blocks};
+use blocks::{Block, Commands, How, Yaml, blocks};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,23 +36,32 @@ fn run(world: &str, page: &str, heading: &str) -> Result<(), String> {
     let is_chosen = |block: &Commands| {
         block.heading == heading && matches!(block.how, How::Script(name) if name == world)
     };
-    let chosen: Vec<Commands> = blocks(&text)
-        .into_iter()
-        .filter_map(|block| match block {
-            Block::Commands(block) if is_chosen(&block) => Some(block),
-            _ => None,
-        })
-        .collect();
-    if chosen.is_empty() {
-        return Err(format!("{page}: no block `{world}` below \"{heading}\""));
-    }
     let head = std::env::var("BOOK_HEAD").unwrap_or_default();
-    for block in &chosen {
-        blocks::run(page, block, |script| {
-            let mut command = Command::new("bash");
-            command.args(["-c", &format!("{head}\n{script}")]);
-            command
-        })?;
+    let mut ran = false;
+    for block in blocks(&text) {
+        match block {
+            Block::Yaml(yaml) if yaml.heading == heading => write(&yaml)?,
+            Block::Commands(block) if is_chosen(&block) => {
+                ran = true;
+                blocks::run(page, &block, |script| {
+                    let mut command = Command::new("bash");
+                    command.args(["-c", &format!("{head}\n{script}")]);
+                    command
+                })?;
+            }
+            Block::Yaml(_) | Block::Commands(_) | Block::Other(..) => {}
+        }
     }
-    Ok(())
+    match ran {
+        true => Ok(()),
+        false => Err(format!("{page}: no block `{world}` below \"{heading}\"")),
+    }
+}
+
+/// Writes a file that the commands below it name.
+fn write(yaml: &Yaml) -> Result<(), String> {
+    let Some(path) = yaml.path() else {
+        return Ok(());
+    };
+    std::fs::write(path, &yaml.text).map_err(|error| format!("{path}: {error}"))
 }

@@ -138,7 +138,8 @@ impl TunnelFile {
                  (without --now, which would delete the interface)"
             ),
             Manager::Networkd => {
-                "systemd-networkd configures it too: move the file away, and do not restart systemd-networkd before"
+                "systemd-networkd configures it too: move the file away only while systemd-networkd is stopped; a reload \
+                 that misses it removes the addresses"
                     .to_owned()
             }
         };

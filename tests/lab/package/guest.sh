@@ -43,6 +43,8 @@ step "the unit of the Control Plane"
 bash /lab/control-plane.sh serve
 step "adopt names the unit of wg-quick, and disables it only with consent"
 bash /lab/adopt.sh
+step "networkd and the agent configure the same link"
+bash /lab/networkd.sh
 
 # The router of docs/first-router.md, from nothing.
 step "init"

@@ -83,10 +83,10 @@ guest() {
   tests/lab/vm/image-for-tests
   for attempt in 1 2 3; do
     rc=0
-    tests/lab/vm/vmrun --systemd --mem 1536 --timeout 900 --boot-timeout 120 --append clocksource=hpet \
+    tests/lab/vm/vmrun --systemd --mem 1536 --timeout 1200 --boot-timeout 120 --append clocksource=hpet \
       --copy "$work/plain.deb:/lab/one.deb" --copy "$work/two.deb:/lab/two.deb" --copy "$here/guest.sh:/lab/guest.sh" \
       --copy "$here/adopt.sh:/lab/adopt.sh" --copy "$here/control-plane.sh:/lab/control-plane.sh" \
-      --copy "$program:/lab/book" --copy docs:/lab/docs --copy README.md:/lab/README.md \
+      --copy "$here/by-hand.sh:/lab/by-hand.sh" --copy "$here/networkd.sh:/lab/networkd.sh" --copy "$program:/lab/book" --copy docs:/lab/docs --copy README.md:/lab/README.md \
       --copy examples/demo/neighbour.conf:/lab/neighbour.conf -- 'bash /lab/guest.sh' || rc=$?
     [ "$rc" = 125 ] || break
     echo "the guest did not come up (attempt $attempt of 3)" >&2

@@ -4,10 +4,16 @@
 #   tests/run.sh             everything
 #   tests/run.sh live vm     these stages; they are: deps birds fmt clippy deny schemas unit scale live doc tools book static apis vm powercut package demo
 #
-# The stages run one after the other, but for those that need processors and no daemon in time: together with live, whose
-# tests mostly wait for daemons, they run beside it at the lowest priority.
+# The stages run one after the other, but for some that run beside another at the lowest priority: those that need
+# processors and no daemon in time beside live, whose tests mostly wait for daemons; a guest beside another, which keeps
+# one of two processors busy.
 set -uo pipefail
-BESIDE_LIVE=" doc tools book static apis "
+beside_of() {
+  case $1 in
+    live) echo doc tools book static apis ;;
+    package) echo powercut ;;
+  esac
+}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0 failed=0 broken= lane=
 logs=$(mktemp -d)
@@ -35,7 +41,11 @@ scale()  {
     tests/lab/bench/run --host target/debug/moenet-agent 50 --broken
 }
 # Packages of the program that the other stages have built, so they are not those that are published.
-package() { cargo build --quiet && cargo build --quiet --example book && tests/lab/package/run.sh "${MOENET_AGENT:-$PWD/target/debug/moenet-agent}"; }
+package() {
+  cargo build --quiet && cargo build --quiet --example book || return
+  beside $(wanted_beside package)
+  tests/lab/package/run.sh "${MOENET_AGENT:-$PWD/target/debug/moenet-agent}"
+}
 # A second build for another target, so without what only a debugger needs: it takes about two minutes.
 static() {
   tests/deps.sh static || { not_checked "the static program (what builds it cannot be installed)"; return; }
@@ -99,7 +109,7 @@ live() {
   local long=a_silent_one_is_after_three_minutes said program rc=0 elsewhere=()
   program=$(program_of live) || return
   # The tests are built before something else needs the processors and the lock of the build.
-  beside "${with_live[@]}"
+  beside $(wanted_beside live)
   has_gre || { elsewhere=(--skip a_session_over_gre --skip a_session_over_ip6gre)
     echo "this kernel has no GRE: the tests of gre and ip6gre run in the guest (stage vm)"; }
   said=$(mktemp)
@@ -175,6 +185,13 @@ verdict() {
   printf '=== %s %s in %d s\n' "$1" "$2" "$3"
 }
 
+# wanted_beside STAGE: prints the stages of this run that run beside a stage.
+wanted_beside() {
+  for name in $(beside_of "$1"); do
+    case " $wanted " in *" $name "*) echo "$name" ;; esac
+  done
+}
+
 # beside STAGE…: starts the stages, one after the other, in a session of their own that ends by itself.
 beside() {
   [ $# -gt 0 ] || return
@@ -248,12 +265,13 @@ done
 # A full disk fails tests by the dozen, each with another message.
 free=$(df --output=avail -BG . | tail -n 1 | tr -dc 0-9)
 [ "$free" -ge 20 ] || echo "!!! $free GB are free here; a whole run needs about 20"
-with_live=()
-case " $* " in *" live "*) for name in "$@"; do case $BESIDE_LIVE in *" $name "*) with_live+=("$name") ;; esac; done ;; esac
+wanted=$*
+lanes=
+for name in "$@"; do lanes+=" $(wanted_beside "$name" | xargs)"; done
 for name in "$@"; do
-  case " ${with_live[*]} " in
+  case " $lanes " in
     *" $name "*) ;;
-    *) stage "$name"; [ "$name" != live ] || joined "${with_live[@]}" ;;
+    *) stage "$name"; joined $(wanted_beside "$name") ;;
   esac
 done
 causes

@@ -245,9 +245,9 @@ impl Adoption {
         );
         self.add(Outcome::Left, &subject, place.clone(), reason);
         let configured = running.main.protocol(name);
-        for words in configured.into_iter().flat_map(uncovered) {
+        for (words, place) in configured.into_iter().flat_map(uncovered) {
             let reason = format!("`{words}` has no counterpart in {document}");
-            self.add(Outcome::Unsupported, &subject, place.clone(), reason);
+            self.add(Outcome::Unsupported, &subject, Some(place), reason);
         }
     }
 
@@ -332,15 +332,15 @@ impl<'a> Running<'a> {
     }
 }
 
-/// Returns the statements of a session without a counterpart in a document. A password is never shown.
-fn uncovered(protocol: &OperatorProtocol) -> Vec<String> {
-    let statements = protocol.statements().filter(|(channel, words)| {
-        let first = words.first().map(String::as_str).unwrap_or_default();
-        channel.is_none() && !COVERED.contains(&first)
+/// Returns the statements of a session, or of its template, without a counterpart in a document. A password is never shown.
+fn uncovered(protocol: &OperatorProtocol) -> impl Iterator<Item = (String, Place)> {
+    let statements = protocol.statements.iter().filter(|it| {
+        let first = it.words.first().map(String::as_str).unwrap_or_default();
+        !it.is_in_channel() && !COVERED.contains(&first)
     });
-    let shown = statements.map(|(_, words)| {
-        let secret = words.first().is_some_and(|word| word == "password");
-        words[..if secret { 1 } else { words.len() }].join(" ")
-    });
-    shown.collect()
+    statements.map(|it| {
+        let secret = it.words.first().is_some_and(|word| word == "password");
+        let shown = it.words[..if secret { 1 } else { it.words.len() }].join(" ");
+        (shown, Place::new(&it.file, it.line))
+    })
 }

@@ -54,12 +54,12 @@ impl Adoption {
 /// Returns the beginnings of the names of sessions that no file defines one by one.
 fn dynamic_names(protocols: &[OperatorProtocol]) -> BTreeSet<String> {
     let is_range = |protocol: &&OperatorProtocol| {
-        let mut statements = protocol.statements();
-        statements.any(|(_, words)| words.iter().take(2).eq(["neighbor", "range"]))
+        let mut statements = protocol.statements.iter();
+        statements.any(|it| it.words.iter().take(2).eq(["neighbor", "range"]))
     };
     let names = protocols.iter().filter(is_range).map(|protocol| {
-        let mut statements = protocol.statements();
-        let given = statements.find_map(|(_, words)| match words {
+        let mut statements = protocol.statements.iter();
+        let given = statements.find_map(|it| match &it.words[..] {
             [dynamic, name, text] if dynamic == "dynamic" && name == "name" => Some(text),
             _ => None,
         });
@@ -89,8 +89,8 @@ fn other_neighbour(configured: &OperatorProtocol, running: &Protocol) -> Option<
 
 /// Returns the address and the AS of a session's neighbour, as far as the text has them as numbers.
 fn neighbour(protocol: &OperatorProtocol) -> (Option<IpAddr>, Option<u32>) {
-    let mut statements = protocol.statements();
-    let found = statements.find_map(|(_, words)| match words {
+    let mut statements = protocol.statements.iter();
+    let found = statements.find_map(|it| match &it.words[..] {
         [first, rest @ ..] if first == "neighbor" => Some(rest),
         _ => None,
     });

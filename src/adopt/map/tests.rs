@@ -158,6 +158,20 @@ fn password_is_named_and_never_shown() {
 }
 
 #[test]
+fn statement_of_a_template_is_named_with_its_own_place() {
+    let text =
+        format!("\ntemplate bgp t {{\n  local as 4242420998;\n  connect retry time 5;\n}}\n{TEXT}");
+    let adoption = mapped(link(1), &peering(), &text, false);
+    let place = |words: &str| {
+        let mut findings = adoption.findings.iter();
+        let found = findings.find(|it| it.reason.contains(words)).unwrap();
+        found.place.as_ref().unwrap().to_string()
+    };
+    assert_eq!(place("`connect retry time 5`"), "/etc/bird/bird.conf:4");
+    assert_eq!(place("`password`"), "/etc/bird/bird.conf:9");
+}
+
+#[test]
 fn link_that_no_document_can_hold_is_refused() {
     let two = mapped(link(2), &peering(), TEXT, false);
     says(&two, Outcome::Unsupported, "exactly one peer");

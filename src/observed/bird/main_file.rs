@@ -5,22 +5,19 @@
 //! sessions wait.
 
 mod held;
+mod protocols;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::diagnostics::Diagnostic;
 use super::outline::{Block, Outline, Statement, line_of};
 
-use crate::util::sorted::Sorted as _;
-
 pub use held::{Held, Unmarked};
-
-/// Depth limit of templates that inherit from templates.
-const DEEPEST: usize = 8;
+use protocols::protocols;
 
 /// BIRD's main file, with the files that it includes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,8 +69,26 @@ pub struct OperatorProtocol {
     pub line: usize,
     /// The line where it ends.
     end: usize,
-    /// Its statements, including those from templates.
-    statements: Vec<(Option<String>, Vec<String>)>,
+    /// Its own statements, then those of its templates.
+    pub statements: Vec<OperatorStatement>,
+}
+
+/// A statement of a protocol, or of its template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorStatement {
+    /// The channel that contains it.
+    channel: Option<String>,
+    pub words: Vec<String>,
+    /// The file in which it is.
+    pub file: Arc<Path>,
+    /// Its line, from 1.
+    pub line: usize,
+}
+
+impl OperatorStatement {
+    pub fn is_in_channel(&self) -> bool {
+        self.channel.is_some()
+    }
 }
 
 /// The protocols that the operator's main file defines, so that the agent's files do not.
@@ -298,17 +313,11 @@ impl OperatorProtocol {
         format!("{}:{}", self.file.display(), self.line)
     }
 
-    /// Returns its statements, its own first, then those of its templates: the channel, and the words.
-    pub fn statements(&self) -> impl Iterator<Item = (Option<&str>, &[String])> {
-        let statements = self.statements.iter();
-        statements.map(|(channel, words)| (channel.as_deref(), words.as_slice()))
-    }
-
     fn says(&self, channel: Option<&str>, first: &str) -> Option<&[String]> {
-        let found = self.statements.iter().find(|(of, words)| {
-            of.as_deref() == channel && words.first().is_some_and(|word| word == first)
+        let found = self.statements.iter().find(|it| {
+            it.channel.as_deref() == channel && it.words.first().is_some_and(|word| word == first)
         });
-        found.map(|(_, words)| words.as_slice())
+        found.map(|it| it.words.as_slice())
     }
 
     fn table<'a>(&'a self, channel: &str, default: &'a str) -> &'a str {
@@ -408,65 +417,6 @@ fn is_shipped(block: &Block<'_>) -> bool {
     };
     let is_known = SHARED.contains(&block.class) || block.class == "static";
     !block.is_template && is_known && block.statements.iter().all(plain)
-}
-
-fn protocols<'a>(
-    files: impl Iterator<Item = (&'a Path, &'a str)> + Clone,
-) -> Vec<OperatorProtocol> {
-    let outlines: Vec<_> = files
-        .map(|(path, text)| (path, text, Outline::of(text)))
-        .collect();
-    let blocks = || outlines.iter().flat_map(|(_, _, outline)| &outline.blocks);
-    let templates: BTreeMap<&str, &Block<'_>> = blocks()
-        .filter(|block| block.is_template)
-        .filter_map(|block| Some((block.name?, block)))
-        .sorted_map();
-    let (mut found, mut nameless) = (Vec::new(), BTreeMap::<&str, usize>::new());
-    for (path, text, outline) in &outlines {
-        for block in outline.blocks.iter().filter(|block| !block.is_template) {
-            let name = block.name.map_or_else(
-                || {
-                    let number = nameless.entry(block.class).or_default();
-                    *number += 1;
-                    format!("{}{number}", block.class)
-                },
-                str::to_owned,
-            );
-            found.push(OperatorProtocol {
-                class: block.class.to_owned(),
-                name,
-                file: path.to_path_buf(),
-                line: line_of(text, block.class),
-                end: line_of(text, block.end),
-                statements: statements(block, &templates, DEEPEST),
-            });
-        }
-    }
-    found
-}
-
-/// Returns the statements of a block, its own first, then those of its templates.
-fn statements(
-    block: &Block<'_>,
-    templates: &BTreeMap<&str, &Block<'_>>,
-    depth: usize,
-) -> Vec<(Option<String>, Vec<String>)> {
-    let owned = |statement: &Statement<'_>| {
-        let words = statement.words.iter().map(|word| (*word).to_owned());
-        (statement.channel.map(str::to_owned), words.collect())
-    };
-    let mut all: Vec<_> = block.statements.iter().map(owned).collect();
-    let parent = block
-        .statements
-        .iter()
-        .find_map(|statement| match statement.words[..] {
-            ["from", name] => templates.get(name.trim_matches('\'')),
-            _ => None,
-        });
-    if let Some(parent) = parent.filter(|_| depth > 0) {
-        all.extend(statements(parent, templates, depth - 1));
-    }
-    all
 }
 
 #[cfg(test)]

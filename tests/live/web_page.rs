@@ -106,16 +106,22 @@ fn events_tell_of_a_session_that_goes_down() {
     let log = router.path("events.log");
     let arguments = ["-sN", "http://127.0.0.1:24368/events"];
     let _curl = router.inside.spawn(&log, Path::new("curl"), &arguments);
-    let told = |text: &str| {
+    let told = |is: &dyn Fn(&str) -> bool| {
         let log = fs::read_to_string(&log).unwrap_or_default();
-        match log.contains(text) {
+        match is(&log) {
             true => Ok(()),
             false => Err(log),
         }
     };
-    wait_until("the stream is open", 10, || told("event: ready"));
+    // The neighbour may know it before the agent does.
+    let is_up = |log: &str| log.contains("Established");
+    wait_until("the session is told as up", 30, || told(&is_up));
     world.neighbours[0].inside.shell("ip link set u0 down");
     router.bird.ask(&router.inside, "restart all");
     let object = format!(r#"{{"object":"sessions/{}","phase":"#, interface(1));
-    wait_until("the session's new phase arrives", 60, || told(&object));
+    let is_down = |log: &str| {
+        let last = log.rsplit_once(&object);
+        last.is_some_and(|(_, phase)| !phase.starts_with(r#""Established"#))
+    };
+    wait_until("the session is told as down", 60, || told(&is_down));
 }

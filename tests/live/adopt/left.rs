@@ -73,8 +73,10 @@ fn moved_bird_conf_is_not_replaced_and_ends_no_session() {
         "bgp dn42_4242421001",
         "put it back, or stop BIRD",
     ]);
-    let node = agent(&built.router, &["describe", "node"]).out;
-    contains(&node, "is missing, and BIRD still runs protocols").unwrap();
+    wait_until("the node says that the file is missing", 30, || {
+        let node = agent(&built.router, &["describe", "node"]).out;
+        contains(&node, "is missing, and BIRD still runs protocols")
+    });
     let got = agent(&built.router, &["get", "sessions"]).out;
     contains(&got, "Established").unwrap();
     let plan = agent(&built.router, &["plan"]).out;

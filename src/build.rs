@@ -30,6 +30,10 @@ fn main() -> io::Result<()> {
     );
     if is_for_packages() {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+        // Equal functions are one. Rust brings a linker that can do so for this target only.
+        if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|it| it == "x86_64") {
+            println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
+        }
     }
     println!("cargo::rerun-if-env-changed=MOENET_COMMIT");
     println!("cargo::rerun-if-changed=.git/HEAD");

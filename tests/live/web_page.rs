@@ -115,7 +115,7 @@ fn events_tell_of_a_session_that_goes_down() {
     };
     // The neighbour may know it before the agent does.
     let is_up = |log: &str| log.contains("Established");
-    wait_until("the session is told as up", 30, || told(&is_up));
+    wait_until("an event says that the session is up", 30, || told(&is_up));
     world.neighbours[0].inside.shell("ip link set u0 down");
     router.bird.ask(&router.inside, "restart all");
     let object = format!(r#"{{"object":"sessions/{}","phase":"#, interface(1));
@@ -123,5 +123,7 @@ fn events_tell_of_a_session_that_goes_down() {
         let last = log.rsplit_once(&object);
         last.is_some_and(|(_, phase)| !phase.starts_with(r#""Established"#))
     };
-    wait_until("the session is told as down", 60, || told(&is_down));
+    wait_until("an event says that the session is down", 60, || {
+        told(&is_down)
+    });
 }

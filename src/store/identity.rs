@@ -62,6 +62,12 @@ impl StateIdentity {
             })
     }
 
+    /// Reads the copy next to the history; `None` without a valid one.
+    pub(crate) fn copied(dir: &Path) -> Option<Self> {
+        let text = file::read_text(&dir.join(COPY), file::TOKEN).ok()?;
+        Self::parse(&text)
+    }
+
     /// Parses the text of an identity file.
     pub fn parse(text: &str) -> Option<Self> {
         let succeeds = values(text, "succeeds:");

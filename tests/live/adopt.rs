@@ -274,7 +274,8 @@ fn router_of_the_go_agent_is_adopted_without_a_reset() {
         "wireguard/dn42_4242421001.conf:1",
     );
     finds(&answer, "left", session, "peers/peer.conf:1");
-    finds(&answer, "unsupported", session, "peers/peer.conf:1");
+    finds(&answer, "unsupported", session, "bird.conf:13");
+    finds(&answer, "unsupported", session, "peers/peer.conf:4");
     finds(&answer, "unsupported", DEVICE, "dn42_4242421001.conf:3");
     let wider = ("interface dn42_4242421001", "dn42_4242421001.conf:5");
     finds(&answer, "changed", wider.0, wider.1);

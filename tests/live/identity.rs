@@ -309,15 +309,28 @@ fn marks_of_an_earlier_build_are_upgraded_in_place() {
 }
 
 #[test]
-fn identity_that_was_cleaned_away_comes_back_from_the_history() {
+fn identity_that_was_cleaned_away_comes_back() {
     let mut world = World::converged(1);
     let (identity, ages) = (world.router.identity(), world.ages());
-    world.router.kill_agent();
-    std::fs::remove_file(world.router.path("state/identity")).unwrap();
-    world.router.start_agent();
-    assert_eq!(world.router.identity(), identity);
-    world.wait_polls("sessions", 3);
-    assert_eq!(world.ages(), ages);
+    let starts_without = |world: &mut World, gone: &[&str]| {
+        world.router.kill_agent();
+        for file in gone {
+            std::fs::remove_file(world.router.path("state").join(file)).unwrap();
+        }
+        world.router.start_agent();
+        world.wait_polls("sessions", 3);
+        assert_eq!(world.router.identity(), identity);
+        assert_eq!(world.ages(), ages);
+    };
+    // The history may have no commit yet, but has the copy next to it.
+    starts_without(&mut world, &["identity"]);
+    wait_until("the history has the identity", 60, || {
+        match world.git("log --all --format=%s -- identity").is_empty() {
+            true => Err("it has not".into()),
+            false => Ok(()),
+        }
+    });
+    starts_without(&mut world, &["identity", ".git/moenet-identity"]);
 }
 
 #[test]

@@ -206,7 +206,7 @@ impl Missing {
     }
 }
 
-/// Restores the identity from the history if its file was deleted.
+/// Restores the identity from the history, or from the copy next to it, if its file was deleted.
 pub(crate) async fn put_back(dir: &Path) {
     if identity(dir).await.is_some() {
         return;
@@ -225,11 +225,17 @@ async fn identity(dir: &Path) -> Option<StateIdentity> {
     blocking(move || StateIdentity::read(&dir)).await
 }
 
+/// Returns the identity that the history has; before its first commit, that of the copy next to it.
 async fn in_history(dir: &Path) -> Option<StateIdentity> {
     let dir = dir.to_owned();
-    let history = blocking(move || fs::exists(dir.join(".git")).then(|| History::new(&dir)));
-    let kept = history.await?.last_committed(Path::new(IDENTITY)).await;
-    StateIdentity::parse(&kept.ok()??)
+    let found = blocking(move || {
+        let history = fs::exists(dir.join(".git")).then(|| History::new(&dir));
+        history.map(|history| (history, StateIdentity::copied(&dir)))
+    });
+    let (history, copied) = found.await?;
+    let kept = history.last_committed(Path::new(IDENTITY)).await;
+    let kept = kept.ok().flatten();
+    kept.and_then(|text| StateIdentity::parse(&text)).or(copied)
 }
 
 type Evidence = (

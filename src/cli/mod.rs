@@ -336,7 +336,7 @@ Examples:
         after_help = "Example: moenet-agent control-plane --fleet ./fleet --listen 127.0.0.1:8080"
     )]
     ControlPlane(control_plane::ControlPlane),
-    /// Check the files of the embedded Control Plane
+    /// Describe a network of routers, check and change its files, and show its routers
     #[command(after_help = "Example: moenet-agent fleet validate ./fleet")]
     Fleet(fleet::Fleet),
     /// Print completions for a shell

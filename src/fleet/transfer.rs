@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::audit::{Author, FLEET};
 use super::change::ChangedFiles;
 use super::described::Described;
@@ -68,7 +70,7 @@ pub enum TransferError {
 }
 
 /// How many files a copy changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Copied {
     pub changed: usize,
     /// Those that were removed at the target.

@@ -61,11 +61,12 @@ impl Init {
         fs::create_dirs(&self.dir, 0o755)
             .with_context(|| format!("create {}", self.dir.display()))?;
         let mut changes = Changes::begin(&self.dir)?;
+        let text = commented::fields(HEAD, &schemas::value("FleetNetwork"), &values);
+        changes.create("network.yaml", text)?;
+        changes.check(Must::BeValid)?;
         for folder in ["routers", "sessions"] {
             changes.create_folder(folder.as_ref())?;
         }
-        let text = commented::fields(HEAD, &schemas::value("FleetNetwork"), &values);
-        changes.create("network.yaml", text)?;
         let ignored = self.dir.join(".gitignore");
         Writer::new(0o644)
             .create(&ignored, IGNORED.as_bytes())

@@ -124,7 +124,7 @@ Exit codes: 0 no changes; 2 changes; 1 the fleet is not valid, or the comparison
     ///
     /// Exit code 1, and nothing is changed, if a file differs there.
     #[command(
-        after_help = "Example: moenet-agent fleet import ./fleet --store postgres://fleet@/fleet"
+        after_help = "Example: moenet-agent fleet import ./fleet --store postgres:///fleet?host=/run/postgresql"
     )]
     Import {
         #[command(flatten)]
@@ -138,7 +138,7 @@ Exit codes: 0 no changes; 2 changes; 1 the fleet is not valid, or the comparison
     ///
     /// Exit code 1, and nothing is changed, if a file differs there.
     #[command(
-        after_help = "Example: moenet-agent fleet export ./fleet --store postgres://fleet@/fleet"
+        after_help = "Example: moenet-agent fleet export ./fleet --store postgres:///fleet?host=/run/postgresql"
     )]
     Export {
         #[command(flatten)]
@@ -227,25 +227,27 @@ impl Fleet {
                 };
                 let (url, care) = (copy.store(), (copy.replace(), invalid));
                 let import = fleet::import(&copy.dir, &url, care, &by);
-                copied(block_on(async { Ok(import.await?) })?)
+                copied(&block_on(async { Ok(import.await?) })?, arguments)
             }
             #[cfg(feature = "postgres")]
             Verb::Export { copy } => {
                 let (url, replace) = (copy.store(), copy.replace());
                 let export = fleet::export(&copy.dir, &url, replace);
-                copied(block_on(async { Ok(export.await?) })?)
+                copied(&block_on(async { Ok(export.await?) })?, arguments)
             }
         }
     }
 }
 
 #[cfg(feature = "postgres")]
-fn copied(files: fleet::Copied) -> Outcome {
-    let fleet::Copied { changed, removed } = files;
-    let changed = counted(changed, "file");
-    output::line(format_args!(
-        "{changed} changed, {removed} of them removed."
-    ));
+fn copied(files: &fleet::Copied, arguments: &Arguments) -> Outcome {
+    if !output::value(arguments.output, files)? {
+        let changed = counted(files.changed, "file");
+        let removed = files.removed;
+        output::line(format_args!(
+            "{changed} changed, {removed} of them removed."
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -279,6 +281,9 @@ fn print(findings: &Findings) {
 struct Changed {
     /// The files, below the fleet directory.
     files: Vec<String>,
+    /// Those that were removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    removed: Vec<String>,
     /// A new token, which is shown only here.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
@@ -294,9 +299,23 @@ impl Changed {
         (token, next): (Option<Secret<String>>, String),
         arguments: &Arguments,
     ) -> Outcome {
+        let followed = changes.dir().map(fleet::followed).transpose()?.flatten();
+        let next = match followed {
+            Some(_) => {
+                format!("{next}; commit the change first, because the server serves commits")
+            }
+            None => next,
+        };
+        let removed = changes.removed();
         let files = changes.write(must)?;
         let token = token.map(|token| token.expose().clone());
-        Self { files, token, next }.print(arguments)
+        let changed = Self {
+            files,
+            removed,
+            token,
+            next,
+        };
+        changed.print(arguments)
     }
 
     fn print(&self, arguments: &Arguments) -> Outcome {
@@ -306,7 +325,11 @@ impl Changed {
             return Ok(ExitCode::SUCCESS);
         }
         for file in &self.files {
-            output::line(format_args!("wrote {file}"));
+            let done = match self.removed.contains(file) {
+                true => "removed",
+                false => "wrote",
+            };
+            output::line(format_args!("{done} {file}"));
         }
         if let Some(token) = &self.token {
             output::unredacted(format_args!("token: {token}"));

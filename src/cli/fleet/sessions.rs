@@ -120,6 +120,7 @@ impl Named {
         }
         Changed {
             files,
+            removed: Vec::new(),
             token: None,
             next,
         }

@@ -57,6 +57,9 @@ pub enum ChangeError {
     NoRouter { name: String, known: String },
     #[error("the fleet has no session {0}; write ROUTER/NAME, as jp1/alice, or its uuid")]
     NoSession(String),
+    /// A file that cannot be used may have the named object.
+    #[error("{file}: {why}; `moenet-agent fleet validate` lists all errors")]
+    Unusable { file: String, why: String },
     #[error("{name} is the name of several sessions: {all}; write one of these")]
     Ambiguous { name: String, all: String },
     #[error("{session}: {reason}")]
@@ -155,6 +158,17 @@ impl Changes {
         dir.join(name)
     }
 
+    /// Returns the fleet's directory; `None`: a store writes the changes.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_ref().map(|dir| &*dir.path)
+    }
+
+    /// Returns the files that the changes remove.
+    pub fn removed(&self) -> Vec<String> {
+        let changed = self.changed.iter();
+        changed.filter(|it| !self.files.has(it)).cloned().collect()
+    }
+
     /// Returns the files with all changes.
     pub fn files(&self) -> &FleetFiles {
         &self.files
@@ -230,15 +244,25 @@ impl Changes {
         let found = [described, folder]
             .into_iter()
             .find(|path| self.files.text(path).is_some());
-        found.ok_or_else(|| ChangeError::NoRouter {
-            name: router.to_string(),
-            known: match self.routers() {
-                none if none.is_empty() => {
-                    "none; `moenet-agent fleet add router` adds one".to_owned()
-                }
-                all => all.into_iter().collect::<Vec<_>>().join(", "),
-            },
-        })
+        let missing = || {
+            self.unusable().unwrap_or_else(|| ChangeError::NoRouter {
+                name: router.to_string(),
+                known: match self.routers() {
+                    none if none.is_empty() => {
+                        "none; `moenet-agent fleet add router` adds one".to_owned()
+                    }
+                    all => all.into_iter().collect::<Vec<_>>().join(", "),
+                },
+            })
+        };
+        found.ok_or_else(missing)
+    }
+
+    /// Returns why a file cannot be used, which may be that of an object that was not found.
+    fn unusable(&self) -> Option<ChangeError> {
+        let (file, why) = self.files.faults().next()?;
+        let (file, why) = (file.to_owned(), why.to_owned());
+        Some(ChangeError::Unusable { file, why })
     }
 
     /// Writes the changes, each file in one step. Returns the changed files.
@@ -267,7 +291,11 @@ impl Changes {
         Ok(self.changed.iter().cloned().map(text).sorted_map())
     }
 
-    fn check(&self, must: Must) -> Result<(), ChangeError> {
+    /// Checks the fleet with the changes.
+    ///
+    /// # Errors
+    /// It would be invalid.
+    pub fn check(&self, must: Must) -> Result<(), ChangeError> {
         let allowed = match must {
             Must::BeValid => BTreeMap::new(),
             Must::NotGetWorse => counts(&findings(&self.before).problems),

@@ -131,7 +131,10 @@ impl Changes {
         let mut found = self.sessions();
         found.retain(|it| router.is_none_or(|router| router == it.router) && it.is_meant(own));
         match found.len() {
-            0 => Err(ChangeError::NoSession(name.to_owned())),
+            0 => {
+                let missing = || ChangeError::NoSession(name.to_owned());
+                Err(self.unusable().unwrap_or_else(missing))
+            }
             1 => Ok(found.swap_remove(0)),
             _ => {
                 let all = found.iter().map(|it| match identity(&it.item) {

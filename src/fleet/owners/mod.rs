@@ -419,6 +419,7 @@ fn refused(error: ChangeError) -> ApiError {
         ChangeError::Fleet(_)
         | ChangeError::Io { .. }
         | ChangeError::NoRouter { .. }
+        | ChangeError::Unusable { .. }
         | ChangeError::Ambiguous { .. }
         | ChangeError::Token { .. }
         | ChangeError::NoOwner(_) => ApiError::internal(

@@ -294,10 +294,57 @@ fn status_changes_at_its_place_in_both_layouts() {
         fleet.refused(&format!("delete {name}"), "has not confirmed the removal");
         fleet.refused(&format!("accept {name}"), "is being deleted");
         fleet.refused("accept moon", "no session moon");
-        fleet.done(&format!("delete {name} --force"));
+        let said = fleet.done(&format!("delete {name} --force"));
+        // The list of a folder stays.
+        let done = if name == "jp1/alice" {
+            "removed"
+        } else {
+            "wrote"
+        };
+        assert!(said.contains(&format!("{done} {file}")), "{said}");
         assert!(!fleet.path(file).exists() || !fleet.text(file).contains("wg_alice"));
         fleet.assert_valid();
     }
+}
+
+#[test]
+fn file_that_cannot_be_read_is_not_called_missing() {
+    let fleet = network();
+    for (name, verb) in [
+        ("sessions/jp1/alice.yaml", "accept jp1/alice"),
+        ("routers/jp1.yaml", "token new jp1"),
+    ] {
+        let text = fleet.text(name);
+        fs::write(fleet.path(name), b"id: 1 # \xff\n").unwrap();
+        let (code, said) = fleet.call(verb);
+        let why = format!("error: {name}: cannot be read");
+        assert!(code == 1 && said.contains(&why), "{said}");
+        fleet.write(name, &text);
+    }
+}
+
+#[test]
+fn verb_says_that_a_server_serves_commits() {
+    let fleet = network();
+    let commit = "commit the change first";
+    let said = fleet.done("accept jp1/alice");
+    assert!(!said.contains(commit), "{said}");
+    fleet.write("reported/.git.json", "{}\n");
+    for verb in [
+        "disable jp1/alice",
+        "token rotate jp1",
+        "add router de1 --address 192.0.2.3",
+    ] {
+        let said = fleet.done(verb);
+        assert!(said.contains(commit), "{said}");
+    }
+}
+
+#[test]
+fn init_that_is_refused_leaves_no_file() {
+    let fleet = Fleet(tempfile::tempdir().unwrap());
+    fleet.refused("init --asn 0", "asn: invalid AS number 0");
+    assert_eq!(fs::read_dir(fleet.path("")).unwrap().count(), 0);
 }
 
 #[test]

@@ -15,7 +15,9 @@ use super::check::Problem;
 use super::described::Described;
 use super::good::{Good, LastGood, judge};
 use super::history::{self, History, ServedList};
-use super::posts::{Post, ReportedStatus, applies, outdated, overlay, served_status, superseded};
+use super::posts::{
+    Post, ReportedStatus, applies, outdated, overlay, served_status, superseded, without_nul,
+};
 use super::store::{Change, MakeChange, Store};
 use super::tagged::{KnownTags, Tagged};
 use super::version::{Version, version};
@@ -224,6 +226,7 @@ impl Answers {
         call: Call,
         (client, body): (Client, &[u8]),
     ) -> Result<Vec<String>, ApiError> {
+        let body = &*without_nul(body);
         let (change, rejected) = match call {
             Call::Heartbeat => {
                 let heartbeat = check_heartbeat(body).map_err(bad_request)?;

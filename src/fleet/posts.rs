@@ -1,5 +1,6 @@
 //! What routers post, and which status of a session is served after a post. Pure.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
@@ -76,6 +77,23 @@ pub(super) struct Posts {
     pub(super) sessions: Statuses,
 }
 
+/// Returns a body in JSON with U+FFFD for each U+0000, with which PostgreSQL reads no value of the text: one router's
+/// post would fail a query about all routers.
+pub(super) fn without_nul(body: &[u8]) -> Cow<'_, [u8]> {
+    const ESCAPED: &[u8] = br"\u0000";
+    let mut body = Cow::Borrowed(body);
+    let mut at = 0;
+    while let Some(next) = body[at..].iter().position(|byte| *byte == b'\\') {
+        at += next;
+        if body[at..].starts_with(ESCAPED) {
+            body.to_mut()[at..at + ESCAPED.len()].copy_from_slice(br"\ufffd");
+        }
+        // The escaped character too, which may be another backslash.
+        at = body.len().min(at + 2);
+    }
+    body
+}
+
 /// Returns the status to serve for a session: the one its router has posted, as long as the file
 /// has the same status as at the post. `None`: the session is gone, acknowledged.
 pub(super) fn served_status(item: &Value, statuses: &Statuses) -> Option<Option<WireStatus>> {
@@ -136,5 +154,29 @@ pub(super) fn applies(posted: WireStatus, served: Option<WireStatus>) -> bool {
         WireStatus::Disabled => served == Some(WireStatus::QueuedForDelete),
         WireStatus::Active | WireStatus::Error => served.is_some_and(WireStatus::takes_error),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nul_is_replaced_and_nothing_else() {
+        let replaced = |body: &str| String::from_utf8(without_nul(body.as_bytes()).into_owned());
+        for (body, wanted) in [
+            (
+                r#"{"a\u0000":"\u0000\u0000b"}"#,
+                r#"{"a\ufffd":"\ufffd\ufffdb"}"#,
+            ),
+            (r#"["\\\u0000","\n\u0001"]"#, r#"["\\\ufffd","\n\u0001"]"#),
+            // A backslash, then the digits.
+            (r#"["\\u0000"]"#, r#"["\\u0000"]"#),
+            (r#"["\u000"#, r#"["\u000"#),
+            ("\\", "\\"),
+            ("", ""),
+        ] {
+            assert_eq!(replaced(body).unwrap(), wanted);
+        }
     }
 }

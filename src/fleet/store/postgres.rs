@@ -105,7 +105,9 @@ impl Postgres {
     }
 
     async fn posted_keys(&self) -> Result<PostedKeys, ApiError> {
-        let sql = "SELECT router, body->>'meshPublicKey' FROM newest WHERE kind = $1";
+        // The value of one text with U+0000 would fail those of all routers.
+        let sql = "SELECT router, body->>'meshPublicKey' FROM newest WHERE kind = $1 \
+                   AND strpos(body::text, '\\u0000') = 0";
         let rows = query(sql).bind(HEARTBEAT).fetch_all(&self.pool).await;
         let rows = rows.map_err(unavailable)?.into_iter();
         let key = |row: sqlx::postgres::PgRow| {

@@ -101,7 +101,7 @@ impl Database {
         server.arg("-k").arg(dir).args(["-h", ""]).spawn().unwrap()
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!(
             "postgres://postgres@localhost/postgres?host={}",
             self.dir.path().display()
@@ -109,7 +109,7 @@ impl Database {
     }
 
     /// Runs a statement, and returns its rows.
-    fn sql(&self, statement: &str) -> String {
+    pub(super) fn sql(&self, statement: &str) -> String {
         let mut psql = Command::new(programs().join("psql"));
         let psql = psql
             .args(["-X", "-A", "-t", "-c", statement])
@@ -345,6 +345,13 @@ fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance;
     let (_, mesh) = other.call_as("hk1", "GET", "mesh", "");
     assert_eq!(mesh["peers"][0].get("publicKey"), None, "{mesh}");
     assert_eq!(one.call_as("de1", "POST", "heartbeat", &body).0, 200);
+    // PostgreSQL reads no value of a text with U+0000: that of one router must not hide the keys of the others.
+    let nul = r#"{"version": "\u0000", "uptime": 1}"#;
+    assert_eq!(one.call_as("hk1", "POST", "heartbeat", nul).0, 200);
+    let versions = "SELECT count(body->>'version') FROM newest WHERE kind = 'heartbeat'";
+    assert_eq!(database.sql(versions).trim(), "3");
+    let nul = format!("INSERT INTO newest VALUES ('gone', 'heartbeat', now(), '{nul}')");
+    database.sql(&nul);
     soon("the key is served by the other", || {
         let (_, body) = other.call_as("hk1", "GET", "mesh", "");
         same(body["peers"][0]["publicKey"].clone(), json!(key))

@@ -1,6 +1,7 @@
 //! `fleet import` and `fleet export`: a fleet between a directory and a database.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use super::postgres::Database;
 use super::*;
@@ -64,14 +65,55 @@ fn database_that_cannot_be_reached_is_named() {
 }
 
 #[test]
+fn tables_of_another_version_lock_out_no_instance() {
+    let (database, fleet) = (Database::start(), fleet());
+    database.import(fleet.dir.path());
+    database.sql(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'newer', true, '', 1)",
+    );
+    let mut server = Command::new(env!("CARGO_BIN_EXE_moenet-agent"))
+        .args(["control-plane", "--listen", "127.0.0.1:0"])
+        .env("MOENET_FLEET_STORE", database.url())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    let refused = |line: &std::io::Result<String>| line.as_ref().unwrap().contains("unavailable");
+    lines.take_while(|line| !refused(line)).count();
+    let (done, text) = database.fleet("import", fleet.dir.path(), &[]);
+    assert!(!done && text.contains("use the version"), "{text}");
+    database.sql("DELETE FROM _sqlx_migrations WHERE version = 9999");
+    let (done, text) = database.fleet("import", fleet.dir.path(), &[]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(done, "{text}");
+}
+
+#[test]
+fn database_that_lacks_characters_is_refused() {
+    let (database, fleet) = (Database::start(), fleet());
+    database.import(fleet.dir.path());
+    database.sql("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0");
+    let url = database.url().replacen("/postgres?", "/latin?", 1);
+    let (done, text) = database.fleet("import", fleet.dir.path(), &["--store", &url]);
+    assert!(
+        !done && text.contains("create it with the encoding UTF8"),
+        "{text}"
+    );
+}
+
+#[test]
 fn import_and_export_are_a_round_trip() {
     let (database, fleet) = (Database::start(), fleet());
     fs::write(fleet.path("maintenance"), "").unwrap();
     fs::create_dir_all(fleet.path("reported/sessions")).unwrap();
     database.import(fleet.dir.path());
     let out = tempfile::tempdir().unwrap();
-    let (done, text) = database.fleet("export", out.path(), &[]);
-    assert!(done, "{text}");
+    let (done, text) = database.fleet("export", out.path(), &["-o", "json"]);
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert!(done && answer["changed"] == 5, "{text}");
     for name in [
         "router.yaml",
         "sessions.yaml",

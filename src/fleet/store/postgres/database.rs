@@ -5,8 +5,9 @@ use std::str::FromStr;
 use axum::http::StatusCode;
 use sqlx::ConnectOptions as _;
 use sqlx::SqlSafeStr as _;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Connection as _, Row as _, query};
 use tokio::time::timeout;
 
 use crate::fleet::store::STORE_UNAVAILABLE;
@@ -24,16 +25,38 @@ const MIGRATIONS: [(i64, &str, &str); 1] =
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The address of the database is not valid; its text, which may hold a password, is left out.
-    #[error("--store is not a PostgreSQL URL; write postgres://user:password@host/database")]
+    #[error(
+        "--store is not a valid PostgreSQL URL; write postgres://user:password@host/database, or \
+         postgres:///database?host=/run/postgresql for a unix socket"
+    )]
     Url,
-    #[error("store: {0}; check that PostgreSQL runs and that the role may create tables")]
+    #[error("store: {}; check that PostgreSQL runs and that the role may create tables", cause(.0))]
     Database(#[from] sqlx::Error),
     #[error(
-        "store at {place}: {source}; check that PostgreSQL runs, and host, database and role of --store"
+        "store at {place}: {}; check that PostgreSQL runs, and host, database and role of --store",
+        cause(.source)
     )]
     Connect { place: String, source: sqlx::Error },
-    #[error("tables of the store: {0}; a newer moenet-agent may have changed them")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error(
+        "the database has the encoding {0}, which lacks most characters; create it with the encoding UTF8"
+    )]
+    Encoding(String),
+    #[error("tables of the store: {0}; use the version of moenet-agent that has changed them")]
+    Changed(MigrateError),
+    #[error("tables of the store: {0}; the role of --store has to create tables")]
+    Migrate(MigrateError),
+}
+
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(error) => Self::Database(error),
+            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => {
+                Self::Changed(error)
+            }
+            error => Self::Migrate(error),
+        }
+    }
 }
 
 /// Returns the connections to a database, without connecting.
@@ -48,6 +71,8 @@ pub(super) fn pool(url: &Secret<String>) -> Result<PgPool, StoreError> {
         .options([
             // An acknowledged post is on the disk, whatever the server's default is.
             ("synchronous_commit", "on"),
+            // No notice that a table exists already.
+            ("client_min_messages", "warning"),
             ("statement_timeout", "30s"),
             ("lock_timeout", "10s"),
             // An instance that stops in a transaction does not stop the others for longer.
@@ -66,27 +91,45 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
         let kind = MigrationType::Simple;
         Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
     });
-    check_connection(pool).await?;
+    let mut connection = connect(pool).await?;
+    check_encoding(&mut connection).await?;
+    // Its own connection: one of the pool would keep the lock of failed migrations, for which other instances wait.
     Migrator::with_migrations(migrations.into())
-        .run(pool)
+        .run_direct(None, &mut connection, false)
         .await?;
-    Ok(())
+    Ok(connection.close().await?)
 }
 
 /// Connects once outside the pool, which tells its own timeout in place of the cause.
-async fn check_connection(pool: &PgPool) -> Result<(), StoreError> {
+async fn connect(pool: &PgPool) -> Result<PgConnection, StoreError> {
     let options = pool.connect_options();
     let connected = timeout(FLEET_STORE_CONNECT, options.connect()).await;
     let connected = connected.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    connected.map(drop).map_err(|source| StoreError::Connect {
-        place: format!(
-            "{}:{}/{}",
-            options.get_host(),
-            options.get_port(),
-            options.get_database().unwrap_or_default()
-        ),
-        source,
+    connected.map_err(|source| {
+        let server = options.get_socket().map_or_else(
+            || format!("{}:{}", options.get_host(), options.get_port()),
+            |socket| socket.display().to_string(),
+        );
+        let database = options.get_database().unwrap_or_default();
+        let place = format!("{server}/{database}");
+        StoreError::Connect { place, source }
     })
+}
+
+/// Refuses an encoding without the characters that posts and files may have.
+async fn check_encoding(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let row = query("SHOW server_encoding").fetch_one(connection).await?;
+    match row.get::<String, _>(0) {
+        // SQL_ASCII stores any text.
+        all if all == "UTF8" || all == "SQL_ASCII" => Ok(()),
+        other => Err(StoreError::Encoding(other)),
+    }
+}
+
+/// Returns the text of an error, without the line in PostgreSQL's own source.
+fn cause(error: &sqlx::Error) -> String {
+    let database = error.as_database_error();
+    database.map_or_else(|| error.to_string(), |it| it.message().to_owned())
 }
 
 /// The answer while the database is unavailable: 503, so the router keeps its state and posts again.
@@ -94,6 +137,9 @@ pub(in crate::fleet) fn unavailable(error: sqlx::Error) -> ApiError {
     ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,
         STORE_UNAVAILABLE,
-        format!("the store cannot be used now: {error}; retry later"),
+        format!(
+            "the store cannot be used now: {}; retry later",
+            cause(&error)
+        ),
     )
 }

@@ -2,14 +2,16 @@
 //! newest posts of each router that has none at the target.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::audit::{Author, FLEET};
-use super::change::ChangedFiles;
+use super::change::{ChangeError, ChangedFiles, LockedDir, put};
 use super::described::Described;
 use super::finding::Finding;
 use super::layout::MAX_BYTES;
@@ -22,7 +24,7 @@ use super::tree::CALLS;
 use super::{FleetError, tree};
 use crate::http::{ApiError, Client};
 use crate::model::{ObjectName, Secret};
-use crate::util::file::{self, Writer};
+use crate::util::file;
 use crate::util::{fs, progress};
 
 /// What may be done with files of the target that differ from the source.
@@ -60,6 +62,8 @@ pub enum TransferError {
     Invalid { path: PathBuf, first: Box<Finding> },
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     #[error("record of rollouts and drains: {0}")]
     Record(ApiError),
     #[error("posts of router {router}: {source}")]
@@ -132,19 +136,46 @@ pub async fn export(
 ) -> Result<Copied, TransferError> {
     let store = Postgres::open(url)?;
     store.load().await?;
-    let present = match fs::is_dir(dir) {
-        true => read(dir, dir)?,
-        false => Files::new(),
-    };
+    let failed = |path: PathBuf| |source| TransferError::Io { path, source };
+    fs::create_dirs(dir, 0o755).map_err(failed(dir.to_owned()))?;
+    let _lock = LockedDir::lock(dir)?;
+    let present = read(dir, dir)?;
     let changes = changes(&store.memory().files.all(), &present, replace)?;
     let to = Directory::new(dir.to_owned());
     copy_record(&store, &to).await?;
     for (name, text) in &changes {
-        let path = dir.join(checked(name)?);
-        write_file(&path, text.as_deref()).map_err(|source| TransferError::Io { path, source })?;
+        checked(name)?;
+        put(dir, name, text.as_deref()).map_err(failed(dir.join(name)))?;
     }
     copy_posts(Arc::new(store), &to).await?;
+    give_posts(dir).map_err(failed(dir.to_owned()))?;
     Ok(Copied::of(&changes))
+}
+
+/// Gives the posts to the owner of the directory, as whom the server writes them.
+fn give_posts(dir: &Path) -> io::Result<()> {
+    let like = fs::metadata(dir)?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let posts = match entry.file_name() == REPORTED {
+            true => entry.path(),
+            false => entry.path().join(REPORTED),
+        };
+        if fs::exists(&posts) {
+            give(&posts, &like)?;
+        }
+    }
+    Ok(())
+}
+
+fn give(path: &Path, like: &Metadata) -> io::Result<()> {
+    fs::give(path, like.uid(), like.gid())?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), like)?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses files from which no server would serve the network. A session with an error concerns itself only.
@@ -281,13 +312,4 @@ fn checked(name: &str) -> Result<&Path, TransferError> {
         true => Ok(path),
         false => Err(TransferError::Name(path.to_owned())),
     }
-}
-
-fn write_file(path: &Path, text: Option<&str>) -> io::Result<()> {
-    let Some(text) = text else {
-        return file::remove_file(path).map(drop);
-    };
-    fs::create_dir_all(path.parent().unwrap_or(path))?;
-    // A router's file has its token.
-    Writer::new(0o600).replace(path, text.as_bytes())
 }

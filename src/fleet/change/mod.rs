@@ -315,21 +315,10 @@ impl Changes {
     /// # Errors
     /// As the system says.
     pub fn create_folder(&self, folder: &Path) -> Result<(), ChangeError> {
-        let folder = self.path(folder);
-        let failed = |source| ChangeError::Io {
-            path: folder.clone(),
+        create_folder(&self.path(""), folder).map_err(|source| ChangeError::Io {
+            path: self.path(folder),
             source,
-        };
-        let like = fs::metadata(self.path("")).map_err(failed)?;
-        let missing = folder.ancestors();
-        let missing: Vec<_> = missing
-            .take_while(|it| fs::symlink_metadata(it).is_err())
-            .collect();
-        fs::create_dirs(&folder, 0o755).map_err(failed)?;
-        for folder in missing {
-            fs::give(folder, like.uid(), like.gid()).map_err(failed)?;
-        }
-        Ok(())
+        })
     }
 
     fn write_file(&self, name: &str) -> Result<(), ChangeError> {
@@ -346,27 +335,45 @@ impl Changes {
         if there.as_deref() != before.map(|text| &**text) {
             return Err(ChangeError::ChangedMeanwhile(name.to_owned()));
         }
-        let Some(text) = self.files.text(name) else {
-            return file::remove_file(&path).map(drop).map_err(failed);
-        };
-        if let Some(folder) = Path::new(name).parent() {
-            self.create_folder(folder)?;
-        }
-        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
+        let text = self.files.text(name).map(|text| &**text);
+        let is_link = || fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
+        if text.is_some() && is_link() {
             return Err(ChangeError::Link(name.to_owned()));
         }
-        // The server reads the file as another user than root.
-        let (mode, like) = match fs::metadata(&path) {
-            Ok(found) => (found.mode() & 0o777, Ok(found)),
-            Err(_) => (MODE, fs::metadata(self.path(""))),
-        };
-        let like = like.map_err(failed)?;
-        Writer::new(mode)
-            .owner(Some(like.uid()))
-            .group(Some(like.gid()))
-            .replace(&path, text.as_bytes())
-            .map_err(failed)
+        put(&self.path(""), name, text).map_err(failed)
     }
+}
+
+fn create_folder(root: &Path, folder: &Path) -> io::Result<()> {
+    let like = fs::metadata(root)?;
+    let folder = root.join(folder);
+    let missing = folder.ancestors();
+    let missing: Vec<_> = missing
+        .take_while(|it| fs::symlink_metadata(it).is_err())
+        .collect();
+    fs::create_dirs(&folder, 0o755)?;
+    let mut missing = missing.into_iter();
+    missing.try_for_each(|folder| fs::give(folder, like.uid(), like.gid()))
+}
+
+/// Writes a file of a fleet's directory; `None` removes it. It belongs to the owner of the file before it, or of the
+/// directory: the server reads it as another user than root.
+pub(super) fn put(root: &Path, name: &str, text: Option<&str>) -> io::Result<()> {
+    let path = root.join(name);
+    let Some(text) = text else {
+        return file::remove_file(&path).map(drop);
+    };
+    if let Some(folder) = Path::new(name).parent() {
+        create_folder(root, folder)?;
+    }
+    let (mode, like) = match fs::metadata(&path) {
+        Ok(found) => (found.mode() & 0o777, found),
+        Err(_) => (MODE, fs::metadata(root)?),
+    };
+    Writer::new(mode)
+        .owner(Some(like.uid()))
+        .group(Some(like.gid()))
+        .replace(&path, text.as_bytes())
 }
 
 /// Identifies a problem beside a change that moves lines.

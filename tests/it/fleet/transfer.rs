@@ -1,6 +1,7 @@
 //! `fleet import` and `fleet export`: a fleet between a directory and a database.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::process::{Command, Stdio};
 
 use super::postgres::Database;
@@ -89,6 +90,29 @@ fn tables_of_another_version_lock_out_no_instance() {
     server.kill().unwrap();
     server.wait().unwrap();
     assert!(done, "{text}");
+}
+
+#[test]
+fn exported_files_belong_to_the_owner_of_the_directory() {
+    let (database, fleet) = (Database::start(), fleet());
+    database.import(fleet.dir.path());
+    let post = r#"{"version": "1", "uptime": 1}"#;
+    let post = format!("INSERT INTO newest VALUES ('jp1', 'heartbeat', now(), '{post}')");
+    database.sql(&post);
+    let out = tempfile::tempdir().unwrap();
+    let _ = chown(out.path(), Some(65_534), Some(65_534));
+    let owner = |name: &str| {
+        let found = fs::metadata(out.path().join(name)).unwrap();
+        (found.uid(), found.gid())
+    };
+    let server = owner("");
+    let (done, text) = database.fleet("export", out.path(), &[]);
+    assert!(done, "{text}");
+    for name in ["jp1", "jp1/router.yaml", "jp1/reported/heartbeat.json"] {
+        assert_eq!(owner(name), server, "{name}");
+    }
+    let (done, text) = database.fleet("export", &out.path().join("jp1/router.yaml"), &[]);
+    assert!(!done && text.contains("jp1/router.yaml: "), "{text}");
 }
 
 #[test]

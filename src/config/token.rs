@@ -31,8 +31,8 @@ enum From {
 
 /// Reason why a token file cannot be used, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-#[error("token file {path}: {reason}; write the token into it and let the agent read it; no \
-         restart is needed", path = path.display())]
+#[error("token file {path}: {reason}; write the token into it, readable for this program, which reads it again while it \
+         runs", path = path.display())]
 pub struct TokenError {
     path: PathBuf,
     reason: Unusable,

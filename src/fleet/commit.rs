@@ -29,7 +29,7 @@ pub(crate) enum CommitError {
     #[error("git in {dir}: {source}; check that git is installed", dir = dir.display())]
     Git { dir: PathBuf, source: ExecError },
     /// No repository, or one of another user, which git does not trust.
-    #[error("git refuses to read the repository of {dir}: {reason}", dir = dir.display())]
+    #[error("git cannot read a repository in {dir}: {reason}", dir = dir.display())]
     Repository { dir: PathBuf, reason: String },
     #[error("{dir} has no commit {commit}; `git log` lists the commits, and a shallow clone lacks most of them", dir = dir.display())]
     NoCommit { dir: PathBuf, commit: String },

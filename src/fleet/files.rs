@@ -153,7 +153,10 @@ pub fn read_changed(dir: &Path, changed: &Changed, files: &mut FleetFiles) {
 fn unusable(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "a link to a file that does not exist".to_owned(),
-        _ => format!("cannot be read: {error}; check its owner and mode"),
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot be read: {error}; check its owner and mode")
+        }
+        _ => format!("cannot be read: {error}"),
     }
 }
 

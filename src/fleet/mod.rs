@@ -146,7 +146,7 @@ impl FleetOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
     /// The directory does not exist.
-    #[error("fleet directory {dir} not found; expected {dir}/<router>/router.yaml", dir = .0.display())]
+    #[error("fleet directory {dir} does not exist; give its path, or begin one with `moenet-agent fleet init {dir}`", dir = .0.display())]
     NoDirectory(PathBuf),
     /// Two servers would not see each other's posts.
     #[error(

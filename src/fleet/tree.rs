@@ -53,10 +53,16 @@ pub fn stamps(dir: &Path) -> Result<Stamps, FleetError> {
 
 /// Returns the paths that files of routers with a folder of their own have, whether they exist or not.
 fn in_folders(dir: &Path) -> Result<Vec<String>, FleetError> {
-    let missing = |_: io::Error| FleetError::NoDirectory(dir.to_owned());
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => FleetError::NoDirectory(dir.to_owned()),
+        _ => FleetError::Unreadable {
+            file: dir.to_owned(),
+            source,
+        },
+    };
     let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).map_err(missing)? {
-        let name = entry.map_err(missing)?.file_name();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
         if let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) {
             paths.extend(CALLS.map(|call| format!("{name}/{}", file_of(call))));
         }

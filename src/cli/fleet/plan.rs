@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::Directory;
@@ -27,7 +28,8 @@ impl Plan {
             true => fleet::read(&before)?,
             false => {
                 let read = fleet::read_commit(&self.fleet.dir, &self.against);
-                block_on(async { Ok(read.await?) })?
+                let meant = || format!("--against {}, which is not a directory", self.against);
+                block_on(async { Ok(read.await?) }).with_context(meant)?
             }
         };
         let changes = fleet::plan(&before, &fleet::read(&self.fleet.dir)?)?;

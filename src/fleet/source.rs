@@ -30,11 +30,7 @@ impl Source {
             Self::Directory(dir) if is_followed(dir) => Ok(Arc::new(Git::of_server(dir.clone())?)),
             Self::Directory(dir) => Ok(Arc::new(Directory::new(dir.clone()))),
             #[cfg(feature = "postgres")]
-            Self::Database(url) => {
-                let store = Postgres::open(url)?;
-                store.load().await?;
-                Ok(Arc::new(store))
-            }
+            Self::Database(url) => Ok(Arc::new(Postgres::open_existing(url).await?)),
         }
     }
 }

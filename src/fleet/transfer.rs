@@ -134,13 +134,16 @@ pub async fn export(
     url: &Secret<String>,
     replace: Replace,
 ) -> Result<Copied, TransferError> {
-    let store = Postgres::open(url)?;
-    store.load().await?;
+    let store = Postgres::open_existing(url).await?;
+    let wanted = store.memory().files.all();
+    if wanted.is_empty() {
+        return Err(StoreError::NoFleet.into());
+    }
     let failed = |path: PathBuf| |source| TransferError::Io { path, source };
     fs::create_dirs(dir, 0o755).map_err(failed(dir.to_owned()))?;
     let _lock = LockedDir::lock(dir)?;
     let present = read(dir, dir)?;
-    let changes = changes(&store.memory().files.all(), &present, replace)?;
+    let changes = changes(&wanted, &present, replace)?;
     let to = Directory::new(dir.to_owned());
     copy_record(&store, &to).await?;
     for (name, text) in &changes {

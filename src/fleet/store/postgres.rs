@@ -76,6 +76,14 @@ impl Postgres {
         })
     }
 
+    /// Opens and reads the store of a fleet that exists, for a verb of the command line.
+    pub(in crate::fleet) async fn open_existing(url: &Secret<String>) -> Result<Self, StoreError> {
+        database::check_fleet(&database::pool(url)?).await?;
+        let store = Self::open(url)?;
+        store.load().await?;
+        Ok(store)
+    }
+
     /// Reads the fleet now, for a verb of the command line.
     pub(in crate::fleet) async fn load(&self) -> Result<(), StoreError> {
         database::migrate(&self.pool).await?;

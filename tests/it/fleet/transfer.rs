@@ -116,6 +116,33 @@ fn exported_files_belong_to_the_owner_of_the_directory() {
 }
 
 #[test]
+fn wrong_database_is_neither_filled_nor_exported() {
+    let (database, fleet) = (Database::start(), fleet());
+    database.import(fleet.dir.path());
+    database.sql("CREATE DATABASE wrong TEMPLATE template0");
+    let url = database.url().replacen("/postgres?", "/wrong?", 1);
+    let more = ["--overwrite", "--store", &url];
+    for _ in 0..2 {
+        let (done, text) = database.fleet("export", fleet.dir.path(), &more);
+        assert!(
+            !done && text.contains("the database has no fleet"),
+            "{text}"
+        );
+    }
+    // Also once a server has made its tables there.
+    database.sql("UPDATE files SET content = NULL");
+    let (done, text) = database.fleet("export", fleet.dir.path(), &["--overwrite"]);
+    assert!(
+        !done && text.contains("the database has no fleet"),
+        "{text}"
+    );
+    assert_eq!(
+        fs::read_to_string(fleet.path("sessions.yaml")).unwrap(),
+        SESSIONS
+    );
+}
+
+#[test]
 fn database_that_lacks_characters_is_refused() {
     let (database, fleet) = (Database::start(), fleet());
     database.import(fleet.dir.path());

@@ -41,6 +41,10 @@ pub enum StoreError {
         "the database has the encoding {0}, which lacks most characters; create it with the encoding UTF8"
     )]
     Encoding(String),
+    #[error(
+        "the database has no fleet; check --store, or fill it with `moenet-agent fleet import DIR`"
+    )]
+    NoFleet,
     #[error("tables of the store: {0}; use the version of moenet-agent that has changed them")]
     Changed(MigrateError),
     #[error("tables of the store: {0}; the role of --store has to create tables")]
@@ -98,6 +102,17 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
         .run_direct(None, &mut connection, false)
         .await?;
     Ok(connection.close().await?)
+}
+
+/// Refuses a database without the tables of a fleet, in which a verb that only reads creates none.
+pub(super) async fn check_fleet(pool: &PgPool) -> Result<(), StoreError> {
+    let mut connection = connect(pool).await?;
+    let found = query("SELECT to_regclass('files') IS NOT NULL");
+    let row = found.fetch_one(&mut connection).await?;
+    match row.get(0) {
+        true => Ok(connection.close().await?),
+        false => Err(StoreError::NoFleet),
+    }
 }
 
 /// Connects once outside the pool, which tells its own timeout in place of the cause.

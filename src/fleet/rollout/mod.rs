@@ -141,11 +141,11 @@ impl Rollouts {
             Err(error) => return Err(error),
             Ok(_) => return Ok(false),
         }
+        let commit = self.store.commit();
         let observed = observed(&record, newest);
         let measures = self.measures(&newest.network, &observed).await;
         let decided = decide(record.clone(), newest.clone(), known, measures).await?;
         if decided.record != record {
-            let commit = self.store.commit();
             let entry = decided.event.as_ref().map(|event| entry(event, commit));
             if !self.store.set_record(&decided.record, entry).await? {
                 return Ok(false);

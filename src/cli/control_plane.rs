@@ -4,11 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+#[cfg(feature = "postgres")]
+use clap::error::ErrorKind;
 use clap::{ArgGroup, Args};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[cfg(feature = "postgres")]
-use super::fleet::STORE_ENV;
+use super::fleet::store_of_environment;
+#[cfg(feature = "postgres")]
+use super::usage;
 use super::{Arguments, Outcome, block_on};
 use crate::config::Log;
 use crate::fleet::{self, Access, AccessError, FleetOptions, Serving};
@@ -20,7 +24,7 @@ use crate::telemetry;
 
 /// Run the embedded Control Plane over a directory of YAML files or PostgreSQL.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("source").required(true)))]
+#[command(group(ArgGroup::new("source").required(cfg!(not(feature = "postgres")))))]
 pub struct ControlPlane {
     /// The fleet directory: the description of a network, or one folder for each router
     #[arg(long, value_name = "DIR", group = "source")]
@@ -29,15 +33,10 @@ pub struct ControlPlane {
     #[cfg_attr(feature = "postgres", arg(conflicts_with = "store"))]
     #[arg(long, value_name = "REF", requires = "fleet")]
     git_ref: Option<String>,
-    /// The fleet in PostgreSQL, which instances share: postgres://USER:PASSWORD@HOST/DATABASE
+    /// The fleet in PostgreSQL, which instances share: postgres://USER:PASSWORD@HOST/DATABASE. Without --fleet, also that of
+    /// MOENET_FLEET_STORE
     #[cfg(feature = "postgres")]
-    #[arg(
-        long,
-        value_name = "URL",
-        group = "source",
-        env = STORE_ENV,
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "URL", group = "source")]
     store: Option<String>,
     /// Listen address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
@@ -68,6 +67,13 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     pub(super) fn run(&self, _: &Arguments) -> Outcome {
+        #[cfg(feature = "postgres")]
+        if self.fleet.is_none() && self.database().is_none() {
+            let missing =
+                "no fleet is named; give --fleet DIR, or --store URL, or set MOENET_FLEET_STORE\n";
+            let error = clap::Error::raw(ErrorKind::MissingRequiredArgument, missing);
+            return Ok(usage(&error));
+        }
         telemetry::start(&Log::default());
         block_on(async {
             let signals = [
@@ -78,8 +84,8 @@ impl ControlPlane {
             let [terminate, interrupt, hangup] = signals.map(signal);
             let stop = stopped([terminate?, interrupt?], hangup?);
             #[cfg(feature = "postgres")]
-            if let Some(url) = &self.store {
-                let url = Secret::new(url.clone());
+            if let Some(url) = self.database() {
+                let url = Secret::new(url);
                 fleet::serve_store(&url, self.serving()?, stop).await?;
                 return Ok(ExitCode::SUCCESS);
             }
@@ -96,6 +102,12 @@ impl ControlPlane {
 }
 
 impl ControlPlane {
+    #[cfg(feature = "postgres")]
+    fn database(&self) -> Option<String> {
+        let of_environment = || store_of_environment().filter(|_| self.fleet.is_none());
+        self.store.clone().or_else(of_environment)
+    }
+
     fn serving(&self) -> Result<Serving, AccessError> {
         let files = self.tls_cert.clone().zip(self.tls_key.clone());
         Ok(Serving {

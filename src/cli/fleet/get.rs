@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 #[cfg(feature = "postgres")]
-use super::STORE_ENV;
+use super::store_of_environment;
 use crate::cli::get::{ago, or_dash};
 use crate::cli::output::{self, Format};
 use crate::cli::printable::escaped;
@@ -56,9 +56,8 @@ impl Place {
     /// Returns the URL of the database. What the command line names counts, not the environment.
     #[cfg(feature = "postgres")]
     fn database(&self) -> Option<String> {
-        let of_environment = std::env::var(STORE_ENV).ok();
-        let of_environment = of_environment.filter(|url| !url.is_empty() && self.dir.is_none());
-        self.store.clone().or(of_environment)
+        let of_environment = || store_of_environment().filter(|_| self.dir.is_none());
+        self.store.clone().or_else(of_environment)
     }
 
     fn routers(&self) -> anyhow::Result<Vec<RouterView>> {

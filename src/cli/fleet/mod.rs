@@ -148,7 +148,13 @@ Exit codes: 0 no changes; 2 changes; 1 the fleet is not valid, or the comparison
 
 /// The variable with the URL of the database, which keeps the password off the command line.
 #[cfg(feature = "postgres")]
-pub(super) const STORE_ENV: &str = "MOENET_FLEET_STORE";
+const STORE_ENV: &str = "MOENET_FLEET_STORE";
+
+/// Returns the database of the environment, for a command line that names no source. An empty one does not count.
+#[cfg(feature = "postgres")]
+pub(super) fn store_of_environment() -> Option<String> {
+    std::env::var(STORE_ENV).ok().filter(|url| !url.is_empty())
+}
 
 #[cfg(feature = "postgres")]
 #[derive(Debug, Args)]

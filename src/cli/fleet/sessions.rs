@@ -97,7 +97,7 @@ impl Delete {
 
     fn source(&self) -> Source {
         #[cfg(feature = "postgres")]
-        if let Some(url) = &self.store {
+        if let Some(url) = self.store.as_ref().filter(|url| !url.is_empty()) {
             return Source::Database(Secret::new(url.clone()));
         }
         Source::Directory(self.named.fleet.dir.clone())

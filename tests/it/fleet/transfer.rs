@@ -156,6 +156,32 @@ fn database_that_lacks_characters_is_refused() {
 }
 
 #[test]
+fn directory_of_the_command_line_counts_before_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("fleet").display().to_string();
+    let serve = |url: &str, more: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_moenet-agent"));
+        program.arg("control-plane").args(more);
+        let done = program.env("MOENET_FLEET_STORE", url).output().unwrap();
+        let text = String::from_utf8_lossy(&done.stderr).into_owned();
+        (done.status.code(), text)
+    };
+    for url in ["postgres://a@127.0.0.1:1/fleet", ""] {
+        let (code, text) = serve(url, &["--fleet", &missing]);
+        assert!(code == Some(1) && text.contains(&missing), "{text}");
+    }
+    let (code, text) = serve("", &[]);
+    assert!(code == Some(64) && text.contains("--fleet DIR"), "{text}");
+    let both = [
+        "--fleet",
+        &missing,
+        "--store",
+        "postgres://a@127.0.0.1:1/fleet",
+    ];
+    assert_eq!(serve("", &both).0, Some(64));
+}
+
+#[test]
 fn import_and_export_are_a_round_trip() {
     let (database, fleet) = (Database::start(), fleet());
     fs::write(fleet.path("maintenance"), "").unwrap();

@@ -129,6 +129,14 @@ fn wrong_database_is_neither_filled_nor_exported() {
             "{text}"
         );
     }
+    // The reason once, without the line in PostgreSQL's source.
+    let url = database.url().replacen("/postgres?", "/gone?", 1);
+    let (done, text) = database.fleet("export", fleet.dir.path(), &["--store", &url]);
+    let why = "database \"gone\" does not exist";
+    assert!(
+        !done && text.matches(why).count() == 1 && !text.contains("at line"),
+        "{text}"
+    );
     // Also once a server has made its tables there.
     database.sql("UPDATE files SET content = NULL");
     let (done, text) = database.fleet("export", fleet.dir.path(), &["--overwrite"]);

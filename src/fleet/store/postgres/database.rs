@@ -30,13 +30,12 @@ pub enum StoreError {
          postgres:///database?host=/run/postgresql for a unix socket"
     )]
     Url,
-    #[error("store: {}; check that PostgreSQL runs and that the role may create tables", cause(.0))]
-    Database(#[from] sqlx::Error),
+    #[error("store: {0}; check that PostgreSQL runs and that the role may create tables")]
+    Database(String),
     #[error(
-        "store at {place}: {}; check that PostgreSQL runs, and host, database and role of --store",
-        cause(.source)
+        "store at {place}: {why}; check that PostgreSQL runs, and host, database and role of --store"
     )]
-    Connect { place: String, source: sqlx::Error },
+    Connect { place: String, why: String },
     #[error(
         "the database has the encoding {0}, which lacks most characters; create it with the encoding UTF8"
     )]
@@ -51,10 +50,16 @@ pub enum StoreError {
     Migrate(MigrateError),
 }
 
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(cause(&error))
+    }
+}
+
 impl From<MigrateError> for StoreError {
     fn from(error: MigrateError) -> Self {
         match error {
-            MigrateError::Execute(error) => Self::Database(error),
+            MigrateError::Execute(error) => error.into(),
             MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => {
                 Self::Changed(error)
             }
@@ -120,14 +125,15 @@ async fn connect(pool: &PgPool) -> Result<PgConnection, StoreError> {
     let options = pool.connect_options();
     let connected = timeout(FLEET_STORE_CONNECT, options.connect()).await;
     let connected = connected.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    connected.map_err(|source| {
+    connected.map_err(|error| {
         let server = options.get_socket().map_or_else(
             || format!("{}:{}", options.get_host(), options.get_port()),
             |socket| socket.display().to_string(),
         );
         let database = options.get_database().unwrap_or_default();
         let place = format!("{server}/{database}");
-        StoreError::Connect { place, source }
+        let why = cause(&error);
+        StoreError::Connect { place, why }
     })
 }
 

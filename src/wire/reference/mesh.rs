@@ -62,7 +62,7 @@ fn ibgp_peer(peer: shapes::IbgpPeer) -> Read<PeerItem<IbgpPeerSpec>> {
     if spec.loopback_ipv4.is_none() && spec.loopback_ipv6.is_none() {
         return Err(FieldError::new(
             "loopbackIpv6",
-            "and loopbackIpv4 are missing: BGP has no neighbour",
+            "is missing, and so is loopbackIpv4: BGP has no neighbour",
         ));
     }
     Ok(PeerItem { name, spec })

@@ -276,7 +276,7 @@ fn address(
     if peer_link_local.is_none() && peer_ipv6.is_none() && peer_ipv4.is_none() {
         return Err(FieldError::new(
             "ipv6LinkLocal",
-            "and ipv6 and ipv4 are missing: BGP has no neighbour",
+            "is missing, and so are ipv6 and ipv4: BGP has no neighbour",
         ));
     }
     Ok(AddressSpec {

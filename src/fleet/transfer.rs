@@ -15,7 +15,7 @@ use super::change::{ChangeError, ChangedFiles, LockedDir, put};
 use super::described::Described;
 use super::finding::Finding;
 use super::layout::MAX_BYTES;
-use super::network::Network;
+use super::network::{FleetFiles, Network};
 use super::posts::REPORTED;
 use super::store::directory::Directory;
 use super::store::postgres::{Postgres, StoreError};
@@ -56,7 +56,7 @@ pub enum TransferError {
     Differs(String),
     #[error("another instance changed the fleet meanwhile; run the command again")]
     ChangedMeanwhile,
-    #[error("{path}: no file of a fleet; give its directory", path = .0.display())]
+    #[error("{path}: neither network.yaml nor a router's folder is there; give the directory of the fleet", path = .0.display())]
     Empty(PathBuf),
     #[error("{first}; no server would serve the network; correct it (`moenet-agent fleet validate {path}` lists all), or use --allow-invalid", path = .path.display())]
     Invalid { path: PathBuf, first: Box<Finding> },
@@ -102,12 +102,14 @@ pub async fn import(
     (replace, invalid): (Replace, Invalid),
     by: &str,
 ) -> Result<Copied, TransferError> {
-    let wanted = read(dir, dir)?;
-    if wanted.is_empty() {
+    let files = tree::read(dir)?;
+    // Another directory would replace the fleet, too.
+    if !files.has_network() && tree::folders(&files).is_empty() {
         return Err(TransferError::Empty(dir.to_owned()));
     }
+    let wanted = read(dir, dir)?;
     if invalid == Invalid::Refuse {
-        check(dir)?;
+        check(dir, &files)?;
     }
     let store = Postgres::open(url)?;
     store.load().await?;
@@ -182,9 +184,8 @@ fn give(path: &Path, like: &Metadata) -> io::Result<()> {
 }
 
 /// Refuses files from which no server would serve the network. A session with an error concerns itself only.
-fn check(dir: &Path) -> Result<(), TransferError> {
-    let files = tree::read(dir)?;
-    let read = files.has_network().then(|| Network::read(&files));
+fn check(dir: &Path, files: &FleetFiles) -> Result<(), TransferError> {
+    let read = files.has_network().then(|| Network::read(files));
     let errors = read.and_then(Result::err).unwrap_or_default();
     match errors.into_iter().next() {
         None => Ok(()),

@@ -35,9 +35,13 @@ fn change_that_was_taken_back_stays_so_in_a_copy() {
 fn import_refuses_what_no_server_would_serve() {
     let (database, fleet) = (Database::start(), fleet());
     database.import(fleet.dir.path());
-    let empty = tempfile::tempdir().unwrap();
-    let (done, text) = database.fleet("import", empty.path(), &["--overwrite"]);
-    assert!(!done && text.contains("no file of a fleet"), "{text}");
+    let other = tempfile::tempdir().unwrap();
+    let more = ["--overwrite", "--allow-invalid"];
+    for _ in 0..2 {
+        let (done, text) = database.fleet("import", other.path(), &more);
+        assert!(!done && text.contains("neither network.yaml"), "{text}");
+        fs::write(other.path().join("notes.txt"), "not a fleet").unwrap();
+    }
     fs::write(fleet.dir.path().join("network.yaml"), "asn: [\n").unwrap();
     let (done, text) = database.fleet("import", fleet.dir.path(), &["--overwrite"]);
     assert!(!done && text.contains("network.yaml:"), "{text}");

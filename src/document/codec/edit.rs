@@ -31,11 +31,18 @@ pub enum Edit {
     Remove,
 }
 
+/// The byte order mark, which some editors write.
+const MARK: char = '\u{feff}';
+
 /// Changes a text.
 ///
 /// # Errors
 /// The result would not be the same values with this one change; then nothing is changed.
 pub fn edit(text: &str, path: &[&str], change: &Edit) -> Result<String, EditError> {
+    // The parser counts no byte order mark, so its places would be wrong.
+    if let Some(text) = text.strip_prefix(MARK) {
+        return Ok(format!("{MARK}{}", edit(text, path, change)?));
+    }
     let mut wanted: Value = parse_list(text)?;
     let missing = || EditError::Missing(path.join("."));
     let form = || EditError::Form(path.join("."));
@@ -364,6 +371,8 @@ mod tests {
             ("asn: 1\r\nstatus: '3'\r\n", "asn: 1\r\nstatus: 4\r\n"),
             ("---\nstatus: 3\n---\n", "---\nstatus: 4\n---\n"),
             ("ü: é # ö\nstatus: 3\n", "ü: é # ö\nstatus: 4\n"),
+            ("\u{feff}# a\nstatus: 3\n", "\u{feff}# a\nstatus: 4\n"),
+            ("\u{feff}asn: 1\n", "\u{feff}asn: 1\nstatus: 4\n"),
             ("asn: 1 # last", "asn: 1 # last\nstatus: 4\n"),
             ("a:\n  b: 1\n\n# end\n", "a:\n  b: 1\nstatus: 4\n\n# end\n"),
             ("{}", "{status: 4}"),

@@ -21,7 +21,7 @@ use crate::observed::kernel::{Link, LinkKind, SavedRoute, Sysctl};
 use crate::observed::mark::Alias;
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
 use crate::ports::KernelError;
-use crate::util::task::blocking;
+use crate::util::task::block_here;
 
 impl LinuxKernel {
     /// Makes the changes of one object in their order, up to the first failure. A failed sysctl does not stop the later
@@ -511,7 +511,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Sets sysctls, each with its own result.
+    /// Sets sysctls, each with its own result. Blocks the thread of the connections.
     async fn set_sysctls(&mut self, actions: &[&KernelAction]) -> Vec<Result<(), Fault>> {
         // Sysctls go by the name of their link.
         for interface in actions.iter().filter_map(|action| action.interface()) {
@@ -524,8 +524,7 @@ impl Batch<'_> {
         let write = |(interface, key, value): (Option<InterfaceName>, Sysctl, i64)| {
             Ok(sysctl::write(interface.as_ref(), key, value)?)
         };
-        let each = move || checked.into_iter().map(|it| it.and_then(write)).collect();
-        blocking(each).await
+        block_here(|| checked.into_iter().map(|it| it.and_then(write)).collect())
     }
 
     /// Returns the sysctl of an action, if its link is the agent's.

@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
 
 use crate::intervals::NETLINK_REQUEST;
+use crate::util::task::on_runtime;
 
 /// How often a dump is restarted when its content changed while it ran.
 const DUMP_ATTEMPTS: usize = 5;
@@ -18,13 +19,26 @@ const DUMP_ATTEMPTS: usize = 5;
 /// Opens a connection and starts its task, on the thread for connections.
 type Open<H> = fn(&'static Runtime) -> io::Result<(H, AbortHandle)>;
 
-/// The thread of the connections. The kernel works on a request while it is sent, and waits then for links that are
-/// being deleted: 0.1 s each. No task of the agent waits with it.
+/// The thread of the connections, and of all changes. The kernel works on a request while it is sent, and waits then for
+/// links that are being deleted: 0.1 s each. No other task of the agent waits with it.
 static THREAD: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(1).thread_name("netlink");
-    builder.enable_io().build()
+    builder.enable_all().build()
 });
+
+/// Makes changes on the thread of the connections: an answer wakes no other thread, and what needs the lock of the kernel's
+/// links never competes for it with another change. The kernel retries a write of a sysctl that does not get that lock at
+/// once (`rtnl_trylock`, `restart_syscall`), which keeps a processor busy.
+pub(super) async fn on_thread<T: Send + 'static>(
+    changes: impl Future<Output = T> + Send + 'static,
+) -> T {
+    match &*THREAD {
+        Ok(runtime) => on_runtime(runtime, changes).await,
+        // Each request fails with the reason.
+        Err(_) => changes.await,
+    }
+}
 
 /// A connection that is opened with the first request and again after it has failed.
 pub(super) struct Connection<H> {

@@ -88,14 +88,15 @@ impl Default for KernelOptions {
 /// Caveats: between the check of the mark and the change, root could give the link to another owner.
 /// Changes use the link's index, so that at least no new link of the name is affected; userspace WireGuard and sysctls
 /// use the name.
+#[derive(Clone)]
 pub struct LinuxKernel {
     backend: Backend,
-    userspace: Userspace,
-    netlink: Netlink,
-    devices: Devices,
+    userspace: Arc<Userspace>,
+    netlink: Arc<Netlink>,
+    devices: Arc<Devices>,
     counters: Arc<KernelCounters>,
     /// Detected with the first WireGuard link, and remembered until the agent restarts.
-    kernel_lacks_wireguard: AtomicBool,
+    kernel_lacks_wireguard: Arc<AtomicBool>,
     ownership: SharedOwnership,
 }
 
@@ -104,15 +105,15 @@ impl LinuxKernel {
     pub fn new(options: KernelOptions) -> Self {
         Self {
             backend: options.backend,
-            userspace: Userspace {
+            userspace: Arc::new(Userspace {
                 program: options.userspace,
                 socket_dir: options.socket_dir,
                 last_key: Arc::default(),
-            },
-            netlink: Netlink::default(),
-            devices: Devices::default(),
+            }),
+            netlink: Arc::default(),
+            devices: Arc::default(),
             counters: Arc::default(),
-            kernel_lacks_wireguard: AtomicBool::new(false),
+            kernel_lacks_wireguard: Arc::default(),
             ownership: options.ownership,
         }
     }
@@ -205,7 +206,13 @@ impl Kernel for LinuxKernel {
     }
 
     async fn apply(&self, actions: &[&KernelAction]) -> Vec<Result<(), KernelError>> {
-        self.run(actions).await
+        let kernel = self.clone();
+        let actions: Vec<_> = actions.iter().copied().cloned().collect();
+        connection::on_thread(async move {
+            let actions: Vec<_> = actions.iter().collect();
+            kernel.run(&actions).await
+        })
+        .await
     }
 
     async fn is_starting(&self, interface: &InterfaceName) -> bool {

@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::runtime::{Handle, Runtime};
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::task::AbortOnDropHandle;
 
 thread_local! {
     /// Whether this thread runs blocking work.
@@ -19,7 +20,19 @@ static CHECKS: AtomicBool = AtomicBool::new(false);
 
 /// Runs blocking work on a thread for it. Propagates its panic to the caller.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(work).await {
+    ended(spawn_blocking(work).await).await
+}
+
+/// Runs a future as a task of another runtime, and ends it when this one is dropped. Propagates its panic to the caller.
+pub(crate) async fn on_runtime<T: Send + 'static>(
+    runtime: &Runtime,
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
+    ended(AbortOnDropHandle::new(runtime.spawn(work)).await).await
+}
+
+async fn ended<T>(task: Result<T, JoinError>) -> T {
+    match task {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
@@ -27,6 +40,12 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
             Err(_) => std::future::pending().await,
         },
     }
+}
+
+/// Runs blocking work here, on a thread whose tasks may all wait for it.
+pub(crate) fn block_here<T>(work: impl FnOnce() -> T) -> T {
+    let _mark = Mark(MAY_BLOCK.replace(true));
+    work()
 }
 
 /// Starts blocking work on a thread for it.
@@ -42,10 +61,7 @@ pub(crate) fn spawn_blocking<T: Send + 'static>(
     reason = "the one place that starts blocking work"
 )]
 fn spawn_boxed<T: Send + 'static>(work: Box<dyn FnOnce() -> T + Send>) -> JoinHandle<T> {
-    tokio::task::spawn_blocking(|| {
-        let _mark = Mark(MAY_BLOCK.replace(true));
-        work()
-    })
+    tokio::task::spawn_blocking(|| block_here(work))
 }
 
 /// Restores the mark of a thread, which the runtime may use for other work afterwards.

@@ -26,7 +26,9 @@ impl ApiVersion {
 }
 
 /// The specification of a kind.
-pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + fmt::Debug {
+pub trait Spec:
+    Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + fmt::Debug + 'static
+{
     /// The kind that it specifies.
     const KIND: Kind;
 

@@ -34,7 +34,7 @@ pub struct Stored<D> {
 pub type Slot<S> = Result<Arc<Stored<Document<S>>>, DocumentError>;
 
 /// A type that a file of the state directory is parsed into.
-pub(super) trait Parsed: Sized {
+pub(super) trait Parsed: PartialEq + Sized {
     fn parse(text: &str, place: &Place) -> Result<Self, DocumentError>;
 }
 
@@ -271,8 +271,16 @@ impl<D: Parsed> Cache<D> {
         slot
     }
 
-    /// Keeps a document that the agent has just written to a file, so that the next look does not parse it.
-    pub(super) fn wrote(&mut self, path: &Path, document: D, text: &str) -> Option<Arc<Stored<D>>> {
+    /// Keeps a document that the agent has just written to a file, so that the next look does not parse it. A build with
+    /// debug assertions checks that it would be the same.
+    pub(super) fn wrote(
+        &mut self,
+        path: &Path,
+        place: &Place,
+        document: D,
+        text: &str,
+    ) -> Option<Arc<Stored<D>>> {
+        debug_assert!(D::parse(text, place).is_ok_and(|parsed| parsed == document));
         let metadata = fs::symlink_metadata(path).ok()?;
         let stored = Arc::new(Stored {
             document: Arc::new(document),

@@ -8,6 +8,7 @@ use crate::util::file::Staged;
 use crate::util::fs;
 
 use super::flush::sync_folders;
+use super::snapshot::Caches;
 use super::synced::next;
 use super::{Place, Store, StoreError, Written, atomic, read};
 
@@ -66,7 +67,7 @@ impl Store {
         {
             return Ok(drafts.into_iter().map(|draft| draft.end(self)).collect());
         }
-        let _one_at_a_time = self.tree_turn()?;
+        let mut caches = self.tree_turn()?;
         for draft in &mut drafts {
             draft.check(self);
             // A power failure before the flush ends may leave a damaged copy under the name of a next one, which the start
@@ -77,7 +78,7 @@ impl Store {
         // The flush of the first record makes the names durable, and no step precedes it.
         let (may_wait, mut written) = (!self.has_applied(), Vec::new());
         for draft in &mut drafts {
-            let Some(path) = draft.put_document(self) else {
+            let Some(path) = draft.put_document(self, &mut caches) else {
                 continue;
             };
             match may_wait && draft.is_new && draft.document.metadata.uid.is_some() {
@@ -188,7 +189,7 @@ impl<S: Spec> Draft<'_, S> {
     }
 
     /// Puts the document in its place. Returns its path.
-    fn put_document(&mut self, store: &Store) -> Option<PathBuf> {
+    fn put_document(&mut self, store: &Store, caches: &mut Caches) -> Option<PathBuf> {
         let files = match std::mem::replace(&mut self.state, State::Put) {
             State::Staged(files) => files,
             other => {
@@ -202,7 +203,10 @@ impl<S: Spec> Draft<'_, S> {
         let replaced = replaced.map_err(StoreError::io("write", &path));
         store.attempts.write(&replaced);
         match replaced {
-            Ok(()) => store.count(1),
+            Ok(()) => {
+                store.count(1);
+                caches.wrote(&path, &self.place, self.document, &self.text);
+            }
             Err(error) => {
                 let _ = fs::remove_file(next(&store.synced_path(&self.place)));
                 self.state = State::Done(Err(error));

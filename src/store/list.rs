@@ -1,5 +1,6 @@
 //! Listing the state directory.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub(super) trait AnyPair {
     fn forget_copy(&mut self, path: &Path);
     /// Returns whether a document has a `uid`; `None` if it is missing or invalid.
     fn has_uid(&mut self, path: &Path, place: &Place) -> Option<bool>;
+    /// Keeps a document of this kind that the agent has just written.
+    fn wrote(&mut self, path: &Path, place: &Place, document: &dyn Any, text: &str);
 }
 
 impl<S> Default for Pair<S> {
@@ -60,6 +63,12 @@ impl<S: Spec> AnyPair for Pair<S> {
     fn has_uid(&mut self, path: &Path, place: &Place) -> Option<bool> {
         let stored = self.now.look(path, place)?.ok()?;
         Some(stored.document.metadata.uid.is_some())
+    }
+
+    fn wrote(&mut self, path: &Path, place: &Place, document: &dyn Any, text: &str) {
+        if let Some(document) = document.downcast_ref::<Document<S>>() {
+            self.now.wrote(path, place, document.clone(), text);
+        }
     }
 }
 

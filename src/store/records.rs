@@ -114,7 +114,7 @@ impl Store {
         self.attempts.write(&replaced);
         replaced?;
         self.count(1);
-        let stored = caches.wrote_applied(&path, record.clone(), text);
+        let stored = caches.wrote_applied(&path, place, record.clone(), text);
         if stored.is_some() {
             self.keep_applied(place, stored);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::document::{
     BgpSessionSpec, Document, DocumentError, IbgpPeerSpec, Kind, MaintenanceSpec, MeshPeerSpec,
-    Metadata, NodeSpec, OverrideSpec, RoutingPolicySpec,
+    Metadata, NodeSpec, OverrideSpec, RoutingPolicySpec, Spec,
 };
 use crate::model::{InterfaceName, ObjectName, Uid};
 use crate::util::sorted::Sorted as _;
@@ -137,10 +137,24 @@ impl Caches {
     pub(super) fn wrote_applied(
         &mut self,
         path: &Path,
+        place: &Place,
         record: AppliedDocument,
         text: &str,
     ) -> Option<Arc<Stored<AppliedDocument>>> {
-        self.applied.wrote(path, record, text)
+        self.applied.wrote(path, place, record, text)
+    }
+
+    /// Keeps a document that was written to its file.
+    pub(super) fn wrote<S: Spec>(
+        &mut self,
+        path: &Path,
+        place: &Place,
+        document: &Document<S>,
+        text: &str,
+    ) {
+        if let Some(pair) = self.of_kind(place.kind) {
+            pair.wrote(path, place, document, text);
+        }
     }
 
     /// Lists everything.

@@ -6,5 +6,6 @@ mod files;
 mod identity;
 mod manual_edit;
 mod moved;
+mod parsed;
 mod support;
 mod watch;

@@ -81,10 +81,11 @@ def limits(n, bird, rounds):
 
 # ---- the agent
 def ready(n, bird, begun, seconds):
-    """Seconds until kernel and BIRD have everything. The cheap question comes first."""
+    """Seconds until kernel and BIRD have everything. The cheap question comes first, and seldom: in the guest each takes
+    a part of a processor from the agent."""
     for what, has in (("links", lambda: len(lab.links()) >= n), ("BIRD", lambda: bird.protocols() >= n),
                       ("peers", lambda: lab.peers() >= n), ("addresses", lambda: lab.addresses() >= n)):
-        if wait(f"{what} of {n} sessions", max(1, begun + seconds - now()), has, 0.05 if n <= 100 else 0.2) is None:
+        if wait(f"{what} of {n} sessions", max(1, begun + seconds - now()), has, 0.05 if n <= 10 else 0.2) is None:
             return None
     return now() - begun
 

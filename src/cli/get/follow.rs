@@ -35,10 +35,14 @@ impl Hints {
         }
     }
 
+    /// Returns whether the agent tells of changes.
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told.load(Ordering::Relaxed)
+    }
+
     /// Waits until the files should be read again.
     pub(super) fn wait(&mut self) {
-        let is_told = self.is_told.load(Ordering::Relaxed);
-        let wait = match is_told && !self.is_fresh {
+        let wait = match self.is_told() && !self.is_fresh {
             true => WATCH_POLL,
             false => VERB_POLL,
         };

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::super::output::{self, Format};
 use super::Row;
 use super::follow::Hints;
+use crate::cli::api::Agent;
+use crate::cli::block_on;
 use crate::config::Config;
 use crate::document::{Kind, Phase};
 use crate::model::ObjectName;
@@ -113,18 +115,37 @@ impl Listing {
             _ if output::value(format, &rows)? => {}
             _ => table(&rows),
         }
+        let mut is_noted = note_without_agent(config, format, &rows);
         if !self.watch {
             return Ok(());
         }
         let mut hints = Hints::begin(config);
         while !output::is_closed() {
             hints.wait();
+            match hints.is_told() {
+                true => is_noted = false,
+                false => is_noted = is_noted || note_without_agent(config, format, &rows),
+            }
             let new = self.arranged(read()?);
             changes(format, &rows, &new)?;
             rows = new;
         }
         Ok(())
     }
+}
+
+/// Says that statuses are old, if they are shown and no agent answers. Returns whether it did.
+fn note_without_agent(config: &Config, format: Format, rows: &[Row]) -> bool {
+    let has_status = rows.iter().any(|row| row.status.is_some());
+    if matches!(format, Format::Name | Format::Yaml) || !has_status {
+        return false;
+    }
+    let is_running = block_on(async { Ok(Agent::find(config).await.is_running()) });
+    let is_old = is_running.is_ok_and(|is_running| !is_running);
+    if is_old {
+        output::note("no agent answers; phases and BGP states are as it last wrote them");
+    }
+    is_old
 }
 
 /// Sorts a missing value last.

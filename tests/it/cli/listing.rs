@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -18,6 +18,20 @@ fn names_are_paths_that_other_verbs_take() {
     names.says(0, &format!("sessions/{NAME}"));
     for name in names.out.lines() {
         assert_eq!(router.call(&["get", name]).code, 0, "{name}");
+    }
+}
+
+#[test]
+fn statuses_without_an_agent_are_said_to_be_old() {
+    let router = Router::new();
+    let note = "no agent answers; phases and BGP states are as it last wrote them";
+    for format in ["table", "wide", "json"] {
+        let got = router.call(&["get", NAME, "-o", format]);
+        assert!(got.err.contains(note), "{format}: {}", got.err);
+        assert!(!got.out.contains(note), "{format}: {}", got.out);
+    }
+    for format in ["name", "yaml"] {
+        assert_eq!(router.call(&["get", NAME, "-o", format]).err, "");
     }
 }
 
@@ -133,25 +147,37 @@ fn watch_prints_a_row_again_when_it_changes() {
     assert_eq!(header.find("PHASE"), changed.find("Degraded"), "{changed}");
 }
 
+/// Answers with a stream of events.
+fn events(stream: &mut TcpStream, told: &Receiver<()>) {
+    let answer =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: ready\ndata: {}\n\n";
+    stream.write_all(answer.as_bytes()).unwrap();
+    while told.recv().is_ok() {
+        stream.write_all(b"event: object\ndata: {}\n\n").unwrap();
+    }
+}
+
 /// A router with an agent that tells of a change when the test does.
 fn with_telling_agent() -> (Router, Receiver<String>, Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let router = Router::listening(&listener.local_addr().unwrap().to_string());
     let ((asked, asks), (tell, told)) = (channel(), channel());
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-        let head: Vec<String> = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .take_while(|line| !line.is_empty())
-            .collect();
-        let answer =
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: ready\ndata: {}\n\n";
-        stream.write_all(answer.as_bytes()).unwrap();
-        asked.send(head.join("\n")).unwrap();
-        while told.recv().is_ok() {
-            stream.write_all(b"event: object\ndata: {}\n\n").unwrap();
+        let mut told = Some(told);
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head: Vec<String> = lines
+                .by_ref()
+                .map_while(Result::ok)
+                .take_while(|line| !line.is_empty())
+                .collect();
+            let Some(told) = told.take_if(|_| head[0].starts_with("GET /events ")) else {
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+                stream.write_all(answer.as_bytes()).unwrap();
+                continue;
+            };
+            asked.send(head.join("\n")).unwrap();
+            std::thread::spawn(move || events(&mut stream, &told));
         }
     });
     (router, asks, tell)

@@ -55,6 +55,7 @@ impl Edit {
                 output::line("Edit cancelled: no changes.");
                 return Ok(ExitCode::SUCCESS);
             }
+            let is_same = is_again && edited == text;
             text = edited;
             is_again = true;
             let progress = output::progress(arguments.output, "checking the change");
@@ -75,7 +76,14 @@ impl Edit {
                     notes = difference(&self.name, &shown.text, &now.text);
                     shown = now;
                 }
-                Err(error) => notes = problems(&error),
+                Err(error) => {
+                    let found = problems(&error);
+                    // A script that saves the same each time is not asked again and again.
+                    if is_same && found == notes {
+                        return Err(kept(folder, &path, &text, &found.join("; ")));
+                    }
+                    notes = found;
+                }
             }
         }
     }

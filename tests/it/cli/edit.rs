@@ -105,6 +105,17 @@ fn own_document_is_written_with_its_comments() {
 }
 
 #[test]
+fn same_invalid_text_is_not_opened_a_third_time() {
+    let router = plain();
+    let script = "echo >>$0.times; sed -i '/^#| /d; s/mtu: 1420/mtu: 70000/' $1";
+    let answer = router.edit(script, &[NAME, "--reason", "x"]);
+    answer.says(1, "nothing was written; your text is in ");
+    answer.says(1, "invalid MTU");
+    let times = fs::read_to_string(router.dir.path().join("editor.times")).unwrap();
+    assert_eq!(times.lines().count(), 2);
+}
+
+#[test]
 fn broken_document_of_the_operator_can_be_edited() {
     let router = plain();
     let file = router.state("sessions/wg_own.yaml");

@@ -1,5 +1,6 @@
 //! `events`: the last transition of each condition, and the changes of the history, in one order.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -24,8 +25,8 @@ pub struct Events {
     #[arg(long, value_name = "TIME", value_parser = super::wait::interval)]
     since: Option<Interval>,
     /// Maximum number of events, the newest ones
-    #[arg(long, short = 'n', default_value_t = 50)]
-    limit: usize,
+    #[arg(long, short = 'n', default_value = "50")]
+    limit: NonZeroUsize,
 }
 
 /// One event. The names of its fields are part of the interface for programs.
@@ -48,7 +49,7 @@ impl Events {
         let paths = self.name.as_deref().map(history::paths).transpose()?;
         let history = History::new(&config.state.directory);
         let paths = paths.unwrap_or_default();
-        let changes = block_on(async { Ok(history.log(&paths, self.limit).await?) })?;
+        let changes = block_on(async { Ok(history.log(&paths, self.limit.get()).await?) })?;
         events.extend(changes.into_iter().map(|change| Event {
             time: change.time,
             of: change.author.clone(),
@@ -70,7 +71,7 @@ impl Events {
             events.retain(|event| event.time.as_second() >= oldest);
         }
         events.sort_by_key(|event| event.time);
-        let surplus = events.len().saturating_sub(self.limit);
+        let surplus = events.len().saturating_sub(self.limit.get());
         events.drain(..surplus);
     }
 

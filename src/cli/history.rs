@@ -1,5 +1,6 @@
 //! `history`: the author, time and effect of each change.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,8 +21,8 @@ pub struct Log {
     #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::names))]
     name: Option<String>,
     /// Maximum number of commits
-    #[arg(long, short = 'n', default_value_t = 30)]
-    limit: usize,
+    #[arg(long, short = 'n', default_value = "30")]
+    limit: NonZeroUsize,
     /// Show one commit in full: its message, and the changes of the files
     #[arg(long, value_name = "COMMIT", conflicts_with = "name")]
     commit: Option<String>,
@@ -42,7 +43,7 @@ impl Log {
             .transpose()?
             .unwrap_or_default();
         let history = History::new(&config.state.directory);
-        let entries = block_on(async { Ok(history.log(&paths, self.limit).await?) })?;
+        let entries = block_on(async { Ok(history.log(&paths, self.limit.get()).await?) })?;
         if let Some(name) = self.name.as_ref().filter(|_| entries.is_empty()) {
             known(&config.state.directory, name)?;
         }

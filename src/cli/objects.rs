@@ -85,7 +85,8 @@ pub(crate) fn waits(kind: Kind, name: &ObjectName) -> String {
 /// Returns the error for an unknown name, with the object of another kind that has it, or the most similar known name.
 pub(crate) fn unknown(meant: &str, known: impl IntoIterator<Item = String>) -> anyhow::Error {
     let bare = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let known: Vec<String> = known.into_iter().collect();
+    let known = known.into_iter().filter(|path| path != meant);
+    let known: Vec<String> = known.collect();
     if let Some(path) = known.iter().find(|path| bare(path) == bare(meant)) {
         return anyhow::anyhow!("no object of this kind is named {meant}; did you mean {path}?");
     }

@@ -1,5 +1,6 @@
 //! `override`, `pause` and `resume`: the override of one object.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -59,6 +60,11 @@ impl Override {
                 !self.fields.is_empty() || !self.because.is_empty(),
                 "name a field with its value, as tunnel.mtu=1380; `moenet-agent explain` lists the fields"
             );
+            anyhow::ensure!(
+                !self.fields.is_empty() || existing.is_some(),
+                "there is no override of {} yet: name a field with its value, as tunnel.mtu=1380",
+                kind.path(name)
+            );
             match self.remove {
                 true => self.without(existing).map(Some),
                 false => self.with(existing).map(Some),
@@ -69,6 +75,11 @@ impl Override {
     /// Returns the override with the fields.
     fn with(&self, existing: Option<OverrideSpec>) -> anyhow::Result<OverrideSpec> {
         let before = existing.as_ref().map(|it| it.set.clone());
+        let mut named = BTreeSet::new();
+        for field in &self.fields {
+            let is_new = named.insert(field.split('=').next().and_then(path));
+            anyhow::ensure!(is_new, "{field}: the field is given twice");
+        }
         let mut spec = self.because.apply(existing, false)?;
         for field in &self.fields {
             let assignment: Assignment = field.parse().map_err(|error| wrong(field, &error))?;

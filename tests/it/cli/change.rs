@@ -94,6 +94,10 @@ fn override_that_the_router_would_reject_is_not_written() {
     }
     let nothing = router.call(&["override", NAME]);
     nothing.says(1, "name a field with its value");
+    let reason = router.call(&["override", NAME, "--reason", "x"]);
+    reason.says(1, "there is no override of");
+    let twice = ["override", NAME, "tunnel.mtu=1300", "spec.tunnel.mtu=1290"];
+    router.call(&twice).says(1, "given twice");
     router
         .call(&["override", "maintenance", "enabled=true", "--reason", "x"])
         .says(1, "moenet-agent maintenance start");

@@ -119,6 +119,9 @@ fn mistyped_name_is_an_error_and_not_an_empty_plan() {
             .says(1, "no object named x; `moenet-agent get` lists all objects");
     }
     router
+        .call(&["get", "sessions", "mesh"])
+        .says(1, "no object named mesh");
+    router
         .call(&["history", "wg_4242421081"])
         .says(1, &format!("did you mean {NAME}?"));
     // One of several.
@@ -292,6 +295,9 @@ fn events_are_transitions_and_changes_in_one_order() {
         .call(&["events", "--since", "1s", "wg_424242108"])
         .says(1, "did you mean");
     assert_eq!(router.call(&["events", "--since", "soon"]).code, 64);
+    for verb in ["events", "history"] {
+        assert_eq!(router.call(&[verb, "-n", "0"]).code, 64, "{verb}");
+    }
 }
 
 #[test]

@@ -10,6 +10,14 @@ use crate::util::sorted::Sorted as _;
 /// Protocols that a distribution's main file has, and the agent's files define again.
 const SHIPPED: [&str; 4] = ["Device", "Kernel", "Direct", "Static"];
 
+/// Returns whether a distribution's main file may have defined this protocol. A static one with a name holds routes of the
+/// operator: BIRD numbers those without one.
+fn is_shipped(protocol: &Protocol) -> bool {
+    let number = protocol.name.strip_prefix("static").unwrap_or_default();
+    let is_numbered = !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit());
+    SHIPPED.contains(&protocol.proto.as_str()) && (protocol.proto != "Static" || is_numbered)
+}
+
 /// A main file without any mark that the agent may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmarked {
@@ -38,9 +46,8 @@ impl Held {
     /// Returns why the file is held, if the daemon runs protocols that are not in the agent's files, whose protocols are
     /// `ours`.
     pub fn of(file: Unmarked, running: &[Protocol], ours: &BTreeSet<String>) -> Option<Self> {
-        let is_lost = |protocol: &&Protocol| {
-            !SHIPPED.contains(&protocol.proto.as_str()) && !ours.contains(&protocol.name)
-        };
+        let is_lost =
+            |protocol: &&Protocol| !is_shipped(protocol) && !ours.contains(&protocol.name);
         let lost = running.iter().filter(is_lost);
         let lost = lost.map(|it| format!("{} {}", it.proto.to_lowercase(), it.name));
         let lost: Vec<_> = lost.sorted_set().into_iter().collect();
@@ -104,6 +111,10 @@ mod tests {
         };
         assert_eq!(of(""), None, "as a distribution ships it");
         assert_eq!(of("1002-ebgp_wg_1 BGP --- up 1 Established\n"), None);
+        for name in ["my_nets", "statics", "static"] {
+            let rows = format!("1002-{name} Static master4 up 1\n");
+            assert!(of(&rows).is_some(), "routes of the operator: {name}");
+        }
         let rows = "1002-peer BGP --- start 1 Active\n1002-area OSPF master4 up 1 Running\n";
         let problem = of(rows).unwrap().problem(Path::new("/etc/bird/bird.conf"));
         assert_eq!(problem.reason, "ForeignMainConfig");

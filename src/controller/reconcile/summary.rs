@@ -58,6 +58,11 @@ impl Beginning {
         let is_applied = spec.is_some() && spec == meta.spec;
         let before = applied.and_then(|applied| applied.overridden.as_ref());
         let ended = before.and_then(|before| before.expires_at);
+        let recorded = observation
+            .applied
+            .as_ref()
+            .map(|it| it.metadata.generation);
+        let is_same_document = recorded == Some(meta.generation);
         // A text of an applied object also follows the policy, the node and measured classes.
         let is_own = plan.steps.iter().any(is_repair);
         let cause = match () {
@@ -68,6 +73,8 @@ impl Beginning {
                 Some(Cause::Expiry)
             }
             () if before != meta.overridden.as_ref() => Some(Cause::Override),
+            // The document is as it was, and the record has the fields of an override without their values.
+            () if before.is_some() && is_same_document => Some(Cause::Override),
             () => Some(Cause::Sync),
         };
         let kernel = plan.steps.iter().filter(|_| is_applied).cloned();

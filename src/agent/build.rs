@@ -563,6 +563,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn same_listing_builds_nothing_though_an_object_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path()).unwrap());
+        let config = config::parse("node: {name: jp1, id: 1, asn: 64512}\n").unwrap();
+        let parts = Parts::rehearse(config, store).await.unwrap();
+        let mut listed = Vec::new();
+        for _ in 0..2 {
+            let made = builder::publish(&parts.builder, None).await.unwrap();
+            listed.push(made.snapshot);
+        }
+        assert!(!Arc::ptr_eq(&listed[0], &listed[1]));
+        assert_eq!(parts.builder.maker.builds(), 1);
+    }
+
+    #[tokio::test]
     async fn listing_is_used_again_until_a_write() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path()).unwrap());

@@ -82,14 +82,14 @@ impl Changed {
             let depth = folder
                 .and_then(|(_, deepest)| (deepest + 1).checked_sub(path.components().count()));
             match depth {
-                Some(depth @ 1..) if fs::is_dir(dir.join(path)) => {
+                Some(depth @ 1..) if is_dir(dir, path) => {
                     visit_folder(dir, path, depth, &mut |path, stamp| {
                         now.insert(path, stamp);
                     })?;
                 }
                 _ => {
                     if lookup(dir, path)?.is_some() {
-                        now.insert(path.clone(), Stamp::at(&dir.join(path)));
+                        now.insert(path.clone(), Stamp::at_unlinked(&dir.join(path)));
                     }
                 }
             }
@@ -116,9 +116,7 @@ impl Changed {
     /// A folder cannot be read.
     pub fn is_still(&self, dir: &Path) -> Result<bool, FleetError> {
         let is_same = |(path, stamp): (&PathBuf, &Option<Stamp>)| {
-            let path = dir.join(path);
-            // A folder has the stamp of its link.
-            Stamp::at(&path) == *stamp || Stamp::at_unlinked(&path) == *stamp
+            Stamp::at_unlinked(&dir.join(path)) == *stamp
         };
         for path in &self.gone {
             if lookup(dir, path)?.is_some() {
@@ -141,7 +139,7 @@ pub fn read_changed(dir: &Path, changed: &Changed, files: &mut FleetFiles) {
         }
         match (
             path.to_str(),
-            file::read_text(&dir.join(path), file::DOCUMENT),
+            file::read_text_below(dir, path, file::DOCUMENT),
         ) {
             (Some(name), Ok(text)) => files.insert(name, text),
             (Some(name), Err(error)) => files.fault(name, unusable(&error)),
@@ -150,9 +148,10 @@ pub fn read_changed(dir: &Path, changed: &Changed, files: &mut FleetFiles) {
     }
 }
 
-fn unusable(error: &io::Error) -> String {
+/// Returns why a file cannot be used.
+pub fn unusable(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "a link to a file that does not exist".to_owned(),
+        kind if file::is_unusable(kind) => error.to_string(),
         io::ErrorKind::PermissionDenied => {
             format!("cannot be read: {error}; check its owner and mode")
         }
@@ -164,7 +163,12 @@ fn unusable(error: &io::Error) -> String {
 pub fn is_folder(dir: &Path, path: &Path) -> bool {
     let depth = path.components().count();
     let searched = FOLDERS.iter().find(|(folder, _)| path.starts_with(folder));
-    searched.is_some_and(|(_, deepest)| depth <= *deepest) && fs::is_dir(dir.join(path))
+    searched.is_some_and(|(_, deepest)| depth <= *deepest) && is_dir(dir, path)
+}
+
+/// Returns whether a path is that of a folder; a link to one is not.
+fn is_dir(dir: &Path, path: &Path) -> bool {
+    fs::symlink_metadata(dir.join(path)).is_ok_and(|found| found.is_dir())
 }
 
 /// Returns the files of a network's description, and their folders; none for a fleet without one.
@@ -184,7 +188,7 @@ type Visit<'v> = &'v mut dyn FnMut(PathBuf, Option<Stamp>);
 
 fn visit(dir: &Path, found: Visit<'_>) -> Result<(), FleetError> {
     if lookup(dir, Path::new(NETWORK))?.is_some() {
-        found(NETWORK.into(), Stamp::at(&dir.join(NETWORK)));
+        found(NETWORK.into(), Stamp::at_unlinked(&dir.join(NETWORK)));
     } else if !has_routers(dir)? {
         return Ok(());
     }
@@ -193,10 +197,14 @@ fn visit(dir: &Path, found: Visit<'_>) -> Result<(), FleetError> {
     }
     // Routers with a folder of their own beside the network.
     for name in names(dir, Path::new(""))? {
-        let path = Path::new(&name).join("router.yaml");
-        if RESERVED.iter().all(|folder| name != *folder)
-            && let Some(stamp) = Stamp::at(&dir.join(&path))
-        {
+        if RESERVED.iter().any(|folder| name == *folder) {
+            continue;
+        }
+        let path = match fs::is_link(dir.join(&name)) {
+            true => PathBuf::from(name),
+            false => Path::new(&name).join("router.yaml"),
+        };
+        if let Some(stamp) = Stamp::at_unlinked(&dir.join(&path)) {
             found(path, Some(stamp));
         }
     }
@@ -207,7 +215,7 @@ fn visit(dir: &Path, found: Visit<'_>) -> Result<(), FleetError> {
 /// the same name as the folder of these.
 fn has_routers(dir: &Path) -> Result<bool, FleetError> {
     let folder = Path::new(ROUTERS);
-    if lookup(dir, folder)?.is_none() || !fs::is_dir(dir.join(folder)) {
+    if lookup(dir, folder)?.is_none() || !is_dir(dir, folder) {
         return Ok(false);
     }
     let names = names(dir, folder)?;
@@ -238,12 +246,15 @@ fn visit_folder(
         return Ok(());
     };
     found(folder.to_owned(), Some(stamp));
+    if fs::is_link(dir.join(folder)) {
+        return Ok(());
+    }
     for name in names(dir, folder)? {
         let path = folder.join(name);
-        if depth > 1 && fs::is_dir(dir.join(&path)) {
+        if depth > 1 && is_dir(dir, &path) {
             visit_folder(dir, &path, depth - 1, found)?;
         } else {
-            let stamp = Stamp::at(&dir.join(&path));
+            let stamp = Stamp::at_unlinked(&dir.join(&path));
             found(path, stamp);
         }
     }

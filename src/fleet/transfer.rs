@@ -293,11 +293,11 @@ fn read(root: &Path, folder: &Path) -> Result<Files, TransferError> {
         if is_skipped {
             continue;
         }
-        if fs::is_dir(&path) {
+        if !fs::is_link(&path) && fs::is_dir(&path) {
             files.extend(read(root, &path)?);
             continue;
         }
-        let text = file::read_text(&path, MAX_BYTES).map_err(failed(&path))?;
+        let text = file::read_text_unlinked(&path, MAX_BYTES).map_err(failed(&path))?;
         let below = path.strip_prefix(root).unwrap_or(&path);
         let name = below
             .to_str()

@@ -26,9 +26,12 @@ pub fn read(dir: &Path) -> Result<FleetFiles, FleetError> {
         if files.has(&path) || (has_network && is_reserved(&path)) {
             continue;
         }
-        match file::read_text(&dir.join(&path), MAX_BYTES) {
+        match file::read_text_below(dir, path.as_ref(), MAX_BYTES) {
             Ok(text) => files.insert(path, text),
             Err(error) if is_absent(&error) => {}
+            Err(error) if file::is_unusable(error.kind()) => {
+                files.fault(path, files::unusable(&error));
+            }
             Err(source) => {
                 let file = path.into();
                 return Err(FleetError::Unreadable { file, source });
@@ -45,13 +48,14 @@ pub fn read(dir: &Path) -> Result<FleetFiles, FleetError> {
 pub fn stamps(dir: &Path) -> Result<Stamps, FleetError> {
     let mut stamps = files::stamps(dir)?;
     for path in in_folders(dir)? {
-        let stamp = Stamp::at(&dir.join(&path));
+        let stamp = Stamp::at_unlinked(&dir.join(&path));
         stamps.extend(stamp.map(|stamp| (path.into(), Some(stamp))));
     }
     Ok(stamps)
 }
 
-/// Returns the paths that files of routers with a folder of their own have, whether they exist or not.
+/// Returns the paths that files of routers with a folder of their own have, whether they exist or not. A link is one of
+/// them: the folder that it leads to must not look like one that is gone.
 fn in_folders(dir: &Path) -> Result<Vec<String>, FleetError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => FleetError::NoDirectory(dir.to_owned()),
@@ -63,8 +67,13 @@ fn in_folders(dir: &Path) -> Result<Vec<String>, FleetError> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        if let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) {
-            paths.extend(CALLS.map(|call| format!("{name}/{}", file_of(call))));
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
+            continue;
+        };
+        match fs::is_link(dir.join(name)) {
+            true if is_ignored(name) => {}
+            true => paths.push(name.to_owned()),
+            false => paths.extend(CALLS.map(|call| format!("{name}/{}", file_of(call)))),
         }
     }
     Ok(paths)

@@ -27,6 +27,10 @@ pub(crate) const DOCUMENT: u64 = 256 * 1024;
 /// The largest file with a token, a key or a password, in bytes.
 pub(crate) const TOKEN: u64 = 4096;
 
+/// Why a symbolic link is not read.
+pub(crate) const LINK: &str =
+    "is a symbolic link, which is not followed here; put its target in its place";
+
 /// Opens a regular file; a symbolic link is followed.
 ///
 /// # Errors
@@ -41,6 +45,25 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
 /// As [`open`].
 pub(crate) fn open_unlinked(path: &Path) -> io::Result<(File, Metadata)> {
     open_as(path, fs::symlink_metadata(path)?)
+}
+
+/// Opens a regular file below a root, itself or one of whose folders below the root is no symbolic link: what a link
+/// leads to may be of others.
+///
+/// # Errors
+/// As [`open_unlinked`].
+pub(crate) fn open_below(root: &Path, path: &Path) -> io::Result<(File, Metadata)> {
+    for folder in path
+        .ancestors()
+        .skip(1)
+        .filter(|it| !it.as_os_str().is_empty())
+    {
+        if fs::is_link(root.join(folder)) {
+            let message = format!("its folder {} {LINK}", folder.display());
+            return Err(io::Error::new(ErrorKind::InvalidInput, message));
+        }
+    }
+    open_unlinked(&root.join(path))
 }
 
 /// Opens a regular file that was looked at, since opening a device may have effects. It is looked at again, since the
@@ -67,10 +90,7 @@ fn check(found: &Metadata) -> io::Result<()> {
     Err(if found.is_dir() {
         io::Error::new(ErrorKind::IsADirectory, "is a directory, not a file")
     } else if found.is_symlink() {
-        io::Error::new(
-            ErrorKind::InvalidInput,
-            "is a symbolic link, which is not followed here",
-        )
+        io::Error::new(ErrorKind::InvalidInput, LINK)
     } else {
         io::Error::new(
             ErrorKind::InvalidInput,
@@ -93,6 +113,22 @@ pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// As [`read`].
 pub(crate) fn read_unlinked(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     again(|| bytes(open_unlinked(path)?, limit))
+}
+
+/// As [`read_unlinked`], for UTF-8 text.
+///
+/// # Errors
+/// As [`read_unlinked`], and when it is not UTF-8.
+pub(crate) fn read_text_unlinked(path: &Path, limit: u64) -> io::Result<String> {
+    text(read_unlinked(path, limit)?)
+}
+
+/// As [`read`], for UTF-8 text below a root, and without a symbolic link on the way.
+///
+/// # Errors
+/// As [`open_below`], and when it is not UTF-8.
+pub(crate) fn read_text_below(root: &Path, path: &Path, limit: u64) -> io::Result<String> {
+    text(again(|| bytes(open_below(root, path)?, limit))?)
 }
 
 /// As [`read`], for UTF-8 text.

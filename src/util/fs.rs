@@ -71,6 +71,12 @@ pub(crate) fn is_dir(path: impl AsRef<Path>) -> bool {
     metadata(path).is_ok_and(|found| found.is_dir())
 }
 
+/// As [`Path::is_symlink`].
+#[track_caller]
+pub(crate) fn is_link(path: impl AsRef<Path>) -> bool {
+    symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+}
+
 /// As [`Path::is_file`].
 #[track_caller]
 pub(crate) fn is_file(path: impl AsRef<Path>) -> bool {

@@ -47,8 +47,6 @@ pub enum ChangeError {
         file: String,
         source: Box<EditError>,
     },
-    #[error("{0} is a link, which a new file would replace; change the file that it names")]
-    Link(String),
     #[error("another command changes the fleet in {dir}; run this one after it", dir = .0.display())]
     Locked(PathBuf),
     #[error("{0} was changed by another program meanwhile; run the command again")]
@@ -327,19 +325,16 @@ impl Changes {
             path: path.clone(),
             source,
         };
-        let there = match file::read_text(&path, super::layout::MAX_BYTES) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            text => Some(text.map_err(failed)?),
-        };
+        let there =
+            match file::read_text_below(&self.path(""), name.as_ref(), super::layout::MAX_BYTES) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                text => Some(text.map_err(failed)?),
+            };
         let before: Option<&Arc<str>> = self.before.text(name);
         if there.as_deref() != before.map(|text| &**text) {
             return Err(ChangeError::ChangedMeanwhile(name.to_owned()));
         }
         let text = self.files.text(name).map(|text| &**text);
-        let is_link = || fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
-        if text.is_some() && is_link() {
-            return Err(ChangeError::Link(name.to_owned()));
-        }
         put(&self.path(""), name, text).map_err(failed)
     }
 }

@@ -413,7 +413,7 @@ fn refused(error: ChangeError) -> ApiError {
         ChangeError::Locked(_) | ChangeError::ChangedMeanwhile(_) => {
             conflict("the fleet is being changed; retry")
         }
-        ChangeError::Edit { .. } | ChangeError::Session { .. } | ChangeError::Link(_) => {
+        ChangeError::Edit { .. } | ChangeError::Session { .. } => {
             conflict("only the operator of the network can change this session; ask them")
         }
         ChangeError::Fleet(_)

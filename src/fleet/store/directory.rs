@@ -207,11 +207,13 @@ impl Store for Directory {
     }
 
     async fn file(&self, path: &Path) -> io::Result<Option<Arc<str>>> {
-        let path = self.0.root.join(path);
-        blocking(move || match file::read_text(&path, MAX_BYTES) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            text => text.map(|text| Some(text.into())),
-        })
+        let (files, path) = (Arc::clone(&self.0), path.to_owned());
+        blocking(
+            move || match file::read_text_below(&files.root, &path, MAX_BYTES) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                text => text.map(|text| Some(text.into())),
+            },
+        )
         .await
     }
 

@@ -167,14 +167,60 @@ fn unreadable_part_of_a_network_is_an_error() {
     fs::write(dir.path().join("routers/z.yml"), "{id: 3}").unwrap();
     let found = found(dir.path());
     for wanted in [
-        "routers/x.yaml: cannot be read",
-        "routers/y.yaml: a link to a file that does not exist",
+        "routers/x.yaml: is a directory",
+        "routers/y.yaml: is a symbolic link",
         "routers/z.yml: not routers/<router>.yaml",
     ] {
         assert!(
             found.iter().any(|line| line.contains(wanted)),
             "{wanted}: {found:#?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn no_reader_follows_a_link_out_of_the_fleet() {
+    use std::os::unix::fs::symlink;
+    let outside = tempfile::tempdir().unwrap();
+    let secret = "do-not-show: [me\n";
+    for file in ["x.yaml", "router.yaml", "sessions.yaml"] {
+        fs::write(outside.path().join(file), secret).unwrap();
+    }
+    for (link, target) in [
+        ("network.yaml", "x.yaml"),
+        ("routers/jp1.yaml", "x.yaml"),
+        ("routers", ""),
+        ("sessions/jp1/a.yaml", "x.yaml"),
+        ("sessions/jp1", ""),
+        ("owners/4242421090.yaml", "x.yaml"),
+        ("owners", ""),
+        ("lone", ""),
+        ("other/router.yaml", "router.yaml"),
+        ("other/sessions.yaml", "sessions.yaml"),
+    ] {
+        let dir = network();
+        write(dir.path(), &[("other/mesh.yaml", "peers: []\n")]);
+        let path = dir.path().join(link);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_dir_all(&path);
+        symlink(outside.path().join(target), &path).unwrap();
+        let found = found(dir.path());
+        let wanted = format!("{link}: is a symbolic link");
+        assert!(
+            found.iter().any(|it| it.contains(&wanted)),
+            "{link}: {found:#?}"
+        );
+        assert!(!format!("{found:?}").contains("do-not-show"), "{found:#?}");
+        if !["network.yaml", "sessions/jp1", "lone"].contains(&link) {
+            continue;
+        }
+        quiet();
+        let app = served(dir.path());
+        let router = if link == "lone" { "lone" } else { "jp1" };
+        let (status, body) = ask(&app, "one", &format!("/agent/{router}/sessions"), None).await;
+        assert_eq!(status, 500, "{link}: {body}");
+        assert!(!body.to_string().contains("do-not-show"), "{body}");
     }
 }
 

@@ -379,7 +379,7 @@ fn changed_file_keeps_its_owner_and_a_link_stays() {
     assert_eq!((found.uid(), found.gid()), (65534, 65534));
     fs::rename(&file, fleet.path("hk1.private")).unwrap();
     symlink("../hk1.private", &file).unwrap();
-    fleet.refused("token new hk1", "is a link");
+    fleet.refused("token new hk1", "routers/hk1.yaml: is a symbolic link");
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Folder {
     /// Returns the router's tokens.
     pub(super) fn tokens(&self) -> Result<Tokens, ApiError> {
         let router = self.router.as_str();
-        let read = file::read_text(&self.path.join("router.yaml"), file::DOCUMENT);
+        let read = file::read_text_below(&self.fleet, &self.below("router.yaml"), file::DOCUMENT);
         let text = read.map_err(|error| self.unreadable("router.yaml", &error))?;
         let file = parse_router(router, &text)?;
         let wrong = |message: String| wrong(router, "router.yaml", message);
@@ -113,7 +113,7 @@ impl Folder {
         let file = file_of(call);
         let map = match call {
             Call::Config => {
-                let read = read_quiet(&self.path.join(file));
+                let read = read_quiet(&self.fleet, &self.below(file));
                 let text = read.map_err(|error| self.unreadable(file, &error))?;
                 config(self.router.as_str(), &text)?
             }
@@ -124,13 +124,14 @@ impl Folder {
 
     /// Returns the router's `node`, if its file can be read.
     pub(super) fn node(&self) -> Option<Value> {
-        let map = mapping(&self.path.join(file_of(Call::Config))).ok()?;
+        let map = mapping(&self.fleet, &self.below(file_of(Call::Config))).ok()?;
         map.get("node").cloned()
     }
 
     /// Returns the text of a file. Empty if it cannot be read.
     pub(super) fn text(&self, call: Call) -> String {
-        file::read_text(&self.path.join(file_of(call)), MAX_BYTES).unwrap_or_default()
+        file::read_text_below(&self.fleet, &self.below(file_of(call)), MAX_BYTES)
+            .unwrap_or_default()
     }
 
     /// Returns whether a token may be wrong because its file is incomplete.
@@ -138,8 +139,13 @@ impl Folder {
         is_being_written(&self.path.join("router.yaml"))
     }
 
+    /// Returns the path of a file below the fleet's directory.
+    fn below(&self, file: &str) -> PathBuf {
+        Path::new(self.router.as_str()).join(file)
+    }
+
     fn mapping(&self, file: &str) -> Result<Arc<Map<String, Value>>, ApiError> {
-        mapping(&self.path.join(file)).map_err(|error| match error {
+        mapping(&self.fleet, &self.below(file)).map_err(|error| match error {
             ReadError::Io(error) => self.unreadable(file, &error),
             ReadError::Document(error) => invalid(self.router.as_str(), file, error),
         })

@@ -22,16 +22,16 @@ pub(super) enum ReadError {
 }
 
 /// Returns the mapping in a file.
-pub(super) fn mapping(path: &Path) -> Result<Arc<Map<String, Value>>, ReadError> {
-    let text = read_quiet(path).map_err(ReadError::Io)?;
+pub(super) fn mapping(fleet: &Path, path: &Path) -> Result<Arc<Map<String, Value>>, ReadError> {
+    let text = read_quiet(fleet, path).map_err(ReadError::Io)?;
     parse_list(&text).map(Arc::new).map_err(ReadError::Document)
 }
 
-/// Reads a file once it has been quiet for a moment. Blocks.
-pub(super) fn read_quiet(path: &Path) -> io::Result<String> {
+/// Reads a file below the fleet's directory once it has been quiet for a moment. Blocks.
+pub(super) fn read_quiet(fleet: &Path, path: &Path) -> io::Result<String> {
     let deadline = Instant::now() + FLEET_FILE_WAIT;
     loop {
-        let (file, found) = file::open(path)?;
+        let (file, found) = file::open_below(fleet, path)?;
         let stamp = Stamp::of(&found);
         let wait = stamp
             .age()

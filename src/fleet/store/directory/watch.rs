@@ -61,8 +61,8 @@ impl Watch {
         }
         let mut hints = BTreeSet::new();
         for path in &paths {
-            // What is in the root concerns all files, such as the link of a mounted volume. A folder of the network has
-            // no other file than those that are read; that of a router has.
+            // What is in the root concerns all files. A folder of the network has no other file than those that are
+            // read; that of a router has.
             let Some((path, folder)) = inside(&self.root, path).filter(|(path, _)| {
                 let folders = [ROUTERS, SESSIONS, OWNERS];
                 folders.iter().any(|folder| path.starts_with(folder))

@@ -118,8 +118,13 @@ impl Owners {
         if !methods.split(", ").any(|it| parts.method == it) {
             return Err(ApiError::method_not_allowed(methods));
         }
-        let index = self.index(store).await?;
+        let mut index = self.index(store).await?;
         let (asn, token) = self.admit(&index, parts)?;
+        if parts.method == Method::GET {
+            // The owner may have changed a session through another instance.
+            store.catch_up().await?;
+            index = self.index(store).await?;
+        }
         let body = read_body(body, BODY_MAX, FLEET_BODY).await?;
         let call = Call {
             owners: self,

@@ -40,6 +40,11 @@ pub(super) trait Store: Send + Sync {
     /// Returns the files of a network at one moment, the same as before if none changed; `None` without a description.
     async fn network(&self) -> Result<Option<Arc<FleetFiles>>, ApiError>;
 
+    /// Reads what other instances have acknowledged before this call.
+    async fn catch_up(&self) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     /// Returns one file as it is now; `None` if it does not exist.
     async fn file(&self, path: &Path) -> io::Result<Option<Arc<str>>>;
 

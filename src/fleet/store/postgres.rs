@@ -154,6 +154,11 @@ impl Store for Postgres {
         self.memory.files.network()
     }
 
+    async fn catch_up(&self) -> Result<(), ApiError> {
+        let refreshed = refresh::refresh(&self.pool, &self.memory, Read::Changes).await;
+        refreshed.map_err(unavailable)
+    }
+
     async fn file(&self, path: &Path) -> io::Result<Option<Arc<str>>> {
         Ok(self.memory.files.file_at(path))
     }
@@ -213,8 +218,7 @@ impl Store for Postgres {
         by: &Author,
         mut make: MakeChange,
     ) -> Result<Vec<String>, ChangeError> {
-        let refreshed = refresh::refresh(&self.pool, &self.memory, Read::Changes).await;
-        refreshed.map_err(unavailable)?;
+        self.catch_up().await?;
         for _ in 0..ATTEMPTS {
             let (files, known) = self.memory.files.snapshot()?;
             let checked = blocking(move || {
@@ -270,8 +274,7 @@ impl Store for Postgres {
     async fn record(&self) -> Result<FleetRecord, ApiError> {
         let record = record::read(&self.pool).await?;
         // The one who wrote it may have decided on files that this instance has not read yet.
-        let refreshed = refresh::refresh(&self.pool, &self.memory, Read::Changes).await;
-        refreshed.map_err(unavailable)?;
+        self.catch_up().await?;
         Ok(record)
     }
 

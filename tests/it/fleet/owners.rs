@@ -140,6 +140,30 @@ async fn every_change_waits_for_review_but_a_description() {
 }
 
 #[tokio::test]
+async fn list_shows_each_acknowledged_session_at_once() {
+    let served = Served::new("\nowners: {sessions: 8, sessionsPerRouter: 8}\n");
+    let token = served.token(OWNER);
+    for number in 1..5 {
+        let name = format!("as4242421090-{number}");
+        let mut wanted = wanted();
+        wanted["name"] = json!(name);
+        wanted["spec"]["ipv6LinkLocal"] = json!(format!("fe80::{number}"));
+        wanted["spec"]["listenPort"] = json!(40000 + number);
+        // Before: the server has just looked at the files.
+        let (_, before) = served.call(&token, "GET /v1/sessions", &Value::Null).await;
+        let (status, made) = served.call(&token, ALL, &wanted).await;
+        assert_eq!(status, 201, "{made}");
+        let (_, after) = served.call(&token, "GET /v1/sessions", &Value::Null).await;
+        let names = |list: &Value| -> Vec<Value> {
+            let sessions = list["sessions"].as_array().unwrap().iter();
+            sessions.map(|it| it["name"].clone()).collect()
+        };
+        assert_eq!(names(&before).len(), number - 1, "{before}");
+        assert!(names(&after).contains(&json!(name)), "{after}");
+    }
+}
+
+#[tokio::test]
 async fn owner_stays_within_limits_and_its_own_sessions() {
     let served =
         Served::new("\nowners: {sessions: 2, sessionsPerRouter: 2, routers: [jp1, hk1]}\n");

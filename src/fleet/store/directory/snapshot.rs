@@ -160,6 +160,10 @@ impl Snapshots {
                 own.extend(after.into_iter().filter(|(path, _)| is_own(path)));
             }
         }
+        // The next request is answered from these files, before the interval ends and an event tells of them.
+        let mut last = self.last.lock();
+        last.looked = None;
+        last.all_due = Instant::now();
         Ok(changed)
     }
 

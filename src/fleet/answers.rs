@@ -35,6 +35,9 @@ use crate::wire::{Call, Modify, WireError, WireStatus};
 /// Maximum number of errors of one file that are logged at once.
 const PROBLEMS_LOGGED: usize = 20;
 
+/// The code of an answer without a fleet to serve.
+pub(super) const NO_FLEET: &str = "NO_FLEET";
+
 /// Length of the text that identifies the content of a list.
 const CONTENT: usize = 16;
 
@@ -115,6 +118,24 @@ impl Answers {
             self.files.look_after_change().await;
         }
         changed
+    }
+
+    /// Returns whether there is a fleet to serve: a lost one must not look healthy.
+    ///
+    /// # Errors
+    /// The fleet cannot be read or does not exist.
+    pub(super) async fn ready(&self) -> Result<(), ApiError> {
+        match self.store.network().await? {
+            None if self.store.revisions().await.is_empty() => {
+                let message = "the fleet has no network.yaml and no router: restore it, check --fleet or --store, or begin one with `moenet-agent fleet init`";
+                Err(ApiError::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    NO_FLEET,
+                    message,
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the version of an answer, without making it.

@@ -19,7 +19,7 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
 use super::admin::{Admin, Ask};
-use super::answers::Answers;
+use super::answers::{Answers, NO_FLEET};
 use super::owners::{Owners, Target};
 use super::posts::{PostDone, REPORTED};
 use super::revisions::Waiting;
@@ -98,11 +98,15 @@ impl Watcher {
     pub async fn run(mut self) {
         let fleet = Arc::clone(&self.fleet);
         let publish = async {
+            let mut is_known = false;
             loop {
                 let fleet = Arc::clone(&fleet);
                 // A task of its own, whose panic costs this look only.
-                let look = tokio::spawn(async move { fleet.publish().await });
-                let _ = look.await;
+                let look = tokio::spawn(async move {
+                    fleet.publish().await;
+                    is_known || fleet.warn_of_nothing().await
+                });
+                is_known = look.await.unwrap_or(is_known);
                 tokio::time::sleep(FLEET_POLL).await;
             }
         };
@@ -378,6 +382,17 @@ impl Fleet {
         bucket
             .take(self.started.elapsed())
             .map_err(ApiError::rate_limited)
+    }
+
+    /// Logs that there is no fleet to serve. Returns whether this is known, because the files could be read.
+    async fn warn_of_nothing(&self) -> bool {
+        match self.answers.ready().await {
+            Err(error) if error.code == NO_FLEET => {
+                tracing::warn!(error = %error.message, "Control Plane has no router to serve");
+                true
+            }
+            ready => ready.is_ok(),
+        }
     }
 
     async fn publish(&self) {

@@ -214,7 +214,7 @@ impl Admin {
     ) -> Result<Response, ApiError> {
         match ask {
             Ask::Health => Ok(alive()),
-            Ask::Ready => answers.store.network().await.map(|_| alive()),
+            Ask::Ready => answers.ready().await.map(|()| alive()),
             Ask::Style => Ok(page::style()),
             Ask::Login => self.login(parts, body),
             Ask::Metrics => {

@@ -18,7 +18,10 @@ const ANY: [(u16, &str); 5] = [
         500,
         "`INTERNAL`: the files of the fleet cannot be read or written.",
     ),
-    (503, "`STORE_UNAVAILABLE`: the database cannot be used now."),
+    (
+        503,
+        "`STORE_UNAVAILABLE`: the database cannot be used now. `NO_FLEET` (`/readyz`): there is no fleet to serve.",
+    ),
 ];
 
 const NOT_FOUND: (u16, &str) = (404, "`NOT_FOUND`: no router has this name.");
@@ -27,7 +30,11 @@ const NOT_FOUND: (u16, &str) = (404, "`NOT_FOUND`: no router has this name.");
 pub(in crate::fleet) fn describe(api: &mut Description) {
     for (path, id, summary) in [
         ("/healthz", "healthz", "The server runs"),
-        ("/readyz", "readyz", "The server can read the fleet"),
+        (
+            "/readyz",
+            "readyz",
+            "The server can read the fleet, and there is one",
+        ),
     ] {
         let mut call = Endpoint::new(Get, path, id, summary);
         call.open = true;

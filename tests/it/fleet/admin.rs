@@ -64,6 +64,29 @@ const CHANGE: (&str, &str) = ("authorization", "Bearer change");
 const ACCEPT: &str = r#"{"session": "alice", "change": "accept"}"#;
 
 #[tokio::test]
+async fn lost_fleet_is_not_ready_and_new_one_is() {
+    let fleet = Fleet(tempfile::tempdir().unwrap());
+    let options = FleetOptions::new(fleet.path("."), "127.0.0.1:0".parse().unwrap());
+    let app = watched(&options).0;
+    let (status, _, body) = ask(&app, "GET /readyz", "", &[]).await;
+    assert_eq!(status, 503, "{body}");
+    assert!(
+        body.contains("NO_FLEET") && body.contains("fleet init"),
+        "{body}"
+    );
+    assert_eq!(ask(&app, "GET /healthz", "", &[]).await.0, 200);
+    let token = ("authorization", "Bearer x");
+    for list in ["config", "sessions", "mesh"] {
+        let head = format!("GET /agent/jp1/{list}");
+        let (status, _, body) = ask(&app, &head, "", &[token]).await;
+        assert_eq!(status, 404, "an error is no empty list: {body}");
+    }
+    fleet.done("init --asn 4242420998 --ipv6 fd48:4242:420::/48");
+    std::thread::sleep(std::time::Duration::from_millis(1600));
+    assert_eq!(ask(&app, "GET /readyz", "", &[]).await.0, 200);
+}
+
+#[tokio::test]
 async fn each_role_has_its_calls() {
     let (fleet, app) = served();
     for open in ["GET /healthz", "GET /readyz", "GET /style.css"] {

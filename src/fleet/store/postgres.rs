@@ -76,15 +76,22 @@ impl Postgres {
         })
     }
 
-    /// Opens and reads the store of a fleet that exists, for a verb of the command line.
+    /// Opens and reads the store of a fleet that exists, for a verb that writes nothing: the role may only SELECT.
     pub(in crate::fleet) async fn open_existing(url: &Secret<String>) -> Result<Self, StoreError> {
-        database::check_fleet(&database::pool(url)?).await?;
-        let store = Self::open(url)?;
-        store.load().await?;
-        Ok(store)
+        let pool = database::pool(url)?;
+        database::check_fleet(&pool).await?;
+        let memory = Arc::new(Memory::default());
+        refresh::refresh(&pool, &memory, Read::Everything).await?;
+        let (writes, _) = mpsc::channel(writer::QUEUE);
+        Ok(Self {
+            pool,
+            memory,
+            writes,
+            keys: Mutex::default(),
+        })
     }
 
-    /// Reads the fleet now, for a verb of the command line.
+    /// Reads the fleet now, for a verb that writes.
     pub(in crate::fleet) async fn load(&self) -> Result<(), StoreError> {
         database::migrate(&self.pool).await?;
         Ok(refresh::refresh(&self.pool, &self.memory, Read::Changes).await?)

@@ -357,6 +357,7 @@ fn share_a_network(database: &Database, fleet: &Fleet, [one, other]: [&Instance;
         same(body["peers"][0]["publicKey"].clone(), json!(key))
     });
     show_and_delete(database, fleet, one);
+    only_select(database);
     serve_side_by_side(database, fleet, [one, other]);
     // A broken description changes nothing.
     write("routers/de1.yaml", "{id: 2, token: s3cret}");
@@ -474,6 +475,33 @@ fn audit(database: &Database) {
         )
     );
     assert_eq!(entries[0]["object"], "fleet");
+}
+
+/// A role that may only SELECT is enough for the verbs that read; the texts say what to do where it is not.
+fn only_select(database: &Database) {
+    database.sql("CREATE ROLE reader LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let url = database.url().replace("//postgres@", "//reader@");
+    let copy = tempfile::tempdir().unwrap();
+    let call = |verb: &str, of: &Path, url: &str| database.fleet(verb, of, &["--store", url]);
+    let (done, text) = call("get", Path::new("-owide"), &url);
+    assert!(!done && text.contains("select from them"), "{text}");
+    database.sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader");
+    for (verb, of) in [
+        ("get", "-owide"),
+        ("describe", "hk1"),
+        ("history", "hk1"),
+        ("rollout", "-ojson"),
+        ("audit", "-ojson"),
+        ("export", copy.path().to_str().unwrap()),
+    ] {
+        let (done, text) = call(verb, Path::new(of), &url);
+        assert!(done, "{verb}: {text}");
+        assert!(!text.to_lowercase().contains("warn"), "{verb}: {text}");
+    }
+    database.sql("CREATE DATABASE empty");
+    let empty = url.replace("/postgres?", "/empty?");
+    let (done, text) = call("get", Path::new("-owide"), &empty);
+    assert!(!done && text.contains("fleet import DIR"), "{text}");
 }
 
 /// The verbs show what routers posted to the database, and believe the removal that one confirmed there.

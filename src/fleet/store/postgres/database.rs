@@ -30,7 +30,10 @@ pub enum StoreError {
          postgres:///database?host=/run/postgresql for a unix socket"
     )]
     Url,
-    #[error("store: {0}; check that PostgreSQL runs and that the role may create tables")]
+    #[error(
+        "store: {0}; check that PostgreSQL runs, and the rights of the role: a server and `fleet import` create tables, other \
+         verbs select from them"
+    )]
     Database(String),
     #[error(
         "store at {place}: {why}; check that PostgreSQL runs, and host, database and role of --store"
@@ -44,6 +47,12 @@ pub enum StoreError {
         "the database has no fleet; check --store, or fill it with `moenet-agent fleet import DIR`"
     )]
     NoFleet,
+    /// The versions in the database, and that of this program.
+    #[error(
+        "tables of the store have version {0}, and this program reads version {1}; use the version of moenet-agent that serves \
+         them, or restart the servers with this one, which update them"
+    )]
+    Version(i64, i64),
     #[error("tables of the store: {0}; use the version of moenet-agent that has changed them")]
     Changed(MigrateError),
     #[error("tables of the store: {0}; the role of --store has to create tables")]
@@ -109,14 +118,19 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     Ok(connection.close().await?)
 }
 
-/// Refuses a database without the tables of a fleet, in which a verb that only reads creates none.
+/// Refuses a database without the tables of a fleet as this program has them, for a verb that only reads: it creates none.
 pub(super) async fn check_fleet(pool: &PgPool) -> Result<(), StoreError> {
     let mut connection = connect(pool).await?;
     let found = query("SELECT to_regclass('files') IS NOT NULL");
-    let row = found.fetch_one(&mut connection).await?;
-    match row.get(0) {
+    if !found.fetch_one(&mut connection).await?.get::<bool, _>(0) {
+        return Err(StoreError::NoFleet);
+    }
+    let newest = query("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success");
+    let found: i64 = newest.fetch_one(&mut connection).await?.get(0);
+    let [.., (wanted, _, _)] = MIGRATIONS;
+    match found == wanted {
         true => Ok(connection.close().await?),
-        false => Err(StoreError::NoFleet),
+        false => Err(StoreError::Version(found, wanted)),
     }
 }
 

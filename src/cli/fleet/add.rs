@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::init::{answered, optional};
-use super::{Changed, Directory};
+use super::{Changed, Directory, missing};
 use crate::cli::{Arguments, Outcome, commented, terminal};
 use crate::fleet::{Changes, Must, TokenHash, router_path, session_path};
 use crate::model::{
@@ -210,7 +210,8 @@ impl Session {
                 link_local = Some(answered("Link-local address of the neighbour")?);
             }
         }
-        let asn = asn.context("nothing was written: the AS number is missing; give --asn")?;
+        let asn = asn
+            .ok_or_else(|| missing("nothing was written: the AS number is missing; give --asn"))?;
         let preshared_key = self.preshared_key_file.as_ref().map(|path| {
             let text = file::read_text(path, file::TOKEN);
             text.with_context(|| format!("read {}", path.display()))

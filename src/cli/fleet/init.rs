@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::{Map, Value, json};
 
-use super::Changed;
+use super::{Changed, missing};
 use crate::cli::{Arguments, Outcome, commented, terminal};
 use crate::fleet::{Changes, Must};
 use crate::model::ObjectName;
@@ -54,9 +54,9 @@ impl Init {
     pub(super) fn run(&self, arguments: &Arguments) -> Outcome {
         let values = self.values()?;
         if self.topology.as_deref() == Some("ring") && self.regions.is_empty() {
-            bail!(
-                "nothing was written: the topology ring joins regions; give --regions, in the order of the ring"
-            );
+            return Err(missing(
+                "nothing was written: the topology ring joins regions; give --regions, in the order of the ring",
+            ));
         }
         fs::create_dirs(&self.dir, 0o755)
             .with_context(|| format!("create {}", self.dir.display()))?;
@@ -85,7 +85,8 @@ impl Init {
             None if can_answer => Some(answered("AS number of your network")?),
             asn => asn,
         };
-        let asn = asn.context("nothing was written: the AS number is missing; give --asn")?;
+        let asn = asn
+            .ok_or_else(|| missing("nothing was written: the AS number is missing; give --asn"))?;
         let (mut ipv4, mut ipv6) = (self.ipv4, self.ipv6);
         if can_answer && ipv4.is_none() && ipv6.is_none() {
             ipv4 = optional("IPv4 prefix of your network (empty: none)")?;

@@ -13,6 +13,7 @@ mod token;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -279,6 +280,11 @@ fn print(findings: &Findings) {
         1 => output::line(format_args!("1 problem in {routers}.")),
         count => output::line(format_args!("{count} problems in {routers}.")),
     }
+}
+
+/// Returns the error of a command line on which a value is missing.
+fn missing(why: &str) -> anyhow::Error {
+    clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{why}\n")).into()
 }
 
 /// The answer of a verb that changes files.

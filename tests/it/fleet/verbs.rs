@@ -133,7 +133,7 @@ fn new_files_belong_to_the_owner_of_the_fleet() {
 fn ring_is_made_with_its_regions() {
     let fleet = Fleet(tempfile::tempdir().unwrap());
     let init = "init --asn 4242420998 --ipv6 fd48:4242:420::/48 --topology ring";
-    fleet.refused(init, "give --regions");
+    assert_eq!(fleet.call(init).0, 64);
     assert!(!fleet.path("routers").exists(), "nothing was written");
     fleet.done(&format!("{init} --regions asia,europe,america"));
     let text = fleet.text("network.yaml");
@@ -195,7 +195,6 @@ fn nothing_is_overwritten_or_added_invalid() {
         "add session de1 bob --asn 4242421081",
         "no router de1; it has hk1, jp1",
     );
-    fleet.refused("add session jp1 bob", "--asn");
     fleet.write("routers/jp1.yaml", "{id: 1, tokn: x}\n");
     fleet.refused("add router de1", "routers/jp1.yaml:1:15: tokn:");
 }
@@ -380,6 +379,24 @@ fn changed_file_keeps_its_owner_and_a_link_stays() {
     fs::rename(&file, fleet.path("hk1.private")).unwrap();
     symlink("../hk1.private", &file).unwrap();
     fleet.refused("token new hk1", "routers/hk1.yaml: is a symbolic link");
+}
+
+#[test]
+fn missing_value_on_the_command_line_is_wrong_usage() {
+    let fleet = network();
+    let files = fleet.files();
+    for (arguments, why) in [
+        ("init new", "give --asn"),
+        ("init new --asn 1 --topology ring", "give --regions"),
+        ("add session jp1 x", "give --asn"),
+        ("add router", "<NAME>"),
+        ("token new", "<ROUTER>"),
+    ] {
+        let (code, text) = fleet.call(arguments);
+        assert_eq!(code, 64, "{arguments}: {text}");
+        assert!(text.contains(why), "{arguments}: {text}");
+        assert_eq!(fleet.files(), files, "{arguments} wrote something");
+    }
 }
 
 #[test]

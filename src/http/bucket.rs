@@ -71,8 +71,9 @@ impl Guesses {
         }
     }
 
-    /// Counts a wrong token. A right one is not counted, but refused like a wrong one while the limit is reached: otherwise
-    /// guesses beyond the limit would still tell which is right.
+    /// Counts a wrong token. A right one is not counted, but refused like a wrong one while the limit is reached, if it is
+    /// short: otherwise guesses beyond the limit would still tell which is right. A long one cannot be guessed at any rate,
+    /// and its owner is not kept out by those who share the address.
     ///
     /// # Errors
     /// The limit is reached; the value is the time until the next guess.

@@ -147,7 +147,7 @@ impl Checked {
         given: &str,
     ) -> Result<Option<(Role, Secret<String>)>, ApiError> {
         let found = self.roles().find(|(_, token)| same(given, token));
-        self.guarded.count(parts, found.is_some())?;
+        self.guarded.count(parts, given, found.is_some())?;
         Ok(found)
     }
 

@@ -181,10 +181,10 @@ impl Owners {
                 false => ApiError::not_found("the fleet has no network.yaml, and no owners"),
             });
         }
-        let token = bearer(&parts.headers).map(TokenHash::of_text);
-        let token = token.ok_or_else(ApiError::invalid_token)?;
+        let given = bearer(&parts.headers).ok_or_else(ApiError::invalid_token)?;
+        let token = TokenHash::of_text(given);
         let found = index.owner(&token);
-        self.guarded.count(parts, found.is_some())?;
+        self.guarded.count(parts, given, found.is_some())?;
         let asn = found.ok_or_else(ApiError::invalid_token)?;
         let mut buckets = self.buckets.lock();
         let bucket = buckets.entry(asn);

@@ -82,9 +82,9 @@ converge() { # start
   row acknowledged "$(since "$1") s" "the Control Plane has every session's report"
 }
 
-# How much a step may take: a number, and one for each session. Opened files and observations are those of a busy machine,
+# How much a step may take: a number, and one for each session. Opened files, observations and builds are those of a busy machine,
 # where the tick of ten seconds adds some; a kernel without dummy links adds a load of BIRD.
-COLD="observations:7:0 desired_builds:7:0 netlink_writes:10:5 sysctl_writes:4:6 bird_reloads:3:0 bird_checks:3:0 state_writes:40:7 fsyncs:28:0 programs:10:0 files_opened:1500:60"
+COLD="observations:7:0 desired_builds:12:0 netlink_writes:10:5 sysctl_writes:4:6 bird_reloads:3:0 bird_checks:3:0 state_writes:40:7 fsyncs:28:0 programs:10:0 files_opened:1500:60"
 NOTHING="observations:4:0 desired_builds:1:0 netlink_writes:0:0 sysctl_writes:0:0 bird_reloads:0:0 bird_checks:0:0 state_writes:0:0 fsyncs:0:0 programs:0:0 files_opened:50:1"
 CHANGE="observations:6:0 desired_builds:2:0 netlink_writes:2:0 sysctl_writes:0:0 bird_reloads:0:0 bird_checks:0:0 state_writes:6:0 fsyncs:8:0 programs:2:0 files_opened:200:4"
 DRIFT="observations:4:0 desired_builds:1:0 netlink_writes:1:0 sysctl_writes:0:0 bird_reloads:0:0 bird_checks:0:0 state_writes:4:0 fsyncs:2:0 programs:0:0 files_opened:60:2"

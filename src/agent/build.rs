@@ -18,7 +18,7 @@ use crate::controller::{
 use crate::desired::Desired;
 use crate::document::{DocumentError, Problems};
 use crate::firewall::Nft;
-use crate::history::{Feed, History, is_document};
+use crate::history::{Feed, History, may_enter};
 use crate::http::{Glass, HttpOptions, LocalApi, ServeError, Server};
 use crate::intervals::{BIRD_COMMAND, FILES_QUIET};
 use crate::kernel::{KernelOptions, LinuxKernel, keys};
@@ -126,7 +126,9 @@ impl Parts {
         let kernel_counters = workers.kernel.counters();
         let reports = Arc::new(Reports::new(outbox.clone()));
         let (context, tasks) = workers.context(&store, desired, reports, applied_changes);
-        let history = History::new(store.dir()).accepting(is_document);
+        let history = History::new(store.dir());
+        let of = Arc::clone(&store);
+        let history = history.accepting(move |path, content| may_enter(&of, path, content));
         let feed = Arc::new(Feed::new(store, Arc::new(history)));
         let edits = Arc::new(Edits::new(Arc::clone(&context), Arc::clone(&feed)));
         let builder = Builder {

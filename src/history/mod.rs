@@ -27,6 +27,7 @@ mod tree;
 mod writers;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,14 +39,14 @@ pub(crate) use feed::{Feed, Recording};
 pub use id::CommitId;
 pub(crate) use query::LoggedCommit;
 pub use queue::HistoryHandle;
-pub(crate) use tree::{Accepts, Contents, FILES};
-pub(crate) use writers::is_document;
+pub(crate) use tree::{Contents, FILES};
+pub(crate) use writers::may_enter;
 
 use crate::intervals::{GIT_CALL, GIT_PACKING};
 use crate::util::task::blocking;
 use git::Git;
 use import::Writing;
-use tree::Tree;
+use tree::{Accepts, Tree};
 
 /// Number of loose objects, and of packs, from which the repository is packed.
 const LOOSE: usize = 500;
@@ -107,9 +108,9 @@ impl History {
     /// Accepts only such contents. A history keeps everything, so a content that may contain a
     /// secret by mistake must not enter it.
     #[must_use]
-    pub fn accepting(self, accepts: Accepts) -> Self {
+    pub fn accepting(self, accepts: impl Fn(&Path, &[u8]) -> bool + Send + Sync + 'static) -> Self {
         let tree = Tree {
-            accepts,
+            accepts: Accepts(Arc::new(accepts)),
             ..self.tree
         };
         Self { tree, ..self }

@@ -1,9 +1,11 @@
 //! Files of the state directory and of its repository, as the history needs them. Its work blocks.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::intervals::{GIT_LOCK_STALE, GIT_LOCK_YOUNG, PACK_CHECK};
@@ -45,7 +47,17 @@ pub(super) enum Newest {
 pub type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
 /// Decides which contents may enter the history, for files whose path below the state directory is allowed.
-pub type Accepts = fn(&Path, &[u8]) -> bool;
+type Accepting = dyn Fn(&Path, &[u8]) -> bool + Send + Sync;
+
+/// The decision of a history, shared by its handles.
+#[derive(Clone)]
+pub(super) struct Accepts(pub(super) Arc<Accepting>);
+
+impl fmt::Debug for Accepts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Accepts")
+    }
+}
 
 /// The files of the history that are not documents.
 pub const FILES: [&str; 4] = [".gitignore", "README.md", APPROVED, IDENTITY];
@@ -71,7 +83,7 @@ impl Tree {
         Self {
             dir: dir.to_owned(),
             directory: state_directory(dir),
-            accepts: |_, _| true,
+            accepts: Accepts(Arc::new(|_, _| true)),
         }
     }
 
@@ -363,7 +375,7 @@ impl Tree {
 
     /// Returns whether a content may enter the history. A deletion always may.
     pub(super) fn is_accepted(&self, path: &Path, content: Option<&[u8]>) -> bool {
-        content.is_none_or(|bytes| (self.accepts)(path, bytes))
+        content.is_none_or(|bytes| (self.accepts.0)(path, bytes))
     }
 
     /// Lists the files below a folder that the history keeps. A folder that cannot be listed has none,

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::document::{Kind, OverrideSpec, check_document, check_patch, parse, parse_value};
 use crate::model::plain_key;
 use crate::redact::find_secret;
-use crate::store::{AnyDocument, AppliedDocument, Area, Place, Snapshot};
+use crate::store::{AnyDocument, AppliedDocument, Area, Place, Snapshot, Store};
 
 /// The valid documents of a state directory, by writer.
 #[derive(Debug, Default)]
@@ -62,10 +62,21 @@ fn file(place: Place, stored: &dyn AnyDocument) -> File {
     }
 }
 
+/// Returns whether the content of a file of a state directory may enter its history. A document that the sync has just
+/// written is valid, so only secrets are searched in it.
+pub(crate) fn may_enter(store: &Store, path: &Path, content: &[u8]) -> bool {
+    let is_synced = Place::parse(path)
+        .is_some_and(|place| place.area == Area::Documents && store.wrote(&place, content));
+    match is_synced {
+        true => !has_secret(content),
+        false => is_document(path, content),
+    }
+}
+
 /// Returns whether a text may enter the history: only a valid document of its place, without a
 /// plain-text secret. An invalid document may contain a secret that an operator took for a field of
 /// the agent, and the history keeps everything.
-pub fn is_document(path: &Path, text: &[u8]) -> bool {
+fn is_document(path: &Path, text: &[u8]) -> bool {
     let is_valid = |text| Place::parse(path).is_none_or(|place| is_of_place(&place, text));
     !has_secret(text) && std::str::from_utf8(text).is_ok_and(is_valid)
 }
@@ -91,6 +102,7 @@ fn is_of_place(place: &Place, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::{BgpSessionSpec, Document};
 
     const OVERRIDE: &str = "apiVersion: moenet.work/v1\nkind: Override\nmetadata: {name: wg_1}\n\
                             spec: {reason: x, set: {tunnel: {mtu: 1400}}}\n";
@@ -125,6 +137,24 @@ mod tests {
             &OVERRIDE.replace("reason: x", "reason: x, presharedKey: hunter2")
         ));
         assert!(!is_document(&place(Kind::BgpSession), b"\0\0\xff"));
+    }
+
+    #[test]
+    fn document_that_the_sync_wrote_enters_without_its_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let place = Place::document(Kind::BgpSession, &"wg_1".parse().unwrap());
+        let enters = |text: &[u8]| may_enter(&store, &place.relative(), text);
+        for (description, good) in [("a peer", true), (KEY, false)] {
+            let spec = serde_json::json!({"asn": 4_242_420_001_u32, "description": description});
+            let spec: BgpSessionSpec = serde_json::from_value(spec).unwrap();
+            let document = Document::new(place.name.clone(), Some("u-1".parse().unwrap()), 1, spec);
+            store.write_document(&document).unwrap();
+            let text = std::fs::read(store.path(&place)).unwrap();
+            assert!(store.wrote(&place, &text));
+            assert_eq!(enters(&text), good, "{description}");
+        }
+        assert!(!store.wrote(&place, OVERRIDE.as_bytes()) && !enters(OVERRIDE.as_bytes()));
     }
 
     #[test]

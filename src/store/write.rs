@@ -437,6 +437,12 @@ impl Store {
         }
     }
 
+    /// Returns whether the last write of this process to a file had this content.
+    pub(crate) fn wrote(&self, place: &Place, content: &[u8]) -> bool {
+        let hash = str::from_utf8(content).map(read::hash);
+        hash.is_ok_and(|hash| self.patience.is_own(&self.path(place), Some(&hash)))
+    }
+
     pub(super) fn put(&self, path: &Path, text: &str) -> Result<(), StoreError> {
         self.put_with(path, text, atomic::write)
     }

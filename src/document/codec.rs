@@ -332,10 +332,31 @@ fn words(error: &serde_yaml::Error) -> String {
         Error::ExternalMessage { source, .. } if matches!(&**source, ExternalMessageSource::Parser(error) if *error.kind() == ErrorKind::RecursionLimitExceeded) => {
             TOO_DEEP.to_owned()
         }
-        Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. }
+        | Error::AliasReplayCounterOverflow { .. } => {
             "too many values for a document, its aliases expanded".to_owned()
         }
         Error::DuplicateMappingKey { key: Some(key), .. } => format!("duplicate key: {key}"),
+        Error::DuplicateMappingKey { key: None, .. } => "duplicate key".to_owned(),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            "an alias (*) inside the value of its own anchor (&): write the value out".to_owned()
+        }
+        Error::UnknownAnchor { .. } => {
+            "an alias (*) without an anchor (&) of its name above: write the value out".to_owned()
+        }
+        Error::MergeValueNotMapOrSeqOfMaps { .. } => {
+            "<< needs a mapping, or a list of mappings".to_owned()
+        }
+        Error::UnsupportedTag { tag, .. } => format!("remove the tag {tag}"),
+        Error::InvalidBinaryBase64 { .. }
+        | Error::BinaryNotUtf8 { .. }
+        | Error::TaggedScalarCannotDeserializeIntoString { .. } => {
+            "remove the tag (!) of the value".to_owned()
+        }
+        Error::NonFiniteFloat { value, .. } => format!("{value} is no number here"),
         other => DefaultMessageFormatter.format_message(other).into_owned(),
     }
 }

@@ -187,7 +187,10 @@ fn unknown_kind(text: &str, word: &Value) -> DocumentError {
         field: "kind".to_owned(),
         ..DocumentError::whole(format!(
             "kind: use one of {known}, not {}",
-            crate::model::shown(&word.to_string())
+            match word.as_str() {
+                Some(word) => crate::model::shown(word),
+                None => crate::model::shown(&word.to_string()),
+            }
         ))
     }
 }

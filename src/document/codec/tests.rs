@@ -136,6 +136,29 @@ fn no_word_of_the_library_reaches_an_operator() {
 }
 
 #[test]
+fn errors_about_yaml_name_nothing_of_the_library() {
+    for (text, words) in [
+        ("a: &x {b: *x}", "inside the value of its own anchor"),
+        ("a: *x", "without an anchor"),
+        ("a: {<<: 1}", "<< needs a mapping"),
+        ("a: !!binary '%'", "remove the tag"),
+        ("? [1]\n: 2\n? [1]\n: 3", ""),
+        ("a: !!set {b: 1, b: 2}", "duplicate key"),
+    ] {
+        let Err(error) = parse_value::<serde_json::Value>(text) else {
+            continue;
+        };
+        assert!(error.location.is_some(), "{text}: {error}");
+        assert!(error.message.contains(words), "{text}: {error}");
+        for word in [
+            "Options", "Policy", "policy", "Option<", "recursi", "deserial",
+        ] {
+            assert!(!error.message.contains(word), "{text}: {error}");
+        }
+    }
+}
+
+#[test]
 fn aliases_multiply_neither_values_nor_texts() {
     let wide = format!(
         "a: &a {{b: {{c: {{d: {{e: 1}}}}}}}}\nl: [{}]\n",

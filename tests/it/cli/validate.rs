@@ -46,6 +46,15 @@ fn unknown_log_level_is_refused_by_validate_and_run() {
 }
 
 #[test]
+fn wrong_kind_is_quoted_once() {
+    let router = Router::new();
+    let path = router.dir.path().join("some.yaml");
+    fs::write(&path, "kind: Session\n").unwrap();
+    let answer = router.call(&["validate", path.to_str().unwrap()]);
+    answer.says(1, "Override, not \"Session\"");
+}
+
+#[test]
 fn unreadable_file_of_any_kind_is_named_without_waiting() {
     let files = [
         ("config.yaml", ""),

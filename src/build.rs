@@ -36,9 +36,28 @@ fn main() -> io::Result<()> {
         }
     }
     println!("cargo::rerun-if-env-changed=MOENET_COMMIT");
-    println!("cargo::rerun-if-changed=.git/HEAD");
+    watch_commit();
     println!("cargo::rerun-if-changed=schemas");
     pack_schemas()
+}
+
+/// Runs this script again when the commit changes: the branch or the commit of HEAD, or what the branch points to. In a
+/// worktree these files are not all below one folder.
+fn watch_commit() {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    };
+    let branch = git(&["symbolic-ref", "-q", "HEAD"]);
+    let names = ["HEAD", "logs/HEAD", "packed-refs"].map(str::to_owned);
+    for name in names.into_iter().chain(branch) {
+        let path = git(&["rev-parse", "--git-path", &name]);
+        // Cargo takes a file that does not exist for one that changed.
+        if let Some(path) = path.filter(|path| fs::exists(path).unwrap_or_default()) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
 }
 
 /// Writes the table of the packed files, which take a seventh of their texts.

@@ -6,6 +6,30 @@ use moenet_agent::document::{
 };
 use serde::Deserialize;
 
+/// A build after a commit shows the new commit.
+#[test]
+fn build_script_watches_the_branch_of_the_commit() {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").args(arguments).output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(branch) = git(&["symbolic-ref", "-q", "HEAD"]) else {
+        return;
+    };
+    let printed = std::path::Path::new(env!("OUT_DIR")).with_file_name("output");
+    let printed = std::fs::read_to_string(printed).unwrap();
+    for name in ["HEAD", &branch] {
+        let path = git(&["rev-parse", "--git-path", name]).unwrap();
+        let line = format!("rerun-if-changed={path}");
+        let is_watched = printed.lines().any(|it| it.ends_with(&line));
+        assert!(
+            is_watched || !std::path::Path::new(&path).exists(),
+            "{printed}"
+        );
+    }
+}
+
 /// What `src/document/v2/maintenance.rs` would hold: v1's switch has become a choice.
 mod v2 {
     use jiff::Timestamp;

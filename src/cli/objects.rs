@@ -84,6 +84,11 @@ pub(crate) fn waits(kind: Kind, name: &ObjectName) -> String {
 
 /// Returns the error for an unknown name, with the object of another kind that has it, or the most similar known name.
 pub(crate) fn unknown(meant: &str, known: impl IntoIterator<Item = String>) -> anyhow::Error {
+    if Kind::from_word(meant) == Some(Kind::Maintenance) {
+        return anyhow::anyhow!(
+            "no maintenance.yaml, so the router is not drained; run `moenet-agent maintenance start` to drain it"
+        );
+    }
     let bare = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let known = known.into_iter().filter(|path| path != meant);
     let known: Vec<String> = known.collect();

@@ -156,9 +156,7 @@ impl Describe {
 fn maintenance(offline: &Offline, agent: &Agent) -> anyhow::Result<Described> {
     let name = Place::single(Area::Documents, Kind::Maintenance).name;
     let loaded = documents::all(&offline.snapshot).remove(&(Kind::Maintenance, name.clone()));
-    let loaded = loaded.ok_or_else(|| {
-        anyhow::anyhow!("no maintenance.yaml, so the router is not drained; run `moenet-agent maintenance start` to drain it")
-    })?;
+    let loaded = loaded.ok_or_else(|| objects::unknown(name.as_str(), []))?;
     let mut described = Described {
         object: Kind::Maintenance.path(&name),
         agent_running: agent.is_running(),

@@ -155,6 +155,7 @@ fn error_at(text: &str, fault: &Fault) -> DocumentError {
     let location = (1..=path.len())
         .rev()
         .find_map(|end| locate(text, path.get(..end)?));
+    let location = location.or_else(|| beginning(text));
     DocumentError {
         location,
         ..DocumentError::at_field(fault.field(""), &fault.reason.to_string())
@@ -301,6 +302,15 @@ fn located(field: &str, error: &serde_yaml::Error) -> DocumentError {
         location: location.map(|at| (at.line(), at.column())),
         ..DocumentError::at_field(field.to_owned(), &words(error))
     }
+}
+
+/// Returns the place of the first value of a text.
+fn beginning(text: &str) -> Option<(u64, u64)> {
+    let is_value = |line: &str| !line.is_empty() && !line.starts_with(['#', '%']) && line != "---";
+    let mut lines = (1..).zip(text.lines());
+    let (number, line) = lines.find(|(_, line)| is_value(line.trim()))?;
+    let indent = line.chars().take_while(|c| c.is_whitespace()).count();
+    Some((number, u64::try_from(indent).unwrap_or_default() + 1))
 }
 
 /// Returns the text without a final `---` that begins no second document.

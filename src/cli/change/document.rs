@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::given::Given;
 use super::{Because, Draft, towards};
@@ -126,7 +126,9 @@ fn parsed<S: Spec>(text: &str) -> anyhow::Result<Read> {
 
 /// Returns the kind and the name in a document.
 pub(crate) fn subject(file: &Path, text: &str) -> Result<(Kind, ObjectName), DocumentError> {
-    let value: Value = document::parse_value(text).map_err(|error| error.in_file(file))?;
+    let value: Map<String, Value> =
+        document::parse_value(text).map_err(|error| error.in_file(file))?;
+    let value = Value::Object(value);
     let word = value.get("kind").and_then(Value::as_str);
     let kind = Kind::ALL
         .into_iter()

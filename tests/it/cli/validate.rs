@@ -46,9 +46,17 @@ fn unknown_log_level_is_refused_by_validate_and_run() {
 }
 
 #[test]
-fn wrong_kind_is_quoted_once() {
+fn file_without_a_mapping_is_named_with_its_line() {
     let router = Router::new();
     let path = router.dir.path().join("some.yaml");
+    let place = |line: u8| format!("some.yaml:{line}:1: expected a mapping");
+    for text in ["null", "[1, 2]", "a text", "# first\n- 1"] {
+        fs::write(&path, format!("{text}\n")).unwrap();
+        let line = if text.starts_with('#') { 2 } else { 1 };
+        let file = path.to_str().unwrap();
+        router.call(&["validate", file]).says(1, &place(line));
+        router.call(&["apply", "-f", file]).says(1, &place(line));
+    }
     fs::write(&path, "kind: Session\n").unwrap();
     let answer = router.call(&["validate", path.to_str().unwrap()]);
     answer.says(1, "Override, not \"Session\"");

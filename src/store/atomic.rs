@@ -1,5 +1,6 @@
 //! Atomic file operations with the store's errors.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::StoreError;
@@ -18,23 +19,29 @@ pub(super) fn write_lightly(path: &Path, bytes: &[u8], mode: u32) -> Result<(), 
     written.map_err(StoreError::io("write", path))
 }
 
-/// Writes a file completely under a temporary name, without fsync: [`file::flush`] makes many durable together. Creates
-/// the folder.
-pub(super) fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<Staged, StoreError> {
-    in_folder(path, |path| {
+/// Writes a file of a state directory completely under a temporary name, without fsync: [`file::flush`] makes many durable
+/// together. Creates the folder.
+pub(super) fn stage(
+    dir: &Path,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<Staged, StoreError> {
+    in_folder(dir, path, |path| {
         let staged = Writer::new(mode).light().stage(path, bytes);
         staged.map_err(StoreError::io("write", path))
     })
 }
 
-/// Writes a file, and once more after its folder was created, if it was missing.
+/// Writes a file of a state directory, and once more after its folder was created, if it was missing.
 pub(super) fn in_folder<T>(
+    dir: &Path,
     path: &Path,
     mut write: impl FnMut(&Path) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let written = write(path);
     match (&written, path.parent()) {
-        (Err(error), Some(folder)) if error.is_missing() => create_folder(folder, 0o755)?,
+        (Err(error), Some(folder)) if error.is_missing() => create_below(dir, folder, 0o755)?,
         _ => return written,
     }
     write(path)
@@ -51,10 +58,52 @@ pub(super) fn remove(path: &Path) -> Result<bool, StoreError> {
     file::remove(path).map_err(StoreError::io("remove", path))
 }
 
-pub(super) fn create_folder(path: &Path, mode: u32) -> Result<(), StoreError> {
+/// Creates a folder of a state directory and those above it, but never that directory: one that was removed must not come
+/// back empty.
+pub(super) fn create_below(dir: &Path, folder: &Path, mode: u32) -> Result<(), StoreError> {
     // Checked first: on a read-only file system, creating an existing folder fails too.
+    if fs::is_dir(folder) {
+        return Ok(());
+    }
+    let mut path = dir.to_owned();
+    for name in folder.strip_prefix(dir).unwrap_or(folder).components() {
+        path.push(name);
+        match fs::create_dir(&path, mode) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(StoreError::io("create", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Creates a state directory.
+pub(super) fn create_folder(path: &Path, mode: u32) -> Result<(), StoreError> {
     if fs::is_dir(path) {
         return Ok(());
     }
     fs::create_dirs(path, mode).map_err(StoreError::io("create", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_state_directory_is_not_made_by_a_write() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("state");
+        let write_in = |below: &str| {
+            in_folder(&dir, &dir.join(below), |path| {
+                write_lightly(path, b"", 0o644)
+            })
+        };
+        for file in ["held.yaml", "sessions/wg_1.yaml", "status/mesh/hk1.yaml"] {
+            assert!(write_in(file).is_err_and(|error| error.is_missing()));
+            assert!(!dir.exists(), "{file}");
+        }
+        create_folder(&dir, 0o700).unwrap();
+        write_in("status/mesh/hk1.yaml").unwrap();
+    }
 }

@@ -130,7 +130,7 @@ impl Store {
             return Ok(State::Same);
         }
         let stage = |path: &Path| {
-            let staged = atomic::stage(path, text.as_bytes(), 0o644);
+            let staged = atomic::stage(&self.dir, path, text.as_bytes(), 0o644);
             self.attempts.write(&staged);
             staged
         };

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use super::atomic::create_folder;
+use super::atomic::create_below;
 use super::place::{Area, PLACED, folder};
 use super::{HELD, OUTBOX, SECRETS, SYNCED, StoreError, names};
 use crate::util::fs;
@@ -49,10 +49,10 @@ pub(super) fn has_documents(dir: &Path) -> bool {
 
 pub(super) fn create_layout(dir: &Path) -> Result<(), StoreError> {
     for folder in folders() {
-        create_folder(&dir.join(folder), 0o755)?;
+        create_below(dir, &dir.join(folder), 0o755)?;
     }
     for folder in [SECRETS, OUTBOX] {
-        create_folder(&dir.join(folder), 0o700)?;
+        create_below(dir, &dir.join(folder), 0o700)?;
     }
     Ok(())
 }

@@ -13,9 +13,7 @@ use crate::util::fs;
 use crate::util::task::pause;
 
 use super::cache::{Slot, Stored};
-use super::{
-    AppliedDocument, Area, Place, Snapshot, Store, StoreError, atomic, create_folder, head, read,
-};
+use super::{AppliedDocument, Area, Place, Snapshot, Store, StoreError, atomic, head, read};
 
 /// The folder of files that wait for the tree; hidden, so that Git ignores it.
 pub(super) const PENDING: &str = ".pending";
@@ -148,7 +146,7 @@ impl Store {
         for (path, bytes) in files {
             let path = folder.path().join(path);
             if let Some(parent) = path.parent() {
-                create_folder(parent, 0o755)?;
+                atomic::create_below(folder.path(), parent, 0o755)?;
             }
             fs::write(&path, bytes).map_err(StoreError::io("write", &path))?;
         }
@@ -201,7 +199,7 @@ impl Store {
         text: Option<&str>,
     ) -> Result<bool, StoreError> {
         let path = self.pending_path(place);
-        create_folder(path.parent().unwrap_or(&path), 0o755)?;
+        atomic::create_below(&self.dir, path.parent().unwrap_or(&path), 0o755)?;
         atomic::write(&path, text.unwrap_or(REMOVED).as_bytes(), 0o644)?;
         self.note_pending(place, text.map(str::to_owned));
         Ok(true)
@@ -307,7 +305,7 @@ impl Store {
         let full = full.unwrap_or_default();
         for folder in super::layout::folders() {
             if !full.contains(&folder) {
-                create_folder(&self.dir.join(folder), 0o755)?;
+                atomic::create_below(&self.dir, &self.dir.join(folder), 0o755)?;
             }
         }
         Ok(())

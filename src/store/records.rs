@@ -97,7 +97,7 @@ impl Store {
                 false => State::Same,
             });
         }
-        let staged = atomic::stage(&path, text.as_bytes(), 0o644);
+        let staged = atomic::stage(&self.dir, &path, text.as_bytes(), 0o644);
         self.attempts.write(&staged);
         staged.map(State::Staged)
     }

@@ -13,7 +13,7 @@ use crate::util::fs;
 use crate::util::sorted::Sorted as _;
 
 use super::flush::sync_folders;
-use super::{SECRETS, Store, StoreError, Written, atomic, create_folder};
+use super::{SECRETS, Store, StoreError, Written, atomic};
 
 /// The files in `secrets/` by their names in documents, as they were last registered.
 pub(super) type Secrets = BTreeMap<String, Option<Stamp>>;
@@ -122,14 +122,14 @@ impl Store {
             in_memory.lock().insert(name.to_owned(), secret);
             return Ok(None);
         }
-        create_folder(&self.dir.join(SECRETS), 0o700)?;
+        atomic::create_below(&self.dir, &self.dir.join(SECRETS), 0o700)?;
         let there = self.read_secret(name).ok().flatten();
         if there.is_some_and(|there| there.expose() == secret.expose().trim()) {
             restrict(&path)?;
             return Ok(None);
         }
         let text = format!("{}\n", secret.expose().trim());
-        let staged = atomic::stage(&path, text.as_bytes(), 0o600);
+        let staged = atomic::stage(&self.dir, &path, text.as_bytes(), 0o600);
         self.attempts.write(&staged);
         staged.map(Some)
     }

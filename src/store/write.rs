@@ -454,7 +454,8 @@ impl Store {
         write: fn(&Path, &[u8], u32) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         self.note_own(path, Some(text));
-        let written = atomic::in_folder(path, |path| write(path, text.as_bytes(), 0o644));
+        let written =
+            atomic::in_folder(&self.dir, path, |path| write(path, text.as_bytes(), 0o644));
         self.attempts.write(&written);
         written?;
         self.count(1);

@@ -210,10 +210,10 @@ impl<'a> Iterator for Tokens<'a> {
     /// Returns the next token; skips comments and blanks.
     fn next(&mut self) -> Option<&'a str> {
         loop {
-            let text = self.0.trim_start();
-            let comment = match text {
-                _ if text.starts_with('#') => text.find('\n'),
-                _ if text.starts_with("/*") => text.find("*/").map(|end| end + 2),
+            let text = self.0.trim_ascii_start();
+            let comment = match text.as_bytes() {
+                [b'#', ..] => text.find('\n'),
+                [b'/', b'*', ..] => text.find("*/").map(|end| end + 2),
                 _ => {
                     let (token, rest) = text.split_at(token_end(text)?);
                     self.0 = rest;
@@ -227,15 +227,18 @@ impl<'a> Iterator for Tokens<'a> {
 
 fn token_end(text: &str) -> Option<usize> {
     let first = text.chars().next()?;
-    Some(match first {
-        '"' | '\'' => text[1..].find(first).map_or(text.len(), |end| end + 2),
-        c if is_word(c) => text.find(|c| !is_word(c)).unwrap_or(text.len()),
-        c => c.len_utf8(),
+    Some(match (first, word_end(text)) {
+        ('"' | '\'', _) => text[1..].find(first).map_or(text.len(), |end| end + 2),
+        (c, 0) => c.len_utf8(),
+        (_, end) => end,
     })
 }
 
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_'
+/// Returns the length of the word that a text begins with. Each byte of a word is a character.
+fn word_end(text: &str) -> usize {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let end = text.bytes().position(|byte| !is_word(&byte));
+    end.unwrap_or(text.len())
 }
 
 #[cfg(test)]

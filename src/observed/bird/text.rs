@@ -1,10 +1,13 @@
 /// Decodes bytes from BIRD: lossily, with every control character replaced by `U+FFFD`, so that the
 /// text is safe for a log or a terminal. Tabs are kept: `show route all` indents with them.
 pub(crate) fn decode(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .chars()
-        .map(printable)
-        .collect()
+    let text = String::from_utf8_lossy(bytes);
+    // Nearly all of BIRD's lines, of which there are many.
+    let is_plain = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
+    match text.bytes().all(is_plain) {
+        true => text.into_owned(),
+        false => text.chars().map(printable).collect(),
+    }
 }
 
 fn printable(c: char) -> char {

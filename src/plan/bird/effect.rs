@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Deref;
 
 use super::BaseFiles;
 use crate::observed::bird::outline::{Block, CHANNELS, Outline, Statement};
@@ -80,8 +81,12 @@ impl Effect {
     }
 
     /// Returns the effect of a new text that all sessions share. `named` are the words in sessions outside their
-    /// filters: a changed constant among them has the effect of a changed value.
-    pub(super) fn of_shared(old: &str, new: &str, named: &BTreeSet<String>) -> Self {
+    /// filters, which only a changed constant needs: one among them has the effect of a changed value.
+    pub(super) fn of_shared(
+        old: &str,
+        new: &str,
+        named: &impl Deref<Target = BTreeSet<String>>,
+    ) -> Self {
         let mut effect = Self::between(old, new);
         let (old, new) = (Outline::of(old), Outline::of(new));
         let changed: BTreeSet<_> = differing(&old.globals, &new.globals)
@@ -213,7 +218,10 @@ fn is_name(word: &str) -> bool {
 }
 
 /// Returns the part of a global statement that restarts every session: the router ID, and constants that sessions name.
-fn global(statement: &Statement<'_>, named: &BTreeSet<String>) -> Option<String> {
+fn global(
+    statement: &Statement<'_>,
+    named: &impl Deref<Target = BTreeSet<String>>,
+) -> Option<String> {
     match statement.words.as_slice() {
         ["router", "id", ..] => Some("router id".to_owned()),
         ["hostname", ..] => Some("hostname".to_owned()),
@@ -291,7 +299,7 @@ mod tests {
             "bgp.conf".into(),
             "template bgp t { local as OURS; }".into(),
         )]);
-        let named = named_by_sessions(&files);
+        let named = Box::new(named_by_sessions(&files));
         let told = |old: &str, new: &str| Effect::of_shared(old, new, &named).to_string();
         assert_eq!(
             told("define OURS = 1;", "define OURS = 2;"),

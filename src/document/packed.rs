@@ -1,8 +1,11 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::util::shared::shared;
 
@@ -34,14 +37,19 @@ impl PackedSpec {
         serde_json::from_str(&self.0)
     }
 
-    /// Returns a field, by its JSON pointer.
+    /// Returns a field, by its JSON pointer. Makes no tree of the others.
     pub fn at(&self, pointer: &str) -> Option<Value> {
         // Mostly the field is not set, and a search costs much less than parsing.
         let name = pointer.rsplit('/').next()?;
         if !self.0.contains(name) {
             return None;
         }
-        self.value().pointer_mut(pointer).map(Value::take)
+        let mut names = pointer.split('/').skip(1);
+        let found = names.try_fold(&*self.0, |text, name| {
+            let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
+            fields.remove(name).map(RawValue::get)
+        });
+        serde_json::from_str(found?).ok()
     }
 
     /// Returns a field with a text, by its JSON pointer.
@@ -77,5 +85,33 @@ impl Serialize for PackedSpec {
 impl<'de> Deserialize<'de> for PackedSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Value::deserialize(deserializer).map(|value| Self::from(&value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn field_is_found_by_its_pointer_alone() {
+        let spec = json!({"asn": 65001, "mtu": 1, "tunnel": {"mtu": 1420, "peer": {"ip": "::1"}}});
+        let packed = PackedSpec::from(&spec);
+        for pointer in [
+            "/asn",
+            "/mtu",
+            "/tunnel",
+            "/tunnel/mtu",
+            "/tunnel/peer/ip",
+            "/tunnel/asn",
+            "/ip",
+            "/asn/mtu",
+        ] {
+            assert_eq!(
+                packed.at(pointer).as_ref(),
+                spec.pointer(pointer),
+                "{pointer}"
+            );
+        }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct MergedLayers<S> {
     /// Whether the document is the operator's own.
     pub(crate) operator_owned: bool,
     /// The document's specification, when it is valid.
-    document: Value,
+    document: Option<S>,
     /// The texts of the layers, the uppermost first.
     sources: Vec<Source>,
 }
@@ -119,7 +119,7 @@ pub(crate) fn merge_layers<S: Spec>(
         override_unreadable: matches!(inputs.override_, Some(Err(_))),
         documented: document.is_some(),
         operator_owned: false,
-        document: Value::Null,
+        document: None,
         sources: Vec::new(),
     };
     if let Some(Ok(stored)) = inputs.override_ {
@@ -156,7 +156,7 @@ pub(crate) fn merge_layers<S: Spec>(
 impl<S: Spec> MergedLayers<S> {
     /// Merges the override over the document.
     fn put_on(&mut self, spec: &S, inputs: &LayerInputs<'_>) {
-        self.document = serde_json::to_value(spec).unwrap_or_default();
+        self.document = Some(spec.clone());
         match (inputs.override_, in_effect_before(inputs)) {
             (Some(Err(error)), Some(_)) => self.fall_back(vec![error.clone()], inputs.applied),
             // If no override was applied before, or the earlier one has ended, only the document is valid.
@@ -181,9 +181,8 @@ impl<S: Spec> MergedLayers<S> {
 
     /// Returns the document merged with the override, or every error of that.
     fn merged(&self, spec: &S) -> Result<Merged<S>, Vec<FieldError>> {
-        let none = Map::new();
         let Some(override_) = &self.override_ else {
-            return merge(spec, &none).map_err(|_| merge_problems(spec, &none));
+            return merge(spec, &Map::new()).map_err(|error| vec![error]);
         };
         let mut patch = override_.set.clone();
         let enabled = patch
@@ -216,7 +215,8 @@ impl<S: Spec> MergedLayers<S> {
             .strip_prefix("spec")
             .unwrap_or(field)
             .replace('.', "/");
-        self.document.pointer(&path).cloned().unwrap_or_default()
+        let document = serde_json::to_value(&self.document).unwrap_or_default();
+        document.pointer(&path).cloned().unwrap_or_default()
     }
 
     fn take(&mut self, merged: Result<Merged<S>, FieldError>) {

@@ -42,11 +42,17 @@ pub struct Merged<S> {
     pub overridden: BTreeMap<String, Value>,
 }
 
-/// Applies a merge patch (RFC 7396) to a specification.
+/// Applies a merge patch (RFC 7396) to a valid specification.
 ///
 /// # Errors
 /// When the result is no valid specification; the error names the field.
 pub fn merge<S: Spec>(spec: &S, patch: &Map<String, Value>) -> Result<Merged<S>, FieldError> {
+    if patch.is_empty() {
+        return Ok(Merged {
+            spec: spec.clone(),
+            overridden: BTreeMap::new(),
+        });
+    }
     let (before, after, patch) = patched(spec, patch)?;
     let merged = document::read(&after, Scalars::Typed).map_err(|fault| field_error(&fault))?;
     let overridden = leaves(&patch).into_keys().map(|path| {

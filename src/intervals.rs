@@ -15,7 +15,7 @@ pub(crate) const COMMIT_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const COMMIT_WAIT_ATTENDED: Duration = Duration::from_secs(50);
 /// Time between the kernel's steps of an object and the observation that reads them back: steps that end meanwhile
 /// share it.
-pub(crate) const PASS_GATHER: Duration = Duration::from_millis(50);
+pub(crate) const PASS_GATHER: Duration = Duration::from_millis(20);
 /// The next pass waits for the runs of the last one while one of them ends within this time.
 pub(crate) const BATCH_QUIET: Duration = Duration::from_secs(1);
 /// Longest time that it waits.
@@ -190,7 +190,7 @@ pub(crate) const SETTLING_MIN: Duration = Duration::from_secs(1);
 pub(crate) const SETTLING_POLL: (Duration, Duration) =
     (Duration::from_millis(2), Duration::from_millis(100));
 /// Time to gather changes before a load.
-pub(crate) const COMMIT_GATHER: Duration = Duration::from_millis(100);
+pub(crate) const COMMIT_GATHER: Duration = Duration::from_millis(50);
 /// Interval between two attempts to connect while the backlog of BIRD is full.
 pub(crate) const BIRD_BACKLOG_POLL: Duration = Duration::from_millis(10);
 /// Time in which the weight of an old latency drops to a third.

@@ -10,6 +10,8 @@ use tokio::sync::watch;
 pub struct FirstLists {
     /// Each list was fetched once, or its fetch failed.
     is_fetched: AtomicBool,
+    /// Whether the last listing of the state directory has all documents that were written so far.
+    is_listed: AtomicBool,
     is_built: watch::Sender<bool>,
 }
 
@@ -19,9 +21,19 @@ impl FirstLists {
         !self.is_fetched.swap(true, Ordering::Relaxed)
     }
 
-    /// Returns whether a desired state that is built from now on has the documents of all lists.
-    pub(super) fn are_fetched(&self) -> bool {
-        self.is_fetched.load(Ordering::Relaxed)
+    /// Records that documents of a list are written, which no listing has yet. Never during a listing.
+    pub(crate) fn written(&self) {
+        self.is_listed.store(false, Ordering::Relaxed);
+    }
+
+    /// Records that a listing begins. Never while documents of a list are written.
+    pub(super) fn listing(&self) {
+        self.is_listed.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the last listing has the documents of all lists.
+    pub(super) fn are_listed(&self) -> bool {
+        self.is_fetched.load(Ordering::Relaxed) && self.is_listed.load(Ordering::Relaxed)
     }
 
     /// Records that the desired state has them.
@@ -34,5 +46,31 @@ impl FirstLists {
     pub(crate) async fn wait(&self) {
         // The sender lives as long as this value.
         let _ = self.is_built.subscribe().wait_for(|built| *built).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listing_before_the_last_document_has_not_all() {
+        let lists = FirstLists::default();
+        lists.listing();
+        lists.written();
+        assert!(lists.fetched());
+        assert!(!lists.are_listed());
+        lists.listing();
+        assert!(lists.are_listed());
+    }
+
+    #[test]
+    fn listing_before_the_last_fetch_may_have_all() {
+        let lists = FirstLists::default();
+        lists.written();
+        lists.listing();
+        assert!(!lists.are_listed(), "a list may be missing");
+        assert!(lists.fetched());
+        assert!(lists.are_listed());
     }
 }

@@ -312,6 +312,7 @@ async fn write_documents(
 ) -> Result<usize, SyncError> {
     sync.context.git_at_rest().await;
     let _writing = sync.feed.writing().await;
+    sync.context.first_lists.written();
     if let Some(head) = sync.context.moved().await {
         return Err(SyncError::Moved { head });
     }

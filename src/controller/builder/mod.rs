@@ -74,10 +74,10 @@ pub(crate) async fn run(
     let mut builds = Builds::new(Arc::clone(&builder), hints);
     let first_lists = &builder.context.first_lists;
     loop {
-        let are_fetched = first_lists.are_fetched();
         builds.make().await;
+        let are_listed = !builds.failing && first_lists.are_listed();
         builds.tell().await;
-        if are_fetched {
+        if are_listed {
             first_lists.built();
         }
         if builds.wait(&stop).await.is_break() {
@@ -192,7 +192,7 @@ impl Builds {
         self.moved = moved;
     }
 
-    /// Reports the changes to the history and the queue.
+    /// Reports the changes to the queue, which must not wait, and to the history, which records steps only later.
     async fn tell(&mut self) {
         if self.moved.is_some() {
             self.changed.clear();
@@ -206,7 +206,6 @@ impl Builds {
         // A file that was listed and is missing now is being saved again; it is reported once it is complete.
         let (away, places) = self.split_away(places).await;
         self.changed.extend(away);
-        self.builder.feed.edits(&places).await;
         for key in places.iter().filter_map(key_of) {
             let _ = self.hints.send(Hint::Key(key));
         }
@@ -220,6 +219,7 @@ impl Builds {
                 .into_iter()
                 .for_each(|key| drop(self.hints.send(Hint::Key(key)))),
         }
+        self.builder.feed.edits(&places).await;
     }
 
     /// Splits places into those that were listed and have no file now, and the others.
@@ -418,6 +418,7 @@ async fn new_listing(builder: &Builder) -> Result<Snapshot, StoreError> {
 /// guard that holds all of them.
 async fn listing(builder: &Builder) -> Result<Snapshot, StoreError> {
     let _writing = builder.feed.writing().await;
+    builder.context.first_lists.listing();
     let load = |store: &Store| {
         store.remember_secrets();
         store.load()

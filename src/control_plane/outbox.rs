@@ -104,7 +104,7 @@ pub struct Delivery {
 }
 
 impl Outbox {
-    /// Opens the directory, and creates it if it is missing.
+    /// Opens the directory, and creates it if it is missing, in one that exists.
     ///
     /// # Errors
     /// The directory cannot be created.
@@ -527,8 +527,10 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> OutboxErro
     }
 }
 
+/// Creates the directory, but not the state directory around it.
 fn make(directory: &Path) -> io::Result<()> {
-    fs::create_dirs(directory, 0o700)
+    let around = directory.parent().unwrap_or(directory);
+    fs::create_dirs_below(around, directory, 0o700)
 }
 
 /// Writes a report atomically. Only that of a session that is gone is made durable: of a session that exists, each

@@ -224,7 +224,8 @@ impl Tree {
         let _ = fs::remove_dir_all(&new);
         for folder in ["objects/info", "objects/pack", "refs/heads", "refs/tags"] {
             let path = new.join(folder);
-            fs::create_dirs(&path, 0o755).map_err(HistoryError::io("create", &path))?;
+            fs::create_dirs_below(&self.dir, &path, 0o755)
+                .map_err(HistoryError::io("create", &path))?;
         }
         let head = format!("ref: {BRANCH}\n");
         for (name, text) in [("HEAD", head.as_str()), ("config", CONFIG), (PACKED, "")] {
@@ -538,6 +539,14 @@ mod tests {
         let tree = Tree::new(folder);
         tree.begin().unwrap();
         tree
+    }
+
+    #[test]
+    fn removed_state_directory_is_not_made_by_a_new_repository() {
+        let home = tempfile::tempdir().unwrap();
+        let state = home.path().join("state");
+        assert!(Tree::new(&state).begin().is_err());
+        assert!(!state.exists());
     }
 
     fn id(digit: &str) -> CommitId {

@@ -1,6 +1,5 @@
 //! Atomic file operations with the store's errors.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use super::StoreError;
@@ -58,24 +57,9 @@ pub(super) fn remove(path: &Path) -> Result<bool, StoreError> {
     file::remove(path).map_err(StoreError::io("remove", path))
 }
 
-/// Creates a folder of a state directory and those above it, but never that directory: one that was removed must not come
-/// back empty.
+/// Creates a folder of a state directory and those above it, but never that directory.
 pub(super) fn create_below(dir: &Path, folder: &Path, mode: u32) -> Result<(), StoreError> {
-    // Checked first: on a read-only file system, creating an existing folder fails too.
-    if fs::is_dir(folder) {
-        return Ok(());
-    }
-    let mut path = dir.to_owned();
-    for name in folder.strip_prefix(dir).unwrap_or(folder).components() {
-        path.push(name);
-        match fs::create_dir(&path, mode) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(StoreError::io("create", &path)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    fs::create_dirs_below(dir, folder, mode).map_err(StoreError::io("create", folder))
 }
 
 /// Creates a state directory.

@@ -111,6 +111,24 @@ pub(crate) fn create_dirs(path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
     builder.recursive(true).mode(mode).create(path)
 }
 
+/// Creates a directory and those above it, but never `top`: one that was removed must not come back empty.
+#[track_caller]
+pub(crate) fn create_dirs_below(top: &Path, path: &Path, mode: u32) -> io::Result<()> {
+    // Checked first: on a read-only file system, creating an existing directory fails too.
+    if is_dir(path) {
+        return Ok(());
+    }
+    let mut place = top.to_owned();
+    for name in path.strip_prefix(top).unwrap_or(path).components() {
+        place.push(name);
+        match create_dir(&place, mode) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 #[track_caller]
 pub(crate) fn set_group(path: impl AsRef<Path>, group: Option<u32>) -> io::Result<()> {
     assert_may_block("set_group");

@@ -171,6 +171,19 @@ async fn report_removed_while_stopped_is_noticed_at_start() {
     assert_eq!(open().1, none, "noticed once");
 }
 
+#[test]
+fn removed_state_directory_is_not_made_by_a_report() {
+    let home = tempfile::tempdir().unwrap();
+    let state = home.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let outbox = Outbox::open(&state.join("outbox")).unwrap();
+    std::fs::remove_dir_all(&state).unwrap();
+    let put = outbox.put(&uid("a"), WireStatus::Active, None);
+    assert!(put.is_err());
+    assert!(Outbox::open(&state.join("outbox")).is_err());
+    assert!(!state.exists());
+}
+
 #[tokio::test]
 async fn unchanged_list_repeats_an_acknowledged_report_later_and_later() {
     let reports = [

@@ -28,7 +28,7 @@ use super::written::Written;
 use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
-use crate::intervals::{COMMIT_GATHER_MAX, LOAD_REMEMBERED};
+use crate::intervals::{COMMIT_GATHER_MAX, COMMIT_GATHER_PER_CHANGE, LOAD_REMEMBERED};
 use crate::observed::bird::main_file::Held;
 use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree};
@@ -105,7 +105,10 @@ impl Worker {
             let mut until = begun + gather;
             while let Ok(Some(request)) = timeout_at(until, inbox.recv()).await {
                 if self.take(request, &mut wishes, &mut waiters).await {
-                    until = last.min(time::Instant::now() + gather);
+                    // What the others wait for, such as a listing of all files, grows with their number.
+                    let changes = u32::try_from(wishes.fragments.len()).unwrap_or(u32::MAX);
+                    let more = COMMIT_GATHER_PER_CHANGE.saturating_mul(changes);
+                    until = last.min(time::Instant::now() + gather + more);
                 }
             }
             // Foreign files are checked even without any other change.

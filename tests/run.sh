@@ -10,7 +10,7 @@
 set -uo pipefail
 beside_of() {
   case $1 in
-    live) echo doc tools book static apis ;;
+    live) echo clippy doc tools book static apis ;;
     package) echo powercut ;;
   esac
 }

@@ -179,13 +179,14 @@ fn comments_cite_only_the_repository() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// The waits of a constant in milliseconds: `from_secs(15 * 60)` is 900 000.
+/// The waits of a constant in microseconds: `from_secs(15 * 60)` is 900 000 000.
 fn waits(value: &str) -> Vec<u64> {
     let units = [
-        ("from_millis(", 1),
-        ("from_secs(", 1000),
-        ("from_mins(", 60_000),
-        ("from_hours(", 3_600_000),
+        ("from_micros(", 1),
+        ("from_millis(", 1000),
+        ("from_secs(", 1_000_000),
+        ("from_mins(", 60_000_000),
+        ("from_hours(", 3_600_000_000),
     ];
     let parts = value.split("Duration::").skip(1);
     let wait = |part: &str| {
@@ -201,14 +202,15 @@ fn waits(value: &str) -> Vec<u64> {
     parts.filter_map(wait).collect()
 }
 
-/// The waits of a cell in milliseconds: `1 s, 30 s`.
+/// The waits of a cell in microseconds: `1 s, 30 s`.
 fn shown(cell: &str) -> Vec<u64> {
     let wait = |text: &str| {
         let (number, unit) = text.trim().split_once(' ').unwrap();
         let number: u64 = number.parse().unwrap();
         match unit {
-            "ms" => number,
-            "s" => number * 1000,
+            "µs" => number,
+            "ms" => number * 1000,
+            "s" => number * 1_000_000,
             other => panic!("{other} is no unit of the table"),
         }
     };

@@ -58,6 +58,8 @@ fn each_edge_is_logged_once_with_its_cause() {
     let start = world.log().len();
     let object = format!("sessions/{}", interface(1));
 
+    // The neighbour knows it first.
+    world.wait_log("BGP session up");
     world.neighbours[0].ask_bird("disable moe_router");
     world.wait_log("BGP session down");
     let down = world.log().len();

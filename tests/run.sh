@@ -35,11 +35,14 @@ book()   { mdbook_tool && mdbook build docs; }
 unit()   { cargo test --quiet --lib --bins --examples && steady it && cargo test --quiet --doc; }
 schemas() { tests/check-schemas.sh; }
 apis()   { cargo build --quiet && tests/check-apis.sh "${MOENET_AGENT:-target/debug/moenet-agent}"; }
-# Counts what a start with fifty sessions takes; it measures no time.
+# Counts what a start with fifty sessions takes; it measures no time. Counts that were exceeded, as on a busy machine, must
+# keep within their bounds twice more, as a test must that failed there.
 scale()  {
-  cargo build --quiet && tests/lab/bench/scale.sh --counts target/debug/moenet-agent 50 &&
-    tests/lab/bench/run --host target/debug/moenet-agent 50 --broken
+  cargo build --quiet || return
+  counts || { counts && counts && echo "scale: counts were exceeded once, and kept twice" >>"$unsteady"; } || return
+  tests/lab/bench/run --host target/debug/moenet-agent 50 --broken
 }
+counts() { tests/lab/bench/scale.sh --counts target/debug/moenet-agent 50; }
 # Packages of the program that the other stages have built, so they are not those that are published.
 package() {
   cargo build --quiet && cargo build --quiet --example book || return

@@ -94,27 +94,37 @@ RESTART="state_writes:4:0 fsyncs:4:0 netlink_writes:0:0 sysctl_writes:0:0 firewa
 GITS=2
 
 within() { # what allowed
-  local allowed name fixed each most value
+  local allowed name fixed each most value exceeded=
   for allowed in $2; do
     IFS=: read -r name fixed each <<<"$allowed"
     most=$((fixed + each * sessions)) value=$(($(metric "${name}_total") - ${before[$name]:-0}))
-    row "  $1: $name" "$value" "at most $most"
-    [ "$value" -le "$most" ] || failed=1
+    [ "$value" -le "$most" ] || exceeded="$exceeded $name"
+    row "  $1: $name" "$value" "at most $most$([ "$value" -le "$most" ] || echo ' EXCEEDED')"
   done
+  [ -z "$exceeded" ] || { failed=1; explain "$1:$exceeded" >&2; }
+}
+
+explain() { # what: the files and the log since mark
+  echo "EXCEEDED in $1. Files since then:"
+  find "$lab/state" -newer "$lab/marked" -type f ! -path '*/.git/*' -printf '%P %s bytes\n' | head -n 20
+  echo "The log since then:"
+  tail -n "+$((marked_line + 1))" "$lab/agent.log" | tail -n 40
 }
 
 # What all counters are now, to count from.
 declare -A before
+marked_line=0
 mark() {
   local name value
+  touch "$lab/marked"; marked_line=$(wc -l <"$lab/agent.log")
   while read -r name value; do name=${name#moenet_agent_}; before[${name%_total}]=$value; done < <(curl -s $API | grep '^moenet_agent_[a-z_]*_total ')
 }
 
-quiet() { # until nothing was written for some seconds
+quiet() { # until nothing was written for longer than a tick, which writes what an object's status learned before it
   local start last=; start=$(date +%s)
   until [ "$(counted)" = "$last" ]; do
     alive; [ "$(since "$start")" -lt 120 ] || { say "something is written all the time: $last"; return 1; }
-    last=$(counted); sleep 4
+    last=$(counted); sleep 12
   done
 }
 
@@ -217,6 +227,7 @@ YAML
   until curl -s http://127.0.0.1:8080/ >/dev/null; do kill -0 $control_plane; sleep 0.2; done
   count_gits
   start=$(date +%s)
+  touch "$lab/marked"
   run_agent
   row sessions "$sessions"
   converge "$start"

@@ -24,6 +24,8 @@ pub(crate) const BATCH_MAX: Duration = Duration::from_secs(5);
 pub(crate) const BATCH_PER_RUN: Duration = Duration::from_millis(20);
 /// Time to gather links that the kernel announces as changed: those of about the same time are read together.
 pub(crate) const GLANCE_GATHER: Duration = Duration::from_millis(20);
+/// Longest time that an object's change for BIRD waits for those of the other objects of its pass.
+pub(crate) const READY_MAX: Duration = Duration::from_secs(2);
 /// Longest time that changes for BIRD are gathered into one commit while they keep coming.
 pub(crate) const COMMIT_GATHER_MAX: Duration = Duration::from_secs(2);
 /// While applied records, or statuses, keep coming in this time, they are gathered, to be written together.
@@ -190,7 +192,7 @@ pub(crate) const SETTLING_MIN: Duration = Duration::from_secs(1);
 pub(crate) const SETTLING_POLL: (Duration, Duration) =
     (Duration::from_millis(2), Duration::from_millis(100));
 /// Time to gather changes before a load.
-pub(crate) const COMMIT_GATHER: Duration = Duration::from_millis(100);
+pub(crate) const COMMIT_GATHER: Duration = Duration::from_millis(30);
 /// Added for each change that has come: of many, the next may come later.
 pub(crate) const COMMIT_GATHER_PER_CHANGE: Duration = Duration::from_micros(200);
 /// Interval between two attempts to connect while the backlog of BIRD is full.

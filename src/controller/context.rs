@@ -449,7 +449,7 @@ impl Context {
     /// Marks a key as due for a reconcile.
     pub fn hint(&self, key: ObjectKey) {
         if let Some(hints) = &*self.hints.lock() {
-            let _ = hints.send(Hint::Key(key));
+            let _ = hints.send(Hint::key(key));
         }
     }
 

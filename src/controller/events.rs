@@ -73,7 +73,7 @@ pub async fn watch_firewall(
             event = events.recv() => event,
             () = stop.cancelled() => return,
         };
-        if event.is_none() || hints.send(Hint::Key(ObjectKey::Firewall)).is_err() {
+        if event.is_none() || hints.send(Hint::key(ObjectKey::Firewall)).is_err() {
             return;
         }
         tokio::time::sleep(FIREWALL_QUIET).await;

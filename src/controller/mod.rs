@@ -35,6 +35,7 @@ pub mod planning;
 pub mod provenance;
 mod pulse;
 mod queue;
+mod ready;
 mod reconcile;
 mod records;
 mod refused;

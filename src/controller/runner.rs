@@ -11,7 +11,8 @@ use super::hint::Hint;
 use super::needs::{Need, Needs};
 use super::pass::{Observation, Reads};
 use super::queue::{Backoff, Outcome, Queue};
-use super::reconcile::{Commit, Committed, Next, Progress, reconcile};
+use super::ready::Ready;
+use super::reconcile::{BirdSteps, Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
 use super::sweep::Sweep;
 use crate::intervals::{COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
@@ -39,6 +40,8 @@ pub struct Runner {
     batch: Batch,
     /// Whether a key that has not begun may have changed: its pass waits for no batch.
     is_hinted: bool,
+    /// Keys whose steps are to run in BIRD, with those of the others of their pass.
+    ready: Ready<(ObjectKey, BirdSteps)>,
     /// Keys whose steps run in BIRD. Such a key takes part in passes meanwhile.
     committing: Runs<ObjectKey, Committed>,
     /// Their commits, and those whose results no run has taken yet.
@@ -76,6 +79,7 @@ impl Runner {
             running: Runs::new(),
             batch: Batch::new(),
             is_hinted: false,
+            ready: Ready::new(),
             committing: Runs::new(),
             commits: BTreeMap::new(),
             progress: BTreeMap::new(),
@@ -90,15 +94,13 @@ impl Runner {
         let mut tick = tokio::time::interval_at(self.queue.origin(), RECONCILE_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
+            // Those that have come share a pass, and the first one with the tick.
+            while let Ok(hint) = hints.try_recv() {
+                self.take(hint);
+            }
             tokio::select! {
                 hint = hints.recv() => match hint {
-                    Some(hint) => {
-                        self.take(hint);
-                        // Those that were sent together share a pass.
-                        while let Ok(hint) = hints.try_recv() {
-                            self.take(hint);
-                        }
-                    }
+                    Some(hint) => self.take(hint),
                     None => break,
                 },
                 ended = self.turn() => if let Some((key, outcome)) = ended {
@@ -154,8 +156,10 @@ impl Runner {
         loop {
             while let Ok(hint) = hinted.try_recv() {
                 // Every other key has already been added; this is for links that belong to no key.
-                if let Hint::Key(key @ ObjectKey::Orphan(_)) = hint {
-                    self.queue.add(key, Instant::now());
+                if let Hint::Keys(mut keys) = hint {
+                    keys.retain(|key| matches!(key, ObjectKey::Orphan(_)));
+                    keys.into_iter()
+                        .for_each(|key| self.queue.add(key, Instant::now()));
                 }
             }
             if self.is_idle() && self.queue.next_due().is_none() {
@@ -185,6 +189,7 @@ impl Runner {
         self.observing.is_empty()
             && self.glancing.is_empty()
             && self.running.is_empty()
+            && self.ready.is_empty()
             && self.committing.is_empty()
     }
 
@@ -193,7 +198,9 @@ impl Runner {
     async fn turn(&mut self) -> Option<(ObjectKey, Outcome)> {
         self.begin_glance();
         self.begin_pass();
-        let due = self.next_observation();
+        self.begin_commits();
+        let observation = self.next_observation().into_iter();
+        let due = observation.chain(self.ready.due(self.batch.until())).min();
         tokio::select! {
             Some((keys, seen)) = self.observing.ended() => self.begin_runs_of_pass(keys, seen),
             Some((keys, seen)) = self.glancing.ended() => self.begin_runs(keys, seen),
@@ -363,12 +370,19 @@ impl Runner {
             Next::Wait(progress, wait) => (progress, wait),
             Next::Commit(progress, steps) => {
                 self.commits.insert(key.clone(), steps.commit.clone());
-                self.committing.start(key.clone(), steps.run());
+                self.ready.add((key.clone(), steps));
                 (progress, COMMIT_WAIT)
             }
         };
         self.progress.insert(key.clone(), progress);
         (key, Outcome::Again(wait))
+    }
+
+    /// Begins what is ready for BIRD, if the last pass has nothing more for it.
+    fn begin_commits(&mut self) {
+        for (key, steps) in self.ready.take(self.batch.until()) {
+            self.committing.start(key, steps.run());
+        }
     }
 
     /// Keeps the result of a commit for the next run of its key, which reads it back.
@@ -414,7 +428,7 @@ impl Runner {
                 let keys = self.context.desired().keys();
                 self.refresh(keys, Instant::now(), Reads::Everything);
             }
-            Hint::Key(key) => self.add(key),
+            Hint::Keys(keys) => keys.into_iter().for_each(|key| self.add(key)),
             Hint::Link(key, link) => self.add_link(key, link),
         }
     }

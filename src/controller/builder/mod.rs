@@ -206,18 +206,15 @@ impl Builds {
         // A file that was listed and is missing now is being saved again; it is reported once it is complete.
         let (away, places) = self.split_away(places).await;
         self.changed.extend(away);
-        for key in places.iter().filter_map(key_of) {
-            let _ = self.hints.send(Hint::Key(key));
-        }
+        let mut keys: BTreeSet<_> = places.iter().filter_map(key_of).sorted_set();
         let resolved = std::mem::take(&mut self.resolved);
-        for key in named(&self.builder.context.desired(), &resolved) {
-            let _ = self.hints.send(Hint::Key(key));
-        }
+        keys.extend(named(&self.builder.context.desired(), &resolved));
         match std::mem::take(&mut self.differs) {
             Changed::Everything => drop(self.hints.send(Hint::Everything)),
-            Changed::Keys(keys) => keys
-                .into_iter()
-                .for_each(|key| drop(self.hints.send(Hint::Key(key)))),
+            Changed::Keys(differing) => keys.extend(differing),
+        }
+        if !keys.is_empty() {
+            let _ = self.hints.send(Hint::Keys(keys));
         }
         self.builder.feed.edits(&places).await;
     }
@@ -297,9 +294,8 @@ impl Builds {
 
 /// Reconciles every key as if its documents had changed.
 fn retry(builder: &Builder, hints: &mpsc::UnboundedSender<Hint>) {
-    for key in builder.context.desired().keys() {
-        let _ = hints.send(Hint::Key(key));
-    }
+    let keys = builder.context.desired().keys();
+    let _ = hints.send(Hint::Keys(keys.into_iter().sorted_set()));
 }
 
 /// Time until something expires by itself, at most one tick.

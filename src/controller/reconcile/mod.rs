@@ -33,8 +33,8 @@ use crate::observed::kernel::{HANDSHAKE_FRESH_SECONDS, KernelView};
 use crate::plan::{Action, Drift, Plan, Refusal};
 use crate::store::AppliedOverride;
 
-use commit::{BirdSteps, Work};
-pub(super) use commit::{Commit, Committed};
+use commit::Work;
+pub(super) use commit::{BirdSteps, Commit, Committed};
 pub use facts::{Sessions, peer, sessions};
 pub use object::target;
 pub use observed::observed;

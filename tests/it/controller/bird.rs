@@ -46,7 +46,7 @@ async fn hung_bird_delays_no_kernel_repair() {
     for wait in [0, 4, 60] {
         sleep(Duration::from_secs(wait)).await;
         spoil_mtu(&machine);
-        hints.send(Hint::Key(session_key(1))).unwrap();
+        hints.send(Hint::key(session_key(1))).unwrap();
         sleep(Duration::from_secs(3)).await;
         assert_eq!(mtu(&machine), wanted, "after {wait} s");
     }
@@ -64,11 +64,11 @@ async fn tunnel_is_repaired_while_its_own_commit_hangs() {
     spec["asn"] = 4_242_429_999_u32.into();
     write::<BgpSessionSpec>(agent.store(), &name(1), &uid(1), spec);
     agent.relist();
-    hints.send(Hint::Key(session_key(1))).unwrap();
+    hints.send(Hint::key(session_key(1))).unwrap();
     sleep(Duration::from_secs(4)).await;
     assert_eq!(mtu(&machine), 1380);
     spoil_mtu(&machine);
-    hints.send(Hint::Key(session_key(1))).unwrap();
+    hints.send(Hint::key(session_key(1))).unwrap();
     sleep(Duration::from_secs(8)).await;
     assert_eq!(mtu(&machine), 1380);
     assert_ne!(agent.status(1).phase, Phase::Error);
@@ -124,7 +124,7 @@ async fn slow_commit_is_logged_once_it_ends() {
     spec["asn"] = 4_242_429_999_u32.into();
     write::<BgpSessionSpec>(agent.store(), &name(1), &uid(1), spec);
     agent.relist();
-    hints.send(Hint::Key(session_key(1))).unwrap();
+    hints.send(Hint::key(session_key(1))).unwrap();
     sleep(COMMIT_WAIT * 2).await;
     assert_eq!(logged("session configured"), [""; 0]);
     sleep(COMMIT_WAIT * 12).await;
@@ -203,7 +203,7 @@ async fn enable_within_a_minute_waits_and_says_so() {
     let enables = || machine.bird.enables.lock().unwrap().len();
     for _ in 0..2 {
         machine.bird.disabled.lock().unwrap().insert(ours.clone());
-        hints.send(Hint::Key(session_key(1))).unwrap();
+        hints.send(Hint::key(session_key(1))).unwrap();
         sleep(Duration::from_secs(12)).await;
         assert_eq!(enables(), 1);
     }

@@ -122,7 +122,7 @@ async fn cost_of_one_change(sessions: u8) -> [usize; 6] {
     spec["tunnel"]["mtu"] = 1380.into();
     write::<BgpSessionSpec>(agent.store(), &name(7), &uid(7), spec);
     agent.relist();
-    hints.send(Hint::Key(session_key(7))).unwrap();
+    hints.send(Hint::key(session_key(7))).unwrap();
     hints.send(Hint::Everything).unwrap();
     sleep(Duration::from_secs(5)).await;
     let after = counts();
@@ -170,7 +170,7 @@ async fn runs_of_one_key_never_overlap_other_keys_run() {
     let mut agent = machine.boot();
     let hints = agent.run();
     for _ in 0..200 {
-        (1..=12).for_each(|number| drop(hints.send(Hint::Key(session_key(number)))));
+        (1..=12).for_each(|number| drop(hints.send(Hint::key(session_key(number)))));
         sleep(Duration::from_millis(300)).await;
     }
     assert_eq!(machine.kernel.most_at_once(), (1, 12));
@@ -213,7 +213,7 @@ async fn a_key_that_fails_backs_off_alone_until_something_changes() {
     assert!(waits[waits.len() - 1] >= 150, "{waits:?}");
     // Whoever says that it changed does not wait for the backoff.
     machine.kernel.refuses.lock().unwrap().clear();
-    hints.send(Hint::Key(session_key(2))).unwrap();
+    hints.send(Hint::key(session_key(2))).unwrap();
     sleep(Duration::from_secs(2)).await;
     assert_eq!(agent.status(2).phase, Phase::Established);
 }
@@ -272,7 +272,7 @@ async fn ten_thousand_hints_of_an_object_read_its_link_alone() {
     sleep(Duration::from_secs(5)).await;
     *machine.kernel.looks.lock().unwrap() = 0;
     *machine.kernel.glances.lock().unwrap() = 0;
-    (0..10_000).for_each(|_| drop(hints.send(Hint::Key(session_key(1)))));
+    (0..10_000).for_each(|_| drop(hints.send(Hint::key(session_key(1)))));
     sleep(Duration::from_millis(500)).await;
     assert_eq!(*machine.kernel.looks.lock().unwrap(), 0);
     let glances = *machine.kernel.glances.lock().unwrap();
@@ -535,11 +535,11 @@ async fn session_removed_during_its_first_commit_leaves_nothing() {
     for wait in (0..300).step_by(30) {
         write::<BgpSessionSpec>(agent.store(), &name(3), &uid(3), session(3, "Enabled"));
         agent.relist();
-        hints.send(Hint::Key(session_key(3))).unwrap();
+        hints.send(Hint::key(session_key(3))).unwrap();
         sleep(Duration::from_millis(wait)).await;
         write::<BgpSessionSpec>(agent.store(), &name(3), &uid(3), session(3, "Absent"));
         agent.relist();
-        hints.send(Hint::Key(session_key(3))).unwrap();
+        hints.send(Hint::key(session_key(3))).unwrap();
         sleep(Duration::from_secs(30)).await;
         assert!(!machine.kernel.links().contains_key(&interface(3)));
         let fragments = machine.bird.tree.lock().unwrap().fragments.clone();
@@ -554,7 +554,7 @@ async fn stop_ends_what_has_begun_and_begins_nothing_else() {
         let machine = Machine::new(2);
         let mut agent = machine.boot();
         let hints = agent.run();
-        hints.send(Hint::Key(session_key(1))).unwrap();
+        hints.send(Hint::key(session_key(1))).unwrap();
         sleep(Duration::from_millis(wait)).await;
         agent.stop(hints).await;
         let (links, fragments) = machine.in_effect();

@@ -34,7 +34,7 @@ async fn change(agent: &mut Agent, changes: &[(u8, Value)], sessions: u8) -> usi
     }
     agent.relist();
     for (number, _) in changes {
-        hints.send(Hint::Key(session_key(*number))).unwrap();
+        hints.send(Hint::key(session_key(*number))).unwrap();
     }
     let mut looks = 0;
     for _ in 0..1500 {

@@ -112,7 +112,7 @@ async fn changed_document_ends_the_wait_of_invalid_text() {
     };
     assert!(keys.contains(&session_key(1)), "{keys:?}");
     keys.into_iter()
-        .for_each(|key| hints.send(Hint::Key(key)).unwrap());
+        .for_each(|key| hints.send(Hint::key(key)).unwrap());
     let took = healed(&agent).await;
     assert!(took <= AT_ONCE, "{took:?}");
 }

@@ -267,7 +267,9 @@ impl BirdLooks {
 
     async fn look(self: Arc<Self>, begun: Instant) {
         let ended = Ended(&self);
-        let now = Arc::new(self.bird.look().await);
+        let mut now = self.bird.look().await;
+        now.remember(&self.last());
+        let now = Arc::new(now);
         self.state.lock().last = Some((begun, Arc::clone(&now)));
         drop(ended);
         self.looks.send_replace(now);

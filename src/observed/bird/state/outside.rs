@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::BirdState;
 use crate::observed::bird::main_file::{BirdProblem, MainFile};
@@ -21,9 +21,9 @@ pub struct Peer<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Outside {
     /// The positions of the BGP protocols, by their neighbours' addresses.
-    neighbours: OnceLock<BTreeMap<IpAddr, Vec<usize>>>,
+    neighbours: OnceLock<Arc<BTreeMap<IpAddr, Vec<usize>>>>,
     /// The protocols of the agent's files.
-    ours: OnceLock<BTreeSet<String>>,
+    ours: OnceLock<Arc<BTreeSet<String>>>,
 }
 
 impl BirdState {
@@ -33,11 +33,24 @@ impl BirdState {
         if self.files_error.is_some() || self.unread {
             return None;
         }
-        let neighbours = self.outside.neighbours.get_or_init(|| self.neighbours());
+        let neighbours = self
+            .outside
+            .neighbours
+            .get_or_init(|| self.neighbours().into());
         let all = neighbours.get(&peer.address)?.iter();
         let all = all.filter_map(|index| self.protocols.get(*index));
         let all = all.filter(|protocol| peer.is_of(protocol) && !self.is_ours(&protocol.name));
         all.max_by_key(|protocol| protocol.is_established())
+    }
+
+    /// Takes over what was computed of the last observation, of what is the same.
+    pub fn remember(&mut self, last: &Self) {
+        if Arc::ptr_eq(&self.live, &last.live) {
+            self.outside.ours = last.outside.ours.clone();
+        }
+        if Arc::ptr_eq(&self.protocols, &last.protocols) {
+            self.outside.neighbours = last.outside.neighbours.clone();
+        }
     }
 
     fn neighbours(&self) -> BTreeMap<IpAddr, Vec<usize>> {
@@ -56,7 +69,8 @@ impl BirdState {
         if self.live.main.protocol(name).is_some() {
             return false;
         }
-        let ours = self.outside.ours.get_or_init(|| self.live.tree.protocols());
+        let ours = &self.outside.ours;
+        let ours = ours.get_or_init(|| self.live.tree.protocols().into());
         ours.contains(name)
     }
 }
@@ -103,7 +117,6 @@ impl MainFile {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use super::*;
     use crate::observed::bird::framing::Decoder;
@@ -182,9 +195,16 @@ mod tests {
     fn sessions_of_the_agents_files_are_not_outside() {
         let mut bird = bird(&[row("ebgp_wg_b", "up 1 Established", "10.0.0.1", 7)]);
         assert!(bird.outside(peer("10.0.0.1", 7)).is_none());
-        bird.live = Arc::default();
-        bird.outside = Outside::default();
-        assert!(bird.outside(peer("10.0.0.1", 7)).is_some());
+        for (live, is_outside) in [(Arc::clone(&bird.live), false), (Arc::default(), true)] {
+            let mut next = BirdState {
+                outside: Outside::default(),
+                live,
+                ..bird.clone()
+            };
+            next.remember(&bird);
+            bird = next;
+            assert_eq!(bird.outside(peer("10.0.0.1", 7)).is_some(), is_outside);
+        }
         bird.files_error = Some("unreadable".to_owned());
         assert!(
             bird.outside(peer("10.0.0.1", 7)).is_none(),

@@ -112,6 +112,21 @@ def cold(n, bird, agent, plane, seconds):
            rss_kb=lab.memory(agent.pid(), "VmRSS"), peak_kb=lab.memory(agent.pid(), "VmHWM"))
 
 
+class Spent:
+    """Processor time of the agent for something besides what it spends at rest anyway; counters, whose reading costs
+    some too, are read before and after."""
+    RATE = 0
+
+    def __init__(self, agent):
+        self.agent, self.before = agent, agent.counters()
+        self.begun, self.used = now(), agent.cpu()
+
+    def fields(self, times=1):
+        used, seconds = self.agent.cpu() - self.used, now() - self.begun
+        return {"cpu": max(0, used - seconds * Spent.RATE) / times, "cpu_all": used / times,
+                "wrote": changes(self.agent, self.before)}
+
+
 def rest(n, bird, agent, seconds):
     """Until nothing was written for 25 s; then what a minute costs."""
     begun, last, since = now(), None, now()
@@ -121,20 +136,23 @@ def rest(n, bird, agent, seconds):
         if counted != last:
             last, since = counted, now()
     settled = since - agent.begun
-    used, used_bird, before = agent.cpu(), bird.cpu(), agent.counters()
+    before = agent.counters()
+    used, used_bird = agent.cpu(), bird.cpu()
     time.sleep(60)
-    record("rest", n, settled=settled, cpu=agent.cpu() - used, cpu_bird=bird.cpu() - used_bird,
+    used = agent.cpu() - used
+    Spent.RATE = used / 60
+    record("rest", n, settled=settled, cpu=used, cpu_bird=bird.cpu() - used_bird,
            wrote=changes(agent, before), rss_kb=lab.memory(agent.pid(), "VmRSS"))
 
 
 def syncs(n, agent, plane):
-    used, before = agent.cpu(), agent.counters()
+    spent = Spent(agent)
     for _ in range(4):
         wanted = plane.syncs() + 1
         lab.get(lab.API + "/sync")
         wait("a sync", 60, lambda: plane.syncs() >= wanted, 0.1)
         time.sleep(2)
-    record("sync", n, cpu=(agent.cpu() - used) / 4, wrote=changes(agent, before))
+    record("sync", n, **spent.fields(4))
 
 
 def drift(n, agent):
@@ -147,18 +165,18 @@ def drift(n, agent):
              lambda: "mtu 1420" in shell(f"ip link show dev {link.format(4)}")),
             ("peer", f"wg set {link.format(5)} peer '{key}' remove",
              lambda: key in shell(f"wg show {link.format(5)} peers"))):
-        used, before = agent.cpu(), agent.counters()
+        spent = Spent(agent)
         shell(do)
         seconds = wait(f"drift of {what} is repaired", 90, back, 0.005)
         time.sleep(3)
-        record("drift", n, of=what, seconds=seconds, cpu=agent.cpu() - used, wrote=changes(agent, before))
+        record("drift", n, of=what, seconds=seconds, **spent.fields())
 
 
 def one_change(n, bird, agent, plane):
     for what, change, done in (
             ("mtu", {"mtu": 1380}, lambda: "mtu 1380" in shell(f"ip link show dev {lab.PREFIX}0006")),
             ("asn", {"asn": 4201279999}, lambda: "4201279999" in lab.text_of(6))):
-        used, before, configured = agent.cpu(), agent.counters(), bird.configured()
+        spent, configured = Spent(agent), bird.configured()
         plane.edit(6, **change)
         begun = now()
         lab.get(lab.API + "/sync")
@@ -167,7 +185,7 @@ def one_change(n, bird, agent, plane):
             wait("BIRD is configured", 120, lambda: bird.configured() != configured)
             seconds = now() - begun
         time.sleep(8)
-        record("change", n, of=what, seconds=seconds, cpu=agent.cpu() - used, wrote=changes(agent, before))
+        record("change", n, of=what, seconds=seconds, **spent.fields())
 
 
 def restart(n, bird, agent):

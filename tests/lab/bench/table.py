@@ -83,7 +83,8 @@ def later():
             rows.append((n, f"{result['what']} {result.get('of', '')}".strip(), number(seconds, 3),
                          number(1000 * result["cpu"], 0), wrote or "nothing"))
     table("After the start: seconds until it is done (rest: from the start until nothing is written; its CPU is that of "
-          "the minute after)", ("N", "what", "s", "CPU ms", "wrote"), rows)
+          "the minute after, and that of the others is what they take more than rest)",
+          ("N", "what", "s", "CPU ms", "wrote"), rows)
 
 
 def memory():

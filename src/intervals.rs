@@ -192,9 +192,7 @@ pub(crate) const SETTLING_MIN: Duration = Duration::from_secs(1);
 pub(crate) const SETTLING_POLL: (Duration, Duration) =
     (Duration::from_millis(2), Duration::from_millis(100));
 /// Time to gather changes before a load.
-pub(crate) const COMMIT_GATHER: Duration = Duration::from_millis(30);
-/// Added for each change that has come: of many, the next may come later.
-pub(crate) const COMMIT_GATHER_PER_CHANGE: Duration = Duration::from_micros(200);
+pub(crate) const COMMIT_GATHER: Duration = Duration::from_millis(100);
 /// Interval between two attempts to connect while the backlog of BIRD is full.
 pub(crate) const BIRD_BACKLOG_POLL: Duration = Duration::from_millis(10);
 /// Time in which the weight of an old latency drops to a third.

@@ -44,11 +44,13 @@ impl Batch {
         self.last = Instant::now();
     }
 
-    /// Records the end of a run.
-    pub(super) fn end(&mut self, key: &ObjectKey) {
-        if self.running.remove(key) {
+    /// Records the end of a run. Returns whether it was one of these.
+    pub(super) fn end(&mut self, key: &ObjectKey) -> bool {
+        let was_running = self.running.remove(key);
+        if was_running {
             self.last = Instant::now();
         }
+        was_running
     }
 
     /// Returns the time until which the runs are waited for, unless they have ended.

@@ -1,5 +1,5 @@
-//! What is ready for BIRD. The keys of a pass are ready one after the other, and what they ask BIRD for begins at once for
-//! all, so that one load has it.
+//! What is ready for BIRD. The keys of a pass are ready one after the other. What they ask of BIRD starts at the same time,
+//! so that one load has it.
 
 use tokio::time::Instant;
 

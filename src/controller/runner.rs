@@ -94,7 +94,7 @@ impl Runner {
         let mut tick = tokio::time::interval_at(self.queue.origin(), RECONCILE_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            // Those that have come share a pass, and the first one with the tick.
+            // Hints that have come share a pass, the first ones with the first tick.
             while let Ok(hint) = hints.try_recv() {
                 self.take(hint);
             }
@@ -200,7 +200,7 @@ impl Runner {
         self.begin_pass();
         self.begin_commits();
         let observation = self.next_observation().into_iter();
-        let due = observation.chain(self.ready.due(self.batch.until())).min();
+        let due = observation.chain(self.ready.due(self.gathered())).min();
         tokio::select! {
             Some((keys, seen)) = self.observing.ended() => self.begin_runs_of_pass(keys, seen),
             Some((keys, seen)) = self.glancing.ended() => self.begin_runs(keys, seen),
@@ -352,7 +352,7 @@ impl Runner {
     /// Ends a run: of a reconcile that is over, or of a part of it.
     fn end_run(&mut self, key: ObjectKey, next: Option<Next>) -> (ObjectKey, Outcome) {
         self.context.pulse.end(&key);
-        self.batch.end(&key);
+        let is_of_pass = self.batch.end(&key);
         if self
             .commits
             .get(&key)
@@ -370,7 +370,10 @@ impl Runner {
             Next::Wait(progress, wait) => (progress, wait),
             Next::Commit(progress, steps) => {
                 self.commits.insert(key.clone(), steps.commit.clone());
-                self.ready.add((key.clone(), steps));
+                match is_of_pass {
+                    true => self.ready.add((key.clone(), steps)),
+                    false => self.committing.start(key.clone(), steps.run()),
+                }
                 (progress, COMMIT_WAIT)
             }
         };
@@ -378,11 +381,16 @@ impl Runner {
         (key, Outcome::Again(wait))
     }
 
-    /// Begins what is ready for BIRD, if the last pass has nothing more for it.
+    /// Begins what is ready for BIRD, once the runs of the last pass have ended, or are not waited for any more.
     fn begin_commits(&mut self) {
-        for (key, steps) in self.ready.take(self.batch.until()) {
+        for (key, steps) in self.ready.take(self.gathered()) {
             self.committing.start(key, steps.run());
         }
+    }
+
+    /// Returns the time until which what is ready for BIRD waits for the runs of the last pass: not while the agent stops.
+    fn gathered(&self) -> Option<Instant> {
+        self.batch.until().filter(|_| !self.stopping)
     }
 
     /// Keeps the result of a commit for the next run of its key, which reads it back.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! set_fragment ┐
-//! set_base     ├─▶ gather 30 ms  ─▶ plan ─▶ stage ─▶ `bird -p` ─▶ put live ─▶ configure timeout N
+//! set_base     ├─▶ gather 100 ms ─▶ plan ─▶ stage ─▶ `bird -p` ─▶ put live ─▶ configure timeout N
 //! converge     ┘                     │         ▲         │ error       │          │ settled?
 //!                    nothing differs │         └─ without ◀┘           │          ▼
 //!                    and it is loaded ▼           the guilty one       │       verify ─▶ confirm

@@ -28,7 +28,7 @@ use super::written::Written;
 use super::{CommitterConfig, disk};
 use crate::bird::check::Checker;
 use crate::bird::client::Client;
-use crate::intervals::{COMMIT_GATHER_MAX, COMMIT_GATHER_PER_CHANGE, LOAD_REMEMBERED};
+use crate::intervals::{COMMIT_GATHER_MAX, LOAD_REMEMBERED};
 use crate::observed::bird::main_file::Held;
 use crate::observed::bird::tree::{MAIN, fragment_path};
 use crate::observed::bird::{Diagnostic, LiveTree};
@@ -99,16 +99,13 @@ impl Worker {
             if !self.take(request, &mut wishes, &mut waiters).await {
                 continue;
             }
-            // While changes keep coming: at a start, sessions are ready one after the other.
+            // While changes keep coming: those of several passes, and of operators.
             let (gather, begun) = (self.config.gather, time::Instant::now());
             let last = begun + COMMIT_GATHER_MAX.max(gather);
             let mut until = begun + gather;
             while let Ok(Some(request)) = timeout_at(until, inbox.recv()).await {
                 if self.take(request, &mut wishes, &mut waiters).await {
-                    // What the others wait for, such as a listing of all files, grows with their number.
-                    let changes = u32::try_from(wishes.fragments.len()).unwrap_or(u32::MAX);
-                    let more = COMMIT_GATHER_PER_CHANGE.saturating_mul(changes);
-                    until = last.min(time::Instant::now() + gather + more);
+                    until = last.min(time::Instant::now() + gather);
                 }
             }
             // Foreign files are checked even without any other change.

@@ -10,7 +10,6 @@ use super::apply::note;
 use super::summary::Beginning;
 use crate::controller::context::Context;
 use crate::controller::error::Trouble;
-use crate::desired::Desired;
 use crate::model::ObjectKey;
 use crate::observed::bird::{BirdName, BirdState};
 use crate::plan::{Action, BaseFiles, Step, plan_base};
@@ -21,12 +20,12 @@ use crate::telemetry::step_failed;
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     actions: Arc<[Action]>,
-    /// The time at which BIRD began to work on them.
+    /// The time at which they were planned.
     pub(super) since: Instant,
 }
 
 impl Work {
-    /// Returns these steps, as begun now.
+    /// Returns these steps, as planned now.
     pub(super) fn of<'a>(steps: impl Iterator<Item = &'a Step>) -> Self {
         Self {
             actions: steps.map(|step| step.action.clone()).collect(),
@@ -46,7 +45,7 @@ pub(crate) struct Commit(Option<Arc<(Work, Mutex<State>)>>);
 
 #[derive(Debug)]
 enum State {
-    /// BIRD works on it.
+    /// It waits for others of its pass, or BIRD works on it.
     Running,
     /// It ended at this time, and no run has taken its result yet.
     Ended(Committed, Instant),
@@ -66,7 +65,7 @@ impl Commit {
         }
     }
 
-    /// Returns the work if BIRD works on it, or no run has taken its result yet.
+    /// Returns the work if it is for BIRD still, or no run has taken its result yet.
     pub(crate) fn open(&self) -> Option<&Work> {
         let (work, state) = &**self.0.as_ref()?;
         (!matches!(*state.lock(), State::Over)).then_some(work)
@@ -109,7 +108,6 @@ pub(crate) struct Committed {
 /// The steps of one object for BIRD.
 pub(crate) struct BirdSteps {
     pub(super) ctx: Arc<Context>,
-    pub(super) desired: Arc<Desired>,
     pub(super) key: ObjectKey,
     pub(super) generation: u64,
     /// Protocols that the object's text defines.
@@ -137,7 +135,7 @@ impl BirdSteps {
         let (mut taken, mut waiting) = (Vec::new(), None);
         let (base, own): (Vec<_>, Vec<_>) = self.steps.iter().partition(|step| is_base(step));
         if !base.is_empty() {
-            if let Err(error) = commit(&self.ctx, &self.desired, &self.bird).await {
+            if let Err(error) = commit(&self.ctx, &self.bird).await {
                 return (taken, Some(error.into()));
             }
             base.iter().for_each(|step| self.ran(step, &mut taken));
@@ -228,7 +226,10 @@ fn is_base(step: &Step) -> bool {
 /// Commits the files that all sessions share, together with every changed session file. The sessions are due anyway, but
 /// at their own times: an old text may call a function that the shared files no longer define, and a session that
 /// backs off would then keep BIRD from reading them. One check and one reload are for all texts of one desired state.
-async fn commit(ctx: &Arc<Context>, desired: &Desired, bird: &BirdState) -> Result<(), BaseError> {
+///
+/// They are those of the current desired state, as the texts of other objects that are set meanwhile.
+async fn commit(ctx: &Arc<Context>, bird: &BirdState) -> Result<(), BaseError> {
+    let desired = ctx.desired();
     let Ok(files) = &desired.base else {
         return Ok(());
     };

@@ -249,8 +249,7 @@ async fn advance(
         Some(Part::Bird) => match &observation.bird.silent {
             Some(why) => progress.trouble = Some(Trouble::Silent(why.clone())),
             None => {
-                let next =
-                    begin_commit(ctx, meta, desired, &planned, &observation, progress).await?;
+                let next = begin_commit(ctx, meta, &planned, &observation, progress).await?;
                 return Ok(Advance::Next(Box::new(next)));
             }
         },
@@ -262,7 +261,6 @@ async fn advance(
 async fn begin_commit(
     ctx: &Arc<Context>,
     meta: &ReconciledObject<'_>,
-    desired: &Arc<Desired>,
     planned: &Plan,
     observation: &KeyObservation,
     mut progress: Progress,
@@ -272,7 +270,6 @@ async fn begin_commit(
     progress.begin_commit();
     let steps = BirdSteps {
         ctx: Arc::clone(ctx),
-        desired: Arc::clone(desired),
         key: meta.key.clone(),
         generation: meta.generation,
         protocols: meta.protocols(),

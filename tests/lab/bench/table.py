@@ -83,7 +83,7 @@ def later():
             rows.append((n, f"{result['what']} {result.get('of', '')}".strip(), number(seconds, 3),
                          number(1000 * result["cpu"], 0), wrote or "nothing"))
     table("After the start: seconds until it is done (rest: from the start until nothing is written; its CPU is that of "
-          "the minute after, and that of the others is what they take more than rest)",
+          "the minute after, and that of a sync, drift or change is what it takes more than rest)",
           ("N", "what", "s", "CPU ms", "wrote"), rows)
 
 

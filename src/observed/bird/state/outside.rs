@@ -43,7 +43,7 @@ impl BirdState {
         all.max_by_key(|protocol| protocol.is_established())
     }
 
-    /// Takes over what was computed of the last observation, of what is the same.
+    /// Takes over what was computed of the last observation, where files or protocols are the same.
     pub fn remember(&mut self, last: &Self) {
         if Arc::ptr_eq(&self.live, &last.live) {
             self.outside.ours = last.outside.ours.clone();

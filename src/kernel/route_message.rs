@@ -30,11 +30,11 @@ pub(super) fn requests(index: u32) -> [RouteMessage; 2] {
     })
 }
 
-/// The protocols of routes that an operator, the kernel or autoconfiguration creates. Routing daemons have their own
-/// protocols, and their gateways were learnt from peers.
-const OF_THE_HOST: [RouteProtocol; 7] = [
+/// The protocols of routes with a gateway that an operator or autoconfiguration creates. Routing daemons have their own
+/// protocols, and their gateways were learnt from peers. The routes that the kernel creates for addresses have no gateway,
+/// and each tunnel has some.
+const OF_THE_HOST: [RouteProtocol; 6] = [
     RouteProtocol::IcmpRedirect,
-    RouteProtocol::Kernel,
     RouteProtocol::Boot,
     RouteProtocol::Static,
     RouteProtocol::Ra,

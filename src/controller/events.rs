@@ -26,7 +26,7 @@ pub async fn watch_kernel(
             return stop.cancelled().await;
         }
     };
-    context.observer.announced();
+    context.observer.announced(None);
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
@@ -35,7 +35,7 @@ pub async fn watch_kernel(
         let Some(event) = event else {
             return context.observer.events_ended();
         };
-        context.observer.announced();
+        context.observer.announced(event.interface.clone());
         let hint = match &event.interface {
             None => Some(Hint::Everything),
             Some(name) => {

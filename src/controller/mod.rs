@@ -46,6 +46,7 @@ mod step_log;
 mod sweep;
 mod sysctls;
 mod together;
+mod unread;
 
 pub(crate) use announcer::settling;
 pub(crate) use announcer::{announce, announce_pass};

@@ -8,6 +8,7 @@ use parking_lot::Mutex as StdMutex;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
+use super::unread::Unread;
 use crate::bird::Committer;
 use crate::intervals::BIRD_OBSERVATION_WAIT;
 use crate::model::InterfaceName;
@@ -26,12 +27,10 @@ pub struct Observer {
     bird: Arc<BirdLooks>,
     is_patient: AtomicBool,
     observations: AtomicU64,
-    /// Number of the kernel's events so far.
-    events: AtomicU64,
+    /// What the kernel announced and no view has yet.
+    unread: StdMutex<Unread>,
     /// Whether events are received.
     is_listening: AtomicBool,
-    /// The same number when the last dump of the kernel began.
-    dumped: AtomicU64,
     kernel_error: StdMutex<Option<String>>,
     seen: StdMutex<Arc<KernelView>>,
     /// During a dump, the links that were read one by one meanwhile: the dump may have read them before.
@@ -50,9 +49,8 @@ impl Observer {
             bird: Arc::new(BirdLooks { bird, state, looks }),
             is_patient: AtomicBool::new(false),
             observations: AtomicU64::new(0),
-            events: AtomicU64::new(0),
+            unread: StdMutex::default(),
             is_listening: AtomicBool::new(false),
-            dumped: AtomicU64::new(0),
             kernel_error: StdMutex::default(),
             seen: StdMutex::default(),
             glanced: StdMutex::default(),
@@ -76,7 +74,7 @@ impl Observer {
     pub async fn kernel(&self, not_before: Instant) -> Result<Arc<KernelView>, Arc<KernelError>> {
         let look = || async {
             self.observations.fetch_add(1, Ordering::Relaxed);
-            let events = self.events.load(Ordering::Relaxed);
+            let events = self.unread.lock().events();
             *self.glanced.lock() = Some(OneByOne::new());
             let view = self.kernel.observe().await;
             let view = view.map(|mut view| {
@@ -91,14 +89,16 @@ impl Observer {
                 .err()
                 .map(|error| crate::telemetry::chain(&**error));
             *self.kernel_error.lock() = error;
-            self.dumped.store(events, Ordering::Relaxed);
+            if view.is_ok() {
+                self.unread.lock().read_all(events);
+            }
             view
         };
         self.links.get(not_before, look).await
     }
 
     /// Returns a view of the kernel whose WireGuard configuration is not older than `not_before`. Everything else is as
-    /// last observed if the kernel has announced no change since the last dump.
+    /// last observed, unless the kernel has announced a change that was not read since.
     ///
     /// # Errors
     /// When the kernel cannot be read.
@@ -123,9 +123,10 @@ impl Observer {
         Arc::ptr_eq(&seen, last).then(|| remember(&mut seen, view))
     }
 
-    /// Records that the kernel announced a change of a link, or that its events are received from now on.
-    pub fn announced(&self) {
-        self.events.fetch_add(1, Ordering::Relaxed);
+    /// Records that the kernel announced a change of a link; of `None`, that any may have changed, as when its events are
+    /// received from now on.
+    pub fn announced(&self, link: Option<InterfaceName>) {
+        self.unread.lock().add(link);
         self.is_listening.store(true, Ordering::Relaxed);
     }
 
@@ -134,10 +135,9 @@ impl Observer {
         self.is_listening.store(false, Ordering::Relaxed);
     }
 
-    /// Returns whether a link may have changed since the last dump.
+    /// Returns whether a link may have changed since it was last read.
     fn is_changed(&self) -> bool {
-        !self.is_listening.load(Ordering::Relaxed)
-            || self.events.load(Ordering::Relaxed) != self.dumped.load(Ordering::Relaxed)
+        !self.is_listening.load(Ordering::Relaxed) || !self.unread.lock().is_empty()
     }
 
     /// Returns how often the whole kernel was observed.
@@ -153,6 +153,7 @@ impl Observer {
         &self,
         names: &BTreeSet<InterfaceName>,
     ) -> Result<Option<Arc<KernelView>>, Arc<KernelError>> {
+        let events = self.unread.lock().events();
         let links = self.kernel.observe_links(names).await.map_err(Arc::new)?;
         if let Some(glanced) = &mut *self.glanced.lock() {
             glanced.extend(links.clone());
@@ -163,6 +164,7 @@ impl Observer {
         }
         let mut view = KernelView::clone(&seen);
         set_links(&mut view, links);
+        self.unread.lock().read(names, events);
         Ok(Some(remember(&mut seen, view)))
     }
 

@@ -182,7 +182,7 @@ fn keepalive(machine: &Machine, number: u8, change: Option<u16>) -> Option<u16> 
 #[tokio::test(start_paused = true)]
 async fn at_rest_most_ticks_read_wireguard_alone() {
     let (machine, agent, _hints) = settled(150).await;
-    agent.context.observer.announced();
+    agent.context.observer.announced(None);
     sleep(Duration::from_secs(60)).await;
     // Of two turns one reads all links.
     assert_eq!(looks(&machine), (3, 3));
@@ -191,20 +191,36 @@ async fn at_rest_most_ticks_read_wireguard_alone() {
 #[tokio::test(start_paused = true)]
 async fn event_of_any_link_makes_the_next_tick_read_all() {
     let (machine, agent, _hints) = settled(150).await;
-    agent.context.observer.announced();
+    agent.context.observer.announced(None);
     sleep(Duration::from_secs(20)).await;
     let before = looks(&machine);
     for _ in 0..4 {
-        agent.context.observer.announced();
+        agent.context.observer.announced(None);
         sleep(Duration::from_secs(10)).await;
     }
     assert_eq!(looks(&machine), (before.0 + 4, before.1));
 }
 
 #[tokio::test(start_paused = true)]
+async fn link_that_was_read_alone_needs_no_dump() {
+    let (machine, agent, hints) = settled(150).await;
+    agent.context.observer.announced(None);
+    sleep(Duration::from_secs(20)).await;
+    let (before, wanted) = (looks(&machine), mtu(&machine, 7));
+    set_mtu(&machine, 7, 1300);
+    agent.context.observer.announced(Some(interface(7)));
+    let event = Hint::Link(session_key(7), interface(7));
+    hints.send(event).unwrap();
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(mtu(&machine, 7), wanted);
+    // Of two turns one reads all links, as without the change.
+    assert_eq!(looks(&machine), (before.0 + 2, before.1 + 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn unannounced_change_of_wireguard_is_repaired_at_the_next_tick() {
     let (machine, agent, _hints) = settled(150).await;
-    agent.context.observer.announced();
+    agent.context.observer.announced(None);
     let wanted = keepalive(&machine, 7, None);
     for number in [7, 8, 9, 100, 150] {
         keepalive(&machine, number, Some(99));
@@ -219,7 +235,7 @@ async fn unannounced_change_of_wireguard_is_repaired_at_the_next_tick() {
 #[tokio::test(start_paused = true)]
 async fn other_unannounced_change_waits_for_the_dump() {
     let (machine, agent, _hints) = settled(150).await;
-    agent.context.observer.announced();
+    agent.context.observer.announced(None);
     sleep(Duration::from_secs(10)).await;
     let wanted = mtu(&machine, 7);
     set_mtu(&machine, 7, 1300);
@@ -233,7 +249,7 @@ async fn other_unannounced_change_waits_for_the_dump() {
 #[tokio::test(start_paused = true)]
 async fn change_that_a_tick_finds_is_planned_from_its_observation() {
     let (machine, agent, _hints) = settled(150).await;
-    agent.context.observer.announced();
+    agent.context.observer.announced(None);
     sleep(Duration::from_secs(20)).await;
     let before = looks(&machine);
     let of_bird = *machine.bird.looks.lock().unwrap();

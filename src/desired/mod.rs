@@ -14,9 +14,11 @@
 //! | `router` | node, policy, maintenance, the node's own addresses |
 //! | `sessions` | the external peerings |
 //! | `peers` | the backbone: tunnels and internal neighbours |
+//! | `applied_specs` | what sessions have applied |
 //! | `reach` | addresses that no peer and no loopback may claim |
 //! | `texts` | the text for BIRD |
 
+mod applied_specs;
 mod changed;
 mod error;
 pub mod guard;
@@ -51,16 +53,16 @@ use crate::status::{Acceptance, Hold, Origins, RpkiName};
 use crate::store::{AppliedDocument, AppliedOverride, Area, Place, Slot};
 use crate::util::sorted::Sorted as _;
 
+use applied_specs::AppliedSpecs;
 pub use changed::Changed;
 pub use error::{FeaturesError, RouterError, TextError};
 pub use inputs::{Inputs, Material, Refused, Same};
 pub(crate) use layers::{LayerInputs, MergedLayers, merge_layers};
 pub use object::{Intent, Object, Objects, Wanted, WantedLink};
 pub use owners::Owners;
-pub use reach::{Reach, Use, endpoints};
+pub use reach::{Reach, Use};
 pub(crate) use router::{configured_node, single};
 pub use router::{maintenance_in_effect, recorded_maintenance};
-pub use sessions::claims_of;
 pub use text_cache::TextCache;
 use texts::Parts;
 
@@ -93,6 +95,8 @@ pub struct Desired {
     pub problems: Vec<String>,
     /// Facts of the host that could not be read, each with the reason.
     pub unread: Vec<String>,
+    /// The endpoints with names to look up, also those of refused objects.
+    pub lookups: BTreeSet<Endpoint>,
     /// The addresses of endpoints with names that were compared with all others.
     pub names: BTreeMap<Endpoint, BTreeSet<IpAddr>>,
     /// Position of HEAD of the state directory's repository, while Git has moved the tree.
@@ -255,15 +259,17 @@ pub struct Maintenance {
 impl Desired {
     pub fn build(inputs: &Inputs<'_>) -> Self {
         let mut ledger = inputs.guard.ledger.clone();
-        let (documents, mut reach) = router::documents(inputs, &mut ledger);
+        let applied = AppliedSpecs::of(inputs.snapshot);
+        let (documents, mut reach) = router::documents(inputs, &applied, &mut ledger);
         let router = router::router(inputs, &documents);
         if let Ok(router) = &router {
             reach.add_own(router);
         }
         let (maintenance, maintenance_at) = router::maintenance(inputs);
-        let mut objects = peers::backbone(inputs, router.as_ref().ok(), &reach, &mut ledger);
+        let known = (&reach, &applied);
+        let mut objects = peers::backbone(inputs, router.as_ref().ok(), known, &mut ledger);
         let rpki = router::rpki_names(inputs, &documents.policy.spec);
-        let parts = Parts::new(inputs, &documents, maintenance, &objects, &rpki, &reach);
+        let parts = Parts::new(inputs, &documents, maintenance, &objects, &rpki, known);
         let base = match &router {
             Ok(router) => parts.base(router),
             Err(error) => Err(error.clone().into()),
@@ -284,6 +290,7 @@ impl Desired {
                 .map(|router| router::loopback(inputs, router)),
             problems: problems(inputs),
             unread: inputs.material.reach.unread.clone(),
+            lookups: reach.lookups().clone(),
             names: inputs.material.reach.names().clone(),
             moved: inputs.snapshot.moved.clone(),
             waiting: waiting(inputs),

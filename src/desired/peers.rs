@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reach::{Verdict, check_internal, check_mesh, ibgp_addresses};
+use super::sessions::claims_of;
 use super::{
-    Inputs, Intent, MergedLayers, Object, Objects, Reach, Wanted, is_operators, layer_inputs,
-    merge_layers, rules,
+    AppliedSpecs, Inputs, Intent, MergedLayers, Object, Objects, Reach, Wanted, is_operators,
+    layer_inputs, merge_layers, rules,
 };
 use crate::desired::guard::{Fate, Ledger, Member};
 use crate::document::{IbgpPeerSpec, Kind, MeshPeerSpec, PackedSpec, PeerSpec, Spec};
@@ -23,18 +24,18 @@ use crate::wire::Rejected;
 pub(super) fn backbone(
     inputs: &Inputs<'_>,
     router: Option<&Router>,
-    reach: &Reach,
+    (reach, applied): (&Reach, &AppliedSpecs<'_>),
     ledger: &mut Ledger,
 ) -> Objects {
     let mut objects = ibgp(inputs, router, reach, ledger);
-    objects.extend(mesh(inputs, router, reach, ledger));
+    objects.extend(mesh(inputs, router, (reach, applied), ledger));
     objects
 }
 
 fn mesh(
     inputs: &Inputs<'_>,
     router: Option<&Router>,
-    reach: &Reach,
+    (reach, applied): (&Reach, &AppliedSpecs<'_>),
     ledger: &mut Ledger,
 ) -> Objects {
     let mesh = &inputs.material.config.mesh;
@@ -76,7 +77,7 @@ fn mesh(
         router: router.is_some(),
     };
     let mut objects = objects(inputs, documents, &known, off, wanted, check);
-    let clashes = clashes(inputs, &objects);
+    let clashes = clashes(inputs, applied, &objects);
     for object in objects.values_mut() {
         if let Some(clash) = clashes.get(&label(Kind::MeshPeer, &object.name)) {
             let before = in_effect(inputs, &object.name, &wanted);
@@ -99,12 +100,19 @@ fn own_link_local(spec: &MeshPeerSpec, router: &Router) -> Option<FieldError> {
 
 /// Returns clashes with another tunnel of the backbone, or with a session whose claims are applied. A session that
 /// is not applied yet gives way; it is judged later, against the tunnels accepted here.
-fn clashes(inputs: &Inputs<'_>, mesh: &Objects) -> BTreeMap<String, Clash> {
+fn clashes(
+    inputs: &Inputs<'_>,
+    specs: &AppliedSpecs<'_>,
+    mesh: &Objects,
+) -> BTreeMap<String, Clash> {
+    if mesh.is_empty() {
+        return BTreeMap::new();
+    }
     let applied = || inputs.snapshot.applied.iter();
     let sessions = applied()
         .filter(|((kind, _), _)| *kind == Kind::BgpSession)
         .map(|((kind, name), stored)| {
-            let claims = super::claims_of(&stored.document);
+            let claims = claims_of(&stored.document, specs.get(name));
             let uid = stored.document.metadata.uid.clone();
             let uid = uid.unwrap_or_else(|| Uid::local(kind.folder(), name));
             Claimant {

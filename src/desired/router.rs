@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::reach::check_loopbacks;
 use super::{
-    Inputs, LayerInputs, Maintenance, MergedLayers, Reach, RouterDocuments, RouterError,
-    SingleDocument, merge_layers, node_uid,
+    AppliedSpecs, Inputs, LayerInputs, Maintenance, MergedLayers, Reach, RouterDocuments,
+    RouterError, SingleDocument, merge_layers, node_uid,
 };
 use crate::config::Node;
 use crate::desired::guard::{self, IdentityChange, Ledger};
@@ -29,7 +29,11 @@ pub(crate) fn single(kind: Kind) -> ObjectName {
 }
 
 /// Returns the documents of the router, and the addresses that it must reach.
-pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocuments, Reach) {
+pub(super) fn documents(
+    inputs: &Inputs<'_>,
+    applied: &AppliedSpecs<'_>,
+    ledger: &mut Ledger,
+) -> (RouterDocuments, Reach) {
     let policy = policy(inputs);
     let has_policy = policy.spec.is_some();
     let policy = in_effect(
@@ -37,7 +41,7 @@ pub(super) fn documents(inputs: &Inputs<'_>, ledger: &mut Ledger) -> (RouterDocu
         &inputs.material.refused.policy,
         Option::unwrap_or_default,
     );
-    let reach = Reach::of(inputs, &policy.spec);
+    let reach = Reach::of(inputs, &policy.spec, applied);
     let mut node: MergedLayers<NodeSpec> = merge_layers(
         &single(Kind::Node),
         inputs.snapshot.node.as_ref(),

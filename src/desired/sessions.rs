@@ -170,16 +170,17 @@ fn candidate(
     let key = (KIND, name.clone());
     let applied = snapshot.applied.get(&key).map(|stored| &*stored.document);
     let document = snapshot.sessions.get(name);
+    let before = parts.applied.get(name);
     let mut layers = merge_layers(name, document, &layer_inputs(parts.inputs, KIND, name));
     if let Some(rejected) = refused {
         layers.documented = true;
         layers.uid = rejected.uid.clone().unwrap_or(layers.uid);
         layers.acceptance = Acceptance::Invalid(rejected.to_string());
-        layers.spec = layers.spec.take().or_else(|| in_effect(applied));
+        layers.spec = layers.spec.take().or_else(|| before.cloned());
     }
     if held.is_some() {
         // A held object stays applied, and the agent keeps reconciling the applied state.
-        layers.spec = in_effect(applied);
+        layers.spec = before.cloned();
     }
     let mut candidate = Candidate {
         layers,
@@ -192,14 +193,15 @@ fn candidate(
         Ok(router) => candidate.resolve(parts, router, name, applied),
         Err(error) => candidate.layers.acceptance.wait(&error.to_string()),
     }
-    let tunnel = |spec: &BgpSessionSpec| (spec.tunnel.clone(), spec.address.clone());
-    candidate.needs_text = parts.inputs.material.fragments.contains(name.as_str())
-        && candidate.spec.as_ref().map(tunnel) != in_effect(applied).as_ref().map(tunnel);
+    let is_same =
+        |a: &BgpSessionSpec, b: &BgpSessionSpec| (&a.tunnel, &a.address) == (&b.tunnel, &b.address);
+    let runs_as_wanted = match (&candidate.spec, before) {
+        (Some(wanted), Some(before)) => is_same(wanted, before),
+        (wanted, before) => wanted.is_none() && before.is_none(),
+    };
+    candidate.needs_text =
+        parts.inputs.material.fragments.contains(name.as_str()) && !runs_as_wanted;
     candidate
-}
-
-fn in_effect(applied: Option<&AppliedDocument>) -> Option<BgpSessionSpec> {
-    applied?.applied.spec.as_ref()?.read().ok()
 }
 
 impl Candidate {
@@ -211,12 +213,12 @@ impl Candidate {
         name: &ObjectName,
         applied: Option<&AppliedDocument>,
     ) {
-        match self.try_resolve(parts, router, name, applied) {
+        match self.try_resolve(parts, router, name) {
             Ok(()) => {}
             Err(errors) if self.layers.acceptance == Acceptance::Valid => {
                 self.layers.refuse(&errors, applied);
                 // The applied specification was accepted before; its error adds nothing to the first one.
-                let _ = self.try_resolve(parts, router, name, applied);
+                let _ = self.try_resolve(parts, router, name);
             }
             Err(_) => {}
         }
@@ -227,7 +229,6 @@ impl Candidate {
         parts: &Parts<'_>,
         router: &Router,
         name: &ObjectName,
-        applied: Option<&AppliedDocument>,
     ) -> Result<(), Vec<FieldError>> {
         (self.session, self.spec) = (None, None);
         let Some(spec) = &self.layers.spec else {
@@ -245,7 +246,7 @@ impl Candidate {
         if filled.admin_state == AdminState::Enabled {
             let secrets = &parts.inputs.material.secrets;
             let extra = &parts.documents.policy.spec.extra_ranges;
-            let verdict = check_peer(name, &filled, parts.reach, extra, applied);
+            let verdict = check_peer(name, &filled, parts.reach, extra, parts.applied.get(name));
             match Session::resolve(name, &self.layers.uid, &filled, router, secrets) {
                 Ok(session) if verdict.refused.is_empty() => self.session = Some(session),
                 Ok(_) => return Err(verdict.refused),
@@ -271,7 +272,9 @@ fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) ->
             .map(|stored| &*stored.document)
     };
     let sessions = candidates.iter().filter_map(|(name, candidate)| {
-        let holds = applied(name).map(claims_of).unwrap_or_default();
+        let holds = applied(name)
+            .map(|record| claims_of(record, parts.applied.get(name)))
+            .unwrap_or_default();
         let leaving = !candidate.layers.documented && candidate.held.is_none();
         let claims = match &candidate.session {
             Some(session) => session.claims(),
@@ -305,15 +308,14 @@ fn label(name: &ObjectName) -> String {
     format!("{}/{name}", KIND.folder())
 }
 
-/// Returns the applied claims of an object, from its finalizer.
-pub fn claims_of(applied: &AppliedDocument) -> BTreeSet<Claim> {
+/// Returns the applied claims of a session, from its finalizer and the specification in it.
+pub(super) fn claims_of(
+    applied: &AppliedDocument,
+    spec: Option<&BgpSessionSpec>,
+) -> BTreeSet<Claim> {
     let body = &applied.applied;
-    let spec = body
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.read::<BgpSessionSpec>().ok());
     let peers: Vec<Claim> = spec
-        .iter()
+        .into_iter()
         .flat_map(peer_addresses)
         .map(|(_, address)| Claim::Address(address))
         .collect();

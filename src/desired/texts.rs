@@ -25,6 +25,8 @@ pub(super) struct Parts<'a> {
     rpki: BTreeMap<Endpoint, IpAddr>,
     /// Addresses that no peer may claim.
     pub(super) reach: &'a super::Reach,
+    /// What sessions have applied.
+    pub(super) applied: &'a super::AppliedSpecs<'a>,
 }
 
 impl<'a> Parts<'a> {
@@ -34,7 +36,7 @@ impl<'a> Parts<'a> {
         maintenance: Maintenance,
         backbone: &'a Objects,
         rpki: &[RpkiName],
-        reach: &'a super::Reach,
+        (reach, applied): (&'a super::Reach, &'a super::AppliedSpecs<'a>),
     ) -> Self {
         let mut shared = Shared::default();
         for wanted in backbone.values().filter_map(Object::wanted) {
@@ -54,6 +56,7 @@ impl<'a> Parts<'a> {
             loopback,
             rpki,
             reach,
+            applied,
         }
     }
 

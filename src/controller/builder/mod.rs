@@ -31,7 +31,7 @@ pub(crate) use trial::test_templates;
 use crate::bird::Committer;
 use crate::config::LiveConfig;
 use crate::controller::{Context, Convenience, Edits, Hint, target};
-use crate::desired::{Changed, Desired, Object, endpoints};
+use crate::desired::{Changed, Desired, Object};
 use crate::document::{ConditionType, Kind};
 use crate::history::Feed;
 use crate::intervals::{
@@ -379,7 +379,7 @@ pub(crate) async fn publish(
     builder.context.pulse.built(builder.maker.builds());
     approval::spend_node(builder, &desired).await;
     drain::write_down(builder, &snapshot, &desired).await;
-    watch_peers(builder, &snapshot, &desired);
+    watch_peers(builder, &desired);
     let (policy, rejects) = (
         &desired.router_documents.policy.spec,
         desired.origins.rejects_unknown,
@@ -492,11 +492,10 @@ fn report_copy(builder: &Builder) {
 }
 
 /// Watches the endpoints to resolve and the peers to probe.
-fn watch_peers(builder: &Builder, snapshot: &Snapshot, desired: &Desired) {
-    let named = endpoints(snapshot);
-    let named = named.iter().map(|(_, _, endpoint)| endpoint);
+fn watch_peers(builder: &Builder, desired: &Desired) {
     let control_plane = crate::sources::control_plane(&builder.live.get());
-    builder.context.resolver.watch(named.chain(&control_plane));
+    let named = desired.lookups.iter().chain(&control_plane);
+    builder.context.resolver.watch(named);
     let targets = desired.objects.values().filter_map(target);
     builder.context.prober.watch(targets.sorted_set());
 }

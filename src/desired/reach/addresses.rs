@@ -25,6 +25,8 @@ pub struct Reach {
     /// The peer addresses that sessions have applied.
     pub(super) peers: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
     names: BTreeMap<Endpoint, BTreeSet<IpAddr>>,
+    /// The endpoints with names that objects have.
+    lookups: BTreeSet<Endpoint>,
     /// Facts of the host that could not be read, each with the reason.
     pub unread: Vec<String>,
 }
@@ -74,6 +76,10 @@ impl Reach {
         &self.names
     }
 
+    pub(in crate::desired) fn lookups(&self) -> &BTreeSet<Endpoint> {
+        &self.lookups
+    }
+
     /// Returns the known addresses of an endpoint.
     pub(super) fn addresses(&self, endpoint: &Endpoint) -> BTreeSet<IpAddr> {
         match endpoint.host {
@@ -89,6 +95,9 @@ impl Reach {
         };
         for address in self.addresses(endpoint) {
             self.add(address, Use::Needed, what.clone());
+        }
+        if matches!(endpoint.host, Host::Name(_)) {
+            self.lookups.insert(endpoint.clone());
         }
     }
 

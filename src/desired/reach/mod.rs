@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 pub use addresses::{Reach, Use};
 
-use super::Inputs;
+use super::{AppliedSpecs, Inputs};
 use crate::document::{
     BgpSessionSpec, IbgpPeerSpec, Kind, MeshPeerSpec, NodeSpec, RoutingPolicySpec, Spec,
 };
@@ -46,9 +46,13 @@ impl Verdict {
 
 impl Reach {
     /// Returns the addresses of the host, and those that documents, overrides, records and the policy name.
-    pub(super) fn of(inputs: &Inputs<'_>, policy: &RoutingPolicySpec) -> Self {
+    pub(super) fn of(
+        inputs: &Inputs<'_>,
+        policy: &RoutingPolicySpec,
+        applied: &AppliedSpecs<'_>,
+    ) -> Self {
         let (mut reach, snapshot) = (inputs.material.reach.clone(), inputs.snapshot);
-        for (kind, name, endpoint) in endpoints(snapshot) {
+        for (kind, name, endpoint) in endpoints(snapshot, applied) {
             reach.endpoint(&endpoint, kind, &name);
         }
         for (name, spec) in valid(&snapshot.mesh).chain(&recorded(snapshot, Kind::MeshPeer)) {
@@ -76,8 +80,8 @@ impl Reach {
                 reach.add(address, Use::Needed, what);
             }
         }
-        for (name, spec) in recorded::<BgpSessionSpec>(snapshot, Kind::BgpSession) {
-            for (_, address) in peer_addresses(&spec) {
+        for (name, spec) in applied.all() {
+            for (_, address) in peer_addresses(spec) {
                 reach.peers.entry(address).or_default().insert(name.clone());
             }
         }
@@ -122,7 +126,7 @@ fn applied_spec<S: Spec>(applied: &AppliedDocument) -> Option<S> {
 
 /// Returns the endpoints that documents, records and overrides name, each with its object. Their names are looked up
 /// even if the object is refused: a refusal for an address holds only while the address is known.
-pub fn endpoints(snapshot: &Snapshot) -> Vec<(Kind, ObjectName, Endpoint)> {
+fn endpoints(snapshot: &Snapshot, applied: &AppliedSpecs<'_>) -> Vec<(Kind, ObjectName, Endpoint)> {
     let of_session = |(name, spec): (&ObjectName, &BgpSessionSpec)| {
         let endpoint = spec.tunnel.endpoint.clone()?;
         Some((Kind::BgpSession, name.clone(), endpoint))
@@ -130,19 +134,26 @@ pub fn endpoints(snapshot: &Snapshot) -> Vec<(Kind, ObjectName, Endpoint)> {
     let of_mesh = |(name, spec): (&ObjectName, &MeshPeerSpec)| {
         Some((Kind::MeshPeer, name.clone(), spec.endpoint.clone()?))
     };
-    let sessions = valid(&snapshot.sessions).filter_map(of_session);
+    let sessions = valid(&snapshot.sessions)
+        .chain(applied.all())
+        .filter_map(of_session);
     let mesh = valid(&snapshot.mesh).filter_map(of_mesh);
     sessions
         .chain(mesh)
-        .chain(recorded_endpoints(snapshot))
+        .chain(recorded_endpoints(snapshot, applied))
         .chain(overridden_endpoints(snapshot))
         .collect()
 }
 
-/// Returns the endpoints of applied records.
-fn recorded_endpoints(snapshot: &Snapshot) -> impl Iterator<Item = (Kind, ObjectName, Endpoint)> {
+/// Returns the endpoints of the other applied records.
+fn recorded_endpoints(
+    snapshot: &Snapshot,
+    applied: &AppliedSpecs<'_>,
+) -> impl Iterator<Item = (Kind, ObjectName, Endpoint)> {
+    let is_parsed = |kind: Kind, name| kind == Kind::BgpSession && applied.get(name).is_some();
     let records = snapshot.applied.iter();
-    let records = records.filter(|((kind, _), _)| kind.has_tunnel());
+    let records =
+        records.filter(move |((kind, name), _)| kind.has_tunnel() && !is_parsed(*kind, name));
     records.filter_map(|((kind, name), stored)| {
         let spec = stored.document.applied.spec.as_ref()?;
         let endpoint = spec.text_at(kind.endpoint_field())?;
@@ -210,11 +221,10 @@ pub(super) fn check_peer(
     spec: &BgpSessionSpec,
     reach: &Reach,
     extra: &[AddressRange],
-    applied: Option<&AppliedDocument>,
+    before: Option<&BgpSessionSpec>,
 ) -> Verdict {
-    let before = applied.and_then(applied_spec::<BgpSessionSpec>);
     let held: BTreeSet<IpAddr> = before
-        .iter()
+        .into_iter()
         .flat_map(peer_addresses)
         .map(|(_, address)| address)
         .sorted_set();

@@ -529,7 +529,7 @@ fn client_options(config: &Config, token: &TokenSource) -> Option<ClientOptions>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::builder::{self, KeptListing};
+    use crate::controller::builder;
     use crate::document::{Document, Kind, RoutingPolicySpec, RpkiServer};
     use crate::store::{Area, Place};
 
@@ -554,13 +554,13 @@ mod tests {
             rpki.resolved(&RoutingPolicySpec::default()).await;
             rpki.resolved(&policy).await;
             lookups.push(rpki.known());
-            builder::publish(builder, None).await.unwrap();
+            builder::publish(builder).await.unwrap();
             builds.push(builder.maker.builds());
         }
         assert_ne!(lookups[0], lookups[1], "the lookups have times");
         assert_eq!(builds, [1, 1]);
         rpki.resolved(&RoutingPolicySpec::default()).await;
-        builder::publish(builder, None).await.unwrap();
+        builder::publish(builder).await.unwrap();
         assert_eq!(builder.maker.builds(), 2, "without the address");
     }
 
@@ -572,38 +572,10 @@ mod tests {
         let parts = Parts::rehearse(config, store).await.unwrap();
         let mut listed = Vec::new();
         for _ in 0..2 {
-            let made = builder::publish(&parts.builder, None).await.unwrap();
+            let made = builder::publish(&parts.builder).await.unwrap();
             listed.push(made.snapshot);
         }
         assert!(!Arc::ptr_eq(&listed[0], &listed[1]));
         assert_eq!(parts.builder.maker.builds(), 1);
-    }
-
-    #[tokio::test]
-    async fn listing_is_used_again_until_a_write() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(folder.path()).unwrap());
-        let config = config::parse("node: {name: jp1, id: 1, asn: 64512}\n").unwrap();
-        let parts = Parts::rehearse(config, Arc::clone(&store)).await.unwrap();
-        let builder = &parts.builder;
-        let list = async || {
-            let listed = builder::publish(builder, None).await.unwrap();
-            KeptListing::new(listed.snapshot, store.writes())
-        };
-        let is_used = async |kept: &KeptListing| {
-            let listed = builder::publish(builder, Some(kept)).await.unwrap();
-            kept.is(&listed.snapshot)
-        };
-        assert!(
-            !is_used(&list().await).await,
-            "a new directory may lack files"
-        );
-        store.confirm().unwrap();
-        let kept = list().await;
-        assert!(is_used(&kept).await);
-        let name = Place::single(Area::Documents, Kind::RoutingPolicy).name;
-        let document = Document::new(name, None, 1, RoutingPolicySpec::default());
-        store.write_document(&document).unwrap();
-        assert!(!is_used(&kept).await);
     }
 }

@@ -303,7 +303,7 @@ pub async fn fetch_once(parts: &Arc<Parts>) -> Result<(), crate::control_plane::
 /// pass has no later listing.
 async fn publish_settled(parts: &Arc<Parts>) -> Result<(), BuildError> {
     for _ in 0..SETTLE_TRIES {
-        let listed = builder::publish(&parts.builder, None).await?;
+        let listed = builder::publish(&parts.builder).await?;
         if listed.snapshot.settled {
             break;
         }

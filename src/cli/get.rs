@@ -86,7 +86,8 @@ impl Get {
         // A store keeps documents in effect that may be lost; each listing here is a new one.
         let read = || {
             let store = offline::open(&config.state.directory)?;
-            Ok(self.rows(&store, &store.load()?))
+            let snapshot = store.load()?;
+            Ok(self.rows(&store, &snapshot))
         };
         self.listing.print((&config, format), read, |rows| {
             match rows.is_empty() {

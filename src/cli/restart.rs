@@ -42,7 +42,7 @@ impl Restart {
     /// the daemon knows whether it exists.
     fn interface(&self, config: &Config) -> anyhow::Result<InterfaceName> {
         let applied = offline::open(&config.state.directory)
-            .and_then(|store| Ok(store.load()?.applied))
+            .and_then(|store| Ok(store.load()?.applied.clone()))
             .unwrap_or_default();
         let mut meant = applied
             .iter()

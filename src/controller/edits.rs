@@ -33,18 +33,17 @@ impl Edits {
     /// Turns manual edits into overrides, and restores deleted documents. Runs before every listing
     /// that is used, so that the sync cannot overwrite an edit; the caller has the turn to write ([`Feed::writing`]), so
     /// that each edit is imported once. Returns the listing if there was nothing to do.
-    pub async fn import(&self) -> Option<Snapshot> {
+    pub async fn import(&self) -> Option<Arc<Snapshot>> {
         // The user of the listing reports an unreadable directory.
-        let mut listed = self.context.disk(Store::load).await.ok()?;
+        let listed = self.context.disk(Store::load).await.ok()?;
         let is_current = listed.edits.is_empty()
             && listed.revived.is_empty()
             && listed.settled
             && listed.moved.is_none();
-        self.remove_revived(std::mem::take(&mut listed.revived))
-            .await;
+        self.remove_revived(listed.revived.clone()).await;
         // A cached listing names no edits; the next one does.
         if !listed.edits.is_empty() || listed.settled {
-            let failed = self.import_all(std::mem::take(&mut listed.edits)).await;
+            let failed = self.import_all(listed.edits.clone()).await;
             *self.failed.lock() = failed;
         }
         is_current.then_some(listed)

@@ -311,7 +311,7 @@ impl Feed {
         }
     }
 
-    async fn load(&self) -> Result<Snapshot, StoreError> {
+    async fn load(&self) -> Result<Arc<Snapshot>, StoreError> {
         let store = Arc::clone(&self.store);
         blocking(move || store.load()).await
     }

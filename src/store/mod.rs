@@ -24,6 +24,7 @@
 //! | `removed` | documents that the Control Plane removed, which Git may restore |
 //! | `keep`, `secrets` | files that are not documents |
 //! | `watch` | hints about changed places |
+//! | `unchanged` | whether the last listing is still current |
 
 mod any;
 mod applied;
@@ -54,11 +55,13 @@ mod secrets;
 mod snapshot;
 mod synced;
 mod trouble;
+mod unchanged;
 mod watch;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -97,6 +100,7 @@ use removed::Removed;
 use secrets::Secrets;
 use snapshot::Caches;
 use trouble::Attempts;
+use unchanged::{Changes, Listed};
 
 /// The folder with the last versions of the sync, used to detect manual edits.
 pub(crate) const SYNCED: &str = ".synced";
@@ -145,6 +149,7 @@ pub struct Store {
     writes: AtomicU64,
     attempts: Attempts,
     patience: Debounce,
+    changes: Changes,
     memory: Mutex<Memory>,
     removed: Mutex<Removed>,
     secrets: Mutex<Secrets>,
@@ -197,6 +202,7 @@ impl Store {
             writes: AtomicU64::new(0),
             attempts: Attempts::default(),
             patience: Debounce::default(),
+            changes: Changes::default(),
             memory: Mutex::default(),
             removed,
             secrets: Mutex::default(),
@@ -222,7 +228,7 @@ impl Store {
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         identity::root(dir)?;
         let dir = fs::canonicalize(dir).map_err(StoreError::io("open", dir))?;
-        let (caches, writes, attempts, patience, memory) = Default::default();
+        let (caches, writes, attempts, patience, changes, memory) = Default::default();
         let removed = Mutex::new(Removed::read(&dir));
         Ok(Self {
             dir,
@@ -231,6 +237,7 @@ impl Store {
             writes,
             attempts,
             patience,
+            changes,
             memory,
             removed,
             secrets: Mutex::default(),
@@ -270,9 +277,14 @@ impl Store {
         }
     }
 
-    /// Watches this directory; see [`watch`]. From then on listings know which files are open for writing.
+    /// Watches this directory; see [`watch`]. From then on listings know which files are open for writing, and one is used
+    /// again while nothing has changed.
     pub fn watch(&self) -> tokio::sync::mpsc::Receiver<Hint> {
-        Watch::default().start_with(&self.dir, self.patience.writers.clone())
+        Watch::default().start_with(
+            &self.dir,
+            self.patience.writers.clone(),
+            self.changes.clone(),
+        )
     }
 
     /// The state directory, without symbolic links.
@@ -366,17 +378,18 @@ impl Store {
         self.caches.lock().parsed()
     }
 
-    /// Lists and parses everything; files that did not change since the last call are not parsed again.
+    /// Lists and parses everything; files that did not change since the last call are not parsed again. Returns the last
+    /// listing if certainly none has changed since.
     ///
     /// # Errors
     /// The directory is missing or is not the opened one. Never returns an empty listing for that.
-    pub fn load(&self) -> Result<Snapshot, StoreError> {
+    pub fn load(&self) -> Result<Arc<Snapshot>, StoreError> {
         let listed = self.list();
         self.attempts.read(&listed);
         listed
     }
 
-    fn list(&self) -> Result<Snapshot, StoreError> {
+    fn list(&self) -> Result<Arc<Snapshot>, StoreError> {
         let mut caches = self.caches.lock();
         identity::root(&self.dir)?;
         if !self.is_writable() {
@@ -384,7 +397,7 @@ impl Store {
             self.read_pending();
         }
         if let Some(kept) = self.listing_kept()? {
-            return Ok(kept);
+            return Ok(Arc::new(kept));
         }
         let (known, doubt) = match &self.held {
             Some(held) => {
@@ -404,6 +417,12 @@ impl Store {
                 (known, doubt)
             }
         };
+        if doubt == Doubt::None
+            && let Some(current) = self.current_listing()
+        {
+            return Ok(current);
+        }
+        let listed = Listed::begin(&self.changes);
         let mut snapshot = caches.load(&self.dir, !known, &self.patience);
         // A directory that was unmounted meanwhile was listed as an empty one.
         if let Some(held) = &self.held {
@@ -418,7 +437,8 @@ impl Store {
         self.keep_removed();
         self.take_out_revived(&mut snapshot);
         self.end_doubt(&mut snapshot);
-        self.keep_listing(&snapshot);
+        let snapshot = Arc::new(snapshot);
+        self.keep_listing(&snapshot, Some(listed));
         Ok(snapshot)
     }
 
@@ -429,7 +449,8 @@ impl Store {
     /// # Errors
     /// The doubt or a missing folder cannot be written.
     pub fn confirm(&self) -> Result<(), StoreError> {
-        self.confirm_listed(&self.list()?)
+        let listed = self.list()?;
+        self.confirm_listed(&listed)
     }
 
     /// The same for an earlier listing. Applied objects of the operator whose documents are missing

@@ -13,7 +13,9 @@ use crate::util::fs;
 use crate::util::task::pause;
 
 use super::cache::{Slot, Stored};
-use super::{AppliedDocument, Area, Place, Snapshot, Store, StoreError, atomic, head, read};
+use super::{
+    AppliedDocument, Area, Listed, Place, Snapshot, Store, StoreError, atomic, head, read,
+};
 
 /// The folder of files that wait for the tree; hidden, so that Git ignores it.
 pub(super) const PENDING: &str = ".pending";
@@ -24,7 +26,9 @@ const REMOVED: &str = "# removed\n";
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// The last listing of the tree of the history's branch.
-    last: Option<Snapshot>,
+    last: Option<Arc<Snapshot>>,
+    /// When it was made; `None`: nothing is known about it.
+    listed: Option<Listed>,
     /// Position of HEAD while it is not at the history's branch.
     moved: Option<String>,
     /// Time since when Git has been changing the tree.
@@ -64,8 +68,9 @@ impl Store {
             let patient = memory
                 .moving
                 .is_some_and(|since| since.elapsed() < TREE_CHANGING_MAX);
-            if patient && let Some(mut last) = memory.last.clone() {
+            if patient && let Some(last) = memory.last.clone() {
                 drop(memory);
+                let mut last = Arc::unwrap_or_clone(last);
                 self.add_pending(&mut last);
                 return Ok(Some(Snapshot {
                     settled: false,
@@ -76,7 +81,7 @@ impl Store {
             return self.returned().map(|()| None);
         }
         memory.moved.clone_from(&moved);
-        let Some(mut last) = memory.last.clone() else {
+        let Some(last) = memory.last.clone() else {
             let at = moved.unwrap_or_default();
             return Err(StoreError::Moved {
                 dir: self.dir.clone(),
@@ -84,6 +89,7 @@ impl Store {
             });
         };
         drop(memory);
+        let mut last = Arc::unwrap_or_clone(last);
         self.add_pending(&mut last);
         Ok(Some(Snapshot {
             moved,
@@ -96,6 +102,7 @@ impl Store {
     pub(super) fn keep_applied(&self, place: &Place, record: Option<Arc<Stored<AppliedDocument>>>) {
         let key = (place.kind, place.name.clone());
         if let Some(last) = &mut self.memory.lock().last {
+            let last = Arc::make_mut(last);
             match record {
                 Some(record) => drop(last.applied.insert(key, record)),
                 None => drop(last.applied.remove(&key)),
@@ -107,15 +114,14 @@ impl Store {
     /// Only the agent may forget applied objects: without a record a missing document would look as
     /// if it had never been applied.
     pub(super) fn restore_applied(&self, listed: &mut Snapshot) {
-        let kept = match &self.memory.lock().last {
-            Some(last) => last.applied.clone(),
-            None => return,
+        let Some(last) = self.memory.lock().last.clone() else {
+            return;
         };
-        for ((kind, name), record) in kept {
-            if listed.applied.contains_key(&(kind, name.clone())) {
+        for (key, record) in &last.applied {
+            if listed.applied.contains_key(key) {
                 continue;
             }
-            let path = self.path(&Place::new(Area::Applied, kind, &name));
+            let path = self.path(&Place::new(Area::Applied, key.0, &key.1));
             let write = || {
                 drop(self.writable()?);
                 self.put(&path, &record.text)
@@ -125,15 +131,28 @@ impl Store {
             {
                 listed.problems.push(read::error(&path, error.to_string()));
             }
-            listed.applied.insert((kind, name), record);
+            listed.applied.insert(key.clone(), Arc::clone(record));
         }
     }
 
     /// Remembers a listing of the tree of the history's branch.
-    pub(super) fn keep_listing(&self, listed: &Snapshot) {
-        let mut last = listed.clone();
-        last.edits.clear();
-        self.memory.lock().last = Some(last);
+    pub(super) fn keep_listing(&self, snapshot: &Arc<Snapshot>, listed: Option<Listed>) {
+        let mut last = Arc::clone(snapshot);
+        let has_edits = !last.edits.is_empty();
+        if has_edits {
+            Arc::make_mut(&mut last).edits.clear();
+        }
+        let mut memory = self.memory.lock();
+        memory.last = Some(last);
+        memory.listed = listed.filter(|_| !has_edits);
+    }
+
+    /// Returns the last listing, with the applied records that were written since, if another one would be the same.
+    pub(super) fn current_listing(&self) -> Option<Arc<Snapshot>> {
+        let memory = self.memory.lock();
+        let (last, listed) = (memory.last.as_ref()?, memory.listed.as_ref()?);
+        let is_current = memory.pending.is_empty() && listed.is_current(last, &self.changes);
+        is_current.then(|| Arc::clone(last))
     }
 
     /// Takes the tree of the history's branch, as files by their paths, for a start while HEAD is at another commit.
@@ -157,7 +176,7 @@ impl Store {
             let file = problem.file.as_deref();
             file.is_none_or(|file| !file.starts_with(folder.path()))
         });
-        self.keep_listing(&listed);
+        self.keep_listing(&Arc::new(listed), None);
         self.read_pending();
         Ok(())
     }
@@ -301,7 +320,7 @@ impl Store {
 
     /// Recreates the folders that had no file at the last listing. A missing folder that had files leaves a doubt.
     fn make_empty_folders(&self) -> Result<(), StoreError> {
-        let full = self.memory.lock().last.as_ref().map(Snapshot::folders);
+        let full = self.memory.lock().last.as_ref().map(|last| last.folders());
         let full = full.unwrap_or_default();
         for folder in super::layout::folders() {
             if !full.contains(&folder) {

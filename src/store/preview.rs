@@ -46,7 +46,7 @@ impl Store {
     /// # Errors
     /// As [`Store::load`].
     pub fn load_settled(&self, now: Timestamp) -> Result<Snapshot, StoreError> {
-        let mut snapshot = self.load()?;
+        let mut snapshot = Arc::unwrap_or_clone(self.load()?);
         for edit in std::mem::take(&mut snapshot.edits) {
             if self.settle_edit(&mut snapshot, &edit, now).is_none() {
                 snapshot.edits.push(edit);

@@ -202,8 +202,8 @@ impl Caches {
 
 impl Snapshot {
     /// Returns whether everything was listed and nothing in it waits: only a change makes another listing.
-    pub fn is_at_rest(&self) -> bool {
-        let is_whole = self.settled && self.complete && self.moved.is_none();
+    pub(super) fn is_at_rest(&self) -> bool {
+        let is_whole = self.settled && self.operators_complete && self.moved.is_none();
         is_whole && self.problems.is_empty() && self.edits.is_empty() && self.revived.is_empty()
     }
 

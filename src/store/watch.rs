@@ -16,6 +16,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::debounce::Writers;
+use super::unchanged::Changes;
 use super::{APPROVED, Area, IDENTITY, Place, SECRETS, document_folders};
 use crate::intervals::{EVENTS_GATHER, SCAN_POLL, WATCH_CHECK};
 use crate::util::file::Stamp;
@@ -60,15 +61,19 @@ impl Watch {
     /// missing, sends [`Hint::Everything`] at the same interval. Files that the agent writes for itself
     /// (`status/`, `applied/`, `outbox/`, `.git/`) give no hints.
     pub fn start(self, dir: &Path) -> mpsc::Receiver<Hint> {
-        self.start_with(dir, Writers::default())
+        self.start_with(dir, Writers::default(), Changes::default())
     }
 
-    pub(super) fn start_with(self, dir: &Path, writers: Writers) -> mpsc::Receiver<Hint> {
+    pub(super) fn start_with(
+        self,
+        dir: &Path,
+        writers: Writers,
+        changes: Changes,
+    ) -> mpsc::Receiver<Hint> {
         let (hints, receiver) = mpsc::channel(MANY);
-        let dir = dir.to_owned();
+        let watched = Watched::new(dir, writers, changes);
         let thread = std::thread::Builder::new().name("watch-state".into());
-        if let Err(error) = thread.spawn(move || Watched::new(dir, writers).run(self.poll, &hints))
-        {
+        if let Err(error) = thread.spawn(move || watched.run(self.poll, &hints)) {
             tracing::error!(%error, "cannot watch the state directory; changes are noticed at the next full pass");
         }
         receiver
@@ -107,6 +112,7 @@ struct Events {
     /// Paths were lost.
     overflow: Arc<AtomicBool>,
     writers: Writers,
+    changes: Changes,
 }
 
 /// The watched folders, and how they are watched.
@@ -126,14 +132,15 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(dir: PathBuf, writers: Writers) -> Self {
+    fn new(dir: &Path, writers: Writers, changes: Changes) -> Self {
         // Events name real paths.
-        let dir = fs::canonicalize(&dir).unwrap_or(dir);
+        let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
         let (sender, paths) = sync_channel(QUEUE);
         let events = Events {
             paths: sender,
             overflow: Arc::default(),
             writers,
+            changes,
         };
         let (armed, next_scan) = (BTreeMap::new(), Instant::now());
         Self {
@@ -258,6 +265,7 @@ impl Watched {
     fn disarm(&mut self) {
         // The end of a write may be missed while events are not watched.
         self.events.writers.forget();
+        self.events.changes.watch(false);
         let Some(watcher) = &mut self.watcher else {
             return;
         };
@@ -303,6 +311,11 @@ impl Watched {
             amiss = true;
         }
         self.tell(refused);
+        if amiss {
+            self.events.changes.note();
+        }
+        let is_whole = folders(&self.dir).all(|folder| self.armed.contains_key(&folder));
+        self.events.changes.watch(is_whole);
         amiss
     }
 
@@ -317,9 +330,16 @@ impl Watched {
     }
 }
 
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.events.changes.watch(false);
+    }
+}
+
 /// Runs in the watcher's own thread, so it never waits.
 fn forward(event: notify::Result<Event>, to: &Events) {
     let Ok(event) = event else {
+        to.changes.note();
         to.writers.forget();
         to.overflow.store(true, Ordering::Relaxed);
         return;
@@ -330,6 +350,7 @@ fn forward(event: notify::Result<Event>, to: &Events) {
     {
         return;
     }
+    to.changes.note();
     if event.need_rescan() {
         to.writers.forget();
         to.overflow.store(true, Ordering::Relaxed);

@@ -432,6 +432,11 @@ impl Store {
     /// many, are not debounced.
     pub(super) fn note_own(&self, path: &Path, text: Option<&str>) {
         let relative = path.strip_prefix(&self.dir).unwrap_or(path);
+        // The last listing gets each applied record that is written, and has no statuses.
+        let is_kept = relative.starts_with(Area::Applied.folder()) && text.is_some();
+        if !is_kept && !relative.starts_with(Area::Status.folder()) {
+            self.changes.note();
+        }
         if !super::is_bookkeeping(relative) {
             self.patience.wrote(path, text.map(read::hash));
         }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -152,7 +154,7 @@ impl Case {
         }
     }
 
-    fn load(&self) -> (Snapshot, Desired) {
+    fn load(&self) -> (Arc<Snapshot>, Desired) {
         let snapshot = self.store.load().unwrap();
         (snapshot, desired(&self.store, &Refused::default()))
     }

@@ -53,9 +53,9 @@ pub(super) async fn spend_node(builder: &Builder, desired: &Desired) {
 /// On a disk that cannot be written an approval stays, and the rest of the work goes on.
 pub(super) async fn spend(
     builder: &Builder,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     approved: BTreeSet<String>,
-) -> Snapshot {
+) -> Arc<Snapshot> {
     builder.feed.approved(&approved).await;
     let (snapshot, confirmed) = match approved.contains(COMPLETE) {
         true => confirm(builder, snapshot).await,
@@ -106,7 +106,7 @@ pub(super) async fn spend(
 }
 
 /// Confirms that no document is missing. Returns the listing after that, and whether it worked.
-async fn confirm(builder: &Builder, before: Snapshot) -> (Snapshot, bool) {
+async fn confirm(builder: &Builder, before: Arc<Snapshot>) -> (Arc<Snapshot>, bool) {
     let listed = builder
         .context
         .write(|store| store.confirm().and_then(|()| store.load()));

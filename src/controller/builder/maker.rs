@@ -51,7 +51,7 @@ struct Made {
     material: Material,
     desired: Arc<Desired>,
     /// The objects with documents in the last desired state of files at rest: only then the guard counts what came and went.
-    counted: BTreeSet<ObjectKey>,
+    counted: Arc<BTreeSet<ObjectKey>>,
 }
 
 fn documented(snapshot: &Snapshot) -> BTreeSet<ObjectKey> {
@@ -131,20 +131,22 @@ impl DesiredMaker {
         if let Some(known) = self.store.identity() {
             self.ownership.set_succession(known.succeeds);
         }
-        self.ownership.set_applied(
-            snapshot.applied_links(),
-            snapshot.applied_firewall(),
-            snapshot.applied_in_bird(),
-        );
         let material = self.material(snapshot, bird, asked);
-        let mut counted = match snapshot.settled {
-            true => documented(snapshot),
-            false => BTreeSet::new(),
+        let mut last = self.last.lock();
+        let has_listing = |made: &Made| Arc::ptr_eq(&made.snapshot, snapshot);
+        if !last.as_ref().is_some_and(has_listing) {
+            self.ownership.set_applied(
+                snapshot.applied_links(),
+                snapshot.applied_firewall(),
+                snapshot.applied_in_bird(),
+            );
+        }
+        let counted = match &*last {
+            Some(made) if has_listing(made) || !snapshot.settled => Arc::clone(&made.counted),
+            _ if snapshot.settled => Arc::new(documented(snapshot)),
+            _ => Arc::default(),
         };
-        if let Some(made) = &mut *self.last.lock() {
-            if !snapshot.settled {
-                counted.clone_from(&made.counted);
-            }
+        if let Some(made) = &mut *last {
             match self.outdated(made, (snapshot, &counted), &material) {
                 None => {
                     made.snapshot = Arc::clone(snapshot);
@@ -155,7 +157,7 @@ impl DesiredMaker {
         }
         self.builds.fetch_add(1, Ordering::Relaxed);
         let desired = Arc::new(self.desired(snapshot, &material));
-        *self.last.lock() = Some(Made {
+        *last = Some(Made {
             snapshot: Arc::clone(snapshot),
             material,
             desired: Arc::clone(&desired),
@@ -211,7 +213,7 @@ impl DesiredMaker {
     fn outdated(
         &self,
         made: &Made,
-        (snapshot, counted): (&Arc<Snapshot>, &BTreeSet<ObjectKey>),
+        (snapshot, counted): (&Arc<Snapshot>, &Arc<BTreeSet<ObjectKey>>),
         material: &Material,
     ) -> Option<&'static str> {
         let desired = &made.desired;

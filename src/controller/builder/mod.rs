@@ -5,12 +5,10 @@
 //! | `maker` | combines the inputs of a desired state |
 //! | `approval` | lifetime of approvals, and the guard's record |
 //! | `drain` | records a drain before it is applied |
-//! | `kept` | the last listing, for a build that nothing asked for |
 //! | `trial` | tests an operator's templates |
 
 mod approval;
 mod drain;
-mod kept;
 mod maker;
 mod trial;
 
@@ -24,7 +22,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use kept::KeptListing;
 pub use maker::DesiredMaker;
 pub(crate) use trial::test_templates;
 
@@ -111,7 +108,7 @@ struct Builds {
     /// The keys in which the last desired state differs from the one before.
     differs: Changed,
     /// The last listing.
-    kept: Option<KeptListing>,
+    last: Option<Arc<Snapshot>>,
 }
 
 impl Builds {
@@ -131,7 +128,7 @@ impl Builds {
             moved: None,
             resolved: BTreeSet::new(),
             differs: Changed::default(),
-            kept: None,
+            last: None,
         }
     }
 
@@ -142,21 +139,18 @@ impl Builds {
             .disk(|store| Ok(store.has_recovered()))
             .await
             .unwrap_or_default();
-        let (kept, writes) = (self.kept.take(), context.store.writes());
-        match publish(&self.builder, kept.as_ref()).await {
+        match publish(&self.builder).await {
             Ok(listed) => {
                 self.note_moved(listed.snapshot.moved.clone());
                 if self.moved.is_none() && listed.snapshot.settled {
                     self.builder.feed.catch_up().await;
                 }
                 self.differs = listed.changed;
-                self.kept = match kept {
-                    Some(kept) if kept.is(&listed.snapshot) => Some(kept),
-                    _ => {
-                        self.take_listing(&listed.snapshot).await;
-                        Some(KeptListing::new(listed.snapshot, writes))
-                    }
-                };
+                let is_last = |last| Arc::ptr_eq(last, &listed.snapshot);
+                if self.anywhere || !self.last.as_ref().is_some_and(is_last) {
+                    self.take_listing(&listed.snapshot).await;
+                    self.last = Some(listed.snapshot);
+                }
                 if recovered || self.failing {
                     // Objects that failed in the meantime are retried without waiting for their
                     // backoff, and the folders may have changed.
@@ -231,8 +225,7 @@ impl Builds {
         blocking(move || places.into_iter().partition(split)).await
     }
 
-    /// Waits until a desired state may have changed. Breaks when the agent stops. Forgets the last listing unless nothing but
-    /// the time asks for a build.
+    /// Waits until a desired state may have changed. Breaks when the agent stops.
     async fn wait(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let context = Arc::clone(&self.builder.context);
         let tick = if self.moved.is_some() || context.store.trouble().is_some() {
@@ -246,7 +239,6 @@ impl Builds {
             BUILD_UNSETTLED
         };
         let mut due = Instant::now() + wait;
-        let kept = self.kept.take();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return ControlFlow::Break(()),
@@ -258,10 +250,7 @@ impl Builds {
                     self.resolved.extend(names);
                     break;
                 }
-                () = tokio::time::sleep_until(due) => {
-                    self.kept = kept;
-                    break;
-                }
+                () = tokio::time::sleep_until(due) => break,
                 hint = self.watched.recv() => {
                     match hint {
                         Some(hint) => self.take(hint),
@@ -356,19 +345,9 @@ fn asns(desired: &Desired) -> BTreeMap<String, u32> {
         .sorted_map()
 }
 
-/// Lists, imports manual edits as overrides, and publishes the desired state. A listing that is still current is used again.
-pub(crate) async fn publish(
-    builder: &Builder,
-    kept: Option<&KeptListing>,
-) -> Result<Listed, StoreError> {
-    let kept = match kept {
-        Some(kept) => kept.current(&builder.context).await,
-        None => None,
-    };
-    let snapshot = match kept {
-        Some(kept) => kept,
-        None => Arc::new(new_listing(builder).await?),
-    };
+/// Lists, imports manual edits as overrides, and publishes the desired state.
+pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
+    let snapshot = new_listing(builder).await?;
     let bird = builder.context.observer.bird(Instant::now()).await;
     measure_classes(builder).await;
     report_copy(builder);
@@ -379,29 +358,27 @@ pub(crate) async fn publish(
     builder.context.pulse.built(builder.maker.builds());
     approval::spend_node(builder, &desired).await;
     drain::write_down(builder, &snapshot, &desired).await;
+    let rpki = &builder.sources.rpki;
+    rpki.keep(&builder.context.store, &desired.rpki).await;
+    let published = Arc::clone(&builder.publish.borrow());
+    if Arc::ptr_eq(&published, &desired) {
+        let changed = Changed::default();
+        return Ok(Listed { snapshot, changed });
+    }
     watch_peers(builder, &desired);
     let (policy, rejects) = (
         &desired.router_documents.policy.spec,
         desired.origins.rejects_unknown,
     );
     builder.sources.watch(policy, rejects);
-    let rpki = &builder.sources.rpki;
-    rpki.keep(&builder.context.store, &desired.rpki).await;
-    let mut changed = Changed::default();
-    builder.publish.send_if_modified(|published| {
-        if Arc::ptr_eq(published, &desired) {
-            return false;
-        }
-        changed = desired.changed_since(published);
-        telemetry::set_asns(asns(&desired));
-        *published = desired;
-        true
-    });
+    let changed = desired.changed_since(&published);
+    telemetry::set_asns(asns(&desired));
+    builder.publish.send_replace(desired);
     Ok(Listed { snapshot, changed })
 }
 
 /// Lists the state directory, and ends approvals.
-async fn new_listing(builder: &Builder) -> Result<Snapshot, StoreError> {
+async fn new_listing(builder: &Builder) -> Result<Arc<Snapshot>, StoreError> {
     let snapshot = listing(builder).await?;
     let approved = approval::given(builder).await;
     Ok(match approved.is_empty() {
@@ -412,7 +389,7 @@ async fn new_listing(builder: &Builder) -> Result<Snapshot, StoreError> {
 
 /// Lists the state directory, never during a sync: with half of its removals a sync would pass the
 /// guard that holds all of them.
-async fn listing(builder: &Builder) -> Result<Snapshot, StoreError> {
+async fn listing(builder: &Builder) -> Result<Arc<Snapshot>, StoreError> {
     let _writing = builder.feed.writing().await;
     builder.context.first_lists.listing();
     let load = |store: &Store| {
@@ -433,7 +410,7 @@ async fn listing(builder: &Builder) -> Result<Snapshot, StoreError> {
 /// The state directory cannot be read.
 pub(crate) async fn resolved(builder: &Builder) -> Result<(), StoreError> {
     if rpki_resolved(builder, &builder.context.desired()).await {
-        publish(builder, None).await?;
+        publish(builder).await?;
     }
     let desired = builder.context.desired();
     let endpoints: Vec<&Endpoint> = desired.endpoints().map(|(_, endpoint)| endpoint).collect();
@@ -451,7 +428,7 @@ pub(crate) async fn resolved(builder: &Builder) -> Result<(), StoreError> {
     };
     let _ = tokio::time::timeout(NAMES_WAIT, waiting).await;
     // An address is used only by a desired state that has compared it.
-    publish(builder, None).await.map(drop)
+    publish(builder).await.map(drop)
 }
 
 /// Waits a short time for the names of RPKI servers. Returns whether that may have changed the desired state.

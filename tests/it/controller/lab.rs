@@ -19,7 +19,7 @@ use moenet_agent::observed::kernel::Link;
 use moenet_agent::render::{Features, Renderer};
 use moenet_agent::sources::probe::{ProbeSettings, Prober};
 use moenet_agent::sources::resolve::{Resolver, ResolverSettings};
-use moenet_agent::store::Store;
+use moenet_agent::store::{Snapshot, Store};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -210,7 +210,7 @@ impl Maker {
     }
 
     fn build(&self, guard: &guard::Input<'_>) -> Desired {
-        let mut snapshot = self.store.load().unwrap();
+        let mut snapshot = Snapshot::clone(&self.store.load().unwrap());
         snapshot.settled &= !*self.changing.lock().unwrap();
         let (config, renderer) = (Arc::clone(&self.config), Arc::clone(&self.renderer));
         let material = Material {

@@ -193,7 +193,7 @@ async fn a_new_uuid_rewrites_the_mark_and_nothing_else() {
     assert_eq!(machine.in_effect().1, texts);
     assert_eq!(machine.kernel.asked.lock().unwrap().len() - steps, 4);
     assert!(agent.context.desired().held().is_empty());
-    let applied = agent.store().load().unwrap().applied;
+    let applied = &agent.store().load().unwrap().applied;
     assert!(applied.values().all(|stored| {
         let uid = stored.document.metadata.uid.as_ref().unwrap();
         uid.is_ours() || uid.as_str().starts_with("renewed-")

@@ -1,6 +1,7 @@
 //! A change is believed when it is whole, and not between two steps of an editor.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{State, name, own, peer};
@@ -13,7 +14,7 @@ fn patient(state: &State) -> Store {
 }
 
 /// Looks until nothing waits any more.
-fn settled(store: &Store) -> Snapshot {
+fn settled(store: &Store) -> Arc<Snapshot> {
     loop {
         let snapshot = store.load().unwrap();
         if snapshot.settled {

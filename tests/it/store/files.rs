@@ -422,7 +422,9 @@ fn maintenance_is_written_over_whoever_wrote_it() {
             .load()
             .unwrap()
             .maintenance
+            .as_ref()
             .unwrap()
+            .as_ref()
             .unwrap()
             .document
             .spec
@@ -539,7 +541,7 @@ fn an_override_in_a_place_of_nothing_is_named() {
     ] {
         state.put(&format!("overrides/{file}"), "a");
     }
-    let problems = store.load().unwrap().problems;
+    let problems = &store.load().unwrap().problems;
     let named: BTreeSet<String> = problems
         .iter()
         .filter(|problem| problem.message.contains("overrides nothing"))

@@ -21,7 +21,7 @@ fn manual_edit_becomes_an_override_across_a_restart() {
         matches!(refused, StoreError::EditedInPlace { .. }),
         "{refused}"
     );
-    let edits = store.load().unwrap().edits;
+    let edits = &store.load().unwrap().edits;
     assert!(
         matches!(edits[0].change, Change::Edited { .. }) && edits.len() == 1,
         "{edits:?}"
@@ -61,7 +61,7 @@ fn comments_of_an_override_survive_a_manual_edit() {
         "mesh/a.yaml",
         state.text("mesh/a.yaml").replace("1400", "1380"),
     );
-    let edits = store.load().unwrap().edits;
+    let edits = &store.load().unwrap().edits;
     store
         .import_edit(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
         .unwrap();
@@ -81,7 +81,7 @@ fn a_deleted_synced_document_is_put_back() {
     store.write_document(&peer("a", 1400)).unwrap();
     let synced = state.text("mesh/a.yaml");
     fs::remove_file(state.root().join("mesh/a.yaml")).unwrap();
-    let edits = store.load().unwrap().edits;
+    let edits = &store.load().unwrap().edits;
     assert_eq!(edits[0].change, Change::Deleted);
     let now = "2026-11-23T00:00:00Z".parse().unwrap();
     assert_eq!(
@@ -141,12 +141,12 @@ fn comments_are_no_edit_and_lost_uid_changes_the_owner() {
 
 /// Imports every manual edit, and returns the changes.
 fn import_all(store: &Store) -> Vec<Change> {
-    let edits = store.load().unwrap().edits;
+    let edits = &store.load().unwrap().edits;
     let now = "2026-11-23T00:00:00Z".parse().unwrap();
     edits
         .iter()
         .for_each(|edit| drop(store.import_edit(edit, now).unwrap()));
-    edits.into_iter().map(|edit| edit.change).collect()
+    edits.iter().map(|edit| edit.change.clone()).collect()
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn invalid_file_of_removed_document_is_quarantined() {
     {
         store.write_document(&peer("a", 1400)).unwrap();
         state.put("mesh/a.yaml", half);
-        let broken = store.load().unwrap().broken;
+        let broken = &store.load().unwrap().broken;
         assert_eq!(broken[&(Kind::MeshPeer, name("a"))].uid.as_str(), "uid-1");
         assert!(store.remove_document(Kind::MeshPeer, &name("a")).unwrap());
         assert!(!there("mesh/a.yaml") && !there(".synced/mesh/a.yaml"));
@@ -254,7 +254,7 @@ fn an_invalid_override_keeps_the_edit_where_it_is() {
     state.put("overrides/mesh/a.yaml", "half");
     let edited = state.text("mesh/a.yaml").replace("1400", "1380");
     state.put("mesh/a.yaml", &edited);
-    let edits = store.load().unwrap().edits;
+    let edits = &store.load().unwrap().edits;
     let error = store
         .import_edit(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
         .unwrap_err();
@@ -275,7 +275,7 @@ fn an_edit_that_goes_on_is_not_put_back_over() {
     store.write_document(&peer("a", 1400)).unwrap();
     let synced = state.text("mesh/a.yaml");
     state.put("mesh/a.yaml", synced.replace("1400", "1380"));
-    let edits = store.load().unwrap().edits;
+    let edits = &store.load().unwrap().edits;
     state.put("mesh/a.yaml", synced.replace("1400", "1390"));
     store
         .import_edit(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())
@@ -327,7 +327,7 @@ fn restored_document_never_overwrites_a_faster_editor() {
     store.write_document(&peer("a", 1400)).unwrap();
     let synced = state.text("mesh/a.yaml");
     fs::remove_file(state.root().join("mesh/a.yaml")).unwrap();
-    let edits = store.load().unwrap().edits;
+    let edits = &store.load().unwrap().edits;
     state.put("mesh/a.yaml", synced.replace("1400", "1380"));
     store
         .import_edit(&edits[0], "2026-11-23T00:00:00Z".parse().unwrap())

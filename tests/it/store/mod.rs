@@ -8,4 +8,5 @@ mod manual_edit;
 mod moved;
 mod parsed;
 mod support;
+mod unchanged;
 mod watch;

@@ -446,7 +446,7 @@ fn record_that_the_agent_writes_is_not_restored_by_git() {
     record.metadata.uid = Some("u-1".parse().unwrap());
     store.write_applied(&record).unwrap();
     let listed = store.load().unwrap();
-    assert_eq!((listed.applied.len(), listed.revived), (1, Vec::new()));
+    assert_eq!((listed.applied.len(), listed.revived.len()), (1, 0));
     store.remove_applied(Kind::BgpSession, &name).unwrap();
     assert_eq!(store.load().unwrap().applied.len(), 0);
 }
@@ -483,8 +483,9 @@ fn maintenance_works_on_a_moved_tree_and_after_return() {
         Document::new("maintenance".parse().unwrap(), None, 0, spec)
     };
     let enabled = |store: &Store| {
-        let slot = store.load().unwrap().maintenance;
-        slot.is_some_and(|slot| slot.unwrap().document.spec.enabled)
+        let slot = &store.load().unwrap().maintenance;
+        let slot = slot.as_ref().map(|slot| slot.as_ref().unwrap());
+        slot.is_some_and(|slot| slot.document.spec.enabled)
     };
     git(&store, "checkout -q HEAD~1");
     assert!(!enabled(&store));
@@ -530,7 +531,8 @@ fn reader_without_the_lock_sees_waiting_records_and_writes_nothing() {
     let seen = || {
         let snapshot = reader.load().unwrap();
         let key = (Kind::BgpSession, "wg_1".parse().unwrap());
-        let maintenance = snapshot.maintenance.map(|slot| slot.unwrap());
+        let maintenance = snapshot.maintenance.as_ref();
+        let maintenance = maintenance.map(|slot| slot.as_ref().unwrap());
         let drained = maintenance.is_some_and(|stored| stored.document.spec.enabled);
         let listed = snapshot.applied[&key].document.metadata.generation;
         assert_eq!(generation(&reader), Some(listed));

@@ -448,6 +448,12 @@ impl Store {
         hash.is_ok_and(|hash| self.patience.is_own(&self.path(place), Some(&hash)))
     }
 
+    /// Returns whether this process wrote or removed the file in this place last.
+    pub(crate) fn is_own(&self, place: &Place) -> bool {
+        let hash = self.text(place).map(|text| read::hash(&text));
+        self.patience.is_own(&self.path(place), hash.as_ref())
+    }
+
     pub(super) fn put(&self, path: &Path, text: &str) -> Result<(), StoreError> {
         self.put_with(path, text, atomic::write)
     }

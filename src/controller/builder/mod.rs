@@ -33,7 +33,7 @@ use crate::document::{ConditionType, Kind};
 use crate::history::Feed;
 use crate::intervals::{
     ANSWERS_GATHER, BUILD_SOON, BUILD_TICK, BUILD_TROUBLED, BUILD_UNSETTLED, NAMES_WAIT,
-    WATCH_RESTART,
+    RECONCILE_TICK, WATCH_RESTART,
 };
 use crate::model::{Endpoint, Host, ObjectKey};
 use crate::sources::Sources;
@@ -200,7 +200,7 @@ impl Builds {
         // A file that was listed and is missing now is being saved again; it is reported once it is complete.
         let (away, places) = self.split_away(places).await;
         self.changed.extend(away);
-        let mut keys: BTreeSet<_> = places.iter().filter_map(key_of).sorted_set();
+        let mut keys = self.edited(&places).await;
         let resolved = std::mem::take(&mut self.resolved);
         keys.extend(named(&self.builder.context.desired(), &resolved));
         match std::mem::take(&mut self.differs) {
@@ -223,6 +223,19 @@ impl Builds {
         let listed = self.listed.clone();
         let split = move |place: &Place| listed.contains(place) && is_away(place);
         blocking(move || places.into_iter().partition(split)).await
+    }
+
+    /// Returns the objects whose files another program wrote. What the agent writes concerns those that differ then.
+    async fn edited(&self, places: &BTreeSet<Place>) -> BTreeSet<ObjectKey> {
+        if places.is_empty() {
+            return BTreeSet::new();
+        }
+        let (store, places) = (Arc::clone(&self.builder.context.store), places.clone());
+        let edited = move || {
+            let of_others = places.iter().filter(|place| !store.is_own(place));
+            of_others.filter_map(key_of).sorted_set()
+        };
+        blocking(edited).await
     }
 
     /// Waits until a desired state may have changed. Breaks when the agent stops.
@@ -348,7 +361,10 @@ fn asns(desired: &Desired) -> BTreeMap<String, u32> {
 /// Lists, imports manual edits as overrides, and publishes the desired state.
 pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
     let snapshot = new_listing(builder).await?;
-    let bird = builder.context.observer.bird(Instant::now()).await;
+    // What changed there by itself is seen by the next tick.
+    let now = Instant::now();
+    let not_before = now.checked_sub(RECONCILE_TICK).unwrap_or(now);
+    let bird = builder.context.observer.bird(not_before).await;
     measure_classes(builder).await;
     report_copy(builder);
     let mut desired = builder.maker.make(&snapshot, &bird).await;

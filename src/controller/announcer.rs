@@ -29,7 +29,7 @@ pub async fn announce(
     let _ = tokio::time::timeout(START_FIRST_BUILD, desired.changed()).await;
     loop {
         let now = Inputs::of(&context, more());
-        if edges.is_waiting() || last.as_ref() != Some(&now) {
+        if edges.is_due(Timestamp::now()) || last.as_ref() != Some(&now) {
             let facts = facts(&context, now.more.clone());
             edges.step(&facts, Timestamp::now()).iter().for_each(log);
             last = Some(now);

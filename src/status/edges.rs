@@ -139,7 +139,8 @@ pub struct Edges {
     /// The time of the first step.
     began: Option<Timestamp>,
     seen: BTreeMap<Topic, Seen>,
-    is_waiting: bool,
+    /// The second in which a bad state that waits is announced.
+    due: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -201,14 +202,17 @@ impl Edges {
             let seen = self.seen.remove(&topic);
             events.extend(seen.and_then(|seen| ended(&topic, &seen, now)));
         }
-        let waits = |seen: &Seen| seen.bad_since.is_some() && seen.announced.is_empty();
-        self.is_waiting = self.seen.values().any(waits);
+        let due = |(topic, seen): (&Topic, &Seen)| {
+            let since = seen.bad_since.filter(|_| seen.announced.is_empty())?;
+            Some(since.as_second() + rule(topic).hold)
+        };
+        self.due = self.seen.iter().filter_map(due).min();
         events
     }
 
-    /// Returns whether a bad state waits to be announced, so that the same facts may be an edge later.
-    pub fn is_waiting(&self) -> bool {
-        self.is_waiting
+    /// Returns whether a bad state has waited long enough to be announced, so that the same facts are an edge now.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.due.is_some_and(|due| due <= now.as_second())
     }
 }
 

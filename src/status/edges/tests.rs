@@ -282,6 +282,17 @@ fn a_state_that_setup_passes_through_is_not_announced() {
     assert!(!is_holding(&run));
 }
 
+#[test]
+fn state_that_waits_is_due_when_it_is_announced() {
+    let mut run = Run::default();
+    let tunnel = about(ConditionType::TunnelConfigured);
+    run.set(tunnel, State::Bad, "there is no link").step(0);
+    let due = (1..10).find(|second| run.edges.is_due(at(*second)));
+    let due = due.unwrap();
+    assert_eq!((run.step(due - 1), run.step(due)), (0, 1));
+    assert!(!run.edges.is_due(at(100)));
+}
+
 /// Returns whether a bad state has not lasted long enough to be announced.
 fn is_holding(run: &Run) -> bool {
     let mut seen = run.edges.seen.values();

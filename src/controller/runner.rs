@@ -94,11 +94,17 @@ impl Runner {
         let mut tick = tokio::time::interval_at(self.queue.origin(), RECONCILE_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            // Hints that have come share a pass, the first ones with the first tick.
+            // Hints that have come share a pass with a tick that has come: those of the start with the first one.
             while let Ok(hint) = hints.try_recv() {
                 self.take(hint);
             }
             tokio::select! {
+                biased;
+                at = tick.tick() => {
+                    self.context.pulse.tick();
+                    let (turns, reads) = self.sweep.tick(&self.context.desired());
+                    self.refresh(turns, at, reads);
+                }
                 hint = hints.recv() => match hint {
                     Some(hint) => self.take(hint),
                     None => break,
@@ -106,11 +112,6 @@ impl Runner {
                 ended = self.turn() => if let Some((key, outcome)) = ended {
                     self.queue.finish(&key, outcome, Instant::now(), rand::random());
                 },
-                at = tick.tick() => {
-                    self.context.pulse.tick();
-                    let (turns, reads) = self.sweep.tick(&self.context.desired());
-                    self.refresh(turns, at, reads);
-                }
             }
         }
         self.stop().await;

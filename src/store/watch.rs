@@ -71,9 +71,10 @@ impl Watch {
         changes: Changes,
     ) -> mpsc::Receiver<Hint> {
         let (hints, receiver) = mpsc::channel(MANY);
-        let watched = Watched::new(dir, writers, changes);
+        let dir = dir.to_owned();
         let thread = std::thread::Builder::new().name("watch-state".into());
-        if let Err(error) = thread.spawn(move || watched.run(self.poll, &hints)) {
+        let run = move || Watched::new(dir, writers, changes).run(self.poll, &hints);
+        if let Err(error) = thread.spawn(run) {
             tracing::error!(%error, "cannot watch the state directory; changes are noticed at the next full pass");
         }
         receiver
@@ -132,9 +133,9 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(dir: &Path, writers: Writers, changes: Changes) -> Self {
+    fn new(dir: PathBuf, writers: Writers, changes: Changes) -> Self {
         // Events name real paths.
-        let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+        let dir = fs::canonicalize(&dir).unwrap_or(dir);
         let (sender, paths) = sync_channel(QUEUE);
         let events = Events {
             paths: sender,

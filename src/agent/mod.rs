@@ -228,7 +228,8 @@ fn after_first_build<F: Future<Output = ()>>(
     }
 }
 
-/// Delays the first pass of a router without documents until the first lists of the Control Plane have come, or failed.
+/// Delays the first pass until it has all keys, and on a router without documents until the first lists of the Control Plane
+/// have come, or failed.
 fn after_first_lists<F: Future<Output = ()>>(
     parts: &Arc<Parts>,
     is_new: bool,
@@ -236,7 +237,13 @@ fn after_first_lists<F: Future<Output = ()>>(
     work: F,
 ) -> impl Future<Output = ()> + use<F> {
     let sync = parts.shared.sync.clone().filter(|_| is_new);
+    let context = Arc::clone(&parts.shared.context);
     async move {
+        let keys = context.first_lists.wait_for_keys();
+        tokio::select! {
+            _ = tokio::time::timeout(START_FIRST_BUILD, keys) => {}
+            () = stop.cancelled() => {}
+        }
         if let Some(sync) = sync {
             let lists = sync.context.first_lists.wait();
             tokio::select! {

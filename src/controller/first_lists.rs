@@ -13,6 +13,8 @@ pub struct FirstLists {
     /// Whether the last listing of the state directory has all documents that were written so far.
     is_listed: AtomicBool,
     is_built: watch::Sender<bool>,
+    /// Whether the keys of the first desired state are known to the controller.
+    is_told: watch::Sender<bool>,
 }
 
 impl FirstLists {
@@ -40,6 +42,18 @@ impl FirstLists {
     pub(super) fn built(&self) {
         self.is_built
             .send_if_modified(|built| !std::mem::replace(built, true));
+    }
+
+    /// Records that the controller knows the keys of a desired state.
+    pub(super) fn told(&self) {
+        self.is_told
+            .send_if_modified(|told| !std::mem::replace(told, true));
+    }
+
+    /// Waits until the keys of the first desired state are known, so that they share the first pass.
+    pub(crate) async fn wait_for_keys(&self) {
+        // The sender lives as long as this value.
+        let _ = self.is_told.subscribe().wait_for(|told| *told).await;
     }
 
     /// Waits for the desired state with the documents of the first lists.

@@ -94,7 +94,8 @@ impl Runner {
         let mut tick = tokio::time::interval_at(self.queue.origin(), RECONCILE_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            // Hints that have come share a pass with a tick that has come: those of the start with the first one.
+            // A tick that is due goes before a pass, so that it shares one with the hints that have come. At the start this is the
+            // first tick.
             while let Ok(hint) = hints.try_recv() {
                 self.take(hint);
             }

@@ -74,6 +74,7 @@ pub(crate) async fn run(
         builds.make().await;
         let are_listed = !builds.failing && first_lists.are_listed();
         builds.tell().await;
+        first_lists.told();
         if are_listed {
             first_lists.built();
         }
@@ -225,7 +226,7 @@ impl Builds {
         blocking(move || places.into_iter().partition(split)).await
     }
 
-    /// Returns the objects whose files another program wrote. What the agent writes concerns those that differ then.
+    /// Returns the objects whose files another program wrote. Those whose files the agent wrote differ in the desired state.
     async fn edited(&self, places: &BTreeSet<Place>) -> BTreeSet<ObjectKey> {
         if places.is_empty() {
             return BTreeSet::new();
@@ -361,7 +362,7 @@ fn asns(desired: &Desired) -> BTreeMap<String, u32> {
 /// Lists, imports manual edits as overrides, and publishes the desired state.
 pub(crate) async fn publish(builder: &Builder) -> Result<Listed, StoreError> {
     let snapshot = new_listing(builder).await?;
-    // What changed there by itself is seen by the next tick.
+    // A look of the last tick is new enough, since each load is followed by one.
     let now = Instant::now();
     let not_before = now.checked_sub(RECONCILE_TICK).unwrap_or(now);
     let bird = builder.context.observer.bird(not_before).await;

@@ -66,7 +66,7 @@ pub(crate) const BUILD_SOON: Duration = Duration::from_millis(50);
 // Agent
 /// Interval between two builds of the desired state without a hint: BIRD's version may have changed, and measured classes change.
 pub(crate) const BUILD_TICK: Duration = Duration::from_secs(30);
-/// Age from which a listing of the state directory is not used for such a build, though no change was announced.
+/// Age from which a listing of the state directory is not used again, though no change was seen since.
 pub(crate) const LISTING_MAX: Duration = Duration::from_secs(60);
 /// The same interval while the state directory cannot be read or written: no event reports its recovery.
 pub(crate) const BUILD_TROUBLED: Duration = Duration::from_secs(2);
@@ -256,6 +256,8 @@ pub(crate) const GLASS_BUSY: Duration = Duration::from_secs(1);
 // State directory
 /// Time to gather events of files before they become hints.
 pub(crate) const EVENTS_GATHER: Duration = Duration::from_millis(50);
+/// The watch announces a write of the agent itself within this time, on a slow machine too.
+pub(crate) const OWN_WRITE_ANNOUNCED: Duration = Duration::from_secs(2);
 /// Polling interval of files where the kernel reports no changes.
 pub(crate) const SCAN_POLL: Duration = Duration::from_secs(1);
 /// A continuously changing file counts as complete after this time.

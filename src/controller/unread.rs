@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::InterfaceName;
 
+/// More changed links than this count as unknown.
+const LINKS_MAX: usize = 4096;
+
 /// The unread changes, each with its number in the order of the events.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
@@ -17,13 +20,13 @@ impl Unread {
     /// Adds a change of a link, or of an unknown one.
     pub(super) fn add(&mut self, link: Option<InterfaceName>) {
         self.events += 1;
-        match link {
+        match link.filter(|_| self.links.len() < LINKS_MAX) {
             Some(link) => drop(self.links.insert(link, self.events)),
             None => self.unknown = Some(self.events),
         }
     }
 
-    /// Returns the number of the last event: what is read from now on shows it.
+    /// Returns the number of the last event. A later look at the link shows it.
     pub(super) fn events(&self) -> u64 {
         self.events
     }

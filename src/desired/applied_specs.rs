@@ -10,7 +10,7 @@ use crate::util::sorted::Sorted as _;
 pub(super) struct AppliedSpecs<'a>(BTreeMap<&'a ObjectName, BgpSessionSpec>);
 
 impl<'a> AppliedSpecs<'a> {
-    /// Returns those of applied records; not the invalid ones.
+    /// Parses the valid specifications of the applied records.
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
         let records = snapshot.applied.iter();
         let sessions = records.filter(|((kind, _), _)| *kind == Kind::BgpSession);

@@ -156,7 +156,7 @@ impl LinuxKernel {
         done.map_err(|fault| fault.at(what()))
     }
 
-    /// Returns the gateways of the routes that no routing daemon created, each with the link that leads to it.
+    /// Returns the gateways of the routes of an operator or of autoconfiguration, each with the link that leads to it.
     ///
     /// # Errors
     /// When the routes cannot be read.

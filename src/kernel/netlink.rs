@@ -165,7 +165,7 @@ impl Netlink {
         Ok(())
     }
 
-    /// Returns the gateways of the routes that no routing daemon created, each with the index of the link that leads to
+    /// Returns the gateways of the routes of an operator or of autoconfiguration, each with the index of the link that leads to
     /// it.
     pub(super) async fn gateways(&self) -> io::Result<BTreeSet<(u32, IpAddr)>> {
         let _turn = self.dumping.lock().await;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::read::TextHash;
-use crate::intervals::{FILE_CHANGING_MAX, WRITER_FORGOTTEN};
+use crate::intervals::{FILE_CHANGING_MAX, OWN_WRITE_ANNOUNCED, WRITER_FORGOTTEN};
 use crate::util::file::Stamp;
 
 /// Files with an open writer, according to the kernel's events.
@@ -48,7 +48,7 @@ pub(super) struct Debounce {
     quiet: Duration,
     pub(super) writers: Writers,
     /// The last write of the agent itself to each file; `None`: a removal.
-    own: Mutex<HashMap<PathBuf, Option<TextHash>>>,
+    own: Mutex<HashMap<PathBuf, (Option<TextHash>, Instant)>>,
 }
 
 impl Debounce {
@@ -66,7 +66,8 @@ impl Debounce {
 
     /// Records a write or a removal by the agent: it is complete at once.
     pub(super) fn wrote(&self, path: &Path, hash: Option<TextHash>) {
-        self.own.lock().insert(path.to_owned(), hash);
+        let own = (hash, Instant::now());
+        self.own.lock().insert(path.to_owned(), own);
     }
 
     /// Returns whether the agent itself wrote this content of a file.
@@ -74,7 +75,15 @@ impl Debounce {
         self.own
             .lock()
             .get(path)
-            .is_some_and(|own| own.as_ref() == hash)
+            .is_some_and(|(own, _)| own.as_ref() == hash)
+    }
+
+    /// As [`Self::is_own`], for a write that the watch announces now: one that is announced later, without another content, is
+    /// an operator's wish to try again.
+    pub(super) fn is_announced(&self, path: &Path, hash: Option<&TextHash>) -> bool {
+        let own = self.own.lock();
+        let own = own.get(path);
+        own.is_some_and(|(own, at)| own.as_ref() == hash && at.elapsed() < OWN_WRITE_ANNOUNCED)
     }
 
     /// Returns whether a change of a file that was first seen at `since` may be incomplete.

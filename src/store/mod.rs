@@ -379,7 +379,7 @@ impl Store {
     }
 
     /// Lists and parses everything; files that did not change since the last call are not parsed again. Returns the last
-    /// listing if certainly none has changed since.
+    /// listing if no change was seen since.
     ///
     /// # Errors
     /// The directory is missing or is not the opened one. Never returns an empty listing for that.
@@ -391,7 +391,7 @@ impl Store {
 
     fn list(&self) -> Result<Arc<Snapshot>, StoreError> {
         let mut caches = self.caches.lock();
-        identity::root(&self.dir)?;
+        let root = identity::root(&self.dir)?;
         if !self.is_writable() {
             // The agent that holds the lock may have written since.
             self.read_pending();
@@ -418,11 +418,11 @@ impl Store {
             }
         };
         if doubt == Doubt::None
-            && let Some(current) = self.current_listing()
+            && let Some(current) = self.current_listing(root)
         {
             return Ok(current);
         }
-        let listed = Listed::begin(&self.changes);
+        let listed = Listed::begin(&self.changes, root);
         let mut snapshot = caches.load(&self.dir, !known, &self.patience);
         // A directory that was unmounted meanwhile was listed as an empty one.
         if let Some(held) = &self.held {

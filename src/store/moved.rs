@@ -27,7 +27,7 @@ const REMOVED: &str = "# removed\n";
 pub(super) struct Memory {
     /// The last listing of the tree of the history's branch.
     last: Option<Arc<Snapshot>>,
-    /// When it was made; `None`: nothing is known about it.
+    /// The state of the files then; `None`: another listing is needed.
     listed: Option<Listed>,
     /// Position of HEAD while it is not at the history's branch.
     moved: Option<String>,
@@ -148,10 +148,10 @@ impl Store {
     }
 
     /// Returns the last listing, with the applied records that were written since, if another one would be the same.
-    pub(super) fn current_listing(&self) -> Option<Arc<Snapshot>> {
+    pub(super) fn current_listing(&self, root: (u64, u64)) -> Option<Arc<Snapshot>> {
         let memory = self.memory.lock();
         let (last, listed) = (memory.last.as_ref()?, memory.listed.as_ref()?);
-        let is_current = memory.pending.is_empty() && listed.is_current(last, &self.changes);
+        let is_current = memory.pending.is_empty() && listed.is_current(last, &self.changes, root);
         is_current.then(|| Arc::clone(last))
     }
 

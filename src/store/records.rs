@@ -91,6 +91,8 @@ impl Store {
         let path = self.path(place);
         // From here on the agent's own file has its content again.
         if read::has(&path, text) {
+            // Another program may have put it back after the last listing.
+            self.changes.note();
             let known = self.durable.lock().get(&path).copied();
             return Ok(match known.is_some() && known == Stamp::at(&path) {
                 true => State::Done(Ok(Written::Unchanged)),
@@ -115,8 +117,9 @@ impl Store {
         replaced?;
         self.count(1);
         let stored = caches.wrote_applied(&path, place, record.clone(), text);
-        if stored.is_some() {
-            self.keep_applied(place, stored);
+        match stored {
+            Some(_) => self.keep_applied(place, stored),
+            None => self.changes.note(),
         }
         Ok(Written::Changed)
     }

@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::Snapshot;
 use crate::intervals::LISTING_MAX;
 
-/// Changes of the files that a listing reads. Those below `applied/` and `.synced/`, which only the agent writes, are not
-/// watched.
+/// Changes of the files that a listing reads. Those by other programs below `applied/` and `.synced/` are not seen: no
+/// listing is used for longer than [`LISTING_MAX`].
 #[derive(Debug, Clone, Default)]
 pub(super) struct Changes(Arc<State>);
 
@@ -43,21 +43,30 @@ impl Changes {
 pub(super) struct Listed {
     /// The number of changes before.
     changes: Option<u64>,
+    /// Device and inode of the directory.
+    root: (u64, u64),
     at: Instant,
 }
 
 impl Listed {
     /// Begins a listing.
-    pub(super) fn begin(changes: &Changes) -> Self {
+    pub(super) fn begin(changes: &Changes, root: (u64, u64)) -> Self {
         Self {
             changes: changes.count(),
+            root,
             at: Instant::now(),
         }
     }
 
     /// Returns whether a listing of everything that begins now would be the same.
-    pub(super) fn is_current(&self, listing: &Snapshot, changes: &Changes) -> bool {
-        let is_unchanged = self.changes.is_some() && self.changes == changes.count();
+    pub(super) fn is_current(
+        &self,
+        listing: &Snapshot,
+        changes: &Changes,
+        root: (u64, u64),
+    ) -> bool {
+        let is_known = self.changes.is_some() && self.root == root;
+        let is_unchanged = is_known && self.changes == changes.count();
         is_unchanged && listing.is_at_rest() && self.at.elapsed() < LISTING_MAX
     }
 }
@@ -66,31 +75,37 @@ impl Listed {
 mod tests {
     use super::*;
 
+    const ROOT: (u64, u64) = (1, 2);
+
     #[test]
     fn missed_changes_may_be_any() {
         let (changes, listing) = (Changes::default(), at_rest());
-        let blind = Listed::begin(&changes);
+        let blind = Listed::begin(&changes, ROOT);
         changes.watch(true);
-        assert!(!blind.is_current(&listing, &changes));
-        let seeing = Listed::begin(&changes);
-        assert!(seeing.is_current(&listing, &changes));
+        assert!(!blind.is_current(&listing, &changes, ROOT));
+        let seeing = Listed::begin(&changes, ROOT);
+        assert!(seeing.is_current(&listing, &changes, ROOT));
         changes.watch(false);
-        assert!(!seeing.is_current(&listing, &changes));
+        assert!(!seeing.is_current(&listing, &changes, ROOT));
     }
 
     #[test]
     fn change_or_unfinished_listing_needs_another() {
         let (changes, listing) = (Changes::default(), at_rest());
         changes.watch(true);
-        let listed = Listed::begin(&changes);
+        let listed = Listed::begin(&changes, ROOT);
         let unfinished = Snapshot {
             settled: false,
             ..at_rest()
         };
-        assert!(!listed.is_current(&unfinished, &changes));
-        assert!(listed.is_current(&listing, &changes));
+        assert!(!listed.is_current(&unfinished, &changes, ROOT));
+        assert!(listed.is_current(&listing, &changes, ROOT));
+        assert!(
+            !listed.is_current(&listing, &changes, (1, 3)),
+            "another mount"
+        );
         changes.note();
-        assert!(!listed.is_current(&listing, &changes));
+        assert!(!listed.is_current(&listing, &changes, ROOT));
     }
 
     fn at_rest() -> Snapshot {

@@ -177,6 +177,9 @@ impl Watched {
             if due {
                 next_look = Instant::now() + poll;
             }
+            if self.events.overflow.swap(false, Ordering::Relaxed) {
+                found.insert(Hint::Everything);
+            }
             if found.contains(&Hint::Everything) {
                 // A folder may have been replaced, even by one with the same inode number.
                 self.disarm();
@@ -184,9 +187,7 @@ impl Watched {
             if (due || found.contains(&Hint::Everything)) && self.arm() {
                 found = [Hint::Everything].into();
             }
-            if self.events.overflow.swap(false, Ordering::Relaxed)
-                || found.contains(&Hint::Everything)
-            {
+            if found.contains(&Hint::Everything) {
                 found = [Hint::Everything].into();
             }
             if found

@@ -284,6 +284,10 @@ impl Store {
         }
         // Parsed only after a change: a thousand objects at rest are read every few seconds.
         let found = self.caches.lock().in_effect(&self.path(&place), &place);
+        if found.is_none() && self.applied_kept(&place).is_some() {
+            // Another program removed it: the next listing puts it back.
+            self.changes.note();
+        }
         found?
             .ok()
             .map(|stored| AppliedDocument::clone(&stored.document))
@@ -448,10 +452,10 @@ impl Store {
         hash.is_ok_and(|hash| self.patience.is_own(&self.path(place), Some(&hash)))
     }
 
-    /// Returns whether this process wrote or removed the file in this place last.
+    /// Returns whether a change in this place that the watch announces now is a write or a removal by this process.
     pub(crate) fn is_own(&self, place: &Place) -> bool {
         let hash = self.text(place).map(|text| read::hash(&text));
-        self.patience.is_own(&self.path(place), hash.as_ref())
+        self.patience.is_announced(&self.path(place), hash.as_ref())
     }
 
     pub(super) fn put(&self, path: &Path, text: &str) -> Result<(), StoreError> {

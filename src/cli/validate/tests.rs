@@ -1,6 +1,5 @@
-use std::sync::Arc;
-
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

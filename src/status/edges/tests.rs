@@ -283,7 +283,7 @@ fn a_state_that_setup_passes_through_is_not_announced() {
 }
 
 #[test]
-fn state_that_waits_is_due_when_it_is_announced() {
+fn bad_state_that_waits_is_due_after_its_time() {
     let mut run = Run::default();
     let tunnel = about(ConditionType::TunnelConfigured);
     run.set(tunnel, State::Bad, "there is no link").step(0);

@@ -14,10 +14,11 @@ use rtnetlink::packet_route::link::LinkMessage;
 use super::counters::count;
 use super::error::{ENODEV, Fault};
 use super::joint::{joint, setting_of};
-use super::{Backend, LinuxKernel, address_message, link_message, route_message, sysctl, uapi};
+use super::sysctl::Setting;
+use super::{Backend, LinuxKernel, address_message, link_message, route_message, uapi};
 use crate::model::{Address, Identity, InterfaceName, Uid};
 use crate::observed::Mark;
-use crate::observed::kernel::{Link, LinkKind, SavedRoute, Sysctl};
+use crate::observed::kernel::{Link, LinkKind, SavedRoute};
 use crate::observed::mark::Alias;
 use crate::plan::action::{KernelAction, NewLink, WireGuardPatch};
 use crate::ports::KernelError;
@@ -521,17 +522,11 @@ impl Batch<'_> {
         for action in actions {
             checked.push(self.settable(action).await);
         }
-        let write = |(interface, key, value): (Option<InterfaceName>, Sysctl, i64)| {
-            Ok(sysctl::write(interface.as_ref(), key, value)?)
-        };
-        block_here(|| checked.into_iter().map(|it| it.and_then(write)).collect())
+        block_here(|| checked.into_iter().map(|it| Ok(it?.write()?)).collect())
     }
 
     /// Returns the sysctl of an action, if its link is the agent's.
-    async fn settable(
-        &mut self,
-        action: &KernelAction,
-    ) -> Result<(Option<InterfaceName>, Sysctl, i64), Fault> {
+    async fn settable(&mut self, action: &KernelAction) -> Result<Setting, Fault> {
         let KernelAction::SetSysctl {
             interface,
             key,
@@ -540,11 +535,18 @@ impl Batch<'_> {
         else {
             return Err(Fault::said("it is not a sysctl"));
         };
+        let mut have = None;
         if let Some(interface) = interface {
-            self.ours(interface).await?;
+            have = self.ours(interface).await?.sysctls.get(key).copied();
         }
         count(&self.kernel.counters.sysctl_writes);
-        Ok((interface.clone(), *key, *value))
+        let (interface, key, value) = (interface.clone(), *key, *value);
+        Ok(Setting {
+            interface,
+            key,
+            value,
+            have,
+        })
     }
 
     async fn delete(&mut self, interface: &InterfaceName, uid: &Uid) -> Result<(), Fault> {

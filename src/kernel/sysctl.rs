@@ -3,17 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::model::InterfaceName;
 use crate::observed::kernel::Sysctl;
 use crate::util::fs;
 use crate::util::sorted::Sorted as _;
-
-/// Size limit of a value, in bytes.
-const LONGEST: u64 = 32;
 
 fn path(interface: &str, key: Sysctl) -> PathBuf {
     let (family, key) = key.path();
@@ -31,33 +28,38 @@ pub(super) fn read_all() -> BTreeMap<Sysctl, i64> {
 
 /// Reads the sysctls of one interface; those that are missing are missing in the map.
 pub(super) fn read(interface: &str) -> BTreeMap<Sysctl, i64> {
-    let value = |key| {
-        fs::read_to_string(path(interface, key))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    };
     Sysctl::ALL
         .into_iter()
-        .filter_map(|key| Some((key, value(key)?)))
+        .filter_map(|key| Some((key, read_one(&path(interface, key))?)))
         .sorted_map()
 }
 
-/// Sets one sysctl, of an interface or of `all`. A sysctl that already has the value is not written: in a container
-/// `/proc/sys` is read-only, and its values were chosen when the container was started.
-pub(super) fn write(interface: Option<&InterfaceName>, key: Sysctl, value: i64) -> io::Result<()> {
-    let path = path(interface.map_or("all", InterfaceName::as_str), key);
-    let value = value.to_string();
-    // Not `fs::write`, which would try to create a missing file.
-    let opened = fs::open(&path, File::options().read(true).write(true));
-    let have = match &opened {
-        Ok(file) => io::read_to_string(file.take(LONGEST)),
-        Err(_) => fs::read_to_string(&path),
-    };
-    match (opened, have) {
-        (_, Ok(have)) if have.trim() == value => Ok(()),
-        (opened, _) => opened?.write_all_at(value.as_bytes(), 0),
+fn read_one(path: &Path) -> Option<i64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// A sysctl to set.
+pub(super) struct Setting {
+    /// The interface; `None` for `all`.
+    pub(super) interface: Option<InterfaceName>,
+    pub(super) key: Sysctl,
+    pub(super) value: i64,
+    /// The value that it has, if known.
+    pub(super) have: Option<i64>,
+}
+
+impl Setting {
+    /// Sets the sysctl. One that already has the value is not written: in a container `/proc/sys` is read-only, and its
+    /// values were chosen when the container was started.
+    pub(super) fn write(&self) -> io::Result<()> {
+        let interface = self.interface.as_ref().map_or("all", |it| it.as_str());
+        let path = path(interface, self.key);
+        if self.have.or_else(|| read_one(&path)) == Some(self.value) {
+            return Ok(());
+        }
+        // Not `fs::write`, which would try to create a missing file.
+        let file = fs::open(&path, File::options().write(true))?;
+        file.write_all_at(self.value.to_string().as_bytes(), 0)
     }
 }
 

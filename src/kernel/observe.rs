@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::error::ENODEV;
 use super::netlink::Dump;
+use super::prompt::KeptSockets;
 use super::wireguard::Devices;
 use super::{LinuxKernel, address_message, link_message, route_message, sysctl, uapi};
 use crate::model::InterfaceName;
@@ -39,7 +40,10 @@ pub(super) async fn observe(kernel: &LinuxKernel) -> io::Result<KernelView> {
 
 /// Reads what no event announces: the configuration of WireGuard, and the sysctls of all links together.
 pub(super) async fn add_unannounced(kernel: &LinuxKernel, view: &mut KernelView) {
-    let (all, ()) = tokio::join!(blocking(sysctl::read_all), add_wireguard(kernel, view));
+    let (all, ()) = tokio::join!(
+        blocking(sysctl::read_all),
+        add_wireguard(kernel, view, &kernel.userspace.kept)
+    );
     view.all = all;
 }
 
@@ -60,13 +64,13 @@ pub(super) async fn observe_links(
         }
     }
     let mut view = assemble(&dump, &kernel.ownership.get());
-    add_wireguard(kernel, &mut view).await;
+    add_wireguard(kernel, &mut view, &Arc::default()).await;
     let found = |name: &InterfaceName| (name.clone(), view.links.remove(name));
     Ok(names.iter().map(found).sorted_map())
 }
 
 /// Adds the configuration of the WireGuard links of a view.
-async fn add_wireguard(kernel: &LinuxKernel, view: &mut KernelView) {
+async fn add_wireguard(kernel: &LinuxKernel, view: &mut KernelView, kept: &Arc<KeptSockets>) {
     let of_kind = |kind: LinkKind| -> Vec<(InterfaceName, u32)> {
         let links = view.links.iter().filter(|(_, link)| link.kind == kind);
         links
@@ -76,7 +80,7 @@ async fn add_wireguard(kernel: &LinuxKernel, view: &mut KernelView) {
     let (devices, tuns) = (of_kind(LinkKind::WireGuard), of_kind(LinkKind::Tun));
     let (of_kernel, of_sockets) = tokio::join!(
         ask_kernel(&kernel.devices, devices),
-        ask_sockets(kernel, tuns),
+        ask_sockets(kernel, tuns, kept),
     );
     for (name, answer) in of_kernel.into_iter().chain(of_sockets) {
         fill_in(view, name, answer);
@@ -155,12 +159,13 @@ async fn ask_kernel(
 async fn ask_sockets(
     kernel: &LinuxKernel,
     tuns: Vec<(InterfaceName, u32)>,
+    kept: &Arc<KeptSockets>,
 ) -> Vec<(InterfaceName, Answer)> {
     let names: Vec<_> = tuns.into_iter().map(|(name, _)| name).collect();
     let sockets = names.iter().map(|name| kernel.userspace.socket(name));
     let sockets: Vec<_> = sockets.collect();
-    let last_key = Arc::clone(&kernel.userspace.last_key);
-    let prompt = blocking(move || uapi::get_prompt(&sockets, &last_key)).await;
+    let (kept, last_key) = (Arc::clone(kept), Arc::clone(&kernel.userspace.last_key));
+    let prompt = blocking(move || kept.get_prompt(&sockets, &last_key)).await;
     let ask = |(name, prompt): (InterfaceName, Option<io::Result<WireGuard>>)| async move {
         let reply = match prompt {
             Some(reply) => reply,

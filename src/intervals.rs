@@ -66,8 +66,9 @@ pub(crate) const BUILD_SOON: Duration = Duration::from_millis(50);
 // Agent
 /// Interval between two builds of the desired state without a hint: BIRD's version may have changed, and measured classes change.
 pub(crate) const BUILD_TICK: Duration = Duration::from_secs(30);
-/// Age from which a listing of the state directory is not used again, though no change was seen since.
-pub(crate) const LISTING_MAX: Duration = Duration::from_secs(60);
+/// Age from which a listing of the state directory is not used again, though no change was seen since: of `applied/`,
+/// `.synced/` and a network file system not every change is announced.
+pub(crate) const LISTING_MAX: Duration = Duration::from_secs(300);
 /// The same interval while the state directory cannot be read or written: no event reports its recovery.
 pub(crate) const BUILD_TROUBLED: Duration = Duration::from_secs(2);
 /// The same interval while a file is being written.
@@ -202,7 +203,7 @@ pub(crate) const LOSS_FADING: SignedDuration = SignedDuration::from_hours(6);
 
 // Kernel
 /// Timeout of one netlink request. Deleting a WireGuard link holds the kernel's lock for 0.1 s (measured, Linux 6.12), and
-/// a thousand others may be queued first.
+/// other programs may delete a thousand.
 pub(crate) const NETLINK_REQUEST: Duration = Duration::from_secs(60);
 /// Wait before a failed socket for the kernel's events is opened again.
 pub(crate) const KERNEL_EVENTS_PAUSE: Duration = Duration::from_secs(1);

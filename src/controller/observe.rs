@@ -322,6 +322,10 @@ impl Bird for Committer {
         self.set_base(files).await
     }
 
+    fn all_requested(&self) {
+        self.all_requested();
+    }
+
     async fn converge(&self) -> Result<Committed, Arc<CommitError>> {
         self.converge().await
     }

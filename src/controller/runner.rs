@@ -12,7 +12,7 @@ use super::needs::{Need, Needs};
 use super::pass::{Observation, Reads};
 use super::queue::{Backoff, Outcome, Queue};
 use super::ready::Ready;
-use super::reconcile::{BirdSteps, Commit, Committed, Next, Progress, reconcile};
+use super::reconcile::{Asking, BirdSteps, Commit, Committed, Next, Progress, reconcile};
 use super::runs::Runs;
 use super::sweep::Sweep;
 use crate::intervals::{COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
@@ -374,7 +374,7 @@ impl Runner {
                 self.commits.insert(key.clone(), steps.commit.clone());
                 match is_of_pass {
                     true => self.ready.add((key.clone(), steps)),
-                    false => self.committing.start(key.clone(), steps.run()),
+                    false => self.committing.start(key.clone(), steps.run(None)),
                 }
                 (progress, COMMIT_WAIT)
             }
@@ -385,8 +385,14 @@ impl Runner {
 
     /// Begins what is ready for BIRD, once the runs of the last pass have ended, or are not waited for any more.
     fn begin_commits(&mut self) {
-        for (key, steps) in self.ready.take(self.gathered()) {
-            self.committing.start(key, steps.run());
+        let ready = self.ready.take(self.gathered());
+        if ready.is_empty() {
+            return;
+        }
+        let asking = Asking::new(&self.context);
+        for (key, steps) in ready {
+            let run = steps.run(Some(Arc::clone(&asking)));
+            self.committing.start(key, run);
         }
     }
 

@@ -61,6 +61,9 @@ pub trait Bird: Send + Sync {
     /// Sets all files that sessions share.
     async fn set_base(&self, files: Texts) -> Result<Committed, BaseError>;
 
+    /// Says that all changes that belong together have been requested: they need not wait for others.
+    fn all_requested(&self);
+
     /// Makes sure that BIRD has loaded the files on disk.
     async fn converge(&self) -> Result<Committed, Arc<CommitError>>;
 

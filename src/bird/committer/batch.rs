@@ -24,6 +24,8 @@ pub(super) enum Request {
         files: Texts,
         reply: BaseReply,
     },
+    /// The requests before this one are all that belong together.
+    AllRequested,
     Converge {
         reply: ConvergeReply,
     },
@@ -110,7 +112,7 @@ impl Waiters {
     }
 }
 
-/// Adds a request to a batch. `Live` adds no waiter.
+/// Adds a request to a batch. One without a change adds no waiter.
 pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters) {
     match request {
         Request::Fragment {
@@ -126,6 +128,6 @@ pub(super) fn add(request: Request, wishes: &mut Wishes, waiters: &mut Waiters) 
             waiters.bases.push(reply);
         }
         Request::Converge { reply } => waiters.converges.push(reply),
-        Request::Live { .. } => {}
+        Request::AllRequested | Request::Live { .. } => {}
     }
 }

@@ -12,7 +12,8 @@
 //! * One bad include fails a whole `configure`, and BIRD's next start too. Therefore each tree is parsed
 //!   in a stage first, the fragment that BIRD names is excluded (its last good text stays), and the rest
 //!   continues.
-//! * However many fragments changed, BIRD reads its files once.
+//! * However many fragments changed, BIRD reads its files once. What a pass requests is not gathered for a time: its end is
+//!   known (`all_requested`).
 //! * A tree that lacks promised protocols parses too. Therefore its outline is compared before a load, and a
 //!   tree that failed after a load is not loaded again for a while (`loads`).
 //! * `moenet/generation.conf` defines a constant: the hash of all other files. `eval` of it returns the
@@ -105,7 +106,7 @@ impl Default for CommitterConfig {
 /// pending requests.
 #[derive(Debug, Clone)]
 pub struct Committer {
-    inbox: mpsc::Sender<Request>,
+    inbox: mpsc::UnboundedSender<Request>,
     client: Client,
     checker: Checker,
     trials: Trials,
@@ -134,7 +135,7 @@ impl Committer {
         config: CommitterConfig,
         client: Client,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (inbox, requests) = mpsc::channel(1024);
+        let (inbox, requests) = mpsc::unbounded_channel();
         let checker = Checker::new(
             &config.bird_binary,
             config.check_deadline,
@@ -187,8 +188,7 @@ impl Committer {
             name: name.to_owned(),
             fragment,
             reply,
-        })
-        .await?;
+        })?;
         answer
             .await
             .unwrap_or_else(|_| Err(CommitError::Gone.into()))
@@ -203,10 +203,17 @@ impl Committer {
     pub async fn set_base(&self, files: Texts) -> Result<Committed, BaseError> {
         files.keys().try_for_each(|path| names::base(path))?;
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Base { files, reply }).await?;
+        self.send(Request::Base { files, reply })?;
         answer
             .await
             .unwrap_or_else(|_| Err(CommitError::Gone.into()))
+    }
+
+    /// Ends the gather time: all changes that belong together have been requested. A request is made when its future is first
+    /// polled.
+    pub fn all_requested(&self) {
+        // Without the task there is no gather time.
+        let _ = self.send(Request::AllRequested);
     }
 
     /// Ensures that the running BIRD has loaded the files on disk. Costs one query if it has.
@@ -215,7 +222,7 @@ impl Committer {
     /// Any [`CommitError`]; retry later.
     pub async fn converge(&self) -> Result<Committed, Arc<CommitError>> {
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Converge { reply }).await?;
+        self.send(Request::Converge { reply })?;
         answer
             .await
             .unwrap_or_else(|_| Err(CommitError::Gone.into()))
@@ -236,7 +243,7 @@ impl Committer {
     /// [`CommitError::Io`].
     pub async fn live(&self) -> Result<Arc<LiveTree>, Arc<CommitError>> {
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Live { reply }).await?;
+        self.send(Request::Live { reply })?;
         answer
             .await
             .unwrap_or_else(|_| Err(CommitError::Gone.into()))
@@ -256,10 +263,8 @@ impl Committer {
         loaded == last.1
     }
 
-    async fn send(&self, request: Request) -> Result<(), Arc<CommitError>> {
-        self.inbox
-            .send(request)
-            .await
-            .map_err(|_| CommitError::Gone.into())
+    fn send(&self, request: Request) -> Result<(), Arc<CommitError>> {
+        let sent = self.inbox.send(request);
+        sent.map_err(|_| CommitError::Gone.into())
     }
 }

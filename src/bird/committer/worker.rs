@@ -93,17 +93,21 @@ impl Worker {
         }
     }
 
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
+    pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Request>) {
         while let Some(request) = inbox.recv().await {
             let (mut wishes, mut waiters) = Default::default();
             if !self.take(request, &mut wishes, &mut waiters).await {
                 continue;
             }
             // While changes keep coming: those of several passes, and of operators.
-            let (gather, begun) = (self.config.gather, time::Instant::now());
+            let (mut gather, begun) = (self.config.gather, time::Instant::now());
             let last = begun + COMMIT_GATHER_MAX.max(gather);
             let mut until = begun + gather;
             while let Ok(Some(request)) = timeout_at(until, inbox.recv()).await {
+                if matches!(request, Request::AllRequested) {
+                    // Those that have come meanwhile come along.
+                    (gather, until) = (Duration::ZERO, time::Instant::now());
+                }
                 if self.take(request, &mut wishes, &mut waiters).await {
                     until = last.min(time::Instant::now() + gather);
                 }
@@ -138,6 +142,7 @@ impl Worker {
                 let _ = reply.send(live.map_err(Arc::new));
                 is_news
             }
+            Request::AllRequested => false,
             request => {
                 batch::add(request, wishes, waiters);
                 true

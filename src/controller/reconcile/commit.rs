@@ -1,8 +1,11 @@
 //! BIRD's part of a reconcile. It runs in its own task, beside the passes: a tunnel is repaired while BIRD hangs.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::future::join_all;
+use futures::poll;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -120,9 +123,33 @@ pub(crate) struct BirdSteps {
     pub(super) bird: Arc<BirdState>,
 }
 
+/// Shared by the steps of one pass until each has asked BIRD for its first change.
+pub(crate) struct Asking(Arc<Context>);
+
+impl Asking {
+    pub(crate) fn new(context: &Arc<Context>) -> Arc<Self> {
+        Arc::new(Self(Arc::clone(context)))
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.committer.all_requested();
+    }
+}
+
 impl BirdSteps {
-    pub(crate) async fn run(self) -> Committed {
-        let (steps, trouble) = self.take().await;
+    /// Runs the steps. Those of a pass are asked for together.
+    pub(crate) async fn run(self, asking: Option<Arc<Asking>>) -> Committed {
+        let (steps, trouble) = {
+            let mut work = pin!(self.take());
+            let asked = poll!(work.as_mut());
+            drop(asking);
+            match asked {
+                Poll::Ready(done) => done,
+                Poll::Pending => work.await,
+            }
+        };
         Committed {
             before: self.before,
             steps,

@@ -34,7 +34,7 @@ use crate::plan::{Action, Drift, Plan, Refusal};
 use crate::store::AppliedOverride;
 
 use commit::Work;
-pub(super) use commit::{BirdSteps, Commit, Committed};
+pub(super) use commit::{Asking, BirdSteps, Commit, Committed};
 pub use facts::{Sessions, peer, sessions};
 pub use object::target;
 pub use observed::observed;

@@ -406,6 +406,8 @@ impl Bird for FakeBird {
         Ok(self.committed())
     }
 
+    fn all_requested(&self) {}
+
     async fn converge(&self) -> Result<Committed, Arc<CommitError>> {
         Ok(self.committed())
     }

@@ -55,6 +55,27 @@ async fn fragments_that_follow_each_other_are_one_reload() {
     assert_eq!(committer.counters().configures(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_was_requested_waits_for_no_gather_time() {
+    let version = VERSIONS[0];
+    let (router, _) = Router::running(version).await;
+    let committer = Committer::start(CommitterConfig {
+        gather: Duration::from_secs(3600),
+        ..router.config()
+    });
+    let set = async |i: usize| {
+        let name = format!("s{i}");
+        let set = committer.set_fragment(&name, Some(fragment(&name, "")));
+        set.await.is_ok_and(|done| done.loaded)
+    };
+    for round in 0..2 {
+        let requests = futures::future::join_all((0..50).map(|i| set(50 * round + i)));
+        let (done, ()) = tokio::join!(requests, async { committer.all_requested() });
+        assert!(done.into_iter().all(|is_loaded| is_loaded), "{version}");
+        assert_eq!(committer.counters().configures(), round as u64 + 1);
+    }
+}
+
 /// Prints what the committer costs at a thousand sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_fragments_are_one_reload_and_then_one_question() {

@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import lab
-from lab import Agent, Bird, ControlPlane, now, shell, wait
+from lab import Agent, Bird, ControlPlane, log_daemon, now, shell, wait
 
 OUT = os.environ.get("BENCH_OUT", "/tmp")
 
@@ -296,6 +296,8 @@ def main():
     options = arguments.parse_args()
     numbers = [int(number) for number in options.n.split(",")]
     os.makedirs(f"{lab.LAB}/bird", exist_ok=True)
+    if not options.no_limits:
+        log_daemon()
     bird = Bird()
     if not options.no_limits:
         far_ends(max(numbers))

@@ -110,6 +110,22 @@ def delete_links():
     wait("links are gone", 120, lambda: not links())
 
 
+# ---- log
+SYSLOG = """import socket, sys
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind("/dev/log")
+with open(sys.argv[1], "wb") as file:
+    while True:
+        file.write(log.recv(1 << 16) + b"\\n")
+"""
+
+
+def log_daemon():
+    """Takes the messages of BIRD, as on a router. Without a log daemon each of them goes to the console, which is slow."""
+    subprocess.Popen([sys.executable, "-c", SYSLOG, f"{LAB}/syslog"])
+    wait("the log daemon listens", 20, lambda: os.path.exists("/dev/log"))
+
+
 # ---- BIRD
 class Bird:
     EMPTY = "router id 192.0.2.1; protocol device {{}}\n"

@@ -69,7 +69,7 @@ pub(crate) const BUILD_TICK: Duration = Duration::from_secs(30);
 /// Age from which a listing of the state directory is not used again, though no change was seen since: of `applied/`,
 /// `.synced/` and a network file system not every change is announced.
 pub(crate) const LISTING_MAX: Duration = Duration::from_secs(300);
-/// The same interval while the state directory cannot be read or written: no event reports its recovery.
+/// Interval between two builds while the state directory cannot be read or written: no event reports its recovery.
 pub(crate) const BUILD_TROUBLED: Duration = Duration::from_secs(2);
 /// The same interval while a file is being written.
 pub(crate) const BUILD_UNSETTLED: Duration = Duration::from_millis(100);
@@ -192,7 +192,7 @@ pub(crate) const SETTLING_MIN: Duration = Duration::from_secs(1);
 /// Interval of the polls whether BIRD has settled: first and longest.
 pub(crate) const SETTLING_POLL: (Duration, Duration) =
     (Duration::from_millis(2), Duration::from_millis(100));
-/// Time to gather changes before a load.
+/// Time to gather changes outside a pass before a load.
 pub(crate) const COMMIT_GATHER: Duration = Duration::from_millis(100);
 /// Interval between two attempts to connect while the backlog of BIRD is full.
 pub(crate) const BIRD_BACKLOG_POLL: Duration = Duration::from_millis(10);
@@ -203,7 +203,7 @@ pub(crate) const LOSS_FADING: SignedDuration = SignedDuration::from_hours(6);
 
 // Kernel
 /// Timeout of one netlink request. Deleting a WireGuard link holds the kernel's lock for 0.1 s (measured, Linux 6.12), and
-/// other programs may delete a thousand.
+/// a thousand others may be queued first.
 pub(crate) const NETLINK_REQUEST: Duration = Duration::from_secs(60);
 /// Wait before a failed socket for the kernel's events is opened again.
 pub(crate) const KERNEL_EVENTS_PAUSE: Duration = Duration::from_secs(1);

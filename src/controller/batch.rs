@@ -53,6 +53,11 @@ impl Batch {
         was_running
     }
 
+    /// Returns whether all runs have ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.running.is_empty()
+    }
+
     /// Returns the time until which the runs are waited for, unless they have ended.
     pub(super) fn until(&self) -> Option<Instant> {
         let until = (self.last + BATCH_QUIET).min(self.begun + self.most);

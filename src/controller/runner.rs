@@ -389,10 +389,11 @@ impl Runner {
         if ready.is_empty() {
             return;
         }
-        let asking = Asking::new(&self.context);
+        // Without the last runs of the pass, and while the agent stops, more may follow at once.
+        let is_all = self.batch.is_over() && !self.stopping;
+        let asking = is_all.then(|| Asking::new(&self.context));
         for (key, steps) in ready {
-            let run = steps.run(Some(Arc::clone(&asking)));
-            self.committing.start(key, run);
+            self.committing.start(key, steps.run(asking.clone()));
         }
     }
 

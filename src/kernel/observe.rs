@@ -69,20 +69,25 @@ pub(super) async fn observe_links(
     Ok(names.iter().map(found).sorted_map())
 }
 
-/// Adds the configuration of the WireGuard links of a view.
+/// Adds the configuration of the WireGuard links of a view. Connections are kept to those of the agent alone.
 async fn add_wireguard(kernel: &LinuxKernel, view: &mut KernelView, kept: &Arc<KeptSockets>) {
-    let of_kind = |kind: LinkKind| -> Vec<(InterfaceName, u32)> {
-        let links = view.links.iter().filter(|(_, link)| link.kind == kind);
+    let is_ours = |link: &Link| link.mark.is_ours();
+    let with = |is: &dyn Fn(&Link) -> bool| -> Vec<(InterfaceName, u32)> {
+        let links = view.links.iter().filter(|(_, link)| is(link));
         links
             .map(|(name, link)| (name.clone(), link.index))
             .collect()
     };
-    let (devices, tuns) = (of_kind(LinkKind::WireGuard), of_kind(LinkKind::Tun));
-    let (of_kernel, of_sockets) = tokio::join!(
+    let devices = with(&|link| link.kind == LinkKind::WireGuard);
+    let ours = with(&|link| link.kind == LinkKind::Tun && is_ours(link));
+    let others = with(&|link| link.kind == LinkKind::Tun && !is_ours(link));
+    let unkept = Arc::default();
+    let (of_kernel, of_ours, of_others) = tokio::join!(
         ask_kernel(&kernel.devices, devices),
-        ask_sockets(kernel, tuns, kept),
+        ask_sockets(kernel, ours, kept),
+        ask_sockets(kernel, others, &unkept),
     );
-    for (name, answer) in of_kernel.into_iter().chain(of_sockets) {
+    for (name, answer) in of_kernel.into_iter().chain(of_ours).chain(of_others) {
         fill_in(view, name, answer);
     }
 }

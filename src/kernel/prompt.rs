@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,7 +17,7 @@ use crate::intervals::USERSPACE_PROMPT;
 use crate::observed::kernel::WireGuard;
 
 /// Number of processes that are asked before the first answer is read.
-const TOGETHER: usize = 128;
+const TOGETHER: usize = 64;
 /// Share of the files that the agent may open which connections may take.
 const FILES: u64 = 4;
 
@@ -28,8 +28,8 @@ pub(super) struct KeptSockets(Mutex<BTreeMap<PathBuf, Socket>>);
 
 impl KeptSockets {
     /// Reads the configurations behind these sockets, not in the runtime: a thousand sockets in its event queue cost half as much
-    /// again. Once a process does not answer at once, those that were not read before are `None`: `uapi::get` waits for them.
-    /// Keeps no connections but those of this look. Blocks.
+    /// again. Once a process does not answer at once, the others that have not answered either are `None`: `uapi::get` waits
+    /// for them. Keeps no connections but those of this look. Blocks.
     pub(super) fn get_prompt(
         &self,
         sockets: &[PathBuf],
@@ -37,23 +37,24 @@ impl KeptSockets {
     ) -> Vec<Option<io::Result<WireGuard>>> {
         let (mut kept, most) = (std::mem::take(&mut *self.0.lock()), most_kept());
         let (mut next, mut answers) = (BTreeMap::new(), Vec::with_capacity(sockets.len()));
-        let (mut is_prompt, mut text) = (true, Vec::new());
+        let (mut patience, mut text) = (USERSPACE_PROMPT, Vec::new());
         for some in sockets.chunks(TOGETHER) {
             let asked: Vec<_> = some
                 .iter()
-                .map(|path| is_prompt.then(|| ask(path, kept.remove(path))))
+                .map(|path| (!patience.is_zero()).then(|| ask(path, kept.remove(path))))
                 .collect();
             let mut read = |(path, asked): (&PathBuf, Option<io::Result<Asked>>)| {
-                let asked = asked.filter(|_| is_prompt);
                 let answer = asked.map(|asked| {
-                    let socket = listen(path, asked?, &mut text)?;
+                    let socket = listen(path, asked?, patience, &mut text)?;
                     if next.len() < most {
                         next.insert(path.clone(), socket);
                     }
                     parse(utf8(&text)?, last_key)
                 });
                 let answer = answer.filter(|answer| !answer.as_ref().is_err_and(is_late));
-                is_prompt = answer.is_some();
+                if answer.is_none() {
+                    patience = Duration::ZERO;
+                }
                 answer
             };
             // Once the process that was asked last has answered, the others mostly have too, so this thread waits once and not
@@ -100,22 +101,28 @@ fn ask_newly(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Reads the answer, and returns the connection that it came through. A kept one may have been closed.
-fn listen(path: &Path, asked: Asked, answer: &mut Vec<u8>) -> io::Result<Socket> {
-    match read(&asked.socket, answer) {
+/// Reads the answer, and returns the connection that it came through. A kept one may have been closed, as boringtun does after
+/// each answer.
+fn listen(
+    path: &Path,
+    asked: Asked,
+    patience: Duration,
+    answer: &mut Vec<u8>,
+) -> io::Result<Socket> {
+    match read(&asked.socket, patience, answer) {
         Err(error) if asked.was_kept && !is_late(&error) => {
             let socket = ask_newly(path)?;
-            read(&socket, answer)?;
+            read(&socket, patience, answer)?;
             Ok(socket)
         }
         read => read.map(|()| asked.socket),
     }
 }
 
-/// Reads an answer. [`USERSPACE_PROMPT`] is the limit of the whole answer: a process may send it byte by byte.
-fn read(socket: &Socket, answer: &mut Vec<u8>) -> io::Result<()> {
+/// Reads an answer. The patience is for the whole answer: a process may send it byte by byte.
+fn read(socket: &Socket, patience: Duration, answer: &mut Vec<u8>) -> io::Result<()> {
     answer.clear();
-    let (deadline, mut part) = (Instant::now() + USERSPACE_PROMPT, [0; 4096]);
+    let (deadline, mut part) = (Instant::now() + patience, [0; 4096]);
     while !answer.ends_with(b"\n\n") {
         match (&*socket).read(&mut part) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -131,7 +138,10 @@ fn read(socket: &Socket, answer: &mut Vec<u8>) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    // An empty line left over from an earlier answer is no answer.
+    let last = answer.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
+    let is_whole = last.is_some_and(|line| line.starts_with(b"errno="));
+    is_whole.then_some(()).ok_or_else(cut_short)
 }
 
 /// Waits until a socket can be read.
@@ -200,19 +210,23 @@ mod tests {
         serve(&prompt, 2 * TOGETHER, 1);
         let _late = UnixListener::bind(&late).unwrap();
         let mut sockets = vec![prompt.clone(); TOGETHER];
-        sockets.extend([late, gone, prompt.clone()]);
+        sockets.extend([gone, late, prompt.clone()]);
         sockets.resize(2 * TOGETHER, prompt.clone());
         sockets.push(prompt);
         let answers = look(&KeptSockets::default(), &sockets);
         let (first, others) = answers.split_at(TOGETHER);
         assert!(are_read(first), "{first:?}");
-        let [left, gone, after @ .., last] = others else {
+        let [gone, left, after @ .., last] = others else {
             panic!("{others:?}");
         };
         assert!(left.is_none() && last.is_none(), "late, and after it");
         let gone = gone.as_ref().unwrap().as_ref().unwrap_err();
-        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
-        assert!(are_read(after), "asked together with the late one");
+        assert_eq!(
+            gone.kind(),
+            io::ErrorKind::NotFound,
+            "asked with the late one"
+        );
+        assert!(are_read(after), "asked with the late one");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::Snapshot;
 use crate::intervals::LISTING_MAX;
 
-/// Changes of the files that a listing reads. Those by other programs below `applied/` and `.synced/` are not seen: no
-/// listing is used for longer than [`LISTING_MAX`].
+/// Changes of the files that a listing reads. Those by other programs below `applied/` and `.synced/`, and by other machines
+/// on a network file system, are not seen: no listing is used for longer than [`LISTING_MAX`].
 #[derive(Debug, Clone, Default)]
 pub(super) struct Changes(Arc<State>);
 

@@ -12,8 +12,8 @@
 //! * One bad include fails a whole `configure`, and BIRD's next start too. Therefore each tree is parsed
 //!   in a stage first, the fragment that BIRD names is excluded (its last good text stays), and the rest
 //!   continues.
-//! * However many fragments changed, BIRD reads its files once. What a pass requests is not gathered for a time: its end is
-//!   known (`all_requested`).
+//! * However many fragments changed, BIRD reads its files once. What a pass requests is gathered until its end, which is
+//!   known (`all_requested`), and other changes for 100 ms.
 //! * A tree that lacks promised protocols parses too. Therefore its outline is compared before a load, and a
 //!   tree that failed after a load is not loaded again for a while (`loads`).
 //! * `moenet/generation.conf` defines a constant: the hash of all other files. `eval` of it returns the

@@ -38,6 +38,16 @@ fn protocol(machine: &Machine, number: u8) -> String {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pass_says_when_it_has_asked_for_all() {
+    let (machine, agent, _hints) = settled().await;
+    let asked = *machine.bird.asked.lock().unwrap();
+    assert!(asked >= 3, "the shared files and two sessions: {asked}");
+    let all = machine.bird.asked_all.lock().unwrap().clone();
+    assert_eq!(all, [asked], "once, after the last");
+    drop(agent);
+}
+
+#[tokio::test(start_paused = true)]
 async fn hung_bird_delays_no_kernel_repair() {
     let (machine, agent, hints) = settled().await;
     let wanted = mtu(&machine);

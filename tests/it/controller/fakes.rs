@@ -279,6 +279,10 @@ pub(crate) struct FakeBird {
     /// Sessions whose text is refused.
     pub(crate) refuses: Mutex<BTreeSet<String>>,
     pub(crate) sets: Mutex<usize>,
+    /// Number of changes that were asked for.
+    pub(crate) asked: Mutex<usize>,
+    /// That number each time that all had been asked for.
+    pub(crate) asked_all: Mutex<Vec<usize>>,
     pub(crate) looks: Mutex<usize>,
     /// How often it read its files, and until when what is set goes with the next time.
     pub(crate) reloads: Mutex<(usize, Option<Instant>)>,
@@ -300,6 +304,7 @@ const GATHER: Duration = Duration::from_millis(200);
 impl FakeBird {
     /// Gathers what is set, as the committer does: all within one gather time is one reload.
     async fn gather(&self) {
+        *self.asked.lock().unwrap() += 1;
         if *self.hangs.lock().unwrap() {
             std::future::pending::<()>().await;
         }
@@ -406,7 +411,10 @@ impl Bird for FakeBird {
         Ok(self.committed())
     }
 
-    fn all_requested(&self) {}
+    fn all_requested(&self) {
+        let asked = *self.asked.lock().unwrap();
+        self.asked_all.lock().unwrap().push(asked);
+    }
 
     async fn converge(&self) -> Result<Committed, Arc<CommitError>> {
         Ok(self.committed())

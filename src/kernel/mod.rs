@@ -19,7 +19,6 @@ mod netlink;
 mod nftables_events;
 mod observe;
 mod process;
-mod prompt;
 mod route_message;
 mod source;
 mod sysctl;
@@ -110,7 +109,6 @@ impl LinuxKernel {
                 program: options.userspace,
                 socket_dir: options.socket_dir,
                 last_key: Arc::default(),
-                kept: Arc::default(),
             }),
             netlink: Arc::default(),
             devices: Arc::default(),

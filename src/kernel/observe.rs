@@ -9,7 +9,6 @@ use tracing::debug;
 
 use super::error::ENODEV;
 use super::netlink::Dump;
-use super::prompt::KeptSockets;
 use super::wireguard::Devices;
 use super::{LinuxKernel, address_message, link_message, route_message, sysctl, uapi};
 use crate::model::InterfaceName;
@@ -40,10 +39,7 @@ pub(super) async fn observe(kernel: &LinuxKernel) -> io::Result<KernelView> {
 
 /// Reads what no event announces: the configuration of WireGuard, and the sysctls of all links together.
 pub(super) async fn add_unannounced(kernel: &LinuxKernel, view: &mut KernelView) {
-    let (all, ()) = tokio::join!(
-        blocking(sysctl::read_all),
-        add_wireguard(kernel, view, &kernel.userspace.kept)
-    );
+    let (all, ()) = tokio::join!(blocking(sysctl::read_all), add_wireguard(kernel, view));
     view.all = all;
 }
 
@@ -64,30 +60,25 @@ pub(super) async fn observe_links(
         }
     }
     let mut view = assemble(&dump, &kernel.ownership.get());
-    add_wireguard(kernel, &mut view, &Arc::default()).await;
+    add_wireguard(kernel, &mut view).await;
     let found = |name: &InterfaceName| (name.clone(), view.links.remove(name));
     Ok(names.iter().map(found).sorted_map())
 }
 
-/// Adds the configuration of the WireGuard links of a view. Connections are kept to those of the agent alone.
-async fn add_wireguard(kernel: &LinuxKernel, view: &mut KernelView, kept: &Arc<KeptSockets>) {
-    let is_ours = |link: &Link| link.mark.is_ours();
-    let with = |is: &dyn Fn(&Link) -> bool| -> Vec<(InterfaceName, u32)> {
-        let links = view.links.iter().filter(|(_, link)| is(link));
+/// Adds the configuration of the WireGuard links of a view.
+async fn add_wireguard(kernel: &LinuxKernel, view: &mut KernelView) {
+    let of_kind = |kind: LinkKind| -> Vec<(InterfaceName, u32)> {
+        let links = view.links.iter().filter(|(_, link)| link.kind == kind);
         links
             .map(|(name, link)| (name.clone(), link.index))
             .collect()
     };
-    let devices = with(&|link| link.kind == LinkKind::WireGuard);
-    let ours = with(&|link| link.kind == LinkKind::Tun && is_ours(link));
-    let others = with(&|link| link.kind == LinkKind::Tun && !is_ours(link));
-    let unkept = Arc::default();
-    let (of_kernel, of_ours, of_others) = tokio::join!(
+    let (devices, tuns) = (of_kind(LinkKind::WireGuard), of_kind(LinkKind::Tun));
+    let (of_kernel, of_sockets) = tokio::join!(
         ask_kernel(&kernel.devices, devices),
-        ask_sockets(kernel, ours, kept),
-        ask_sockets(kernel, others, &unkept),
+        ask_sockets(kernel, tuns),
     );
-    for (name, answer) in of_kernel.into_iter().chain(of_ours).chain(of_others) {
+    for (name, answer) in of_kernel.into_iter().chain(of_sockets) {
         fill_in(view, name, answer);
     }
 }
@@ -164,13 +155,12 @@ async fn ask_kernel(
 async fn ask_sockets(
     kernel: &LinuxKernel,
     tuns: Vec<(InterfaceName, u32)>,
-    kept: &Arc<KeptSockets>,
 ) -> Vec<(InterfaceName, Answer)> {
     let names: Vec<_> = tuns.into_iter().map(|(name, _)| name).collect();
     let sockets = names.iter().map(|name| kernel.userspace.socket(name));
     let sockets: Vec<_> = sockets.collect();
-    let (kept, last_key) = (Arc::clone(kept), Arc::clone(&kernel.userspace.last_key));
-    let prompt = blocking(move || kept.get_prompt(&sockets, &last_key)).await;
+    let last_key = Arc::clone(&kernel.userspace.last_key);
+    let prompt = blocking(move || uapi::get_prompt(&sockets, &last_key)).await;
     let ask = |(name, prompt): (InterfaceName, Option<io::Result<WireGuard>>)| async move {
         let reply = match prompt {
             Some(reply) => reply,

@@ -1,37 +1,119 @@
 //! The text protocol of a userspace WireGuard's control socket
-//! (<https://www.wireguard.com/xplatform/>). The texts are pure; [`get`] and [`set`] do the IO for one process, and `prompt` for
-//! many.
+//! (<https://www.wireguard.com/xplatform/>). The texts are pure; [`get`] and [`set`] do the IO.
 //!
 //! `wireguard-control`, used for the kernel, does not fit here: it reads without a deadline, so one
 //! hanging process would block the configuration of all others; it starts a process of its
 //! own when the socket does not exist; and it prints to standard output.
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::keys::LastKey;
-use crate::intervals::USERSPACE_EXCHANGE;
+use crate::intervals::{USERSPACE_EXCHANGE, USERSPACE_PROMPT};
 use crate::model::{Port, PresharedKey, PrivateKey, PublicKey};
 use crate::observed::kernel::{WireGuard, WireGuardPeer};
 use crate::plan::action::{PeerPatch, WireGuardPatch};
 
 /// Size limit of an answer: a peer with ten allowed IPs takes 600 bytes.
-pub(super) const LONGEST_ANSWER: u64 = 16 << 20;
+const LONGEST_ANSWER: u64 = 16 << 20;
 
 /// The request for a configuration.
-pub(super) const GET: &str = "get=1\n\n";
+const GET: &str = "get=1\n\n";
+
+/// Number of processes that [`get_prompt`] asks before it reads the first answer.
+const PROMPT: usize = 32;
 
 /// Reads the configuration behind a socket.
 pub(super) async fn get(socket: &Path, last_key: &LastKey) -> io::Result<WireGuard> {
     let answer = within_deadline(exchange(socket, GET)).await?;
     parse(utf8(&answer)?, last_key)
+}
+
+/// Reads the configurations behind these sockets one after the other: a thousand sockets in the runtime's event queue cost
+/// half as much again. From the first process on that does not answer at once, each is `None`: [`get`] waits for it.
+/// Blocks.
+pub(super) fn get_prompt(
+    sockets: &[PathBuf],
+    last_key: &LastKey,
+) -> Vec<Option<io::Result<WireGuard>>> {
+    let mut answers = Vec::with_capacity(sockets.len());
+    let (mut is_prompt, mut text) = (true, Vec::new());
+    for some in sockets.chunks(PROMPT) {
+        // The processes work while others are asked.
+        let asked: Vec<_> = some
+            .iter()
+            .map(|socket| is_prompt.then(|| ask(socket)))
+            .collect();
+        for asked in asked {
+            let asked = asked.filter(|_| is_prompt);
+            let answer = asked.map(|asked| {
+                listen(&asked?, &mut text)?;
+                parse(utf8(&text)?, last_key)
+            });
+            let answer = answer.filter(|answer| !is_late(answer));
+            is_prompt = answer.is_some();
+            answers.push(answer);
+        }
+    }
+    answers
+}
+
+/// Sends the request for a configuration. A process without a place in its queue is late.
+fn ask(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    (&socket).write_all(GET.as_bytes())?;
+    Ok(socket)
+}
+
+/// Reads the answer. [`USERSPACE_PROMPT`] is the limit of the whole answer: a process may send it byte by byte.
+fn listen(socket: &Socket, answer: &mut Vec<u8>) -> io::Result<()> {
+    answer.clear();
+    let (deadline, mut part) = (Instant::now() + USERSPACE_PROMPT, [0; 4096]);
+    while !answer.ends_with(b"\n\n") {
+        match (&*socket).read(&mut part) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait_readable(socket, deadline)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => {
+                let read = &part[..read?];
+                answer.extend(read);
+                if read.is_empty() || answer.len() as u64 > LONGEST_ANSWER {
+                    return Err(cut_short());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a socket can be read.
+fn wait_readable(socket: &Socket, deadline: Instant) -> io::Result<()> {
+    let left = deadline.checked_duration_since(Instant::now());
+    let left = left.ok_or(io::ErrorKind::WouldBlock)?;
+    let left = Timespec::try_from(left).map_err(io::Error::other)?;
+    let mut events = [PollFd::new(socket, PollFlags::IN)];
+    match retry_on_intr(|| poll(&mut events, Some(&left)))? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
+fn is_late(answer: &io::Result<WireGuard>) -> bool {
+    let error = answer.as_ref().err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Changes the configuration behind a socket.
@@ -73,11 +155,11 @@ async fn exchange(socket: &Path, request: &str) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-pub(super) fn utf8(answer: &[u8]) -> io::Result<&str> {
+fn utf8(answer: &[u8]) -> io::Result<&str> {
     std::str::from_utf8(answer).map_err(|_| invalid("its answer is not text"))
 }
 
-pub(super) fn cut_short() -> io::Error {
+fn cut_short() -> io::Error {
     invalid("its answer was cut short")
 }
 
@@ -106,7 +188,7 @@ fn check_errno((key, value): (&str, &str)) -> io::Result<()> {
 }
 
 /// Parses an answer. Errors never hold a value: it may be a key.
-pub(super) fn parse(answer: &str, last_key: &LastKey) -> io::Result<WireGuard> {
+fn parse(answer: &str, last_key: &LastKey) -> io::Result<WireGuard> {
     let mut device = WireGuard::default();
     let mut peer: Option<(PublicKey, WireGuardPeer)> = None;
     for pair in pairs(answer) {
@@ -392,6 +474,58 @@ mod tests {
         assert!(!text.contains("replace_peers"));
         assert!(text.contains("update_only=true\nremove=true\n"));
         assert!(text.ends_with("replace_allowed_ips=true\nallowed_ip=::/0\n\n"));
+    }
+
+    /// Serves one answer to each of so many requests.
+    fn serve(path: &Path, requests: usize) {
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(requests) {
+                let mut stream = stream.unwrap();
+                stream.read_exact(&mut [0; GET.len()]).unwrap();
+                stream.write_all(b"listen_port=7\n").unwrap();
+                stream.write_all(b"errno=0\n\n").unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn prompt_processes_are_read_and_a_late_one_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let [prompt, late, gone] = ["prompt", "late", "gone"].map(|name| folder.path().join(name));
+        serve(&prompt, 2 * PROMPT);
+        let _late = std::os::unix::net::UnixListener::bind(&late).unwrap();
+        let mut sockets = vec![prompt.clone(); PROMPT + 1];
+        sockets.push(gone);
+        sockets.extend([late, prompt]);
+        let answers = get_prompt(&sockets, &LastKey::default());
+        let (read, others) = answers.split_at(PROMPT + 1);
+        for answer in read {
+            let device = answer.as_ref().unwrap().as_ref().unwrap();
+            assert_eq!(device.listen_port, Port::new(7));
+        }
+        let gone = others[0].as_ref().unwrap().as_ref().unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        assert!(
+            others[1..].iter().all(Option::is_none),
+            "late, and after it"
+        );
+    }
+
+    #[test]
+    fn answer_byte_by_byte_is_late() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wg.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Until the reader is gone.
+            while stream.write_all(b"a").is_ok() {
+                std::thread::sleep(USERSPACE_PROMPT / 10);
+            }
+        });
+        let answers = get_prompt(&[path], &LastKey::default());
+        assert!(matches!(answers[..], [None]));
     }
 
     #[tokio::test(start_paused = true)]

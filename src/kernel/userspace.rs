@@ -19,7 +19,6 @@ use tracing::warn;
 
 use super::error::Fault;
 use super::keys::LastKey;
-use super::prompt::KeptSockets;
 use super::{process, uapi};
 use crate::intervals::{USERSPACE_KILL, USERSPACE_POLL, USERSPACE_START};
 use crate::model::InterfaceName;
@@ -32,8 +31,6 @@ pub(super) struct Userspace {
     pub(super) program: Option<OsString>,
     pub(super) socket_dir: PathBuf,
     pub(super) last_key: Arc<LastKey>,
-    /// Connections for looks at all links.
-    pub(super) kept: Arc<KeptSockets>,
 }
 
 impl Userspace {
@@ -207,7 +204,6 @@ mod tests {
             program: Some(program.into()),
             socket_dir: folder.to_owned(),
             last_key: Arc::default(),
-            kept: Arc::default(),
         }
     }
 

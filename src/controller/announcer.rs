@@ -1,13 +1,14 @@
 //! Compares facts of the running agent and logs their edges. The only place that logs that
 //! something failed or recovered.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::context::Context;
+use super::context::{Context, logged};
 use super::overrides;
 use crate::desired::{Desired, Maintenance};
 use crate::document::{Condition, ConditionStatus, ConditionType, StatusBody};
@@ -15,6 +16,7 @@ use crate::intervals::{EDGES_HELD, EDGES_POLL, START_FIRST_BUILD};
 use crate::model::ObjectKey;
 use crate::observed::bird::Version;
 use crate::status::{Edges, Event, Fact, FactSet, Hold, Severity, State, Topic, Verdict, is_bad};
+use crate::util::sorted::Sorted as _;
 use crate::util::text::bounded;
 
 /// Logs edges until the agent stops. `more` returns facts that the controller does not know.
@@ -23,21 +25,59 @@ pub async fn announce(
     more: impl Fn() -> Vec<(Topic, Fact)>,
     stop: CancellationToken,
 ) {
-    let (mut edges, mut last) = (Edges::default(), None);
+    let (mut edges, mut last, mut told) = (Edges::default(), None, Told::default());
     let mut desired = context.desired.clone();
     // An unreadable state directory makes no desired state; the announcer reports it as a fact of its own.
     let _ = tokio::time::timeout(START_FIRST_BUILD, desired.changed()).await;
     loop {
         let now = Inputs::of(&context, more());
-        if edges.is_due(Timestamp::now()) || last.as_ref() != Some(&now) {
-            let facts = facts(&context, now.more.clone());
-            edges.step(&facts, Timestamp::now()).iter().for_each(log);
+        let is_due = edges.is_due(Timestamp::now());
+        if is_due || last.as_ref() != Some(&now) {
+            // A bad state that has lasted long enough is an edge without a change.
+            let (statuses, objects) = told.replace(context.statuses.all(), is_due);
+            let node_waits = is_node_blocked(&told.0);
+            let facts = facts(&context, now.more.clone(), (&statuses, node_waits));
+            let has_conditions = |object: &str| objects.contains(object);
+            let events = edges.step_of(&facts, &has_conditions, Timestamp::now());
+            events.iter().for_each(log);
             last = Some(now);
         }
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EDGES_POLL) => {}
         }
+    }
+}
+
+type Statuses = BTreeMap<ObjectKey, Arc<StatusBody>>;
+
+/// The statuses of the last step.
+#[derive(Default)]
+struct Told(Statuses);
+
+impl Told {
+    /// Replaces the statuses. Returns those whose facts may differ, or all, and the objects of these and of removed ones.
+    fn replace(&mut self, now: Statuses, all: bool) -> (Statuses, BTreeSet<String>) {
+        let before = std::mem::replace(&mut self.0, now);
+        let all = all || is_node_blocked(&before) != is_node_blocked(&self.0);
+        let is_same = |key: &ObjectKey, status: &Arc<StatusBody>| {
+            let last = before.get(key);
+            last.is_some_and(|last| Arc::ptr_eq(last, status) || logged(last) == logged(status))
+        };
+        let differing = self
+            .0
+            .iter()
+            .filter(|(key, status)| all || !is_same(key, status));
+        let differing: Statuses = differing
+            .map(|(key, status)| (key.clone(), Arc::clone(status)))
+            .sorted_map();
+        let removed = before.keys().filter(|key| !self.0.contains_key(key));
+        let objects = differing
+            .keys()
+            .chain(removed)
+            .map(ToString::to_string)
+            .sorted_set();
+        (differing, objects)
     }
 }
 
@@ -78,7 +118,8 @@ impl PartialEq for Inputs {
 
 /// Logs every bad state at the end of a single pass without the daemon, which has no later pass.
 pub fn announce_pass(context: &Context, more: Vec<(Topic, Fact)>) {
-    let facts = facts(context, more);
+    let statuses = context.statuses.all();
+    let facts = facts(context, more, (&statuses, is_node_blocked(&statuses)));
     let (mut edges, now) = (Edges::default(), Timestamp::now());
     let later = now.saturating_add(EDGES_HELD).unwrap_or(now);
     for at in [now, later] {
@@ -102,9 +143,13 @@ fn log(event: &Event) {
     }
 }
 
-/// Returns the current facts.
-fn facts(context: &Context, more: Vec<(Topic, Fact)>) -> FactSet {
-    let (desired, statuses) = (&*context.desired(), &context.statuses.all());
+/// Returns the current facts, with those of these statuses.
+fn facts(
+    context: &Context,
+    more: Vec<(Topic, Fact)>,
+    (statuses, node_waits): (&Statuses, bool),
+) -> FactSet {
+    let desired = &*context.desired();
     let mut facts = FactSet::new();
     facts.extend(more);
     let bird = context.observer.last_bird();
@@ -130,9 +175,6 @@ fn facts(context: &Context, more: Vec<(Topic, Fact)>) -> FactSet {
     facts.extend(of_overrides(desired));
     facts.extend(of_held(context));
     facts.extend([of_settling(desired)]);
-    let node_waits = statuses
-        .get(&ObjectKey::Router)
-        .is_some_and(|status| is_bird_blocked(status));
     for (key, status) in statuses {
         facts.extend(of_status(key, status, node_waits));
     }
@@ -209,6 +251,11 @@ fn of_settling(desired: &Desired) -> (Topic, Fact) {
         false => Fact::new(State::Bad, settling(&waiting)),
     };
     (Topic::Settling, fact)
+}
+
+fn is_node_blocked(statuses: &Statuses) -> bool {
+    let node = statuses.get(&ObjectKey::Router);
+    node.is_some_and(|status| is_bird_blocked(status))
 }
 
 /// Returns whether BIRD's configuration waits for the node. The sessions wait for the same reason, which is one event.

@@ -233,7 +233,7 @@ impl StatusCache {
 }
 
 /// Returns what the log says of a status.
-fn logged(status: &StatusBody) -> (&[Condition], Option<Timestamp>) {
+pub(super) fn logged(status: &StatusBody) -> (&[Condition], Option<Timestamp>) {
     let since = status.bgp.as_ref().and_then(|bgp| bgp.since);
     (&status.conditions, since)
 }

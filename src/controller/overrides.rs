@@ -48,9 +48,10 @@ pub fn of(desired: &Desired) -> Vec<OverrideView> {
 }
 
 fn view(object: &Object) -> Option<OverrideView> {
+    let reason = object.reason.clone()?;
     Some(OverrideView {
         object: object.path(),
-        reason: object.reason.clone()?,
+        reason,
         expires_at: object.expires_at,
         paused: object.paused.is_some(),
         fields: fields(

@@ -179,8 +179,18 @@ enum Each {
 }
 
 impl Edges {
-    /// Compares the facts with those of the last step, and returns the edges.
+    /// Compares all facts with those of the last step, and returns the edges.
     pub fn step(&mut self, facts: &FactSet, now: Timestamp) -> Vec<Event> {
+        self.step_of(facts, &|_| true, now)
+    }
+
+    /// As [`Self::step`]; the facts have the conditions only of these objects, and those of others are as they were.
+    pub fn step_of(
+        &mut self,
+        facts: &FactSet,
+        has_conditions: &dyn Fn(&str) -> bool,
+        now: Timestamp,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
         let began = *self.began.get_or_insert(now);
         for (topic, fact) in facts {
@@ -192,10 +202,14 @@ impl Edges {
             }
             events.extend(event);
         }
+        let is_known = |topic: &Topic| match topic {
+            Topic::Condition(object, _) => has_conditions(object),
+            _ => true,
+        };
         let gone: Vec<Topic> = self
             .seen
             .keys()
-            .filter(|topic| !facts.contains_key(topic))
+            .filter(|topic| is_known(topic) && !facts.contains_key(topic))
             .cloned()
             .collect();
         for topic in gone {

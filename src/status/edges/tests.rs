@@ -53,6 +53,26 @@ impl Run {
 }
 
 #[test]
+fn conditions_that_are_not_given_stay() {
+    let (mut edges, down) = (Edges::default(), Fact::new(State::Bad, "down"));
+    let about = |object: &str| Topic::Condition(object.to_owned(), ConditionType::Accepted);
+    let all = FactSet::from([(about("a"), down.clone()), (about("b"), down.clone())]);
+    edges.step(&all, at(0));
+    assert_eq!(edges.step(&all, at(10)).len(), 2);
+    let repaired = FactSet::from([(about("a"), Fact::new(State::Good, ""))]);
+    let events = edges.step_of(&repaired, &|object| object == "a", at(20));
+    assert_eq!(events.len(), 1, "{events:?}");
+    let repaired = FactSet::from([(about("b"), Fact::new(State::Good, ""))]);
+    let events = edges.step_of(&repaired, &|object| object == "b", at(30));
+    assert_eq!(events.len(), 1, "what was bad is remembered: {events:?}");
+    edges.step(&all, at(40));
+    assert_eq!(edges.step(&all, at(50)).len(), 2);
+    edges.step_of(&FactSet::new(), &|object| object == "a", at(60));
+    let again = edges.step_of(&all, &|_| true, at(70));
+    assert!(again.is_empty(), "a removed object begins again: {again:?}");
+}
+
+#[test]
 fn a_run_through_every_edge_logs_each_once() {
     let mut run = Run::default();
     run.session(State::Good, "", -3600).step(0);

@@ -306,22 +306,32 @@ impl Context {
         Observation::new(begun, kernel, bird, applied)
     }
 
-    /// Observes for keys of which only these links changed: everything else is as last observed.
+    /// Observes of the kernel these links alone: everything else of it is as last observed. BIRD is observed not earlier than
+    /// `not_before`; without it, BIRD too is as last observed.
     pub(super) async fn observe_links(
         &self,
         keys: Vec<ObjectKey>,
         names: BTreeSet<InterfaceName>,
+        not_before: Option<Instant>,
     ) -> Observation {
         let begun = Instant::now();
-        let bird = self.observer.known_bird();
-        let (links, applied) =
-            tokio::join!(self.observer.links(&names), self.applied(keys.clone()));
+        let bird = async {
+            match not_before {
+                Some(not_before) => self.observer.bird(not_before).await,
+                None => self.observer.known_bird(),
+            }
+        };
+        let links = self.observer.links(&names);
+        let (links, bird, applied) = tokio::join!(links, bird, self.applied(keys.clone()));
         let kernel = match links {
-            Ok(Some(kernel)) if !bird.unread => Ok(kernel),
+            Ok(Some(kernel)) if not_before.is_some() || !bird.unread => Ok(kernel),
             Err(error) => Err(error),
             Ok(_) => return self.observe(keys, begun, Reads::Everything).await,
         };
-        Observation::new(begun, kernel, bird, applied)
+        Observation {
+            of_all: false,
+            ..Observation::new(begun, kernel, bird, applied)
+        }
     }
 
     /// Returns what was last observed, for one key, and observes nothing. `None` before the first observation, and

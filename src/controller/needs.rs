@@ -8,7 +8,7 @@ use crate::model::{InterfaceName, ObjectKey};
 use crate::util::sorted::Sorted as _;
 
 /// Largest number of links that are read one by one: several messages each, where one dump has all.
-const LINKS_MAX: usize = 16;
+pub(super) const LINKS_MAX: usize = 16;
 
 /// What a run needs to see of the kernel as it is now. Everything else is as last observed.
 #[derive(Debug, Clone, PartialEq, Eq)]

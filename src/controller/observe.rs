@@ -140,6 +140,12 @@ impl Observer {
         !self.is_listening.load(Ordering::Relaxed) || !self.unread.lock().is_empty()
     }
 
+    /// Returns whether only these links may have changed since the last view of the kernel.
+    pub(super) fn has_read_all_but(&self, links: &BTreeSet<InterfaceName>) -> bool {
+        let is_listening = self.is_listening.load(Ordering::Relaxed);
+        is_listening && self.last_kernel().is_some() && self.unread.lock().is_within(links)
+    }
+
     /// Returns how often the whole kernel was observed.
     pub fn observations(&self) -> u64 {
         self.observations.load(Ordering::Relaxed)

@@ -39,6 +39,8 @@ pub struct Observation {
     pub now: Timestamp,
     /// The same time, for the schedule.
     pub begun: Instant,
+    /// Whether all links were read, and not single ones.
+    pub(super) of_all: bool,
 }
 
 impl Observation {
@@ -56,6 +58,7 @@ impl Observation {
             applied,
             now,
             begun,
+            of_all: true,
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::batch::Batch;
 use super::context::Context;
 use super::hint::Hint;
-use super::needs::{Need, Needs};
+use super::needs::{LINKS_MAX, Need, Needs};
 use super::pass::{Observation, Reads};
 use super::queue::{Backoff, Outcome, Queue};
 use super::ready::Ready;
@@ -18,6 +18,9 @@ use super::sweep::Sweep;
 use crate::intervals::{COMMIT_WAIT, GLANCE_GATHER, PASS_GATHER, RECONCILE_TICK};
 use crate::model::{ErrorClass, InterfaceName, ObjectKey};
 use crate::util::sorted::Sorted as _;
+
+/// Number of messages that read one link, where one reads its WireGuard configuration alone.
+const LINK_MESSAGES: usize = 4;
 
 /// Number of times that one pass retries an object that waits for another one: about ten seconds in total.
 const WAITS: u8 = 6;
@@ -250,7 +253,7 @@ impl Runner {
         names.extend(keys.iter().flat_map(|key| self.needs.begin_glance(key)));
         self.context.pulse.begin(&keys);
         let (context, of) = (Arc::clone(&self.context), keys.clone());
-        let observe = async move { context.observe_links(of, names).await };
+        let observe = async move { context.observe_links(of, names, None).await };
         self.glancing.start(Keys(keys), observe);
     }
 
@@ -303,8 +306,29 @@ impl Runner {
             (_, reads) => reads,
         };
         let reads = keys.iter().map(reads).max().unwrap_or(Reads::Nothing);
-        let observe = async move { context.observe(of, latest, reads).await };
+        let links = self.few_links(&keys, reads);
+        let observe = async move {
+            match links {
+                Some(links) => context.observe_links(of, links, Some(latest)).await,
+                None => context.observe(of, latest, reads).await,
+            }
+        };
         self.observing.start(Keys(keys), observe);
+    }
+
+    /// Returns the links of these keys, if nothing else of the kernel is to be read for them. What all objects share, links
+    /// without an object, and a change of another link that was not read yet need more.
+    fn few_links(&self, keys: &[ObjectKey], reads: Reads) -> Option<BTreeSet<InterfaceName>> {
+        let desired = self.context.desired();
+        let are_objects = || keys.iter().all(|key| desired.objects.contains_key(key));
+        let are_few = reads == Reads::WireGuard && keys.len() <= LINKS_MAX && are_objects();
+        let links = are_few.then(|| self.links_of(keys));
+        let observer = &self.context.observer;
+        let all = observer.last_kernel().map_or(0, |last| last.links.len());
+        let is_enough = |links: &BTreeSet<_>| {
+            links.len() <= LINKS_MAX.min(all / LINK_MESSAGES) && observer.has_read_all_but(links)
+        };
+        links.filter(is_enough)
     }
 
     /// Begins a run of each key of a pass, and marks others whose state changed as due.

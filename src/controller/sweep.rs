@@ -55,7 +55,8 @@ impl Sweep {
             (Ok(last), Ok(now)) => Arc::ptr_eq(last, now),
             _ => false,
         };
-        if self.last.as_ref().is_some_and(is_seen) || !std::mem::take(&mut self.is_due) {
+        let is_new = now.of_all && !self.last.as_ref().is_some_and(is_seen);
+        if !is_new || !std::mem::take(&mut self.is_due) {
             return BTreeSet::new();
         }
         let changed = match &self.last {

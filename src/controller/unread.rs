@@ -46,6 +46,11 @@ impl Unread {
         }
     }
 
+    /// Returns whether nothing else than these links changed.
+    pub(super) fn is_within(&self, links: &BTreeSet<InterfaceName>) -> bool {
+        self.unknown.is_none() && self.links.keys().all(|link| links.contains(link))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.links.is_empty() && self.unknown.is_none()
     }

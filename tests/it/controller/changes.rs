@@ -218,6 +218,31 @@ async fn link_that_was_read_alone_needs_no_dump() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn session_that_comes_up_needs_its_link_alone() {
+    let (machine, agent, hints) = settled(150).await;
+    let protocols = agent.context.desired().objects[&session_key(7)]
+        .wanted()
+        .unwrap()
+        .protocols();
+    machine.bird.connecting.lock().unwrap().extend(protocols);
+    agent.context.observer.announced(None);
+    sleep(Duration::from_secs(20)).await;
+    let (before, wanted) = (looks(&machine), mtu(&machine, 7));
+    let (glances, of_bird) = (&machine.kernel.glances, &machine.bird.looks);
+    let begun = (*glances.lock().unwrap(), *of_bird.lock().unwrap());
+    set_mtu(&machine, 7, 1300);
+    agent.context.observer.announced(Some(interface(7)));
+    let event = Hint::Link(session_key(7), interface(7));
+    hints.send(event).unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(mtu(&machine, 7), wanted);
+    // To plan, to read back, and to see whether the session comes up.
+    assert_eq!(*glances.lock().unwrap() - begun.0, 3);
+    assert_eq!(*of_bird.lock().unwrap() - begun.1, 1);
+    assert_eq!(looks(&machine), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unannounced_change_of_wireguard_is_repaired_at_the_next_tick() {
     let (machine, agent, _hints) = settled(150).await;
     agent.context.observer.announced(None);

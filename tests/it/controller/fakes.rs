@@ -294,6 +294,8 @@ pub(crate) struct FakeBird {
     pub(crate) delay: Mutex<Duration>,
     /// Protocols that a command disabled.
     pub(crate) disabled: Mutex<BTreeSet<String>>,
+    /// Protocols whose neighbour never answers.
+    pub(crate) connecting: Mutex<BTreeSet<String>>,
     /// Every protocol that was enabled, in order.
     pub(crate) enables: Mutex<Vec<String>>,
 }
@@ -353,13 +355,13 @@ impl Bird for FakeBird {
         let running = !*self.down.lock().unwrap() && silent.is_none();
         let texts = tree.fragments.values().chain(tree.base.values());
         let names: BTreeSet<_> = texts.flat_map(|text| protocols_in(text)).collect();
-        let protocols =
-            names
-                .into_iter()
-                .map(|name| match self.disabled.lock().unwrap().contains(&name) {
-                    true => disabled(name),
-                    false => established(name),
-                });
+        let is_in = |all: &Mutex<BTreeSet<String>>, name: &str| all.lock().unwrap().contains(name);
+        let protocol = |name: String| match name {
+            name if is_in(&self.disabled, &name) => disabled(name),
+            name if is_in(&self.connecting, &name) => connecting(name),
+            name => established(name),
+        };
+        let protocols = names.into_iter().map(protocol);
         BirdState {
             running: running.then_some(Version::new(2, 17, 6)),
             down: (!running).then(|| "BIRD is not running".to_owned()),
@@ -446,6 +448,18 @@ fn established(name: String) -> Protocol {
         }),
         rpki: None,
         channels: Vec::new(),
+    }
+}
+
+fn connecting(name: String) -> Protocol {
+    let bgp = Bgp {
+        state: BgpState::Connect,
+        ..Bgp::default()
+    };
+    Protocol {
+        state: ProtocolState::Start,
+        bgp: Some(bgp),
+        ..established(name)
     }
 }
 

@@ -272,6 +272,9 @@ pub(crate) const TREE_CHANGING_MAX: Duration = Duration::from_secs(5);
 pub(crate) const GIT_AT_WORK_CHECK: Duration = Duration::from_millis(20);
 /// A lock of the index that is older than this belongs to a git that no longer runs, and is ignored.
 pub(crate) const INDEX_LOCK_STALE: Duration = Duration::from_secs(10);
+/// How long a start waits for the lock of the state directory. After an agent that was killed, a program that it was
+/// about to start may hold the lock for a moment.
+pub(crate) const STATE_LOCK_WAIT: Duration = Duration::from_secs(1);
 /// How long one writer of the approvals waits for another.
 pub(crate) const APPROVALS_WAIT: Duration = Duration::from_secs(2);
 /// How long a command that changes documents, or a fleet, waits for another.

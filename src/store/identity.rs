@@ -2,13 +2,14 @@
 //! An unmounted disk leaves an empty directory behind, and an empty directory must never be read as
 //! "no sessions".
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Instant;
 
 use super::{HEAD_FOLLOWS, Store, StoreError, at_branch, atomic, moved};
+use crate::intervals::STATE_LOCK_WAIT;
 use crate::model::Identity;
 use crate::observed::Succession;
 use crate::util::file::{self, Stamp};
@@ -353,19 +354,19 @@ pub(super) fn root(dir: &Path) -> Result<(u64, u64), StoreError> {
 fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join(LOCK);
     let mut file = open_lock(&path).map_err(StoreError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => {
+    match file::lock(&file, STATE_LOCK_WAIT) {
+        Ok(true) => {
             // For the error message of a second agent; the lock works without it.
             let _ = file
                 .set_len(0)
                 .and_then(|()| writeln!(file, "{}", std::process::id()));
             Ok(file)
         }
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+        Ok(false) => Err(StoreError::Locked {
             dir: dir.to_owned(),
             holder: holder(&mut file),
         }),
-        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path)(error)),
+        Err(error) => Err(StoreError::io("lock", &path)(error)),
     }
 }
 

@@ -66,8 +66,8 @@ pub(crate) const BUILD_SOON: Duration = Duration::from_millis(50);
 // Agent
 /// Interval between two builds of the desired state without a hint: BIRD's version may have changed, and measured classes change.
 pub(crate) const BUILD_TICK: Duration = Duration::from_secs(30);
-/// Age from which a listing of the state directory is not used again, though no change was seen since: of `applied/`,
-/// `.synced/` and a network file system not every change is announced.
+/// Time after which a listing looks at every file of the state directory again, though no change of it was seen: of
+/// `applied/`, `.synced/` and a network file system not every change is announced.
 pub(crate) const LISTING_MAX: Duration = Duration::from_secs(300);
 /// Interval between two builds while the state directory cannot be read or written: no event reports its recovery.
 pub(crate) const BUILD_TROUBLED: Duration = Duration::from_secs(2);

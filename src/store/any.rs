@@ -10,7 +10,7 @@ use crate::document::{Document, DocumentError, Metadata, Spec, parse};
 use crate::model::ObjectName;
 
 use super::cache::{Slot, Stored};
-use super::read::Text;
+use super::read::{Text, TextHash};
 use super::{Area, Place};
 
 /// A valid document of any kind, with the attributes of its file.
@@ -21,6 +21,8 @@ pub trait AnyDocument {
     fn spec(&self) -> Value;
     /// Returns the numeric user ID of the file's owner.
     fn owner(&self) -> u32;
+    /// Returns the SHA-256 of the file's text.
+    fn hash(&self) -> &TextHash;
 }
 
 impl<S: Spec> AnyDocument for Stored<Document<S>> {
@@ -35,6 +37,10 @@ impl<S: Spec> AnyDocument for Stored<Document<S>> {
     fn owner(&self) -> u32 {
         self.owner
     }
+
+    fn hash(&self) -> &TextHash {
+        &self.hash
+    }
 }
 
 /// An existing document of any kind: valid, or the reason why it is invalid.
@@ -44,8 +50,8 @@ pub type AnySlot<'a> = Result<&'a dyn AnyDocument, &'a DocumentError>;
 pub(super) trait AnyDocuments {
     /// Returns the documents in the order of their names.
     fn all(&self) -> Vec<(Place, AnySlot<'_>)>;
-    /// Returns whether a document exists, valid or not.
-    fn has(&self, name: &ObjectName) -> bool;
+    /// Returns a document; `None` without a file.
+    fn get(&self, name: &ObjectName) -> Option<AnySlot<'_>>;
     /// Adds or replaces the document of this place, in this file; `None` when the text is invalid.
     fn put(&mut self, place: &Place, path: PathBuf, text: Text) -> Option<()>;
     /// Removes valid documents, unless `stays`.
@@ -59,8 +65,8 @@ impl<S: Spec> AnyDocuments for Option<Slot<S>> {
         self.iter().map(|slot| (place(), any(slot))).collect()
     }
 
-    fn has(&self, _: &ObjectName) -> bool {
-        self.is_some()
+    fn get(&self, _: &ObjectName) -> Option<AnySlot<'_>> {
+        self.as_ref().map(any)
     }
 
     fn put(&mut self, _: &Place, path: PathBuf, text: Text) -> Option<()> {
@@ -82,8 +88,8 @@ impl<S: Spec> AnyDocuments for BTreeMap<ObjectName, Slot<S>> {
             .collect()
     }
 
-    fn has(&self, name: &ObjectName) -> bool {
-        self.contains_key(name)
+    fn get(&self, name: &ObjectName) -> Option<AnySlot<'_>> {
+        self.get(name).map(any)
     }
 
     fn put(&mut self, place: &Place, path: PathBuf, text: Text) -> Option<()> {
@@ -99,7 +105,7 @@ impl<S: Spec> AnyDocuments for BTreeMap<ObjectName, Slot<S>> {
     }
 }
 
-fn any<S: Spec>(slot: &Slot<S>) -> AnySlot<'_> {
+pub(super) fn any<S: Spec>(slot: &Slot<S>) -> AnySlot<'_> {
     let stored = slot.as_ref()?;
     Ok(&**stored)
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::document::{self, Document, DocumentError, Kind, Spec, parse_value};
 
+use super::changed::Changed;
 use super::debounce::Debounce;
 use super::read::{self, Text, TextHash};
 use super::{AppliedDocument, Place};
@@ -175,6 +176,23 @@ impl<D: Parsed> Cache<D> {
         found
     }
 
+    /// Begins a listing: what was looked at since the last one does not count.
+    pub(super) fn begin(&mut self) {
+        self.entries
+            .values_mut()
+            .for_each(|entry| entry.seen = false);
+    }
+
+    /// Returns what was found in a file that did not change since; `None` if it must be looked at.
+    pub(super) fn known_slot(&mut self, path: &Path, changed: &Changed) -> Option<Outcome<D>> {
+        if changed.has(path) || self.waiting.contains_key(path) {
+            return None;
+        }
+        let entry = self.entries.get_mut(path).filter(|entry| entry.settled)?;
+        entry.seen = true;
+        Some(entry.slot.clone())
+    }
+
     /// The files that existed at the last look.
     pub(super) fn known(&self) -> impl Iterator<Item = &PathBuf> {
         self.last.keys()
@@ -323,7 +341,9 @@ impl<D: Parsed> Cache<D> {
         self.entries
             .retain(|_, entry| std::mem::take(&mut entry.seen));
         let seen = std::mem::take(&mut self.seen);
-        self.last.retain(|path, _| seen.contains(path));
+        let entries = &self.entries;
+        self.last
+            .retain(|path, _| seen.contains(path) || entries.contains_key(path));
         self.waiting.retain(|path, _| seen.contains(path));
         self.listed = true;
     }

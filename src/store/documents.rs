@@ -198,8 +198,7 @@ impl<S: Spec> Draft<'_, S> {
             }
         };
         let path = store.path(&self.place);
-        store.note_own(&path, Some(&self.text));
-        let replaced = files.document.replace();
+        let replaced = store.as_own(&path, Some(&self.text), || files.document.replace());
         let replaced = replaced.map_err(StoreError::io("write", &path));
         store.attempts.write(&replaced);
         match replaced {
@@ -224,6 +223,7 @@ impl<S: Spec> Draft<'_, S> {
                 let copy = store.synced_path(&self.place);
                 let next = next(&copy);
                 fs::rename(&next, &copy).map_err(StoreError::io("rename", &next))?;
+                store.changes.note(&copy);
                 store.count(1);
                 Ok(Written::Changed)
             }

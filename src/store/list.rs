@@ -1,7 +1,7 @@
 //! Listing the state directory.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::redact::find_secret;
 use crate::util::sorted::Sorted as _;
 
 use super::cache::{Cache, Outcome, Parsed, Slot, Stored};
+use super::changed::Changed;
 use super::debounce::Debounce;
 use super::manual_edit::{Edit, edit};
 use super::names::{Entry, Folders, is_document, misnamed, names};
@@ -78,6 +79,7 @@ pub(super) struct Listing<'a> {
     missing_is_empty: bool,
     patience: &'a Debounce,
     folders: &'a mut Folders,
+    changed: &'a Changed,
     pub(super) problems: Vec<DocumentError>,
     pub(super) edits: Vec<Edit>,
     pub(super) broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
@@ -94,7 +96,7 @@ impl<'a> Listing<'a> {
         dir: &'a Path,
         missing_is_empty: bool,
         patience: &'a Debounce,
-        folders: &'a mut Folders,
+        (folders, changed): (&'a mut Folders, &'a Changed),
     ) -> Self {
         let (problems, edits, broken, uncopied, lost_copies) = Default::default();
         Self {
@@ -102,6 +104,7 @@ impl<'a> Listing<'a> {
             missing_is_empty,
             patience,
             folders,
+            changed,
             problems,
             edits,
             broken,
@@ -206,7 +209,7 @@ impl Listing<'_> {
         synced: &[(ObjectName, Arc<Stored<Document<S>>>)],
     ) {
         let uid = |document: &Document<S>| document.metadata.uid.clone();
-        let mut owners: BTreeMap<Uid, ObjectName> = BTreeMap::new();
+        let mut owners: HashMap<Uid, ObjectName> = HashMap::new();
         let originals = synced.iter().filter(|(name, _)| found.contains_key(name));
         let originals =
             originals.filter_map(|(name, synced)| Some((uid(&synced.document)?, name.clone())));
@@ -243,6 +246,8 @@ impl Listing<'_> {
         documents: &Found<Document<S>>,
     ) -> Vec<(ObjectName, Arc<Stored<Document<S>>>)> {
         let (base, kind) = (self.dir.join(SYNCED), S::KIND);
+        let copies = base.join(folder(Area::Documents, kind));
+        cache.begin();
         let names = match kind.is_single() {
             true => [Place::single(Area::Documents, kind).name].into(),
             false => names(&base.join(kind.folder()), self.folders)
@@ -253,9 +258,12 @@ impl Listing<'_> {
             let place = Place::document(kind, &name);
             // A copy mostly equals its document.
             let document = documents.get(&name).and_then(|slot| slot.as_deref().ok());
-            let path = base.join(place.relative());
-            let stored = cache.look_beside(&path, &place, document)?.ok()?;
-            Some((name, stored))
+            let path = copies.join(place.file());
+            let slot = match cache.known_slot(&path, self.changed) {
+                Some(slot) => slot,
+                None => cache.look_beside(&path, &place, document)?,
+            };
+            Some((name, slot.ok()?))
         });
         let mut found: Vec<_> = found.collect();
         for lost in cache.keep_lost() {
@@ -276,6 +284,7 @@ impl Listing<'_> {
         area: Area,
         cache: &mut Cache<D>,
     ) -> BTreeMap<(Kind, ObjectName), Outcome<D>> {
+        cache.begin();
         let mut all = BTreeMap::new();
         for kind in super::place::PLACED {
             let found = self.files(area, kind, cache);
@@ -286,6 +295,7 @@ impl Listing<'_> {
     }
 
     fn folder<D: Parsed>(&mut self, area: Area, kind: Kind, cache: &mut Cache<D>) -> Found<D> {
+        cache.begin();
         let found = self.files(area, kind, cache);
         cache.forget_unseen();
         found
@@ -296,19 +306,24 @@ impl Listing<'_> {
         let mut names = self.names(area, kind);
         // Files that only the agent writes are always complete.
         let patient = area != Area::Applied;
+        let folder = self.dir.join(folder(area, kind));
         if patient && names.is_listed {
-            let folder = self.dir.join(folder(area, kind));
-            let known = cache.known().filter(|path| path.parent() == Some(&folder));
+            // Paths compare their parts.
+            let is_here = |it: &Path| it.as_os_str() == folder.as_os_str();
+            let known = cache
+                .known()
+                .filter(|path| path.parent().is_some_and(is_here));
             names
                 .all
                 .extend(known.filter_map(|path| path.file_stem()?.to_str()?.parse().ok()));
         }
         for name in names.all {
             let place = Place::new(area, kind, &name);
-            let path = self.dir.join(place.relative());
-            let slot = match patient {
-                true => cache.look_patiently(&path, &place, self.patience),
-                false => cache.look(&path, &place),
+            let path = folder.join(place.file());
+            let slot = match cache.known_slot(&path, self.changed) {
+                Some(slot) => Some(slot),
+                None if patient => cache.look_patiently(&path, &place, self.patience),
+                None => cache.look(&path, &place),
             };
             if let Some(slot) = slot {
                 self.problems.extend(slot.as_ref().err().cloned());

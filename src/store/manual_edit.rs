@@ -81,7 +81,7 @@ pub(super) fn edit<S: Spec>(
         });
     }
     let synced = &copy.document;
-    if stored.document == *synced {
+    if Arc::ptr_eq(&stored.document, synced) || stored.document == *synced {
         return taken_over.then_some(Edit {
             place,
             change: Change::GivenBack,

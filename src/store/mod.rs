@@ -24,13 +24,14 @@
 //! | `removed` | documents that the Control Plane removed, which Git may restore |
 //! | `keep`, `secrets` | files that are not documents |
 //! | `watch` | hints about changed places |
-//! | `unchanged` | whether the last listing is still current |
+//! | `unchanged`, `changed` | whether the last listing is still current, and what may differ from it |
 
 mod any;
 mod applied;
 mod approvals;
 mod atomic;
 mod cache;
+mod changed;
 mod debounce;
 mod documents;
 mod error;
@@ -93,7 +94,7 @@ use atomic::create_folder;
 use debounce::Debounce;
 use identity::{Doubt, Held};
 use layout::{create_layout, document_folders, has_documents, missing_folder};
-use moved::Memory;
+use moved::SharedMemory;
 use parking_lot::{Mutex, MutexGuard};
 use place::{PLACED, folder};
 use removed::Removed;
@@ -150,7 +151,7 @@ pub struct Store {
     attempts: Attempts,
     patience: Debounce,
     changes: Changes,
-    memory: Mutex<Memory>,
+    memory: SharedMemory,
     removed: Mutex<Removed>,
     secrets: Mutex<Secrets>,
     /// The secrets of a store that writes no file for them.
@@ -203,7 +204,7 @@ impl Store {
             attempts: Attempts::default(),
             patience: Debounce::default(),
             changes: Changes::default(),
-            memory: Mutex::default(),
+            memory: SharedMemory::default(),
             removed,
             secrets: Mutex::default(),
             in_memory: None,
@@ -284,6 +285,7 @@ impl Store {
             &self.dir,
             self.patience.writers.clone(),
             self.changes.clone(),
+            Arc::clone(&self.memory),
         )
     }
 
@@ -422,8 +424,8 @@ impl Store {
         {
             return Ok(current);
         }
-        let listed = Listed::begin(&self.changes, root);
-        let mut snapshot = caches.load(&self.dir, !known, &self.patience);
+        let (listed, changed) = self.begin_listing(root);
+        let mut snapshot = caches.load(&self.dir, !known, &self.patience, &changed);
         // A directory that was unmounted meanwhile was listed as an empty one.
         if let Some(held) = &self.held {
             held.lock().verify(&self.dir)?;

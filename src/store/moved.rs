@@ -11,8 +11,11 @@ use crate::document::{Kind, MaintenanceSpec, parse, parse_value};
 use crate::intervals::{GIT_AT_WORK_CHECK, HEAD_FOLLOWS, TREE_CHANGING_MAX};
 use crate::util::fs;
 use crate::util::task::pause;
+use parking_lot::Mutex;
 
 use super::cache::{Slot, Stored};
+use super::changed::Changed;
+use super::unchanged::Changes;
 use super::{
     AppliedDocument, Area, Listed, Place, Snapshot, Store, StoreError, atomic, head, read,
 };
@@ -22,12 +25,15 @@ pub(super) const PENDING: &str = ".pending";
 /// The content of a waiting record that marks the record as removed.
 const REMOVED: &str = "# removed\n";
 
+/// State between two listings. The watch shares it.
+pub(super) type SharedMemory = Arc<Mutex<Memory>>;
+
 /// State between two listings.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// The last listing of the tree of the history's branch.
     last: Option<Arc<Snapshot>>,
-    /// The state of the files then; `None`: another listing is needed.
+    /// The state of the files then; `None`: another listing is needed, or in progress.
     listed: Option<Listed>,
     /// Position of HEAD while it is not at the history's branch.
     moved: Option<String>,
@@ -35,6 +41,14 @@ pub(super) struct Memory {
     moving: Option<Instant>,
     /// Files that were written while the tree was moved; `None`: removed.
     pending: BTreeMap<Place, Option<String>>,
+}
+
+impl Memory {
+    /// Returns the last listing if no change was noted since, and no other listing has begun.
+    pub(super) fn unchanged(&self, changes: &Changes) -> Option<&Snapshot> {
+        let (last, listed) = (self.last.as_ref()?, self.listed.as_ref()?);
+        listed.is_unchanged(last, changes).then_some(last)
+    }
 }
 
 impl Store {
@@ -147,6 +161,15 @@ impl Store {
         memory.listed = listed.filter(|_| !has_edits);
     }
 
+    /// Begins a listing of the tree of the history's branch. Returns the files that it looks at.
+    pub(super) fn begin_listing(&self, root: (u64, u64)) -> (Listed, Changed) {
+        let mut memory = self.memory.lock();
+        let is_at_rest = memory.last.as_ref().is_some_and(|last| last.is_at_rest());
+        // What the watch announces while files are read is compared with no listing.
+        let before = memory.listed.take().filter(|_| is_at_rest);
+        Listed::begin(before.as_ref(), &self.changes, root)
+    }
+
     /// Returns the last listing, with the applied records that were written since, if another one would be the same.
     pub(super) fn current_listing(&self, root: (u64, u64)) -> Option<Arc<Snapshot>> {
         let memory = self.memory.lock();
@@ -170,7 +193,8 @@ impl Store {
             fs::write(&path, bytes).map_err(StoreError::io("write", &path))?;
         }
         let patience = super::Debounce::default();
-        let mut listed = super::Caches::default().load(folder.path(), true, &patience);
+        let mut caches = super::Caches::default();
+        let mut listed = caches.load(folder.path(), true, &patience, &Changed::Anything);
         listed.uncopied.clear();
         listed.problems.retain(|problem| {
             let file = problem.file.as_deref();

@@ -82,9 +82,12 @@ impl Place {
 
     /// The path below the state directory.
     pub fn relative(&self) -> PathBuf {
-        let mut path = folder(self.area, self.kind);
-        path.push(format!("{}.yaml", self.name));
-        path
+        folder(self.area, self.kind).join(self.file())
+    }
+
+    /// The name of the file.
+    pub(super) fn file(&self) -> String {
+        format!("{}.yaml", self.name)
     }
 
     /// Returns the place for a path below the state directory, if the path is one.

@@ -41,9 +41,9 @@ impl Store {
     }
 
     fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
-        self.note_own(path, None);
         let why = "invalid file in place of a document that the Control Plane removed";
-        quarantine(path, why).map_err(StoreError::io("quarantine", path))?;
+        let moved = self.as_own(path, None, || quarantine(path, why));
+        moved.map_err(StoreError::io("quarantine", path))?;
         self.count(1);
         Ok(())
     }

@@ -92,7 +92,9 @@ impl Store {
         // From here on the agent's own file has its content again.
         if read::has(&path, text) {
             // Another program may have put it back after the last listing.
-            self.changes.note();
+            if self.applied_text(place).as_deref() != Some(text) {
+                self.changes.note(&path);
+            }
             let known = self.durable.lock().get(&path).copied();
             return Ok(match known.is_some() && known == Stamp::at(&path) {
                 true => State::Done(Ok(Written::Unchanged)),
@@ -119,7 +121,7 @@ impl Store {
         let stored = caches.wrote_applied(&path, place, record.clone(), text);
         match stored {
             Some(_) => self.keep_applied(place, stored),
-            None => self.changes.note(),
+            None => self.changes.note(&path),
         }
         Ok(Written::Changed)
     }

@@ -11,8 +11,9 @@ use crate::document::{
 use crate::model::{InterfaceName, ObjectName, Uid};
 use crate::util::sorted::Sorted as _;
 
-use super::any::{AnyDocuments, AnySlot};
+use super::any::{AnyDocuments, AnySlot, any};
 use super::cache::{Cache, Outcome, Slot, Stored};
+use super::changed::Changed;
 use super::debounce::Debounce;
 use super::list::{AnyPair, Listing, Pair};
 use super::manual_edit::Edit;
@@ -157,14 +158,16 @@ impl Caches {
         }
     }
 
-    /// Lists everything.
+    /// Lists everything. A file that did not change is as it was found before.
     pub(super) fn load(
         &mut self,
         dir: &Path,
         missing_is_empty: bool,
         patience: &Debounce,
+        changed: &Changed,
     ) -> Snapshot {
-        let mut listing = Listing::new(dir, missing_is_empty, patience, &mut self.folders);
+        let known = (&mut self.folders, changed);
+        let mut listing = Listing::new(dir, missing_is_empty, patience, known);
         let (overrides, overrides_complete) =
             listing.apart(|listing| listing.tree(Area::Overrides, &mut self.overrides));
         listing.strays();
@@ -243,7 +246,41 @@ impl Snapshot {
 
     /// Returns whether a document exists, valid or not.
     pub fn has(&self, kind: Kind, name: &ObjectName) -> bool {
-        self.of_kind(kind).is_some_and(|all| all.has(name))
+        self.of_kind(kind)
+            .is_some_and(|all| all.get(name).is_some())
+    }
+
+    /// Returns whether a place has a valid document of the Control Plane.
+    pub(super) fn is_synced(&self, place: &Place) -> bool {
+        let document = match place.area {
+            Area::Documents => self
+                .of_kind(place.kind)
+                .and_then(|all| all.get(&place.name)),
+            Area::Overrides | Area::Applied | Area::Status => None,
+        };
+        document.is_some_and(|slot| slot.is_ok_and(|it| it.metadata().uid.is_some()))
+    }
+
+    /// Returns whether what is in a place now was there when it was listed: this content, or no file. Of no applied record
+    /// and no invalid file.
+    pub(super) fn had(&self, place: &Place, now: Option<&Text>) -> bool {
+        let slot = match place.area {
+            Area::Documents => self
+                .of_kind(place.kind)
+                .and_then(|all| all.get(&place.name)),
+            Area::Overrides => self
+                .overrides
+                .get(&(place.kind, place.name.clone()))
+                .map(any),
+            Area::Applied | Area::Status => return false,
+        };
+        match (slot, now) {
+            (Some(Ok(listed)), Some(now)) => {
+                (*listed.hash(), listed.owner()) == (now.hash, now.owner)
+            }
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     /// Adds or replaces a document; `None` when its text is invalid.
@@ -313,5 +350,29 @@ mod tests {
         assert_eq!(store.parsed(), parsed);
         std::fs::write(store.path(&place), "no: document").unwrap();
         assert_eq!(store.has_uid(&place), None);
+    }
+
+    #[test]
+    fn listing_has_what_the_sync_wrote_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let name: ObjectName = "a".parse().unwrap();
+        let place = Place::document(Kind::MeshPeer, &name);
+        let write = |uid: Option<&str>, number| {
+            let spec = serde_json::json!({"nodeId": number, "publicKey": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="});
+            let spec: MeshPeerSpec = serde_json::from_value(spec).unwrap();
+            let uid = uid.map(|uid| uid.parse().unwrap());
+            let document = Document::new(name.clone(), uid, 1, spec);
+            store.write_document(&document).unwrap();
+            store.load().unwrap()
+        };
+        let before = write(Some("uid"), 2);
+        assert!(store.is_listed(&place, &before));
+        let after = write(Some("uid"), 3);
+        assert!(!store.is_listed(&place, &before), "another content");
+        assert!(store.is_listed(&place, &after));
+        let text = std::fs::read_to_string(store.path(&place)).unwrap();
+        std::fs::write(store.path(&place), text.replace("nodeId: 3", "nodeId: 4")).unwrap();
+        assert!(!store.is_listed(&place, &store.load().unwrap()), "an edit");
     }
 }

@@ -1,29 +1,51 @@
 //! A listing is used again while nothing has changed since: the watch sees what others write, and the agent knows its own
 //! writes.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use super::Snapshot;
+use super::changed::Changed;
 use crate::intervals::LISTING_MAX;
 
-/// Changes of the files that a listing reads. Those by other programs below `applied/` and `.synced/`, and by other machines
-/// on a network file system, are not seen: no listing is used for longer than [`LISTING_MAX`].
+/// Changes of the files that a listing reads. Those by other programs below `applied/` and `.synced/`, by other machines on
+/// a network file system, and through a mapping or another link of a file, are not seen: at least once in [`LISTING_MAX`] a
+/// listing looks at every file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Changes(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    count: AtomicU64,
+    noted: Mutex<Noted>,
     /// Whether the watch sees every folder.
     is_watched: AtomicBool,
 }
 
+#[derive(Debug, Default)]
+struct Noted {
+    /// Number of changes so far.
+    count: u64,
+    /// Those that no listing has begun after.
+    changed: Changed,
+}
+
 impl Changes {
-    /// Records that something may have changed.
-    pub(super) fn note(&self) {
-        self.0.count.fetch_add(1, Ordering::SeqCst);
+    /// Records that a file may have changed.
+    pub(super) fn note(&self, path: &Path) {
+        let mut noted = self.0.noted.lock();
+        noted.count += 1;
+        noted.changed.add(path);
+    }
+
+    /// Records that anything may have changed.
+    pub(super) fn note_anything(&self) {
+        let mut noted = self.0.noted.lock();
+        noted.count += 1;
+        noted.changed = Changed::Anything;
     }
 
     /// Records whether changes by others are noted from now on.
@@ -34,7 +56,7 @@ impl Changes {
     /// Returns the number of changes so far; `None` if changes may have been missed.
     pub(super) fn count(&self) -> Option<u64> {
         let is_watched = self.0.is_watched.load(Ordering::SeqCst);
-        is_watched.then(|| self.0.count.load(Ordering::SeqCst))
+        is_watched.then(|| self.0.noted.lock().count)
     }
 }
 
@@ -45,17 +67,38 @@ pub(super) struct Listed {
     changes: Option<u64>,
     /// Device and inode of the directory.
     root: (u64, u64),
+    /// When every file was looked at.
     at: Instant,
 }
 
 impl Listed {
-    /// Begins a listing.
-    pub(super) fn begin(changes: &Changes, root: (u64, u64)) -> Self {
-        Self {
-            changes: changes.count(),
-            root,
-            at: Instant::now(),
-        }
+    /// Begins a listing after an earlier one, if that was at rest. Returns what it looks at.
+    pub(super) fn begin(
+        before: Option<&Self>,
+        changes: &Changes,
+        root: (u64, u64),
+    ) -> (Self, Changed) {
+        let mut noted = changes.0.noted.lock();
+        let changed = std::mem::take(&mut noted.changed);
+        let is_watched = changes.0.is_watched.load(Ordering::SeqCst);
+        let count = is_watched.then_some(noted.count);
+        let before = before
+            .filter(|before| is_watched && before.changes.is_some() && before.is_recent(root));
+        let (at, changed) = match before {
+            Some(before) => (before.at, changed),
+            None => (Instant::now(), Changed::Anything),
+        };
+        let changes = count;
+        (Self { changes, root, at }, changed)
+    }
+
+    fn is_recent(&self, root: (u64, u64)) -> bool {
+        self.root == root && self.at.elapsed() < LISTING_MAX
+    }
+
+    /// Returns whether nothing was noted since this listing, and nothing in it waits.
+    pub(super) fn is_unchanged(&self, listing: &Snapshot, changes: &Changes) -> bool {
+        self.changes.is_some() && self.changes == changes.count() && listing.is_at_rest()
     }
 
     /// Returns whether a listing of everything that begins now would be the same.
@@ -65,9 +108,7 @@ impl Listed {
         changes: &Changes,
         root: (u64, u64),
     ) -> bool {
-        let is_known = self.changes.is_some() && self.root == root;
-        let is_unchanged = is_known && self.changes == changes.count();
-        is_unchanged && listing.is_at_rest() && self.at.elapsed() < LISTING_MAX
+        self.is_unchanged(listing, changes) && self.is_recent(root)
     }
 }
 
@@ -80,10 +121,10 @@ mod tests {
     #[test]
     fn missed_changes_may_be_any() {
         let (changes, listing) = (Changes::default(), at_rest());
-        let blind = Listed::begin(&changes, ROOT);
+        let blind = Listed::begin(None, &changes, ROOT).0;
         changes.watch(true);
         assert!(!blind.is_current(&listing, &changes, ROOT));
-        let seeing = Listed::begin(&changes, ROOT);
+        let seeing = Listed::begin(None, &changes, ROOT).0;
         assert!(seeing.is_current(&listing, &changes, ROOT));
         changes.watch(false);
         assert!(!seeing.is_current(&listing, &changes, ROOT));
@@ -93,7 +134,7 @@ mod tests {
     fn change_or_unfinished_listing_needs_another() {
         let (changes, listing) = (Changes::default(), at_rest());
         changes.watch(true);
-        let listed = Listed::begin(&changes, ROOT);
+        let listed = Listed::begin(None, &changes, ROOT).0;
         let unfinished = Snapshot {
             settled: false,
             ..at_rest()
@@ -104,7 +145,7 @@ mod tests {
             !listed.is_current(&listing, &changes, (1, 3)),
             "another mount"
         );
-        changes.note();
+        changes.note(Path::new("a"));
         assert!(!listed.is_current(&listing, &changes, ROOT));
     }
 

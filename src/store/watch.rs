@@ -16,10 +16,12 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::debounce::Writers;
+use super::moved::SharedMemory;
+use super::read;
 use super::unchanged::Changes;
 use super::{APPROVED, Area, IDENTITY, Place, SECRETS, document_folders};
 use crate::intervals::{EVENTS_GATHER, SCAN_POLL, WATCH_CHECK};
-use crate::util::file::Stamp;
+use crate::util::file::{self, Stamp};
 use crate::util::fs;
 use crate::util::notices::Notices;
 use crate::util::sorted::Sorted as _;
@@ -61,7 +63,8 @@ impl Watch {
     /// missing, sends [`Hint::Everything`] at the same interval. Files that the agent writes for itself
     /// (`status/`, `applied/`, `outbox/`, `.git/`) give no hints.
     pub fn start(self, dir: &Path) -> mpsc::Receiver<Hint> {
-        self.start_with(dir, Writers::default(), Changes::default())
+        let (writers, changes, memory) = Default::default();
+        self.start_with(dir, writers, changes, memory)
     }
 
     pub(super) fn start_with(
@@ -69,11 +72,12 @@ impl Watch {
         dir: &Path,
         writers: Writers,
         changes: Changes,
+        memory: SharedMemory,
     ) -> mpsc::Receiver<Hint> {
         let (hints, receiver) = mpsc::channel(MANY);
         let dir = dir.to_owned();
         let thread = std::thread::Builder::new().name("watch-state".into());
-        let run = move || Watched::new(dir, writers, changes).run(self.poll, &hints);
+        let run = move || Watched::new(dir, writers, changes, memory).run(self.poll, &hints);
         if let Err(error) = thread.spawn(run) {
             tracing::error!(%error, "cannot watch the state directory; changes are noticed at the next full pass");
         }
@@ -109,11 +113,15 @@ fn identity(metadata: &Metadata) -> Identity {
 /// The connection from the kernel's events to the thread.
 #[derive(Clone)]
 struct Events {
+    dir: PathBuf,
+    /// The directory as listings name it.
+    listed: PathBuf,
     paths: SyncSender<PathBuf>,
     /// Paths were lost.
     overflow: Arc<AtomicBool>,
     writers: Writers,
     changes: Changes,
+    memory: SharedMemory,
 }
 
 /// The watched folders, and how they are watched.
@@ -133,15 +141,19 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(dir: PathBuf, writers: Writers, changes: Changes) -> Self {
+    fn new(dir: PathBuf, writers: Writers, changes: Changes, memory: SharedMemory) -> Self {
+        let listed = dir.clone();
         // Events name real paths.
         let dir = fs::canonicalize(&dir).unwrap_or(dir);
         let (sender, paths) = sync_channel(QUEUE);
         let events = Events {
+            dir: dir.clone(),
+            listed,
             paths: sender,
             overflow: Arc::default(),
             writers,
             changes,
+            memory,
         };
         let (armed, next_scan) = (BTreeMap::new(), Instant::now());
         Self {
@@ -314,7 +326,7 @@ impl Watched {
         }
         self.tell(refused);
         if amiss {
-            self.events.changes.note();
+            self.events.changes.note_anything();
         }
         let is_whole = folders(&self.dir).all(|folder| self.armed.contains_key(&folder));
         self.events.changes.watch(is_whole);
@@ -338,10 +350,10 @@ impl Drop for Watched {
     }
 }
 
-/// Runs in the watcher's own thread, so it never waits.
+/// Runs in the watcher's own thread, so it waits for no one who reads the paths.
 fn forward(event: notify::Result<Event>, to: &Events) {
     let Ok(event) = event else {
-        to.changes.note();
+        to.changes.note_anything();
         to.writers.forget();
         to.overflow.store(true, Ordering::Relaxed);
         return;
@@ -352,7 +364,7 @@ fn forward(event: notify::Result<Event>, to: &Events) {
     {
         return;
     }
-    to.changes.note();
+    note(&event, to);
     if event.need_rescan() {
         to.writers.forget();
         to.overflow.store(true, Ordering::Relaxed);
@@ -362,6 +374,33 @@ fn forward(event: notify::Result<Event>, to: &Events) {
             to.overflow.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// Notes the files that an event announces.
+fn note(event: &Event, to: &Events) {
+    if event.paths.is_empty() || event.need_rescan() {
+        return to.changes.note_anything();
+    }
+    let lasting = event.paths.iter().filter(|path| !file::is_temporary(path));
+    for path in lasting {
+        match path.strip_prefix(&to.dir).ok().and_then(Place::parse) {
+            Some(place) if is_listed(&place, path, to) => {}
+            Some(place) => to.changes.note(&to.listed.join(place.relative())),
+            None => to.changes.note_anything(),
+        }
+    }
+}
+
+/// Returns whether the last listing has what is in a place now, as when the agent itself wrote it before.
+fn is_listed(place: &Place, path: &Path, to: &Events) -> bool {
+    let is_unchanged = || to.memory.lock().unchanged(&to.changes).is_some();
+    let Some(Ok(now)) = is_unchanged().then(|| read::text(path)) else {
+        return false;
+    };
+    // Another listing may have begun while the file was read.
+    let memory = to.memory.lock();
+    let listing = memory.unchanged(&to.changes);
+    listing.is_some_and(|listing| listing.had(place, now.as_ref()))
 }
 
 /// Records writers: the kernel reports each write to a file and the end of writing, also when a writer is killed.

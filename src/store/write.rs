@@ -18,8 +18,9 @@ use crate::util::sorted::Sorted as _;
 
 use super::moved::is_maintenance;
 use super::quarantine::has_uid;
+use super::read::Text;
 use super::snapshot::Caches;
-use super::{AppliedDocument, Area, Place, Store, StoreError, atomic, read};
+use super::{AppliedDocument, Area, Place, Snapshot, Store, StoreError, atomic, read};
 
 /// Result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,7 +287,7 @@ impl Store {
         let found = self.caches.lock().in_effect(&self.path(&place), &place);
         if found.is_none() && self.applied_kept(&place).is_some() {
             // Another program removed it: the next listing puts it back.
-            self.changes.note();
+            self.changes.note(&self.path(&place));
         }
         found?
             .ok()
@@ -432,18 +433,24 @@ impl Store {
         Ok(removed)
     }
 
-    /// Records a write or a removal by the agent, which is no change of an operator. Its own records, of which there are
-    /// many, are not debounced.
-    pub(super) fn note_own(&self, path: &Path, text: Option<&str>) {
+    /// Makes a write or a removal by the agent, which is no change of an operator. Its own records, of which there are many,
+    /// are not debounced.
+    pub(super) fn as_own<T>(
+        &self,
+        path: &Path,
+        text: Option<&str>,
+        write: impl FnOnce() -> T,
+    ) -> T {
         let relative = path.strip_prefix(&self.dir).unwrap_or(path);
-        // The last listing gets each applied record that is written, and has no statuses.
-        let is_kept = relative.starts_with(Area::Applied.folder()) && text.is_some();
-        if !is_kept && !relative.starts_with(Area::Status.folder()) {
-            self.changes.note();
-        }
         if !super::is_bookkeeping(relative) {
             self.patience.wrote(path, text.map(read::hash));
         }
+        let done = write();
+        // A listing has no statuses.
+        if !relative.starts_with(Area::Status.folder()) {
+            self.changes.note(path);
+        }
+        done
     }
 
     /// Returns whether the last write of this process to a file had this content.
@@ -458,6 +465,15 @@ impl Store {
         self.patience.is_announced(&self.path(place), hash.as_ref())
     }
 
+    /// Returns whether a change in this place that the watch announces now is the sync's, and a listing has it.
+    pub(crate) fn is_listed(&self, place: &Place, listing: &Snapshot) -> bool {
+        let (path, of_the_sync) = (self.path(place), listing.is_synced(place));
+        let is_listed = |now: Text| {
+            self.patience.is_announced(&path, Some(&now.hash)) && listing.had(place, Some(&now))
+        };
+        of_the_sync && read::text(&path).ok().flatten().is_some_and(is_listed)
+    }
+
     pub(super) fn put(&self, path: &Path, text: &str) -> Result<(), StoreError> {
         self.put_with(path, text, atomic::write)
     }
@@ -468,9 +484,9 @@ impl Store {
         text: &str,
         write: fn(&Path, &[u8], u32) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.note_own(path, Some(text));
-        let written =
-            atomic::in_folder(&self.dir, path, |path| write(path, text.as_bytes(), 0o644));
+        let written = self.as_own(path, Some(text), || {
+            atomic::in_folder(&self.dir, path, |path| write(path, text.as_bytes(), 0o644))
+        });
         self.attempts.write(&written);
         written?;
         self.count(1);
@@ -478,16 +494,15 @@ impl Store {
     }
 
     pub(super) fn create(&self, path: &Path, text: &str) -> Result<(), StoreError> {
-        self.note_own(path, Some(text));
-        let created = atomic::create(path, text.as_bytes(), 0o644);
+        let create = || atomic::create(path, text.as_bytes(), 0o644);
+        let created = self.as_own(path, Some(text), create);
         self.attempts.write(&created);
         self.count(u64::from(created?));
         Ok(())
     }
 
     pub(super) fn remove_file(&self, path: &Path) -> Result<bool, StoreError> {
-        self.note_own(path, None);
-        let removed = atomic::remove(path);
+        let removed = self.as_own(path, None, || atomic::remove(path));
         // A missing file says nothing about the free space.
         if removed.is_err() {
             self.attempts.write(&removed);

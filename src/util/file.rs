@@ -18,8 +18,8 @@ pub(crate) use lock::lock;
 pub(crate) use quarantine::{QUARANTINED, quarantine};
 pub(crate) use stamp::Stamp;
 pub(crate) use write::{
-    Staged, Writer, flush, flush_content, flush_file_system, flush_file_systems, flushes, remove,
-    remove_file, sweep, sync_folders, temporary,
+    Staged, Writer, flush, flush_content, flush_file_system, flush_file_systems, flushes,
+    is_temporary, remove, remove_file, sweep, sync_folders, temporary,
 };
 
 /// The largest configuration, template or document, in bytes.

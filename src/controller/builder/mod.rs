@@ -267,7 +267,9 @@ impl Builds {
                 () = tokio::time::sleep_until(due) => break,
                 hint = self.watched.recv() => {
                     match hint {
-                        Some(hint) => self.take(hint),
+                        Some(hint) => if !self.take(hint).await {
+                            continue;
+                        },
                         None => {
                             // The watch could not start, or its thread panicked: wait before the restart.
                             tokio::time::sleep(WATCH_RESTART).await;
@@ -282,16 +284,29 @@ impl Builds {
         ControlFlow::Continue(())
     }
 
-    /// Takes this hint of the watch, and all queued ones.
-    fn take(&mut self, hint: store::Hint) {
-        let mut next = Some(hint);
+    /// Takes this hint of the watch, and all queued ones. Returns whether the desired state may change: it has what the sync
+    /// wrote before the last listing.
+    async fn take(&mut self, hint: store::Hint) -> bool {
+        let (mut places, mut next) = (BTreeSet::new(), Some(hint));
         while let Some(hint) = next {
             match hint {
-                store::Hint::Changed(place) => drop(self.changed.insert(place)),
+                store::Hint::Changed(place) => drop(places.insert(place)),
                 store::Hint::Everything => self.anywhere = true,
             }
             next = self.watched.try_recv().ok();
         }
+        if let Some(last) = self.last.clone() {
+            let store = Arc::clone(&self.builder.context.store);
+            let is_known = move |place: &Place| store.is_listed(place, &last);
+            places = blocking(move || {
+                places.retain(|place| !is_known(place));
+                places
+            })
+            .await;
+        }
+        let is_any = self.anywhere || !places.is_empty();
+        self.changed.extend(places);
+        is_any
     }
 }
 

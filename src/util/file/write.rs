@@ -300,6 +300,13 @@ pub(crate) fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.new"))
 }
 
+/// Returns whether a path is the temporary name of a file that is being written.
+pub(crate) fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let has_one_writer = name.starts_with(b".") && name.ends_with(b".new");
+    has_one_writer || name.starts_with(TEMPORARY.as_bytes())
+}
+
 /// Returns the directory of a file.
 pub(super) fn folder(path: &Path) -> &Path {
     match path.parent() {

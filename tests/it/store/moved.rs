@@ -82,6 +82,29 @@ fn old_commit_checked_out_changes_nothing() {
     }
 }
 
+/// Waits until the stamps of files can be trusted, and lists.
+fn settle(store: &Store) {
+    std::thread::sleep(Duration::from_millis(300));
+    store.load().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn record_that_waited_for_the_tree_is_listed() {
+    let (_dir, store) = two_commits();
+    let _hints = store.watch();
+    (0..3).for_each(|_| settle(&store));
+    git(&store, "checkout -q HEAD~1");
+    assert!(store.load().unwrap().moved.is_some());
+    assert_eq!(store.write_applied(&applied(3)).unwrap(), Written::Changed);
+    git(&store, "checkout -q main");
+    for _ in 0..3 {
+        settle(&store);
+        let listed = store.load().unwrap();
+        let record = &listed.applied[&(Kind::BgpSession, "wg_1".parse().unwrap())];
+        assert_eq!(record.document.metadata.generation, 3);
+    }
+}
+
 #[test]
 fn moved_tree_gets_no_documents_and_records_wait() {
     let (dir, store) = two_commits();

@@ -36,10 +36,7 @@ fn assert_current(listed: &Snapshot, state: &State) {
     let new = new.unwrap();
     assert_eq!(listed.mesh, new.mesh);
     assert_eq!(listed.overrides, new.overrides);
-    assert_eq!(
-        listed.applied.keys().collect::<Vec<_>>(),
-        new.applied.keys().collect::<Vec<_>>()
-    );
+    assert_eq!(listed.applied, new.applied);
     assert_eq!(listed.problems, new.problems);
 }
 
@@ -58,11 +55,54 @@ async fn what_the_agent_writes_is_listed_at_once() {
         Arc::ptr_eq(&with_record, &store.load().unwrap()),
         "a record needs no listing"
     );
+    store.write_applied(&applied("b")).unwrap();
+    assert!(
+        Arc::ptr_eq(&with_record, &store.load().unwrap()),
+        "nor does one that is as it was"
+    );
     assert_eq!((first.applied.len(), before.applied.len()), (1, 1));
     store.remove_applied(Kind::MeshPeer, &name("b")).unwrap();
     assert_current(&store.load().unwrap(), &state);
     store.remove_document(Kind::MeshPeer, &name("a")).unwrap();
     assert_current(&store.load().unwrap(), &state);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn announced_writes_of_the_agent_need_one_listing() {
+    let (state, store, mut hints) = watched().await;
+    store.write_document(&peer("a", 1300)).unwrap();
+    let listed = store.load().unwrap();
+    assert!(hints.recv().await.is_some());
+    sleep(Duration::from_millis(200)).await;
+    assert!(Arc::ptr_eq(&listed, &store.load().unwrap()));
+    let of_the_agent = std::fs::read_to_string(state.root().join("mesh/a.yaml")).unwrap();
+    let by_others = of_the_agent.replace("1300", "1350");
+    for text in [by_others, of_the_agent] {
+        state.put("mesh/a.yaml", text);
+        sleep(Duration::from_millis(200)).await;
+        assert_current(&store.load().unwrap(), &state);
+    }
+    is_used_again(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listing_looks_at_changed_files_alone() {
+    let (state, store, mut hints) = watched().await;
+    let record = state.root().join("applied/mesh/a.yaml");
+    let mut add = async |name: &str| {
+        sleep(Duration::from_millis(200)).await;
+        state.put(&format!("mesh/{name}.yaml"), own(name));
+        while !store.load().unwrap().mesh.contains_key(&self::name(name)) {
+            hints.recv().await.unwrap();
+        }
+    };
+    add("b").await;
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, format!("{text}# by others\n")).unwrap();
+    add("c").await;
+    let listed = store.load().unwrap();
+    let kept = &listed.applied[&(Kind::MeshPeer, name("a"))];
+    assert_eq!(*kept.text, *text, "no event announces this change");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,8 +25,8 @@ pub struct Inputs<'a> {
     pub material: &'a Material,
     /// The guard's memory.
     pub guard: guard::Input<'a>,
-    /// Texts that need no rendering again.
-    pub texts: &'a super::TextCache,
+    /// Sessions that need not be made again.
+    pub sessions: &'a super::SessionCache,
     /// The current time.
     pub now: Timestamp,
 }

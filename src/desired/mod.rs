@@ -8,7 +8,7 @@
 //! | `inputs` | inputs of a desired state |
 //! | `changed` | the objects in which two desired states differ |
 //! | `error` | reasons why the identity, BIRD's features or a text are unknown |
-//! | `text_cache` | texts of sessions that need no rendering again |
+//! | `session_cache` | sessions that need not be made again |
 //! | `object` | one object: its wanted state, and whether its documents were accepted |
 //! | `merge_layers` | a document and its override, or the reason why neither applies |
 //! | `router` | node, policy, maintenance, the node's own addresses |
@@ -29,14 +29,15 @@ mod owners;
 mod peers;
 mod reach;
 mod router;
+mod session_cache;
 mod sessions;
 #[cfg(test)]
 pub(crate) mod testing;
-mod text_cache;
 mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -63,7 +64,7 @@ pub use owners::Owners;
 pub use reach::{Reach, Use};
 pub(crate) use router::{configured_node, single};
 pub use router::{maintenance_in_effect, recorded_maintenance};
-pub use text_cache::TextCache;
+pub use session_cache::SessionCache;
 use texts::Parts;
 
 /// Everything that is wanted.
@@ -266,9 +267,11 @@ impl Desired {
             reach.add_own(router);
         }
         let (maintenance, maintenance_at) = router::maintenance(inputs);
-        let known = (&reach, &applied);
+        let reach = Arc::new(reach);
+        let known = (&*reach, &applied);
         let mut objects = peers::backbone(inputs, router.as_ref().ok(), known, &mut ledger);
         let rpki = router::rpki_names(inputs, &documents.policy.spec);
+        let known = (&reach, &applied);
         let parts = Parts::new(inputs, &documents, maintenance, &objects, &rpki, known);
         let base = match &router {
             Ok(router) => parts.base(router),

@@ -206,6 +206,9 @@ impl Wanted {
 impl Object {
     /// Returns the neighbour's AS number in the document.
     pub fn asn(&self) -> Option<u32> {
+        if let Some(session) = self.session() {
+            return Some(session.asn.get());
+        }
         let asn = self.spec.as_ref()?.at("/asn")?.as_u64()?;
         u32::try_from(asn).ok()
     }

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::reach::{check_peer, peer_addresses};
+use super::session_cache::{Ground, Kept, Made, Own};
 use super::{
     Intent, MergedLayers, Object, Objects, Parts, RouterError, TextError, Wanted, is_operators,
     layer_inputs, merge_layers, rules,
 };
 use crate::desired::guard::{Fate, Ledger, Member};
 use crate::document::{BgpSessionSpec, Kind, PackedSpec};
-use crate::effective::{Claim, Claimant, Defaults, FieldError, Router, Session, conflicts};
+use crate::effective::{Claim, Claimant, Clash, Defaults, FieldError, Router, Session, conflicts};
 use crate::model::{AdminState, ObjectName, Uid};
-use crate::render::Peerings;
+use crate::render::{Fingerprint, Peerings};
 use crate::status::{Acceptance, Hold};
-use crate::store::AppliedDocument;
+use crate::store::{AppliedDocument, Stored};
 use crate::telemetry::chain;
 use crate::util::sorted::Sorted as _;
 use crate::wire::Rejected;
@@ -35,41 +36,142 @@ struct Candidate {
     needs_text: bool,
 }
 
+/// A session before the clashes are known: as made for the last desired state, or a new candidate.
+struct Draft {
+    /// What it is made of, if that is the usual.
+    own: Option<Own>,
+    claimant: Option<Claimant>,
+    made: Option<Object>,
+    new: Option<Box<Candidate>>,
+}
+
 pub(super) fn sessions(
     parts: &Parts<'_>,
     router: &Result<Router, RouterError>,
     ledger: &mut Ledger,
 ) -> Objects {
-    let refused = refused(parts);
-    let held = removals(parts, &refused, ledger);
-    let candidates: BTreeMap<_, _> = names(parts, &refused)
-        .into_iter()
-        .map(|name| {
-            let held = held.get(&name).cloned();
-            let candidate = candidate(parts, router, &name, held, refused.get(&name).copied());
-            (name, candidate)
-        })
-        .sorted_map();
-    let clashes = conflicts(&claimants(parts, &candidates));
     let peerings = match router {
         Ok(router) => parts.peerings(router),
         Err(error) => Err(error.clone().into()),
     };
-    parts
-        .inputs
-        .texts
-        .keep(|name| candidates.contains_key(name));
-    candidates
-        .into_iter()
-        .map(|(name, mut candidate)| {
-            if let Some(clash) = clashes.get(&label(&name)) {
-                candidate.layers.acceptance = Acceptance::Clash(clash.to_string());
-                candidate.session = None;
+    let known = router.as_ref().ok().zip(peerings.as_ref().ok());
+    let ground = known.map(|(router, texts)| ground(parts, router, texts.fingerprint()));
+    let drafts = drafts(parts, router, ground.as_ref(), ledger);
+    let cache = parts.inputs.sessions;
+    cache.keep(|name| drafts.contains_key(name));
+    let backbone = backbone(parts);
+    let claimants = drafts.values().filter_map(|draft| draft.claimant.as_ref());
+    let clashes = conflicts(claimants.chain(&backbone));
+    let mut kept = Kept::new();
+    let end = |(name, draft): (ObjectName, Draft)| {
+        let clash = clashes.get(&label(&name));
+        let again = || Box::new(candidate(parts, router, &name, (None, None)));
+        let make = |new: Box<Candidate>| object(parts, &peerings, &name, (*new, clash));
+        let object = match draft.made.filter(|_| clash.is_none()) {
+            Some(made) => {
+                debug_assert_eq!(made, make(again()));
+                made
             }
-            object(parts, &peerings, &name, candidate)
-        })
-        .map(|object| (object.key(), object))
-        .sorted_map()
+            None => make(draft.new.unwrap_or_else(again)),
+        };
+        let (own, claimant) = (draft.own, draft.claimant);
+        if let Some(own) = own.filter(|_| object.acceptance == Acceptance::Valid) {
+            let object = object.clone();
+            kept.insert(
+                name,
+                Made {
+                    own,
+                    object,
+                    claimant,
+                },
+            );
+        }
+        (object.key(), object)
+    };
+    let objects = drafts.into_iter().map(end).sorted_map();
+    cache.put(ground, kept);
+    objects
+}
+
+fn drafts(
+    parts: &Parts<'_>,
+    router: &Result<Router, RouterError>,
+    ground: Option<&Ground>,
+    ledger: &mut Ledger,
+) -> BTreeMap<ObjectName, Draft> {
+    let refused = refused(parts);
+    let held = removals(parts, &refused, ledger);
+    let mut last = parts.inputs.sessions.take(ground);
+    let draft = |name: ObjectName| {
+        let why = (held.get(&name).cloned(), refused.get(&name).copied());
+        let is_usual = ground.is_some() && why.0.is_none() && why.1.is_none();
+        let own = is_usual.then(|| own(parts, &name)).flatten();
+        let last = last.remove(&name);
+        let draft = match last.filter(|last| own.as_ref() == Some(&last.own)) {
+            Some(last) => Draft {
+                own,
+                claimant: last.claimant,
+                made: Some(last.object),
+                new: None,
+            },
+            None => {
+                let new = Box::new(candidate(parts, router, &name, why));
+                let claimant = claimant(parts, &name, &new);
+                let (made, new) = (None, Some(new));
+                Draft {
+                    own,
+                    claimant,
+                    made,
+                    new,
+                }
+            }
+        };
+        (name, draft)
+    };
+    let names = names(parts, &refused).into_iter();
+    names.map(draft).sorted_map()
+}
+
+/// Returns what all sessions of these parts are made of, with the digest of what all texts are.
+fn ground(parts: &Parts<'_>, router: &Router, texts: Fingerprint) -> Ground {
+    let (inputs, policy) = (parts.inputs, &parts.documents.policy.spec);
+    Ground {
+        router: router.clone(),
+        defaults: defaults(parts),
+        secrets: inputs.material.secrets.clone(),
+        reach: Arc::clone(parts.reach),
+        extra_ranges: policy.extra_ranges.clone(),
+        bandwidth: policy.location.bandwidth,
+        overrides_complete: inputs.snapshot.overrides_complete,
+        texts,
+    }
+}
+
+/// Returns what a session is made of; `None` if there is more to it: an override, which may end, or an invalid document.
+fn own(parts: &Parts<'_>, name: &ObjectName) -> Option<Own> {
+    let (snapshot, material) = (parts.inputs.snapshot, parts.inputs.material);
+    let key = (KIND, name.clone());
+    let applied = snapshot.applied.get(&key).cloned();
+    let was_overridden =
+        |it: &Arc<Stored<AppliedDocument>>| it.document.applied.overridden.is_some();
+    let has_more = snapshot.overrides.contains_key(&key)
+        || snapshot.broken.contains_key(&key)
+        || applied.as_ref().is_some_and(was_overridden);
+    let document = snapshot.sessions.get(name)?.as_ref().ok()?;
+    (!has_more).then(|| Own {
+        document: Arc::clone(document),
+        applied,
+        class: material.classes.get(name).copied().unwrap_or_default(),
+        in_bird: material.fragments.contains(name.as_str()),
+    })
+}
+
+/// Returns the values of fields that a document does not set.
+fn defaults(parts: &Parts<'_>) -> Defaults {
+    let config = &parts.inputs.material.config;
+    Defaults {
+        keepalive: config.wireguard.persistent_keepalive_interval,
+    }
 }
 
 /// Returns the sessions that are desired, applied, or left behind in BIRD's directory: a removal can be needed for
@@ -163,8 +265,7 @@ fn candidate(
     parts: &Parts<'_>,
     router: &Result<Router, RouterError>,
     name: &ObjectName,
-    held: Option<Hold>,
-    refused: Option<&Rejected>,
+    (held, refused): (Option<Hold>, Option<&Rejected>),
 ) -> Candidate {
     let snapshot = parts.inputs.snapshot;
     let key = (KIND, name.clone());
@@ -234,15 +335,7 @@ impl Candidate {
         let Some(spec) = &self.layers.spec else {
             return Ok(());
         };
-        let defaults = Defaults {
-            keepalive: parts
-                .inputs
-                .material
-                .config
-                .wireguard
-                .persistent_keepalive_interval,
-        };
-        let filled = spec.filled(router, &defaults);
+        let filled = spec.filled(router, &defaults(parts));
         if filled.admin_state == AdminState::Enabled {
             let secrets = &parts.inputs.material.secrets;
             let extra = &parts.documents.policy.spec.extra_ranges;
@@ -262,33 +355,28 @@ impl Candidate {
     }
 }
 
-/// Returns the claims by object. A session that stays as it is keeps its claims.
-fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) -> Vec<Claimant> {
-    let snapshot = parts.inputs.snapshot;
-    let applied = |name: &ObjectName| {
-        snapshot
-            .applied
-            .get(&(KIND, name.clone()))
-            .map(|stored| &*stored.document)
+/// Returns the claims of a session. One that stays as it is keeps its claims.
+fn claimant(parts: &Parts<'_>, name: &ObjectName, candidate: &Candidate) -> Option<Claimant> {
+    let record = parts.inputs.snapshot.applied.get(&(KIND, name.clone()));
+    let holds = record.map(|record| claims_of(&record.document, parts.applied.get(name)));
+    let holds = holds.unwrap_or_default();
+    let leaving = !candidate.layers.documented && candidate.held.is_none();
+    let claims = match &candidate.session {
+        Some(session) => session.claims(),
+        None if leaving => return None,
+        None if candidate.layers.acceptance == Acceptance::Valid => return None,
+        None => holds.clone(),
     };
-    let sessions = candidates.iter().filter_map(|(name, candidate)| {
-        let holds = applied(name)
-            .map(|record| claims_of(record, parts.applied.get(name)))
-            .unwrap_or_default();
-        let leaving = !candidate.layers.documented && candidate.held.is_none();
-        let claims = match &candidate.session {
-            Some(session) => session.claims(),
-            None if leaving => return None,
-            None if candidate.layers.acceptance == Acceptance::Valid => return None,
-            None => holds.clone(),
-        };
-        Some(Claimant {
-            name: label(name),
-            uid: candidate.layers.uid.clone(),
-            claims,
-            holds,
-        })
-    });
+    Some(Claimant {
+        name: label(name),
+        uid: candidate.layers.uid.clone(),
+        claims,
+        holds,
+    })
+}
+
+/// Returns the claims of the backbone tunnels.
+fn backbone(parts: &Parts<'_>) -> Vec<Claimant> {
     let mesh = parts.backbone.values().filter_map(Object::mesh);
     let mesh = mesh.map(|tunnel| {
         let claims = tunnel.claims();
@@ -300,7 +388,7 @@ fn claimants(parts: &Parts<'_>, candidates: &BTreeMap<ObjectName, Candidate>) ->
             claims,
         }
     });
-    sessions.chain(mesh).collect()
+    mesh.collect()
 }
 
 /// Returns the name of a session in a clash message.
@@ -334,7 +422,7 @@ fn object(
     parts: &Parts<'_>,
     peerings: &Result<Peerings<'_>, TextError>,
     name: &ObjectName,
-    candidate: Candidate,
+    (candidate, clash): (Candidate, Option<&Clash>),
 ) -> Object {
     let Candidate {
         mut layers,
@@ -343,14 +431,17 @@ fn object(
         held,
         needs_text,
     } = candidate;
+    let session = session.filter(|_| clash.is_none());
+    if let Some(clash) = clash {
+        layers.acceptance = Acceptance::Clash(clash.to_string());
+    }
     let admin_state = match &spec {
         Some(spec) => spec.admin_state,
         None if !layers.documented => AdminState::Absent,
         None => AdminState::Enabled,
     };
-    let clash = matches!(layers.acceptance, Acceptance::Clash(_));
     let intent = match session {
-        _ if clash => Intent::Stay,
+        _ if clash.is_some() => Intent::Stay,
         None if held.is_some() => Intent::Stay,
         None if !layers.documented => Intent::Absent,
         Some(session) => {

@@ -28,7 +28,7 @@ pub(crate) fn desired_beside(store: &Store, refused: &Refused, reach: &Reach) ->
         ..Material::new(Arc::new(config), key, Arc::new(renderer))
     };
     Desired::build(&Inputs {
-        texts: &super::TextCache::default(),
+        sessions: &super::SessionCache::default(),
         snapshot: &store.load().unwrap(),
         material: &material,
         guard: crate::desired::guard::Input {

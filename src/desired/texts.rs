@@ -24,7 +24,7 @@ pub(super) struct Parts<'a> {
     /// Addresses of the names of RPKI servers.
     rpki: BTreeMap<Endpoint, IpAddr>,
     /// Addresses that no peer may claim.
-    pub(super) reach: &'a super::Reach,
+    pub(super) reach: &'a Arc<super::Reach>,
     /// What sessions have applied.
     pub(super) applied: &'a super::AppliedSpecs<'a>,
 }
@@ -36,7 +36,7 @@ impl<'a> Parts<'a> {
         maintenance: Maintenance,
         backbone: &'a Objects,
         rpki: &[RpkiName],
-        (reach, applied): (&'a super::Reach, &'a super::AppliedSpecs<'a>),
+        (reach, applied): (&'a Arc<super::Reach>, &'a super::AppliedSpecs<'a>),
     ) -> Self {
         let mut shared = Shared::default();
         for wanted in backbone.values().filter_map(Object::wanted) {
@@ -104,7 +104,7 @@ impl<'a> Parts<'a> {
         let measured = measured.copied().unwrap_or_default();
         let bandwidth = self.documents.policy.spec.location.bandwidth;
         let class = LinkClass::of(session, measured.latency, measured.loss, bandwidth);
-        let texts = self.inputs.texts;
+        let texts = self.inputs.sessions;
         let text = texts.text(peerings.fingerprint(), session, class, || {
             peerings.text(session, &class)
         });

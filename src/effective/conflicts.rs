@@ -76,9 +76,10 @@ impl Session {
 
 /// Returns the objects that must wait, each with the clash: of two objects with one claim, the one that already has
 /// it keeps it; else the one with the smaller uid (docs/contract/session.md#claims).
-pub fn conflicts(claimants: &[Claimant]) -> BTreeMap<String, Clash> {
+pub fn conflicts<'a>(claimants: impl IntoIterator<Item = &'a Claimant>) -> BTreeMap<String, Clash> {
+    let claimants: Vec<_> = claimants.into_iter().collect();
     let mut keepers: BTreeMap<&Claim, &Claimant> = BTreeMap::new();
-    for claimant in claimants {
+    for &claimant in &claimants {
         for claim in &claimant.claims {
             let keeper = keepers.entry(claim).or_insert(claimant);
             if rank(claimant, claim) < rank(keeper, claim) {
@@ -86,7 +87,7 @@ pub fn conflicts(claimants: &[Claimant]) -> BTreeMap<String, Clash> {
             }
         }
     }
-    let clash = |claimant: &Claimant| {
+    let clash = |claimant: &&Claimant| {
         let lost = claimant
             .claims
             .iter()

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use crate::bird::Checker;
 use crate::config::LiveConfig;
 use crate::controller::{GuardMemory, RefusedItems};
-use crate::desired::{Desired, FeaturesError, Inputs, Material, Object, Reach, Same, TextCache};
+use crate::desired::{Desired, FeaturesError, Inputs, Material, Object, Reach, Same, SessionCache};
 use crate::document::{BgpSessionSpec, Kind};
 use crate::effective::Secrets;
 use crate::model::ObjectKey;
@@ -41,7 +41,7 @@ pub struct DesiredMaker {
     /// Secrets that could not be read, with the reasons: logged once.
     unread: Notices,
     last: Mutex<Option<Made>>,
-    texts: TextCache,
+    sessions: SessionCache,
     builds: AtomicU64,
 }
 
@@ -79,7 +79,7 @@ impl DesiredMaker {
     ) -> Self {
         let guard = Arc::new(GuardMemory::open(&store, Timestamp::now()));
         let (clashes, version, unread) = Default::default();
-        let (last, texts, builds) = Default::default();
+        let (last, sessions, builds) = Default::default();
         Self {
             config,
             store,
@@ -92,7 +92,7 @@ impl DesiredMaker {
             guard,
             unread,
             last,
-            texts,
+            sessions,
             builds,
         }
     }
@@ -303,7 +303,7 @@ impl DesiredMaker {
                 snapshot,
                 material,
                 guard: *guard,
-                texts: &self.texts,
+                sessions: &self.sessions,
                 now: Timestamp::now(),
             })
         })

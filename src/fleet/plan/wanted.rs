@@ -9,7 +9,7 @@ use super::PlanError;
 use super::documents::Documents;
 use crate::config::Config;
 use crate::desired::guard::{self, Ledger};
-use crate::desired::{Desired, Inputs, Material, TextCache};
+use crate::desired::{Desired, Inputs, Material, SessionCache};
 use crate::model::{PrivateKey, PublicKey, RouterKey};
 use crate::render::{Features, Renderer};
 
@@ -66,7 +66,7 @@ impl Agent {
                 now,
                 writable: true,
             },
-            texts: &TextCache::default(),
+            sessions: &SessionCache::default(),
             now,
         })
     }

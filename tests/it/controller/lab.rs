@@ -10,7 +10,7 @@ use moenet_agent::controller::{
     AppliedChange, Context, Enabled, FirewallKeeper, GuardMemory, Hint, Observer, Permits, Records,
     Reports, Restarts, Runner, StatusCache, Statuses, StepLog,
 };
-use moenet_agent::desired::{Desired, Inputs, Material, TextCache, guard};
+use moenet_agent::desired::{Desired, Inputs, Material, SessionCache, guard};
 use moenet_agent::document::{BgpSessionSpec, Document, Kind, NodeSpec, Spec, StatusBody};
 use moenet_agent::model::{InterfaceName, ObjectKey, ObjectName};
 use moenet_agent::observed::SharedOwnership;
@@ -101,7 +101,7 @@ impl Machine {
             renderer,
             guard: GuardMemory::open(&store, jiff::Timestamp::now()),
             store: store_too,
-            texts: TextCache::default(),
+            sessions: SessionCache::default(),
             clock: Mutex::default(),
             changing: Mutex::default(),
         };
@@ -192,7 +192,7 @@ struct Maker {
     renderer: Arc<Renderer>,
     store: Arc<Store>,
     guard: GuardMemory,
-    texts: TextCache,
+    sessions: SessionCache,
     /// How far its clock is off.
     clock: Mutex<jiff::SignedDuration>,
     /// Whether files of the state directory are being written.
@@ -222,7 +222,7 @@ impl Maker {
             snapshot: &snapshot,
             material: &material,
             guard: *guard,
-            texts: &self.texts,
+            sessions: &self.sessions,
             now: jiff::Timestamp::now() + *self.clock.lock().unwrap(),
         })
     }

@@ -2,9 +2,11 @@
 //! keys beside each other, a failing one alone; nothing written when nothing changed; and a crash between
 //! any two steps, in any of them too, leaves what the next start brings to the same end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use moenet_agent::controller::Hint;
+use moenet_agent::desired::{Desired, Wanted};
 use moenet_agent::document::{BgpSessionSpec, ConditionType, Kind, Metadata, Phase};
 use moenet_agent::store::{AppliedBody, AppliedDocument};
 use tokio::time::{Instant, sleep};
@@ -128,6 +130,37 @@ async fn cost_of_one_change(sessions: u8) -> [usize; 6] {
     let after = counts();
     assert_eq!(machine.kernel.links()[&interface(7)].mtu, 1380);
     std::array::from_fn(|index| after[index] - before[index])
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_sessions_that_changed_are_made_again() {
+    let machine = Machine::new(3);
+    let mut agent = machine.boot();
+    let _hints = agent.run();
+    sleep(Duration::from_secs(60)).await;
+    agent.relist();
+    let before = agent.context.desired();
+    let mut spec = session(2, "Enabled");
+    spec["tunnel"]["mtu"] = 1380.into();
+    write::<BgpSessionSpec>(agent.store(), &name(2), &uid(2), spec);
+    agent.relist();
+    let after = agent.context.desired();
+    let made = |desired: &Desired, number| match desired.objects[&session_key(number)].wanted() {
+        Some(Wanted::Session(session, _)) => Arc::clone(session),
+        other => panic!("{other:?}"),
+    };
+    let is_same = |number| Arc::ptr_eq(&made(&before, number), &made(&after, number));
+    assert_eq!([1, 2, 3].map(is_same), [true, false, true]);
+    assert_eq!(made(&after, 2).tunnel.mtu.get(), 1380);
+    // What it clashes with is compared again.
+    let mut spec = session(2, "Enabled");
+    spec["tunnel"]["listenPort"] = 21_003.into();
+    write::<BgpSessionSpec>(agent.store(), &name(2), &uid(2), spec);
+    agent.relist();
+    let refused = agent.context.desired().objects[&session_key(2)]
+        .refused()
+        .map(str::to_owned);
+    assert!(refused.unwrap().contains("listen port 21003 is used by"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,16 +1,69 @@
+//! The sessions of the last desired state, with everything they were made of: only one that differs is made again, or
+//! rendered again.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::effective::Session;
-use crate::model::ObjectName;
-use crate::render::{Fingerprint, LinkClass, RenderError};
+use super::Object;
+use crate::document::{BgpSessionSpec, Document};
+use crate::effective::{Claimant, Defaults, Router, Secrets, Session};
+use crate::model::{AddressRange, Bandwidth, ObjectName};
+use crate::render::{Fingerprint, LinkClass, Measured, RenderError};
+use crate::store::{AppliedDocument, Stored};
 use crate::util::shared::shared;
 
-/// The last text of each session, with everything it was rendered from: only a session that differs is rendered again.
+/// The sessions of the last desired state.
 #[derive(Default)]
-pub struct TextCache(Mutex<BTreeMap<ObjectName, Rendered>>);
+pub struct SessionCache {
+    texts: Mutex<BTreeMap<ObjectName, Rendered>>,
+    last: Mutex<Option<(Ground, Kept)>>,
+}
+
+/// What all sessions are made of.
+#[derive(PartialEq)]
+pub(super) struct Ground {
+    pub(super) router: Router,
+    pub(super) defaults: Defaults,
+    pub(super) secrets: Secrets,
+    pub(super) reach: Arc<super::Reach>,
+    pub(super) extra_ranges: Vec<AddressRange>,
+    pub(super) bandwidth: Option<Bandwidth>,
+    pub(super) overrides_complete: bool,
+    pub(super) texts: Fingerprint,
+}
+
+/// What one session is made of besides.
+pub(super) struct Own {
+    pub(super) document: Arc<Stored<Document<BgpSessionSpec>>>,
+    pub(super) applied: Option<Arc<Stored<AppliedDocument>>>,
+    pub(super) class: Measured,
+    pub(super) in_bird: bool,
+}
+
+impl PartialEq for Own {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same_record = match (&self.applied, &other.applied) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        is_same_record
+            && Arc::ptr_eq(&self.document, &other.document)
+            && (self.class, self.in_bird) == (other.class, other.in_bird)
+    }
+}
+
+/// A session that was made.
+pub(super) struct Made {
+    pub(super) own: Own,
+    pub(super) object: Object,
+    pub(super) claimant: Option<Claimant>,
+}
+
+/// The sessions that were made without a problem.
+pub(super) type Kept = BTreeMap<ObjectName, Made>;
 
 struct Rendered {
     of: Fingerprint,
@@ -20,7 +73,19 @@ struct Rendered {
     text: Arc<str>,
 }
 
-impl TextCache {
+impl SessionCache {
+    /// Takes the sessions that were made on this ground.
+    pub(super) fn take(&self, ground: Option<&Ground>) -> Kept {
+        let last = self.last.lock().take();
+        let last = last.filter(|(last, _)| Some(last) == ground);
+        last.map(|(_, kept)| kept).unwrap_or_default()
+    }
+
+    /// Keeps the sessions that were made on this ground, for the next desired state.
+    pub(super) fn put(&self, ground: Option<Ground>, kept: Kept) {
+        *self.last.lock() = ground.map(|ground| (ground, kept));
+    }
+
     /// Returns the text of a session, rendered only if anything differs since the last time.
     pub(super) fn text(
         &self,
@@ -29,7 +94,7 @@ impl TextCache {
         class: LinkClass,
         render: impl FnOnce() -> Result<String, RenderError>,
     ) -> Result<Arc<str>, RenderError> {
-        if let Some(last) = self.0.lock().get_mut(&session.name)
+        if let Some(last) = self.texts.lock().get_mut(&session.name)
             && (last.of, last.class) == (of, class)
             && last.session == *session
         {
@@ -43,13 +108,13 @@ impl TextCache {
             class,
             text: Arc::clone(&text),
         };
-        self.0.lock().insert(session.name.clone(), rendered);
+        self.texts.lock().insert(session.name.clone(), rendered);
         Ok(text)
     }
 
     /// Forgets the texts of all other sessions.
     pub(super) fn keep(&self, is_wanted: impl Fn(&ObjectName) -> bool) {
-        self.0.lock().retain(|name, _| is_wanted(name));
+        self.texts.lock().retain(|name, _| is_wanted(name));
     }
 }
 
@@ -102,7 +167,7 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_rendered_again() {
-        let (cache, renders) = (TextCache::default(), std::cell::Cell::new(0));
+        let (cache, renders) = (SessionCache::default(), std::cell::Cell::new(0));
         let text = |of, session: &Arc<Session>| {
             let class = LinkClass::of(session, None, None, None);
             let render = || {

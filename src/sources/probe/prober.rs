@@ -238,13 +238,37 @@ fn record(
 
 /// Returns the time to the next probe, with a tenth of jitter. After the first probe it is a random part of the
 /// interval, so that targets that were added together do not stay together. A silent target is probed again
-/// sooner: a tunnel during setup must not be reported dead for a whole interval. A target that stays silent is
-/// probed less and less often, because a thousand dead ones would delay the first probe of a new one for minutes.
+/// sooner: a tunnel during setup must not be reported dead for a whole interval, but needs a moment. A target that stays
+/// silent is probed less and less often, because a thousand dead ones would delay the first probe of a new one for minutes.
 fn pause(entry: &Entry, first: bool, interval: Duration) -> Duration {
     let base = match entry.silences {
         0 => interval,
         times => Backoff::new(interval / 5, interval).wait(times - 1),
     };
-    let range = if first { 0.0..1.0 } else { 0.9..1.1 };
+    let range = match (first, entry.silences) {
+        (true, 0) => 0.0..1.0,
+        (true, _) => 0.1..1.0,
+        (false, _) => 0.9..1.1,
+    };
     base.mul_f64(rand::rng().random_range(range))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnel_in_setup_has_a_moment_before_its_second_probe() {
+        let silent = Entry {
+            last: None,
+            error: Some("no such device".to_owned()),
+            due: None,
+            silences: 1,
+            is_probed: false,
+        };
+        for _ in 0..1000 {
+            let pause = pause(&silent, true, Duration::from_secs(300));
+            assert!((6..=60).contains(&pause.as_secs()), "{pause:?}");
+        }
+    }
 }

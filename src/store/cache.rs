@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::document::{self, Document, DocumentError, Kind, Spec, parse_value};
 
-use super::changed::Changed;
+use super::changed::ChangedFiles;
 use super::debounce::Debounce;
 use super::read::{self, Text, TextHash};
 use super::{AppliedDocument, Place};
@@ -184,7 +184,7 @@ impl<D: Parsed> Cache<D> {
     }
 
     /// Returns what was found in a file that did not change since; `None` if it must be looked at.
-    pub(super) fn known_slot(&mut self, path: &Path, changed: &Changed) -> Option<Outcome<D>> {
+    pub(super) fn known_slot(&mut self, path: &Path, changed: &ChangedFiles) -> Option<Outcome<D>> {
         if changed.has(path) || self.waiting.contains_key(path) {
             return None;
         }

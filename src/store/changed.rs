@@ -3,19 +3,19 @@ use std::path::{Path, PathBuf};
 
 /// What may have changed since the last listing began.
 #[derive(Debug)]
-pub(super) enum Changed {
+pub(super) enum ChangedFiles {
     Anything,
     /// These files, and the names in folders.
     Files(HashSet<PathBuf>),
 }
 
-impl Default for Changed {
+impl Default for ChangedFiles {
     fn default() -> Self {
         Self::Files(HashSet::new())
     }
 }
 
-impl Changed {
+impl ChangedFiles {
     pub(super) fn add(&mut self, path: &Path) {
         if let Self::Files(files) = self {
             files.insert(path.to_owned());

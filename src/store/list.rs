@@ -12,7 +12,7 @@ use crate::redact::find_secret;
 use crate::util::sorted::Sorted as _;
 
 use super::cache::{Cache, Outcome, Parsed, Slot, Stored};
-use super::changed::Changed;
+use super::changed::ChangedFiles;
 use super::debounce::Debounce;
 use super::manual_edit::{Edit, edit};
 use super::names::{Entry, Folders, is_document, misnamed, names};
@@ -79,7 +79,7 @@ pub(super) struct Listing<'a> {
     missing_is_empty: bool,
     patience: &'a Debounce,
     folders: &'a mut Folders,
-    changed: &'a Changed,
+    changed: &'a ChangedFiles,
     pub(super) problems: Vec<DocumentError>,
     pub(super) edits: Vec<Edit>,
     pub(super) broken: BTreeMap<(Kind, ObjectName), BrokenDocument>,
@@ -96,7 +96,7 @@ impl<'a> Listing<'a> {
         dir: &'a Path,
         missing_is_empty: bool,
         patience: &'a Debounce,
-        (folders, changed): (&'a mut Folders, &'a Changed),
+        (folders, changed): (&'a mut Folders, &'a ChangedFiles),
     ) -> Self {
         let (problems, edits, broken, uncopied, lost_copies) = Default::default();
         Self {

@@ -14,7 +14,7 @@ use crate::util::task::pause;
 use parking_lot::Mutex;
 
 use super::cache::{Slot, Stored};
-use super::changed::Changed;
+use super::changed::ChangedFiles;
 use super::unchanged::Changes;
 use super::{
     AppliedDocument, Area, Listed, Place, Snapshot, Store, StoreError, atomic, head, read,
@@ -162,7 +162,7 @@ impl Store {
     }
 
     /// Begins a listing of the tree of the history's branch. Returns the files that it looks at.
-    pub(super) fn begin_listing(&self, root: (u64, u64)) -> (Listed, Changed) {
+    pub(super) fn begin_listing(&self, root: (u64, u64)) -> (Listed, ChangedFiles) {
         let mut memory = self.memory.lock();
         let is_at_rest = memory.last.as_ref().is_some_and(|last| last.is_at_rest());
         // What the watch announces while files are read is compared with no listing.
@@ -194,7 +194,7 @@ impl Store {
         }
         let patience = super::Debounce::default();
         let mut caches = super::Caches::default();
-        let mut listed = caches.load(folder.path(), true, &patience, &Changed::Anything);
+        let mut listed = caches.load(folder.path(), true, &patience, &ChangedFiles::Anything);
         listed.uncopied.clear();
         listed.problems.retain(|problem| {
             let file = problem.file.as_deref();

@@ -13,7 +13,7 @@ use crate::util::sorted::Sorted as _;
 
 use super::any::{AnyDocuments, AnySlot, any};
 use super::cache::{Cache, Outcome, Slot, Stored};
-use super::changed::Changed;
+use super::changed::ChangedFiles;
 use super::debounce::Debounce;
 use super::list::{AnyPair, Listing, Pair};
 use super::manual_edit::Edit;
@@ -164,7 +164,7 @@ impl Caches {
         dir: &Path,
         missing_is_empty: bool,
         patience: &Debounce,
-        changed: &Changed,
+        changed: &ChangedFiles,
     ) -> Snapshot {
         let known = (&mut self.folders, changed);
         let mut listing = Listing::new(dir, missing_is_empty, patience, known);

@@ -9,7 +9,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::Snapshot;
-use super::changed::Changed;
+use super::changed::ChangedFiles;
 use crate::intervals::LISTING_MAX;
 
 /// Changes of the files that a listing reads. Those by other programs below `applied/` and `.synced/`, by other machines on
@@ -30,7 +30,7 @@ struct Noted {
     /// Number of changes so far.
     count: u64,
     /// Those that no listing has begun after.
-    changed: Changed,
+    changed: ChangedFiles,
 }
 
 impl Changes {
@@ -45,7 +45,7 @@ impl Changes {
     pub(super) fn note_anything(&self) {
         let mut noted = self.0.noted.lock();
         noted.count += 1;
-        noted.changed = Changed::Anything;
+        noted.changed = ChangedFiles::Anything;
     }
 
     /// Records whether changes by others are noted from now on.
@@ -77,7 +77,7 @@ impl Listed {
         before: Option<&Self>,
         changes: &Changes,
         root: (u64, u64),
-    ) -> (Self, Changed) {
+    ) -> (Self, ChangedFiles) {
         let mut noted = changes.0.noted.lock();
         let changed = std::mem::take(&mut noted.changed);
         let is_watched = changes.0.is_watched.load(Ordering::SeqCst);
@@ -86,7 +86,7 @@ impl Listed {
             .filter(|before| is_watched && before.changes.is_some() && before.is_recent(root));
         let (at, changed) = match before {
             Some(before) => (before.at, changed),
-            None => (Instant::now(), Changed::Anything),
+            None => (Instant::now(), ChangedFiles::Anything),
         };
         let changes = count;
         (Self { changes, root, at }, changed)

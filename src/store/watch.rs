@@ -350,7 +350,7 @@ impl Drop for Watched {
     }
 }
 
-/// Runs in the watcher's own thread, so it waits for no one who reads the paths.
+/// Runs in the watcher's own thread, and waits for no reader of the paths: the queue overflows instead.
 fn forward(event: notify::Result<Event>, to: &Events) {
     let Ok(event) = event else {
         to.changes.note_anything();

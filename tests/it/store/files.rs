@@ -165,19 +165,6 @@ fn second_agent_is_refused_with_the_pid_of_the_first() {
 }
 
 #[test]
-fn start_waits_a_moment_for_the_lock() {
-    let state = State::new();
-    let first = state.open();
-    let start = std::thread::spawn({
-        let root = state.root();
-        move || Store::open(&root).map(drop)
-    });
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    drop(first);
-    start.join().unwrap().unwrap();
-}
-
-#[test]
 fn looking_creates_nothing_and_writes_nothing() {
     let state = State::new();
     assert!(matches!(

@@ -57,3 +57,16 @@ fn tunnel_claims_do_not_prove_configured_bird() {
     assert!(!write(Kind::MeshPeer, "hk1", some()));
     assert!(write(Kind::BgpSession, "wg_1", some()));
 }
+
+#[test]
+fn start_waits_a_moment_for_the_lock() {
+    let state = State::new();
+    let first = state.open();
+    let start = std::thread::spawn({
+        let root = state.root();
+        move || Store::open(&root).map(drop)
+    });
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    drop(first);
+    start.join().unwrap().unwrap();
+}

@@ -40,7 +40,12 @@ pub fn plan_sessions(
     is_gone: impl Fn(&Uid) -> bool,
 ) -> Vec<SessionChange> {
     let mut names = Names::new(snapshot);
-    let mut ports = Ports::new(snapshot, listing, bases);
+    let mut ports = Ports {
+        snapshot,
+        listing,
+        bases,
+        taken: None,
+    };
     let mut changes = Vec::new();
     let mut unlisted = Unlisted::new(listing, snapshot);
     for item in &listing.items {
@@ -151,7 +156,7 @@ fn change(
     item: &SessionItem,
     name: ObjectName,
     snapshot: &Snapshot,
-    ports: &mut Ports,
+    ports: &mut Ports<'_>,
 ) -> Option<SessionChange> {
     let slot = snapshot.sessions.get(&name);
     let existing = synced(slot);
@@ -340,63 +345,67 @@ impl Names {
     }
 }
 
-/// Listen ports in use.
-struct Ports {
-    taken: BTreeSet<Port>,
-    base: u16,
+/// Listen ports, of which a session without one gets a free one.
+struct Ports<'a> {
+    snapshot: &'a Snapshot,
+    listing: &'a Listing<SessionItem>,
+    bases: PortBases,
+    /// The ports in use. Every applied record is parsed for them, and most lists have no new session.
+    taken: Option<BTreeSet<Port>>,
 }
 
-impl Ports {
-    fn new(snapshot: &Snapshot, listing: &Listing<SessionItem>, bases: PortBases) -> Self {
-        let documents = snapshot
-            .sessions
-            .values()
-            .filter_map(|slot| slot.as_ref().ok()?.document.spec.tunnel.listen_port);
-        let applied = snapshot
-            .applied
-            .values()
-            .filter_map(|stored| spec_in_effect(Some(&*stored.document))?.tunnel.listen_port);
-        let mesh = snapshot
-            .mesh
-            .values()
-            .filter_map(|slot| slot.as_ref().ok())
-            .map(|s| s.document.spec.clone());
-        let in_effect = snapshot
-            .applied
-            .iter()
-            .filter(|((kind, _), _)| *kind == Kind::MeshPeer);
-        let in_effect = in_effect.filter_map(|(_, stored)| {
-            let spec = stored.document.applied.spec.as_ref()?;
-            spec.read::<MeshPeerSpec>().ok()
-        });
-        let mesh = mesh
-            .chain(in_effect)
-            .filter_map(|spec| spec.port(bases.mesh));
-        let asked = listing
-            .items
-            .iter()
-            .filter_map(|item| item.spec.as_ref()?.tunnel.listen_port);
-        Self {
-            taken: documents
-                .chain(applied)
-                .chain(mesh)
-                .chain(asked)
-                .sorted_set(),
-            base: bases.sessions,
-        }
-    }
-
+impl Ports<'_> {
     /// Returns the conventional port, or the next free one from the base. A chosen port never changes, because the
     /// document then contains it.
     fn choose(&mut self, conventional: Port) -> Option<Port> {
-        let candidates =
-            std::iter::once(conventional).chain((self.base..=u16::MAX).filter_map(Port::new));
-        let free = candidates
-            .into_iter()
-            .find(|port| !self.taken.contains(port))?;
-        self.taken.insert(free);
+        let (snapshot, listing) = (self.snapshot, self.listing);
+        let mesh_base = self.bases.mesh;
+        let taken = self
+            .taken
+            .get_or_insert_with(|| in_use(snapshot, listing, mesh_base));
+        let further = (self.bases.sessions..=u16::MAX).filter_map(Port::new);
+        let mut candidates = std::iter::once(conventional).chain(further);
+        let free = candidates.find(|port| !taken.contains(port))?;
+        taken.insert(free);
         Some(free)
     }
+}
+
+/// Returns the listen ports of documents, of what is in effect, and of the list itself.
+fn in_use(snapshot: &Snapshot, listing: &Listing<SessionItem>, mesh_base: u16) -> BTreeSet<Port> {
+    let documents = snapshot
+        .sessions
+        .values()
+        .filter_map(|slot| slot.as_ref().ok()?.document.spec.tunnel.listen_port);
+    let applied = snapshot
+        .applied
+        .values()
+        .filter_map(|stored| spec_in_effect(Some(&*stored.document))?.tunnel.listen_port);
+    let mesh = snapshot
+        .mesh
+        .values()
+        .filter_map(|slot| slot.as_ref().ok())
+        .map(|s| s.document.spec.clone());
+    let in_effect = snapshot
+        .applied
+        .iter()
+        .filter(|((kind, _), _)| *kind == Kind::MeshPeer);
+    let in_effect = in_effect.filter_map(|(_, stored)| {
+        let spec = stored.document.applied.spec.as_ref()?;
+        spec.read::<MeshPeerSpec>().ok()
+    });
+    let mesh = mesh
+        .chain(in_effect)
+        .filter_map(|spec| spec.port(mesh_base));
+    let asked = listing
+        .items
+        .iter()
+        .filter_map(|item| item.spec.as_ref()?.tunnel.listen_port);
+    documents
+        .chain(applied)
+        .chain(mesh)
+        .chain(asked)
+        .sorted_set()
 }
 
 #[cfg(test)]

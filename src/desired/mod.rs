@@ -260,7 +260,7 @@ pub struct Maintenance {
 impl Desired {
     pub fn build(inputs: &Inputs<'_>) -> Self {
         let mut ledger = inputs.guard.ledger.clone();
-        let applied = AppliedSpecs::of(inputs.snapshot);
+        let applied = AppliedSpecs::of(inputs.snapshot, &inputs.sessions.parsed);
         let (documents, mut reach) = router::documents(inputs, &applied, &mut ledger);
         let router = router::router(inputs, &documents);
         if let Ok(router) = &router {

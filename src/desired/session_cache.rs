@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Object;
+use super::applied_specs::ParsedRecords;
 use crate::document::{BgpSessionSpec, Document};
 use crate::effective::{Claimant, Defaults, Router, Secrets, Session};
 use crate::model::{AddressRange, Bandwidth, ObjectName};
@@ -19,6 +20,8 @@ use crate::util::shared::shared;
 pub struct SessionCache {
     texts: Mutex<BTreeMap<ObjectName, Rendered>>,
     last: Mutex<Option<(Ground, Kept)>>,
+    /// The specifications that they have applied.
+    pub(super) parsed: Mutex<ParsedRecords>,
 }
 
 /// What all sessions are made of.

@@ -345,7 +345,7 @@ impl Names {
     }
 }
 
-/// Listen ports, of which a session without one gets a free one.
+/// Chooses the listen port of a session that has none.
 struct Ports<'a> {
     snapshot: &'a Snapshot,
     listing: &'a Listing<SessionItem>,

@@ -291,56 +291,63 @@ fn removals(listing: &Listing<SessionItem>, snapshot: &Snapshot) -> Vec<SessionC
         .collect()
 }
 
-/// Names in use, and the uid that uses each.
-struct Names {
-    by_uid: BTreeMap<Uid, ObjectName>,
-    taken: BTreeSet<ObjectName>,
+/// The names of sessions by their uids, and names for new ones.
+struct Names<'a> {
+    snapshot: &'a Snapshot,
+    by_uid: BTreeMap<&'a Uid, &'a ObjectName>,
+    chosen: BTreeMap<Uid, ObjectName>,
+    /// The names in use, collected for the first new session.
+    taken: Option<BTreeSet<ObjectName>>,
 }
 
-impl Names {
-    fn new(snapshot: &Snapshot) -> Self {
+impl<'a> Names<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
         let in_effect = snapshot
             .applied
             .iter()
             .filter(|((kind, _), _)| *kind == Kind::BgpSession);
-        let in_effect = in_effect.filter_map(|((_, name), stored)| {
-            Some((stored.document.metadata.uid.clone()?, name.clone()))
-        });
-        let documents = snapshot.sessions.iter().filter_map(|(name, slot)| {
-            Some((synced(Some(slot))?.metadata.uid.clone()?, name.clone()))
-        });
-        let broken = super::broken::<BgpSessionSpec>(snapshot);
-        let broken = broken.map(|(name, document)| (document.uid.clone(), name.clone()));
-        // A document takes precedence over the applied record.
-        let by_uid: BTreeMap<_, _> = in_effect.chain(documents).chain(broken).sorted_map();
-        let taken = snapshot
+        let in_effect = in_effect
+            .filter_map(|((_, name), stored)| Some((stored.document.metadata.uid.as_ref()?, name)));
+        let documents = snapshot
             .sessions
-            .keys()
-            .chain(by_uid.values())
-            .cloned()
-            .sorted_set();
-        Self { by_uid, taken }
+            .iter()
+            .filter_map(|(name, slot)| Some((synced(Some(slot))?.metadata.uid.as_ref()?, name)));
+        let broken = super::broken::<BgpSessionSpec>(snapshot);
+        let broken = broken.map(|(name, document)| (&document.uid, name));
+        Self {
+            snapshot,
+            // A document takes precedence over the applied record.
+            by_uid: in_effect.chain(documents).chain(broken).sorted_map(),
+            chosen: BTreeMap::new(),
+            taken: None,
+        }
     }
 
     fn of_uid(&self, uid: &Uid) -> Option<ObjectName> {
-        self.by_uid.get(uid).cloned()
+        let known = self.by_uid.get(uid).copied();
+        known.or_else(|| self.chosen.get(uid)).cloned()
     }
 
     /// Returns the interface's name when it is free, else the name with the identity.
     fn choose(&mut self, item: &SessionItem) -> ObjectName {
+        let taken = self.taken.get_or_insert_with(|| {
+            let known = self.by_uid.values().copied();
+            let documents = self.snapshot.sessions.keys();
+            documents.chain(known).cloned().sorted_set()
+        });
         let hint = item.name_hint.as_ref().map(|hint| hint.as_str().to_owned());
         let base = hint.unwrap_or_else(|| format!("session-{}", item.uid));
         let mut name = ObjectName::sanitised(&base);
-        if self.taken.contains(&name) {
+        if taken.contains(&name) {
             name = ObjectName::sanitised(&format!("{base}-{}", item.uid));
         }
         let mut count = 2;
-        while self.taken.contains(&name) {
+        while taken.contains(&name) {
             name = ObjectName::sanitised(&format!("{base}-{count}"));
             count += 1;
         }
-        self.taken.insert(name.clone());
-        self.by_uid.insert(item.uid.clone(), name.clone());
+        taken.insert(name.clone());
+        self.chosen.insert(item.uid.clone(), name.clone());
         name
     }
 }

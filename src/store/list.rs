@@ -208,32 +208,36 @@ impl Listing<'_> {
         found: &mut Found<Document<S>>,
         synced: &[(ObjectName, Arc<Stored<Document<S>>>)],
     ) {
-        let uid = |document: &Document<S>| document.metadata.uid.clone();
-        let mut owners: HashMap<Uid, ObjectName> = HashMap::new();
         let originals = synced.iter().filter(|(name, _)| found.contains_key(name));
-        let originals =
-            originals.filter_map(|(name, synced)| Some((uid(&synced.document)?, name.clone())));
-        owners.extend(originals);
-        for (name, slot) in found.iter_mut() {
-            let Ok(stored) = &*slot else { continue };
-            let Some(uid) = uid(&stored.document) else {
+        let originals = originals
+            .filter_map(|(name, synced)| Some((synced.document.metadata.uid.as_ref()?, name)));
+        let mut owners: HashMap<&Uid, &ObjectName> = originals.collect();
+        let mut copies = Vec::new();
+        for (name, slot) in &*found {
+            let stored = slot.as_ref().ok();
+            let Some(uid) = stored.and_then(|stored| stored.document.metadata.uid.as_ref()) else {
                 continue;
             };
-            let owner = owners.entry(uid).or_insert_with(|| name.clone());
+            let owner = *owners.entry(uid).or_insert(name);
             if owner != name {
-                let error = DocumentError {
-                    file: Some(stored.path.clone()),
-                    location: document::locate(&stored.text, &["metadata", "uid"]),
-                    field: "metadata.uid".to_owned(),
-                    message: format!(
-                        "metadata.uid: {owner} has the same uid; remove uid from a document of \
-                         your own"
-                    ),
-                    is_denied: false,
-                };
-                self.problems.push(error.clone());
-                *slot = Err(error);
+                copies.push((name.clone(), owner.clone()));
             }
+        }
+        for (name, owner) in copies {
+            let Some(Ok(stored)) = found.get(&name) else {
+                continue;
+            };
+            let error = DocumentError {
+                file: Some(stored.path.clone()),
+                location: document::locate(&stored.text, &["metadata", "uid"]),
+                field: "metadata.uid".to_owned(),
+                message: format!(
+                    "metadata.uid: {owner} has the same uid; remove uid from a document of your own"
+                ),
+                is_denied: false,
+            };
+            self.problems.push(error.clone());
+            found.insert(name, Err(error));
         }
     }
 

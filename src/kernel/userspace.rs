@@ -22,6 +22,7 @@ use super::keys::LastKey;
 use super::{process, uapi};
 use crate::intervals::{USERSPACE_KILL, USERSPACE_POLL, USERSPACE_START};
 use crate::model::InterfaceName;
+use crate::util::exec::file_of;
 use crate::util::fs;
 use crate::util::task::blocking;
 
@@ -67,7 +68,7 @@ impl Userspace {
         program: &OsString,
         interface: &InterfaceName,
     ) -> Result<Option<ExitStatus>, Fault> {
-        let mut command = Command::new(program);
+        let mut command = Command::new(file_of(Path::new(program)));
         command
             .arg(interface.as_str())
             .current_dir("/")

@@ -27,8 +27,8 @@ pub(super) const OVERRIDES_NOTHING: &str = "overrides nothing: maintenance.yaml 
 /// The documents of a kind, and their last versions of the sync.
 #[derive(Debug)]
 pub(super) struct Pair<S> {
-    now: Cache<Document<S>>,
-    synced: Cache<Document<S>>,
+    pub(super) now: Cache<Document<S>>,
+    pub(super) synced: Cache<Document<S>>,
 }
 
 /// A [`Pair`] of any kind.

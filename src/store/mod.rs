@@ -51,6 +51,7 @@ mod problems;
 mod quarantine;
 mod read;
 mod records;
+mod relist;
 mod removed;
 mod secrets;
 mod snapshot;
@@ -424,8 +425,11 @@ impl Store {
         {
             return Ok(current);
         }
-        let (listed, changed) = self.begin_listing(root);
-        let mut snapshot = caches.load(&self.dir, !known, &self.patience, &changed);
+        let (listed, changed, last) = self.begin_listing(root);
+        let last = last.filter(|_| !missing_folder(&self.dir));
+        let again = last.and_then(|last| caches.relist(&self.dir, &last, &self.patience, &changed));
+        let mut snapshot =
+            again.unwrap_or_else(|| caches.load(&self.dir, !known, &self.patience, &changed));
         // A directory that was unmounted meanwhile was listed as an empty one.
         if let Some(held) = &self.held {
             held.lock().verify(&self.dir)?;

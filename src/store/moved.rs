@@ -161,13 +161,19 @@ impl Store {
         memory.listed = listed.filter(|_| !has_edits);
     }
 
-    /// Begins a listing of the tree of the history's branch. Returns the files that it looks at.
-    pub(super) fn begin_listing(&self, root: (u64, u64)) -> (Listed, ChangedFiles) {
+    /// Begins a listing of the tree of the history's branch. Returns the files that changed since the last listing, and that
+    /// one, if it can be listed again.
+    pub(super) fn begin_listing(
+        &self,
+        root: (u64, u64),
+    ) -> (Listed, ChangedFiles, Option<Arc<Snapshot>>) {
         let mut memory = self.memory.lock();
         let is_at_rest = memory.last.as_ref().is_some_and(|last| last.is_at_rest());
         // What the watch announces while files are read is compared with no listing.
         let before = memory.listed.take().filter(|_| is_at_rest);
-        Listed::begin(before.as_ref(), &self.changes, root)
+        let (listed, changed) = Listed::begin(before.as_ref(), &self.changes, root);
+        let last = memory.last.clone().filter(|_| memory.pending.is_empty());
+        (listed, changed, last)
     }
 
     /// Returns the last listing, with the applied records that were written since, if another one would be the same.

@@ -76,11 +76,11 @@ pub(super) struct Caches {
     node: Pair<NodeSpec>,
     policy: Pair<RoutingPolicySpec>,
     maintenance: Pair<MaintenanceSpec>,
-    sessions: Pair<BgpSessionSpec>,
-    mesh: Pair<MeshPeerSpec>,
-    ibgp: Pair<IbgpPeerSpec>,
+    pub(super) sessions: Pair<BgpSessionSpec>,
+    pub(super) mesh: Pair<MeshPeerSpec>,
+    pub(super) ibgp: Pair<IbgpPeerSpec>,
     overrides: Cache<Document<OverrideSpec>>,
-    applied: Cache<AppliedDocument>,
+    pub(super) applied: Cache<AppliedDocument>,
     folders: Folders,
 }
 

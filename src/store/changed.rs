@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(super) enum ChangedFiles {
     Anything,
-    /// These files, and the names in folders.
+    /// These files; of a listing of everything, the names in folders too.
     Files(HashSet<PathBuf>),
 }
 

@@ -279,6 +279,8 @@ impl Listing<'_> {
             }
         }
         cache.forget_unseen();
+        // Of two copies with one uid the same one counts in each listing.
+        found.sort_by(|one, other| one.0.cmp(&other.0));
         found
     }
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `place` | the file of an object in each area |
 //! | `list`, `names`, `cache`, `read` | listing everything; only changed files are parsed again |
+//! | `relist` | a listing after an earlier one: only changed files are looked at again |
 //! | `snapshot` | the result of a listing |
 //! | `problems` | all problems of one file |
 //! | `debounce` | debounce of changes: none counts while a file is being written |
@@ -381,8 +382,8 @@ impl Store {
         self.caches.lock().parsed()
     }
 
-    /// Lists and parses everything; files that did not change since the last call are not parsed again. Returns the last
-    /// listing if no change was seen since.
+    /// Returns a listing of everything. Files that did not change since the last call are not parsed again, and mostly not
+    /// looked at; without any change it is the last listing.
     ///
     /// # Errors
     /// The directory is missing or is not the opened one. Never returns an empty listing for that.

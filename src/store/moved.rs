@@ -161,8 +161,8 @@ impl Store {
         memory.listed = listed.filter(|_| !has_edits);
     }
 
-    /// Begins a listing of the tree of the history's branch. Returns the files that changed since the last listing, and that
-    /// one, if it can be listed again.
+    /// Begins a listing of the tree of the history's branch. Returns the files that changed since the last listing, and the
+    /// last listing, if it was at rest.
     pub(super) fn begin_listing(
         &self,
         root: (u64, u64),
@@ -172,7 +172,10 @@ impl Store {
         // What the watch announces while files are read is compared with no listing.
         let before = memory.listed.take().filter(|_| is_at_rest);
         let (listed, changed) = Listed::begin(before.as_ref(), &self.changes, root);
-        let last = memory.last.clone().filter(|_| memory.pending.is_empty());
+        let last = memory
+            .last
+            .clone()
+            .filter(|_| is_at_rest && memory.pending.is_empty());
         (listed, changed, last)
     }
 

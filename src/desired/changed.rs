@@ -36,9 +36,12 @@ impl Desired {
         if !is_shared {
             return Changed::Everything;
         }
-        let keys = self.objects.keys().chain(before.objects.keys());
-        let differs = |key: &&ObjectKey| self.objects.get(*key) != before.objects.get(*key);
-        let mut changed: BTreeSet<_> = keys.filter(differs).cloned().sorted_set();
+        let is_new =
+            |(key, object): &(&ObjectKey, &Object)| before.objects.get(key) != Some(object);
+        let new = self.objects.iter().filter(is_new).map(|(key, _)| key);
+        let is_gone = |key: &&ObjectKey| !self.objects.contains_key(*key);
+        let gone = before.objects.keys().filter(is_gone);
+        let mut changed: BTreeSet<_> = new.chain(gone).cloned().sorted_set();
         if self.firewall != before.firewall {
             changed.insert(ObjectKey::Firewall);
         }

@@ -58,9 +58,11 @@ pub(super) fn sessions(
     let ground = known.map(|(router, texts)| ground(parts, router, texts.fingerprint()));
     let drafts = drafts(parts, router, ground.as_ref(), ledger);
     let cache = parts.inputs.sessions;
-    cache.keep(|name| drafts.contains_key(name));
+    cache.keep(|name| drafts.binary_search_by(|(of, _)| of.cmp(name)).is_ok());
     let backbone = backbone(parts);
-    let claimants = drafts.values().filter_map(|draft| draft.claimant.as_ref());
+    let claimants = drafts
+        .iter()
+        .filter_map(|(_, draft)| draft.claimant.as_ref());
     let clashes = conflicts(claimants.chain(&backbone));
     let mut kept = Kept::new();
     let end = |(name, draft): (ObjectName, Draft)| {
@@ -93,12 +95,13 @@ pub(super) fn sessions(
     objects
 }
 
+/// Returns the drafts of all sessions, in the order of their names.
 fn drafts(
     parts: &Parts<'_>,
     router: &Result<Router, RouterError>,
     ground: Option<&Ground>,
     ledger: &mut Ledger,
-) -> BTreeMap<ObjectName, Draft> {
+) -> Vec<(ObjectName, Draft)> {
     let refused = refused(parts);
     let held = removals(parts, &refused, ledger);
     let mut last = parts.inputs.sessions.take(ground);
@@ -129,7 +132,7 @@ fn drafts(
         (name, draft)
     };
     let names = names(parts, &refused).into_iter();
-    names.map(draft).sorted_map()
+    names.map(draft).collect()
 }
 
 /// Returns what all sessions of these parts are made of, with the digest of what all texts are.

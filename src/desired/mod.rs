@@ -277,8 +277,8 @@ impl Desired {
             Ok(router) => parts.base(router),
             Err(error) => Err(error.clone().into()),
         };
-        let mut sessions = sessions::sessions(&parts, &router, &mut ledger);
-        objects.append(&mut sessions);
+        let sessions = sessions::sessions(&parts, &router, &mut ledger);
+        objects.extend(sessions);
         let said = inputs.material.refused.remarks.iter().cloned();
         Self {
             origins: origins(inputs, &documents.policy.spec),

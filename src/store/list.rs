@@ -275,12 +275,12 @@ impl Listing<'_> {
             if let Some(place) = inside.and_then(Place::parse) {
                 self.lost_copies
                     .push((lost.path.clone(), Arc::clone(&lost.text)));
-                found.push((place.name, lost));
+                // In its order: of two copies with one uid the same one counts in each listing.
+                let at = found.partition_point(|(name, _)| *name < place.name);
+                found.insert(at, (place.name, lost));
             }
         }
         cache.forget_unseen();
-        // Of two copies with one uid the same one counts in each listing.
-        found.sort_by(|one, other| one.0.cmp(&other.0));
         found
     }
 

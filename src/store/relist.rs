@@ -64,7 +64,11 @@ fn places(dir: &Path, changed: &ChangedFiles) -> Option<BTreeSet<Place>> {
         let inside = path.strip_prefix(dir).ok()?;
         Place::parse(inside.strip_prefix(SYNCED).unwrap_or(inside))
     };
-    files.iter().map(|path| place(path)).collect()
+    let mut places = BTreeSet::new();
+    for path in files {
+        places.insert(place(path)?);
+    }
+    Some(places)
 }
 
 /// A changed file.

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Pid;
-use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
@@ -22,7 +21,7 @@ use super::keys::LastKey;
 use super::{process, uapi};
 use crate::intervals::{USERSPACE_KILL, USERSPACE_POLL, USERSPACE_START};
 use crate::model::InterfaceName;
-use crate::util::exec::file_of;
+use crate::util::exec::command;
 use crate::util::fs;
 use crate::util::task::blocking;
 
@@ -68,7 +67,7 @@ impl Userspace {
         program: &OsString,
         interface: &InterfaceName,
     ) -> Result<Option<ExitStatus>, Fault> {
-        let mut command = Command::new(file_of(Path::new(program)));
+        let mut command = command(Path::new(program));
         command
             .arg(interface.as_str())
             .current_dir("/")

@@ -277,8 +277,11 @@ impl Rule {
             }
             State::Good => None,
             State::Bad => Some(good()),
-            // A session that was up before the agent started is not an edge.
-            State::Unknown => fact.at.is_none_or(|at| at >= began).then(good),
+            // A session that was up before the agent started is not an edge. BIRD says whole seconds.
+            State::Unknown => {
+                let is_new = |at: Timestamp| at.as_second() >= began.as_second();
+                fact.at.is_none_or(is_new).then(good)
+            }
         }
     }
 

@@ -237,6 +237,16 @@ fn initial_good_state_is_no_edge_and_bad_state_is() {
 }
 
 #[test]
+fn session_of_the_second_of_the_start_is_an_edge() {
+    let began = at(0) + jiff::SignedDuration::from_millis(900);
+    for (since, edges) in [(0, 1), (-1, 0)] {
+        let mut run = Run::default();
+        run.session(State::Good, "", since);
+        assert_eq!(run.edges.step(&run.facts, began).len(), edges);
+    }
+}
+
+#[test]
 fn changed_cause_is_an_edge_and_a_countdown_is_not() {
     let mut run = Run::default();
     let call = Topic::Call("mesh".into());

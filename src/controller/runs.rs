@@ -20,8 +20,9 @@ impl<K: std::fmt::Display, T: Send + 'static> Runs<K, T> {
         }
     }
 
+    /// Starts a task. It is boxed: the runtime copies what it spawns several times, and a reconcile has kilobytes.
     pub(super) fn start(&mut self, key: K, task: impl Future<Output = T> + Send + 'static) {
-        let task = self.tasks.spawn(task);
+        let task = self.tasks.spawn(Box::pin(task));
         self.keys.insert(task.id(), key);
     }
 

@@ -61,6 +61,11 @@ const WORDS: [(&str, usize, &str); 23] = [
         "ending of a file that BIRD reads",
     ),
     (
+        "src/bird/committer/promise.rs",
+        1,
+        "a word of BIRD's configuration",
+    ),
+    (
         "src/cli/change/document.rs",
         1,
         "document marks of YAML in an editor's text",

@@ -38,6 +38,8 @@ pub(super) struct Content {
     pub(super) line: Arc<str>,
     /// All lines below.
     pub(super) text: Arc<str>,
+    /// Whether the mark has the hash of these lines: computed once for all readings of the same file.
+    is_intact: bool,
 }
 
 impl From<String> for Content {
@@ -46,6 +48,7 @@ impl From<String> for Content {
         Self {
             line: line.into(),
             text: shared(text),
+            is_intact: mark::is_intact(line, text),
         }
     }
 }
@@ -53,7 +56,7 @@ impl From<String> for Content {
 impl Content {
     /// Returns the mark of the file.
     pub(super) fn mark(&self) -> Mark<'_> {
-        mark::read_parts(&self.line, &self.text)
+        mark::read_parts(&self.line, &self.text, self.is_intact)
     }
 
     /// Returns the whole file.

@@ -56,20 +56,20 @@ fn unreached(tree: &Tree, directory: &Path) -> Vec<String> {
         .into_iter()
         .find(|path| files.contains_key(*path));
     let mut reached = BTreeSet::new();
-    let mut next: Vec<String> = start.map(str::to_owned).into_iter().collect();
+    let mut next: Vec<&str> = start.into_iter().collect();
     while let Some(path) = next.pop() {
-        let Some(text) = files.get(&path) else {
-            continue;
-        };
-        next.extend(
-            included(&path, text, &files, directory).filter(|path| !reached.contains(path)),
-        );
-        reached.insert(path);
+        if let Some(text) = files.get(path)
+            && reached.insert(path)
+        {
+            next.extend(included(path, text, &files, directory));
+        }
     }
     let needed = [GENERATION.to_owned()]
         .into_iter()
         .chain(tree.fragments.keys().map(|name| fragment_path(name)));
-    needed.filter(|path| !reached.contains(path)).collect()
+    needed
+        .filter(|path| !reached.contains(path.as_str()))
+        .collect()
 }
 
 /// Returns the files of the tree that a text includes. BIRD resolves a relative path from the including file's folder.
@@ -78,7 +78,11 @@ fn included<'a>(
     text: &str,
     files: &'a BTreeMap<String, &str>,
     directory: &Path,
-) -> impl Iterator<Item = String> + use<'a> {
+) -> Vec<&'a str> {
+    // Most files are fragments, which include nothing.
+    if !text.contains("include") {
+        return Vec::new();
+    }
     let folder = directory.join(path);
     let folder = folder.parent().unwrap_or(directory);
     let patterns: Vec<String> = Outline::of(text)
@@ -89,10 +93,9 @@ fn included<'a>(
             Some(below.to_string_lossy().into_owned())
         })
         .collect();
-    files
-        .keys()
-        .filter(move |file| patterns.iter().any(|pattern| matches(pattern, file)))
-        .cloned()
+    let is_included = |file: &&str| patterns.iter().any(|pattern| matches(pattern, file));
+    let files = files.keys().map(String::as_str);
+    files.filter(is_included).collect()
 }
 
 /// Returns whether a path matches a shell pattern with `*` and `?`. Neither matches a slash.

@@ -50,7 +50,7 @@ pub fn marked(text: &str, identity: Option<&Identity>) -> String {
 
 pub fn read(file: &str) -> Mark<'_> {
     let (line, text) = file.split_at(first_line(file));
-    read_parts(line, text)
+    read_parts(line, text, is_intact(line, text))
 }
 
 /// Returns the length of a file's first line, with its line end.
@@ -58,20 +58,27 @@ pub fn first_line(file: &str) -> usize {
     file.find('\n').map_or(file.len(), |at| at + 1)
 }
 
-/// As [`read`], from the first line and all lines below.
-pub fn read_parts<'a>(line: &'a str, text: &'a str) -> Mark<'a> {
+/// Returns whether the first line has the hash of all lines below.
+pub fn is_intact(line: &str, text: &str) -> bool {
+    hash_in(line).is_some_and(|said| said == hash(text))
+}
+
+fn hash_in(line: &str) -> Option<&str> {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(HASH))
+}
+
+/// As [`read`], from the first line, all lines below, and whether they are intact.
+pub fn read_parts<'a>(line: &'a str, text: &'a str, intact: bool) -> Mark<'a> {
     if !line.starts_with(BEGIN) {
         return Mark::Missing;
     }
-    let said = line
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix(HASH));
-    match said {
+    match hash_in(line) {
         None => Mark::Old,
-        Some(said) => Mark::Complete {
+        Some(_) => Mark::Complete {
             head: line,
             text,
-            intact: said == hash(text),
+            intact,
             identity: identity_in(line),
         },
     }

@@ -70,17 +70,29 @@ impl Spec for MeshPeerSpec {
 pub trait PeerSpec: Spec {
     /// Returns the node id.
     fn node_id(&self) -> u16;
+
+    /// Returns whether both are the same router, if the network gave it another node id.
+    fn is_same_peer(&self, other: &Self) -> bool;
 }
 
 impl PeerSpec for MeshPeerSpec {
     fn node_id(&self) -> u16 {
         self.node_id
     }
+
+    fn is_same_peer(&self, other: &Self) -> bool {
+        self.public_key == other.public_key
+    }
 }
 
 impl PeerSpec for IbgpPeerSpec {
     fn node_id(&self) -> u16 {
         self.node_id
+    }
+
+    fn is_same_peer(&self, other: &Self) -> bool {
+        let loopbacks = |it: &Self| (it.loopback_ipv4, it.loopback_ipv6);
+        loopbacks(self) == loopbacks(other)
     }
 }
 

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, updated};
@@ -14,48 +15,132 @@ pub fn plan_peers<S: PeerSpec>(
     documents: &BTreeMap<ObjectName, Slot<S>>,
     snapshot: &Snapshot,
 ) -> Vec<Change<S>> {
+    let mut names = Names::new(listing, documents, snapshot);
     let mut changes = Vec::new();
-    let rejected = listing.rejected.iter();
-    let mut listed: BTreeSet<u16> = rejected
-        .filter_map(|rejected| rejected.node_id)
-        .sorted_set();
-    for PeerItem { name, spec } in &listing.items {
-        let node_id = spec.node_id();
-        listed.insert(node_id);
-        let known = documents
-            .iter()
-            .find(|(_, slot)| synced(slot).is_some_and(|d| d.spec.node_id() == node_id));
-        let name = known.map_or(name, |(name, _)| name).clone();
+    for item in &listing.items {
+        let Some(name) = names.of(item) else {
+            continue;
+        };
         let slot = documents.get(&name);
         if slot.is_some_and(|slot| synced(slot).is_none()) {
             // The operator's own document of this name, or a broken one: it stays unchanged.
             continue;
         }
-        let key = (S::KIND, name.clone());
-        let applied = snapshot
-            .applied
-            .get(&key)
-            .map_or(0, |stored| stored.document.metadata.generation);
+        let applied = snapshot.applied.get(&(S::KIND, name.clone()));
+        let applied = applied.map_or(0, |stored| stored.document.metadata.generation);
         // The uid marks the link, so the folder's name cannot change any more.
-        let uid = derived(S::KIND.folder(), node_id);
+        let uid = derived(S::KIND.folder(), item.spec.node_id());
         let existing = slot.and_then(synced);
-        let document = updated(name, uid, spec.clone(), existing, applied, snapshot);
+        let document = updated(name, uid, item.spec.clone(), existing, applied, snapshot);
         changes.extend(document.map(|document| Change::Write(Box::new(document))));
     }
     if listing.complete {
-        let gone = documents
-            .iter()
-            .filter(|(_, slot)| synced(slot).is_some_and(|d| !listed.contains(&d.spec.node_id())))
-            .map(|(name, _)| name);
-        let broken = super::broken::<S>(snapshot);
-        let gone_though_broken = broken.filter(|(_, document)| {
-            let spec = document::read::<S>(&document.spec, Scalars::Typed);
-            spec.is_ok_and(|spec| !listed.contains(&spec.node_id()))
-        });
-        let gone = gone.chain(gone_though_broken.map(|(name, _)| name));
-        changes.extend(gone.map(|name| Change::Remove(name.clone())));
+        changes.extend(names.gone().map(|name| Change::Remove(name.clone())));
     }
     changes
+}
+
+/// The names of peers by their node ids, and names for new ones.
+struct Names<'a, S: PeerSpec> {
+    listing: &'a Listing<PeerItem<S>>,
+    documents: &'a BTreeMap<ObjectName, Slot<S>>,
+    snapshot: &'a Snapshot,
+    /// The node ids of the list, those of rejected items among them.
+    listed: BTreeSet<u16>,
+    /// The peers of the Control Plane that the router has: those with a document, and those that are applied still, for
+    /// instance because their removal is held.
+    known: BTreeMap<&'a ObjectName, Cow<'a, S>>,
+    by_id: BTreeMap<u16, &'a ObjectName>,
+    /// The documents that get another node id.
+    renumbered: BTreeSet<ObjectName>,
+}
+
+impl<'a, S: PeerSpec> Names<'a, S> {
+    fn new(
+        listing: &'a Listing<PeerItem<S>>,
+        documents: &'a BTreeMap<ObjectName, Slot<S>>,
+        snapshot: &'a Snapshot,
+    ) -> Self {
+        let of_documents = documents
+            .iter()
+            .filter_map(|(name, slot)| Some((name, Cow::Borrowed(&synced(slot)?.spec))));
+        let of_records = snapshot
+            .applied
+            .iter()
+            .filter_map(|((kind, name), stored)| {
+                let is_left = *kind == S::KIND && !documents.contains_key(name);
+                let document = Some(&stored.document).filter(|_| is_left)?;
+                document.metadata.uid.as_ref()?;
+                let spec = document.applied.spec.as_ref()?.read().ok()?;
+                Some((name, Cow::Owned(spec)))
+            });
+        let of_broken = super::broken::<S>(snapshot).filter_map(|(name, document)| {
+            let spec = document::read::<S>(&document.spec, Scalars::Typed).ok()?;
+            Some((name, Cow::Owned(spec)))
+        });
+        let known = of_records.chain(of_documents).chain(of_broken);
+        let known: BTreeMap<_, Cow<'a, S>> = known.sorted_map();
+        let items = listing.items.iter().map(|item| item.spec.node_id());
+        let rejected = listing.rejected.iter().filter_map(|item| item.node_id);
+        Self {
+            listing,
+            documents,
+            snapshot,
+            listed: items.chain(rejected).sorted_set(),
+            by_id: known
+                .iter()
+                .map(|(name, spec)| (spec.node_id(), *name))
+                .sorted_map(),
+            known,
+            renumbered: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the name of a peer's document: that of its node id, else the listed one if no other peer has it. `None`
+    /// if the list does not say whether it is the peer that has this name.
+    fn of(&mut self, item: &PeerItem<S>) -> Option<ObjectName> {
+        if let Some(name) = self.by_id.get(&item.spec.node_id()) {
+            return Some((*name).clone());
+        }
+        let Some(other) = self.known.get(&item.name) else {
+            return Some(item.name.clone());
+        };
+        let is_same = other.is_same_peer(&item.spec) && !self.listed.contains(&other.node_id());
+        if !is_same {
+            return Some(self.free(item));
+        }
+        // An incomplete list may have the former node id in an item that cannot be read.
+        if !self.listing.complete {
+            return None;
+        }
+        self.renumbered.insert(item.name.clone());
+        Some(item.name.clone())
+    }
+
+    /// Returns the documents of peers that are not listed.
+    fn gone(&self) -> impl Iterator<Item = &'a ObjectName> {
+        let is_gone = |(name, spec): &(&&ObjectName, &Cow<'_, S>)| {
+            self.documents.contains_key(**name)
+                && !self.listed.contains(&spec.node_id())
+                && !self.renumbered.contains(**name)
+        };
+        self.known.iter().filter(is_gone).map(|(name, _)| *name)
+    }
+
+    /// Returns a name that no other peer has.
+    fn free(&self, item: &PeerItem<S>) -> ObjectName {
+        let node_id = item.spec.node_id();
+        let texts = [format!("{}-{node_id}", item.name), format!("node{node_id}")];
+        let further = (2_u32..).map(|count| format!("node{node_id}-{count}"));
+        let names = texts.into_iter().chain(further);
+        let mut names = names.map(|text| ObjectName::sanitised(&text));
+        let is_free = |name: &ObjectName| {
+            let is_listed = self.listing.items.iter().any(|item| item.name == *name);
+            let is_applied = self.snapshot.applied.contains_key(&(S::KIND, name.clone()));
+            !is_listed && !is_applied && !self.documents.contains_key(name)
+        };
+        names.find(is_free).unwrap_or_else(|| item.name.clone())
+    }
 }
 
 /// Returns the document of a single-instance kind, when it is new or different.
@@ -151,6 +236,67 @@ mod tests {
         let body = json!({"peers": [{"nodeId": 2, "name": "hk1"}, {"nodeId": 3, "name": "de1"}]});
         let listing = decode_mesh(body.to_string().as_bytes()).unwrap();
         assert_eq!(plan_peers(&listing, &snapshot.mesh, &snapshot), vec![]);
+    }
+
+    const KEYS: [&str; 2] = [
+        "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg=",
+        "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+    ];
+
+    /// Returns the plan for a list of node ids, names and keys, where the document `hk1` has node id 2 and the first key:
+    /// the written names with their node ids, and the removed names.
+    fn planned(peers: &[(u16, &str, usize)], complete: bool) -> (Vec<(String, u16)>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let item = |(node_id, name, key): &(u16, &str, usize)| {
+            let spec = json!({"nodeId": node_id, "publicKey": KEYS[*key]});
+            PeerItem {
+                name: ObjectName::sanitised(name),
+                spec: serde_json::from_value::<MeshPeerSpec>(spec).unwrap(),
+            }
+        };
+        let PeerItem { name, spec } = item(&(2, "hk1", 0));
+        let document = Document::new(name, Some(derived("mesh", 2)), 1, spec);
+        store.write_document(&document).unwrap();
+        let snapshot = store.load().unwrap();
+        let listing = Listing {
+            items: peers.iter().map(item).collect(),
+            rejected: Vec::new(),
+            complete,
+        };
+        let (mut written, mut removed) = (Vec::new(), Vec::new());
+        for change in plan_peers(&listing, &snapshot.mesh, &snapshot) {
+            match change {
+                Change::Write(it) => written.push((it.metadata.name.to_string(), it.spec.node_id)),
+                Change::Remove(name) => removed.push(name.to_string()),
+                Change::Displace(_) => unreachable!("no document is broken"),
+            }
+        }
+        (written, removed)
+    }
+
+    #[test]
+    fn renumbered_peer_keeps_its_document() {
+        let peers = [(12, "hk1", 0)];
+        let kept = (vec![("hk1".to_owned(), 12)], Vec::new());
+        assert_eq!(planned(&peers, true), kept);
+        assert_eq!(planned(&peers, false), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn name_of_another_peer_is_not_taken_over() {
+        let new = |name: &str, id| vec![(name.to_owned(), id)];
+        // Node 2 was renamed, and keeps its document; a new node has the name that it had.
+        let renamed = [(2, "hk-old", 0), (5, "hk1", 1)];
+        assert_eq!(planned(&renamed, true), (new("hk1-5", 5), Vec::new()));
+        assert_eq!(planned(&renamed, false), (new("hk1-5", 5), Vec::new()));
+        // Another router took its place: the guard counts the removal.
+        let replaced = [(12, "hk1", 1)];
+        let removed = vec!["hk1".to_owned()];
+        assert_eq!(planned(&replaced, true), (new("hk1-12", 12), removed));
+        let taken = [(2, "hk1", 0), (5, "hk1", 1), (6, "hk1-5", 1)];
+        let expected = vec![("node5".to_owned(), 5), ("hk1-5".to_owned(), 6)];
+        assert_eq!(planned(&taken, true), (expected, Vec::new()));
     }
 
     #[test]

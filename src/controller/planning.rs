@@ -102,8 +102,7 @@ pub fn shared(desired: &Desired, view: &KeyObservation) -> Plan {
         steps.extend(plan_host(&view.kernel).steps);
     }
     if let Ok(base) = &desired.base
-        && view.bird.files_error.is_none()
-        && !view.bird.unread
+        && view.bird.files_unknown().is_none()
         && view.bird.live.left_alone().is_none()
     {
         let foreign = &view.bird.live.tree.foreign;
@@ -237,6 +236,12 @@ pub fn object(desired: &Desired, object: &Object, view: &KeyObservation) -> KeyP
 fn removal(object: &Object, view: &KeyObservation) -> KeyPlan {
     if !object.kind.has_tunnel() {
         return Ok(Plan::default());
+    }
+    if object.kind == Kind::BgpSession
+        && let Some(why) = view.bird.files_unknown()
+    {
+        // Its text may be there, and BIRD's session with it, which goes before the tunnel.
+        return Ok(Plan::waiting(format!("waits for BIRD's files: {why}")));
     }
     let observed = of_object(object, view, false);
     let mut plan = plan_removal(&object.name, &object.uid, &observed);

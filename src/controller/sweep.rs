@@ -75,7 +75,7 @@ impl Sweep {
 
     /// Returns whether a file changed that the check of every session's text depends on: a shared one, or an operator's.
     pub(super) fn is_shared_text_new(&mut self, bird: &BirdState) -> bool {
-        if bird.unread || bird.files_error.is_some() {
+        if bird.files_unknown().is_some() {
             return false;
         }
         let last = self.files.replace(Arc::clone(&bird.live));

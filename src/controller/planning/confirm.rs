@@ -35,8 +35,8 @@ pub enum Unavailable {
 /// # Errors
 /// BIRD cannot be configured until an operator acts, or does not answer.
 pub fn not_run_yet(desired: &Desired, bird: &BirdState) -> Result<Option<String>, Unavailable> {
-    if bird.unread {
-        return Ok(Some("BIRD has not answered yet".to_owned()));
+    if let Some(why) = bird.files_unknown() {
+        return Ok(Some(why.to_owned()));
     }
     if let Some(why) = &bird.silent {
         return Err(Unavailable::Silent(why.clone()));

@@ -89,8 +89,8 @@ async fn conclude(
     result: ReconcileResult,
 ) -> Outcome {
     // Without an observation of BIRD's files an object with a BGP session is neither present nor gone.
-    let unread = meta.kind.has_protocols() && result.observation.bird.unread;
-    let settled = result.is_settled() && !meta.hands_off && !unread;
+    let unknown = meta.kind.has_protocols() && result.observation.bird.files_unknown().is_some();
+    let settled = result.is_settled() && !meta.hands_off && !unknown;
     match &object.intent {
         Intent::Absent if settled => {
             return depart(ctx, meta, desired, object, before, &result).await;

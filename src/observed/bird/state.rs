@@ -22,13 +22,13 @@ pub struct BirdState {
     pub protocols: Arc<[Protocol]>,
     /// The interfaces with a Babel neighbour; `None` where BIRD does not run Babel.
     pub babel: Option<BTreeSet<String>>,
-    /// The files in its directory.
+    /// The files in its directory; as last read while they cannot be read.
     pub live: Arc<LiveTree>,
     /// The reason why the files could not be read.
     pub files_error: Option<String>,
     /// Whether the daemon has loaded exactly these files.
     pub loaded: bool,
-    /// Whether nothing was read yet, neither files nor protocols.
+    /// Whether the files were never read.
     pub unread: bool,
     /// Whether a command disabled any protocol, computed at the first use.
     pub has_disabled: OnceLock<bool>,
@@ -55,6 +55,27 @@ impl BirdState {
         self.running = None;
         self.silent = Some(Silence::Failed(why.clone()));
         self.down = Some(why);
+    }
+
+    /// Takes over of the last observation the files that could not be read, and what was computed of files or protocols
+    /// that are the same.
+    pub fn remember(&mut self, last: &Self) {
+        if self.files_error.is_some() {
+            self.live = Arc::clone(&last.live);
+            self.unread = last.unread;
+        }
+        if Arc::ptr_eq(&self.live, &last.live) {
+            self.outside.ours = last.outside.ours.clone();
+        }
+        if Arc::ptr_eq(&self.protocols, &last.protocols) {
+            self.outside.neighbours = last.outside.neighbours.clone();
+        }
+    }
+
+    /// Returns why it is not known which files BIRD has now: a file that was not seen may be there.
+    pub fn files_unknown(&self) -> Option<&str> {
+        let unread = self.unread.then_some("BIRD's files have not been read yet");
+        self.files_error.as_deref().or(unread)
     }
 
     /// Returns whether a command disabled any protocol.

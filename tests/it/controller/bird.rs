@@ -85,6 +85,25 @@ async fn tunnel_is_repaired_while_its_own_commit_hangs() {
     assert!(agent.status(1).last_error.is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn removal_waits_until_birds_files_can_be_read() {
+    let (machine, agent, hints) = settled().await;
+    *machine.bird.unreadable.lock().unwrap() = true;
+    write::<BgpSessionSpec>(agent.store(), &name(1), &uid(1), session(1, "Absent"));
+    agent.relist();
+    hints.send(Hint::key(session_key(1))).unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert!(
+        machine.kernel.links().contains_key(&interface(1)),
+        "BIRD's session runs in this tunnel"
+    );
+    *machine.bird.unreadable.lock().unwrap() = false;
+    sleep(Duration::from_secs(60)).await;
+    assert!(!machine.kernel.links().contains_key(&interface(1)));
+    let tree = machine.bird.tree.lock().unwrap();
+    assert!(!tree.fragments.contains_key(&name(1)));
+}
+
 /// Longer than a reconcile waits for a commit.
 const COMMIT_WAIT: Duration = Duration::from_secs(6);
 

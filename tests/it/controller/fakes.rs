@@ -290,6 +290,8 @@ pub(crate) struct FakeBird {
     pub(crate) down: Mutex<bool>,
     /// It accepts connections and never answers.
     pub(crate) hangs: Mutex<bool>,
+    /// Whether its files cannot be read.
+    pub(crate) unreadable: Mutex<bool>,
     /// How long each commit takes in addition.
     pub(crate) delay: Mutex<Duration>,
     /// Protocols that a command disabled.
@@ -362,6 +364,8 @@ impl Bird for FakeBird {
             name => established(name),
         };
         let protocols = names.into_iter().map(protocol);
+        let unreadable = *self.unreadable.lock().unwrap();
+        let tree = Some(tree).filter(|_| !unreadable).unwrap_or_default();
         BirdState {
             running: running.then_some(Version::new(2, 17, 6)),
             down: (!running).then(|| "BIRD is not running".to_owned()),
@@ -372,6 +376,7 @@ impl Bird for FakeBird {
                 ..LiveTree::default()
             }),
             installed: running.then_some(Version::new(2, 17, 6)),
+            files_error: unreadable.then(|| "input/output error".to_owned()),
             loaded: running,
             silent: silent.map(Silence::Failed),
             ..BirdState::default()

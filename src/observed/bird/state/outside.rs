@@ -21,16 +21,16 @@ pub struct Peer<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Outside {
     /// The positions of the BGP protocols, by their neighbours' addresses.
-    neighbours: OnceLock<Arc<BTreeMap<IpAddr, Vec<usize>>>>,
+    pub(super) neighbours: OnceLock<Arc<BTreeMap<IpAddr, Vec<usize>>>>,
     /// The protocols of the agent's files.
-    ours: OnceLock<Arc<BTreeSet<String>>>,
+    pub(super) ours: OnceLock<Arc<BTreeSet<String>>>,
 }
 
 impl BirdState {
     /// Returns the session with this neighbour that BIRD does not have from the agent's files: an established one, if
     /// there are several.
     pub fn outside(&self, peer: Peer<'_>) -> Option<&Protocol> {
-        if self.files_error.is_some() || self.unread {
+        if self.files_unknown().is_some() {
             return None;
         }
         let neighbours = self
@@ -41,16 +41,6 @@ impl BirdState {
         let all = all.filter_map(|index| self.protocols.get(*index));
         let all = all.filter(|protocol| peer.is_of(protocol) && !self.is_ours(&protocol.name));
         all.max_by_key(|protocol| protocol.is_established())
-    }
-
-    /// Takes over what was computed of the last observation, where files or protocols are the same.
-    pub fn remember(&mut self, last: &Self) {
-        if Arc::ptr_eq(&self.live, &last.live) {
-            self.outside.ours = last.outside.ours.clone();
-        }
-        if Arc::ptr_eq(&self.protocols, &last.protocols) {
-            self.outside.neighbours = last.outside.neighbours.clone();
-        }
     }
 
     fn neighbours(&self) -> BTreeMap<IpAddr, Vec<usize>> {

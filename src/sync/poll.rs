@@ -1,6 +1,7 @@
 //! Fetches from the Control Plane that become documents, and posts (`reporting`). Each runs on its
 //! own timer with jitter; the applied state stays without any of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -219,7 +220,8 @@ async fn mesh(sync: Arc<Syncer>) -> Result<(), CallError> {
     log_nameless("a mesh peer", &listing.rejected, &sync.remarks.mesh);
     note_rejected(sync, listing.rejected.clone(), |refused| &mut refused.mesh);
     let done = write_documents(sync, move |store, snapshot| {
-        apply(store, plan_peers(&listing, &snapshot.mesh, snapshot))
+        let done = apply(store, plan_peers(&listing, &snapshot.mesh, snapshot))?;
+        Ok(done.changed)
     });
     let done = done.await;
     written(sync, Call::Mesh, done).await
@@ -230,7 +232,8 @@ async fn apply_ibgp(
     listing: Listing<PeerItem<IbgpPeerSpec>>,
 ) -> Result<usize, SyncError> {
     write_documents(sync, move |store, snapshot| {
-        apply(store, plan_peers(&listing, &snapshot.ibgp, snapshot))
+        let done = apply(store, plan_peers(&listing, &snapshot.ibgp, snapshot))?;
+        Ok(done.changed)
     })
     .await
 }
@@ -338,13 +341,21 @@ async fn write_documents(
     }
 }
 
-fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, StoreError> {
-    let mut changed = Vec::new();
+/// What was written of a list.
+#[derive(Default)]
+struct Done {
+    changed: Changed,
+    /// The objects of which a document or secret could not be written.
+    failed: BTreeSet<ObjectName>,
+}
+
+fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Done, StoreError> {
+    let mut done = Done::default();
     let mut writes = Vec::new();
     for change in changes {
         // In the planned order: an object that moves to another document never has none.
         if !matches!(change, Change::Write(_)) {
-            write_all(store, std::mem::take(&mut writes), &mut changed)?;
+            write_all(store, std::mem::take(&mut writes), &mut done)?;
         }
         let (name, did) = match change {
             Change::Write(document) => {
@@ -361,71 +372,72 @@ fn apply<S: Spec>(store: &Store, changes: Vec<Change<S>>) -> Result<Changed, Sto
                 (name, did)
             }
         };
-        note::<S>(&mut changed, &name, did)?;
+        done.note::<S>(&name, did)?;
     }
-    write_all(store, writes, &mut changed)?;
-    Ok(changed)
+    write_all(store, writes, &mut done)?;
+    Ok(done)
 }
 
-/// Writes documents together, and adds those that changed.
+/// Writes documents together.
 fn write_all<S: Spec>(
     store: &Store,
     documents: Vec<Document<S>>,
-    changed: &mut Changed,
+    done: &mut Done,
 ) -> Result<(), StoreError> {
     let all: Vec<_> = documents.iter().collect();
     let results = store.write_documents(&all)?;
     for (document, result) in all.iter().zip(results) {
         let did = result.map(|written| written == Written::Changed);
-        note::<S>(changed, &document.metadata.name, did)?;
+        done.note::<S>(&document.metadata.name, did)?;
     }
     Ok(())
 }
 
-/// Adds an object whose document changed. A document that cannot be written does not affect others.
-fn note<S: Spec>(
-    changed: &mut Changed,
-    name: &ObjectName,
-    did: Result<bool, StoreError>,
-) -> Result<(), StoreError> {
-    match did {
-        Ok(true) => changed.push(Place::document(S::KIND, name)),
-        Ok(false) => {}
-        Err(error) if error.class().stops_others() => return Err(error),
-        Err(error) => failed(
-            error.class(),
-            name,
-            &error,
-            "Control Plane document not written",
-        ),
+impl Done {
+    /// Adds an object of which something was written. One that cannot be written does not affect others.
+    fn note<S: Spec>(
+        &mut self,
+        name: &ObjectName,
+        did: Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        match did {
+            Ok(true) => self.changed.push(Place::document(S::KIND, name)),
+            Ok(false) => {}
+            Err(error) if error.class().stops_others() => return Err(error),
+            Err(error) => {
+                let class = error.class();
+                failed(class, name, &error, "Control Plane document not written");
+                self.failed.insert(name.clone());
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
-/// Writes the secrets of all sessions before the documents that name them, and removes those that no document names
-/// afterwards. A session whose secret cannot be written keeps its document, and affects no other.
+/// Writes the secrets of all sessions before the documents that name them, and removes afterwards those that no document
+/// names. A session whose secret or document cannot be written keeps both as they were, and affects no other.
 fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed, StoreError> {
-    let mut changed = Vec::new();
+    let mut done = Done::default();
     let mut unused = Vec::new();
     let mut documents = Vec::new();
     let mut results = write_secrets(store, &changes)?.into_iter();
     for change in changes {
         let of_change: Vec<_> = results.by_ref().take(set(&change).count()).collect();
         let written: Result<Vec<_>, _> = of_change.into_iter().collect();
-        let is_written = written.is_ok();
         let did = written.map(|written| written.contains(&Written::Changed));
-        note::<BgpSessionSpec>(&mut changed, &change.name, did)?;
-        if is_written {
-            let secrets = change.secrets.into_iter();
-            unused.extend(secrets.filter(|(_, secret)| secret.is_none()));
+        done.note::<BgpSessionSpec>(&change.name, did)?;
+        if !done.failed.contains(&change.name) {
             documents.extend(change.document);
+            unused.push((change.name, change.secrets));
         }
     }
-    changed.extend(apply(store, documents)?);
-    for (file, _) in unused {
+    let written = apply(store, documents)?;
+    unused.retain(|(name, _)| !written.failed.contains(name));
+    let secrets = unused.into_iter().flat_map(|(_, secrets)| secrets);
+    for (file, _) in secrets.filter(|(_, secret)| secret.is_none()) {
         store.remove_secret(&file)?;
     }
-    Ok(changed)
+    Ok([done.changed, written.changed].concat())
 }
 
 /// Returns the secrets that a change sets.
@@ -511,6 +523,44 @@ mod tests {
         assert_eq!(newly_nameless(&before, &known).len(), 1);
         assert_eq!(newly_nameless(&now, &known), [now[2].to_string()]);
         assert_eq!(newly_nameless(&now, &known), [""; 0]);
+    }
+
+    #[test]
+    fn secret_stays_while_the_document_that_names_it_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let document = |key: Option<&str>| {
+            let spec = serde_json::json!({
+                "asn": 4_242_420_998_u32,
+                "tunnel": {"type": "wireguard", "presharedKeyFile": key},
+            });
+            let spec: BgpSessionSpec = serde_json::from_value(spec).unwrap();
+            let name = ObjectName::sanitised("wg_1");
+            Document::new(name, Some("uid-1".parse().unwrap()), 1, spec)
+        };
+        let change = |key: Option<&str>, secret: Option<&str>| SessionChange {
+            name: ObjectName::sanitised("wg_1"),
+            document: Some(Change::Write(Box::new(document(key)))),
+            secrets: vec![(
+                "secrets/wg_1.psk".into(),
+                secret.map(|it| Secret::new(it.to_owned())),
+            )],
+            formerly: None,
+        };
+        let with = change(Some("secrets/wg_1.psk"), Some("of a test"));
+        assert_eq!(apply_sessions(&store, vec![with]).unwrap().len(), 2);
+        let (file, secret) = (
+            dir.path().join("sessions/wg_1.yaml"),
+            dir.path().join("secrets/wg_1.psk"),
+        );
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("4242420998", "4242420999")).unwrap();
+        let without = || vec![change(None, None)];
+        assert_eq!(apply_sessions(&store, without()).unwrap(), []);
+        assert!(secret.exists());
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(apply_sessions(&store, without()).unwrap().len(), 1);
+        assert!(!secret.exists());
     }
 
     #[test]

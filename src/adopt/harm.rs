@@ -257,7 +257,7 @@ mod tests {
             wireguard: None,
             unread: None,
             gre: None,
-            learnt_address: false,
+            learnt: false,
             sysctls: Default::default(),
         };
         kernel.links.insert(interface.clone(), link);

@@ -361,7 +361,7 @@ mod tests {
                 }),
                 unread: None,
                 gre: None,
-                learnt_address: false,
+                learnt: false,
                 sysctls: Default::default(),
             };
             let mut world = Self::of(established(5));

@@ -50,7 +50,7 @@ pub(super) fn parse(message: &LinkMessage, ownership: &Ownership) -> Option<(Int
         wireguard: None,
         gre: matches!(kind, LinkKind::Gre | LinkKind::Ip6Gre).then(|| gre_ends(message)),
         unread: None,
-        learnt_address: false,
+        learnt: false,
         sysctls: sysctls(message),
         kind,
     };

@@ -112,7 +112,8 @@ impl Netlink {
         }
     }
 
-    /// Reads all links, all addresses and the routes that the kernel created for them, of the network namespace.
+    /// Reads all links, all addresses, the routes that the kernel created for them, and those of router advertisements, of
+    /// the network namespace.
     pub(super) async fn dump(&self) -> io::Result<Dump> {
         let _turn = self.dumping.lock().await;
         let mut links = LinkMessage::default();
@@ -124,28 +125,43 @@ impl Netlink {
             links: links.into_iter().filter_map(new_link).collect(),
             ..Dump::default()
         };
-        self.dump_addresses(0, &mut dump).await?;
+        let routes = route_message::requests(0).into_iter();
+        let routes = routes.chain([route_message::learnt_request(0)]);
+        self.dump_addresses(0, routes, &mut dump).await?;
         Ok(dump)
     }
 
-    /// Adds a link to a dump, with its addresses and the routes that the kernel created for them.
-    pub(super) async fn dump_link(&self, link: LinkMessage, dump: &mut Dump) -> io::Result<()> {
+    /// Adds a link to a dump, with its addresses and the routes that the kernel created for them; those of router
+    /// advertisements with a foreign link alone, since the agent's accept none.
+    pub(super) async fn dump_link(
+        &self,
+        link: LinkMessage,
+        is_foreign: bool,
+        dump: &mut Dump,
+    ) -> io::Result<()> {
         let _turn = self.dumping.lock().await;
         let index = link.header.index;
         dump.links.push(link);
-        self.dump_addresses(index, dump).await
+        let learnt = is_foreign.then(|| route_message::learnt_request(index));
+        let routes = route_message::requests(index).into_iter().chain(learnt);
+        self.dump_addresses(index, routes, dump).await
     }
 
-    /// Adds addresses, and the routes that the kernel created for them: of one link, or of all for index 0. A kernel
-    /// without strict checking answers with all, and those of other links are ignored later.
-    async fn dump_addresses(&self, index: u32, dump: &mut Dump) -> io::Result<()> {
+    /// Adds addresses, of one link or of all for index 0, and routes. A kernel without strict checking answers with all, and
+    /// those of other links are ignored later.
+    async fn dump_addresses(
+        &self,
+        index: u32,
+        requests: impl Iterator<Item = RouteMessage>,
+        dump: &mut Dump,
+    ) -> io::Result<()> {
         let mut request = AddressMessage::default();
         request.header.index = index;
         let addresses = self
             .dump_all(RouteNetlinkMessage::GetAddress(request))
             .await?;
         let mut routes = Vec::new();
-        for request in route_message::requests(index) {
+        for request in requests {
             routes.extend(
                 self.dump_all(RouteNetlinkMessage::GetRoute(request))
                     .await?,

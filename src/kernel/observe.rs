@@ -48,18 +48,22 @@ pub(super) async fn observe_links(
     kernel: &LinuxKernel,
     names: &BTreeSet<InterfaceName>,
 ) -> io::Result<BTreeMap<InterfaceName, Option<Link>>> {
+    let ownership = kernel.ownership.get();
     let mut dump = Dump::default();
     for name in names {
         let Some(link) = kernel.netlink.link(name).await? else {
             continue;
         };
-        match kernel.netlink.dump_link(link, &mut dump).await {
+        let parsed = link_message::parse(&link, &ownership);
+        let is_foreign = parsed.is_some_and(|(_, link)| !link.mark.is_ours());
+        let dumped = kernel.netlink.dump_link(link, is_foreign, &mut dump);
+        match dumped.await {
             // It went away meanwhile.
             Err(error) if error.raw_os_error() == Some(ENODEV) => drop(dump.links.pop()),
             dumped => dumped?,
         }
     }
-    let mut view = assemble(&dump, &kernel.ownership.get());
+    let mut view = assemble(&dump, &ownership);
     add_wireguard(kernel, &mut view).await;
     let found = |name: &InterfaceName| (name.clone(), view.links.remove(name));
     Ok(names.iter().map(found).sorted_map())
@@ -97,7 +101,7 @@ fn assemble(dump: &Dump, ownership: &Ownership) -> KernelView {
             continue;
         };
         if let Some((_, link)) = links.get_mut(&index) {
-            link.learnt_address |= address_message::is_learnt(message);
+            link.learnt |= address_message::is_learnt(message);
             link.addresses.insert(address);
         }
     }
@@ -106,8 +110,13 @@ fn assemble(dump: &Dump, ownership: &Ownership) -> KernelView {
             link.routes.insert(destination);
         }
     }
+    for index in dump.routes.iter().filter_map(route_message::learnt_through) {
+        if let Some((_, link)) = links.get_mut(&index) {
+            link.learnt = true;
+        }
+    }
     let others = links.values_mut().map(|(_, link)| link);
-    let others = others.filter(|link| !link.mark.is_ours() && !link.learnt_address);
+    let others = others.filter(|link| !link.mark.is_ours() && !link.learnt);
     others.for_each(|link| link.sysctls.clear());
     KernelView {
         links: links.into_values().collect(),
@@ -234,6 +243,23 @@ mod tests {
             .map(|link| (link.addresses.len(), link.routes.len()))
             .collect();
         assert_eq!(counts, [(0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn route_of_router_advertisements_is_noted_with_its_link() {
+        let link = |name: &str, index| LinkDummy::new(name).index(index).build();
+        let requests = [
+            route_message::requests(1)[1].clone(),
+            route_message::learnt_request(2),
+        ];
+        let dump = Dump {
+            links: vec![link("a", 1), link("b", 2)],
+            addresses: Vec::new(),
+            routes: requests.into(),
+        };
+        let view = assemble(&dump, &Ownership::default());
+        let learnt: Vec<_> = view.links.values().map(|link| link.learnt).collect();
+        assert_eq!(learnt, [false, true]);
     }
 
     #[test]

@@ -137,8 +137,26 @@ pub(super) fn gateways(message: &RouteMessage) -> Vec<(u32, IpAddr)> {
     one.into_iter().chain(several).collect()
 }
 
-/// Returns the link index and the destination of such a route; `None` for any other route, which an
-/// older kernel sends too.
+/// Returns the request for the IPv6 routes through a link, or through any for index 0, that come from router
+/// advertisements.
+pub(super) fn learnt_request(index: u32) -> RouteMessage {
+    let [_, mut message] = requests(index);
+    message.header.protocol = RouteProtocol::Ra;
+    message
+}
+
+/// Returns the link index of such a route; `None` for any other.
+pub(super) fn learnt_through(message: &RouteMessage) -> Option<u32> {
+    let mut attributes = message.attributes.iter();
+    let index = attributes.find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    index.filter(|_| message.header.protocol == RouteProtocol::Ra)
+}
+
+/// Returns the link index and the destination of a route that the kernel created for an address; `None` for any other
+/// route, which an older kernel sends too.
 pub(super) fn parse(message: &RouteMessage) -> Option<(u32, IpNet)> {
     let header = &message.header;
     if header.protocol != RouteProtocol::Kernel || header.kind != RouteType::Unicast {

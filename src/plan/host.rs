@@ -57,12 +57,12 @@ pub fn forwarding_blocked(kernel: &KernelView) -> Option<String> {
     let learns = kernel.links.iter().find(|(_, link)| {
         let is = |key, value| link.sysctls.get(&key) == Some(&value);
         let foreign = !link.mark.is_ours();
-        foreign && link.learnt_address && is(Sysctl::AcceptRa, 1) && is(Sysctl::Ipv6Forwarding, 0)
+        foreign && link.learnt && is(Sysctl::AcceptRa, 1) && is(Sysctl::Ipv6Forwarding, 0)
     });
     let (name, _) = learns?;
     Some(format!(
         "IPv6 is not forwarded: net.ipv6.conf.all.forwarding=1 would make {name} ignore the router \
-         advertisements that it has its address from; set net.ipv6.conf.{name}.accept_ra=2, and the agent \
+         advertisements that it has an address or route from; set net.ipv6.conf.{name}.accept_ra=2, and the agent \
          does the rest"
     ))
 }
@@ -88,7 +88,7 @@ mod tests {
             wireguard: None,
             gre: None,
             unread: None,
-            learnt_address: !uplink.is_empty(),
+            learnt: !uplink.is_empty(),
             sysctls: uplink.iter().copied().collect(),
         };
         let links = [("eth0".parse().unwrap(), link)].into_iter().collect();

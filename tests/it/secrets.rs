@@ -111,7 +111,7 @@ fn kernel() -> KernelView {
         wireguard: Some(wireguard),
         gre: None,
         unread: None,
-        learnt_address: false,
+        learnt: false,
         sysctls: [].into(),
     };
     KernelView {

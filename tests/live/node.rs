@@ -260,10 +260,23 @@ fn global_sysctls_stay_after_the_last_tunnel_and_are_logged() {
 
 #[test]
 fn uplink_keeps_accepting_router_advertisements() {
+    uplink_stays("ip addr add 2001:db8:9::1/64 dev u1 valid_lft 3600 preferred_lft 3600");
+}
+
+#[test]
+fn uplink_keeps_a_route_of_router_advertisements() {
+    uplink_stays(
+        "ip addr add 2001:db8:9::1/64 dev u1 && \
+         ip -6 route add 2001:db8:a::/64 via 2001:db8:9::2 dev u1 proto ra expires 3600",
+    );
+}
+
+/// Checks that an uplink goes on accepting router advertisements when this command makes it depend on them.
+fn uplink_stays(learn: &str) {
     let mut world = World::new(1);
     let uplink = path("ipv6", "u1", "forwarding");
     world.router.inside.shell(&format!(
-        "echo 1 > {} && ip addr add 2001:db8:9::1/64 dev u1 valid_lft 3600 preferred_lft 3600",
+        "echo 1 > {} && {learn}",
         path("ipv6", "u1", "accept_ra")
     ));
     world.router.start_agent();

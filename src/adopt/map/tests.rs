@@ -25,7 +25,7 @@ fn link(peers: u8) -> Link {
         }),
         unread: None,
         gre: None,
-        learnt_address: false,
+        learnt: false,
         sysctls: BTreeMap::new(),
     }
 }

@@ -30,7 +30,7 @@ fn link(mark: Mark) -> Link {
         }),
         unread: None,
         gre: None,
-        learnt_address: false,
+        learnt: false,
         sysctls: BTreeMap::new(),
     }
 }

@@ -241,7 +241,7 @@ mod tests {
             }),
             unread: None,
             gre: None,
-            learnt_address: false,
+            learnt: false,
             sysctls: BTreeMap::new(),
         }
     }

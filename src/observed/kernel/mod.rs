@@ -95,10 +95,11 @@ pub struct Link {
     /// that it is absent.
     pub unread: Option<Unread>,
     pub gre: Option<GreEnds>,
-    /// Whether it has a learnt IPv6 address that will expire: from router advertisements, or DHCP.
-    pub learnt_address: bool,
+    /// Whether it has a learnt IPv6 address that will expire, from router advertisements or DHCP, or a route from router
+    /// advertisements.
+    pub learnt: bool,
     /// The sysctls of this interface that the agent uses; for foreign links they are read only
-    /// if an address was learnt.
+    /// if an address or route was learnt.
     pub sysctls: BTreeMap<Sysctl, i64>,
 }
 
@@ -145,7 +146,7 @@ impl Link {
             wireguard,
             unread,
             gre,
-            learnt_address,
+            learnt,
             sysctls,
         } = self;
         let of_wireguard = match (wireguard, &other.wireguard) {
@@ -156,7 +157,7 @@ impl Link {
             && (index, kind, mtu, up) == (&other.index, &other.kind, &other.mtu, &other.up)
             && (mark, unread, gre) == (&other.mark, &other.unread, &other.gre)
             && (addresses, routes, sysctls) == (&other.addresses, &other.routes, &other.sysctls)
-            && (addrgen_none, learnt_address) == (&other.addrgen_none, &other.learnt_address)
+            && (addrgen_none, learnt) == (&other.addrgen_none, &other.learnt)
     }
 
     /// Returns whether it is WireGuard, including a link that could not be read.

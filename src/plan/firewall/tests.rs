@@ -260,7 +260,7 @@ fn tunnel(port: Option<u16>) -> Link {
         unread: wireguard.is_none().then(Default::default),
         wireguard,
         gre: None,
-        learnt_address: false,
+        learnt: false,
         sysctls: BTreeMap::new(),
     }
 }

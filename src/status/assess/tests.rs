@@ -106,7 +106,7 @@ impl Case {
             wireguard: Some(wireguard),
             unread: None,
             gre: None,
-            learnt_address: false,
+            learnt: false,
             sysctls: BTreeMap::new(),
         }
     }

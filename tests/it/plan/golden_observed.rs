@@ -188,7 +188,7 @@ impl SeenLink {
                 remote: Some(ends.remote),
             }),
             unread: None,
-            learnt_address: false,
+            learnt: false,
             sysctls: if ours {
                 self.sysctls()
             } else {

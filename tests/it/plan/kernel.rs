@@ -312,7 +312,7 @@ pub(crate) fn new_link(kind: &NewLink, userspace: bool) -> Result<Link, String> 
         wireguard,
         gre,
         unread: None,
-        learnt_address: false,
+        learnt: false,
         sysctls: default_sysctls(),
     })
 }

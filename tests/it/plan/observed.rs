@@ -164,7 +164,7 @@ fn link(mark: Mark) -> impl Strategy<Value = Link> {
                     wireguard,
                     gre,
                     unread: None,
-                    learnt_address: false,
+                    learnt: false,
                     sysctls,
                 };
                 if !has_ipv6(&link) {

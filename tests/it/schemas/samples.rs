@@ -362,7 +362,7 @@ fn the_sample_status_has_the_conditions_that_the_agent_writes() {
         wireguard: Some(wireguard),
         gre: None,
         unread: None,
-        learnt_address: false,
+        learnt: false,
         sysctls: BTreeMap::new(),
     };
     let protocols = [moenet_agent::observed::bird::Protocol {

@@ -266,8 +266,8 @@ Examples:
     /// Approve held changes
     ///
     /// The agent holds a change that would remove every session, mesh tunnel or internal neighbour, or more than
-    /// guard.maxRemovals within guard.window, or that resets every session (ASN, node id, router id, loopbacks).
-    /// Approves only changes that are held now; later ones need a new approval.
+    /// guard.maxRemovals within guard.window, or that resets every session (ASN, node id, loopbacks, link-local
+    /// address). Approves only changes that are held now; later ones need a new approval.
     #[command(after_help = "\
 Examples:
   moenet-agent approve --list           list held changes with reasons

@@ -2,7 +2,7 @@
 //!
 //! Each version has a folder: [`v1`] is `moenet.work/v1`, and this module re-exports the latest version. A `v2`
 //! needs its own folder, a `From<v1::…>` for each changed kind, and a [`Reader`] next to that of `v1` in [`parse`];
-//! `tests/versions.rs` is an example that uses the same [`parse_versions`].
+//! `tests/it/versions.rs` is an example that uses the same [`parse_versions`].
 
 mod check;
 mod codec;

@@ -98,7 +98,7 @@ pub fn parse_versions<D>(
             .collect::<Vec<_>>()
             .join(" and ");
         let message = format!(
-            "apiVersion: this agent reads {known}, not {}; the document is left alone",
+            "apiVersion: {} is not supported, only {known}; correct it, or upgrade the agent",
             crate::model::shown(&head.api_version)
         );
         return Err(DocumentError {

@@ -143,7 +143,7 @@ fn unknown_version_is_rejected_with_a_clear_message() {
             said.contains("moenet.work/v1") && said.contains(&format!("{found:?}")),
             "{said}"
         );
-        assert!(said.contains("the document is left alone"), "{said}");
+        assert!(said.contains("correct it, or upgrade the agent"), "{said}");
     }
 }
 
@@ -153,7 +153,7 @@ fn two_known_versions_are_named_and_kind_is_checked() {
     assert!(
         error
             .message
-            .contains("this agent reads moenet.work/v1 and moenet.work/v2, not"),
+            .contains("is not supported, only moenet.work/v1 and moenet.work/v2;"),
         "{error}"
     );
     assert_eq!(error.location, Some((1, 1)));

@@ -102,7 +102,7 @@ fn unknown_document_version_keeps_the_applied_state() {
         .replace("moenet.work/v1", "moenet.work/v2")
         .replace("spec:", "spec:\n  warpFactor: 9");
     std::fs::write(&file, &theirs).unwrap();
-    let told = "apiVersion: this agent reads moenet.work/v1, not \"moenet.work/v2\"; the document is left alone";
+    let told = "apiVersion: \"moenet.work/v2\" is not supported, only moenet.work/v1; correct it, or upgrade the agent";
     expect(&world, &object(1), true, &[("Invalid", told)]);
     let status = world
         .router
@@ -111,7 +111,7 @@ fn unknown_document_version_keeps_the_applied_state() {
     wait_until("the status says which versions are understood", 30, || {
         contains(
             &std::fs::read_to_string(&status).unwrap_or_default(),
-            "this agent reads moenet.work/v1",
+            "moenet.work/v1;",
         )
     });
     world.wait_polls("sessions", 3);

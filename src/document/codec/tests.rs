@@ -195,7 +195,7 @@ fn what_is_not_a_document_is_refused() {
     assert!(
         error(&SESSION.replace("/v1", "/v2"))
             .message
-            .contains("left alone")
+            .contains("is not supported")
     );
     assert!(
         error(&SESSION.replace("kind: BgpSession", "kind: Node"))

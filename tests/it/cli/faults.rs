@@ -27,7 +27,7 @@ fn a_document_of_another_version_is_told_as_such() {
         .replace("moenet.work/v1", "moenet.work/v2");
     fs::write(&file, &text).unwrap();
     let told = format!(
-        "{}:2:1: apiVersion: this agent reads moenet.work/v1, not",
+        "{}:2:1: apiVersion: \"moenet.work/v2\" is not supported, only moenet.work/v1;",
         file.display()
     );
     router.call(&["validate"]).says(1, &told);

@@ -34,10 +34,10 @@ pub const BIRD_DOWN: &str = "`systemctl start bird`, or correct bird.controlSock
 
 /// The action while the identity of this router is unknown.
 pub const IDENTITY_UNKNOWN: &str =
-    "wait for GET config, or set node.id and node.asn in the configuration";
+    "wait for the Control Plane's node configuration, or set node.id and node.asn";
 
 /// The action while this router has no policy.
-pub const POLICY_MISSING: &str = "wait for GET bird-config, or write policy.yaml";
+pub const POLICY_MISSING: &str = "wait for the Control Plane's policy, or write policy.yaml";
 
 /// Returns the action of a condition that is false.
 fn failing(about: ConditionType, reason: &str) -> &'static str {

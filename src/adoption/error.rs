@@ -91,7 +91,7 @@ pub(crate) enum AdoptionError {
         source: UnitError,
     },
     #[error(
-        "{interface} is not as it was, and keeps the agent's mark; run `moenet-agent adopt --undo` again"
+        "{interface} could not be restored completely and keeps the agent's mark; run `moenet-agent adopt --undo` again"
     )]
     Restore {
         interface: String,

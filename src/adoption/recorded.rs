@@ -44,7 +44,7 @@ pub(crate) async fn undo_interrupted(config: &Config) -> Result<bool, AdoptionEr
         undo => {
             let undone = undo?.run(config).await?;
             for kept in undone.kept {
-                warn!(kept, "left alone");
+                warn!(kept, "undo of the adoption did not restore this");
             }
             Ok(true)
         }

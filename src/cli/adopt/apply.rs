@@ -156,8 +156,8 @@ pub(super) async fn undo(config: Config, format: Format, yes: bool) -> Outcome {
     let kept = undone.kept.iter();
     kept.for_each(|it| output::line(format_args!("left alone: {it}")));
     output::line(match undone.kept.len() {
-        0 => "Undone: every change of the adoption is taken back.".to_owned(),
-        count => format!("Undone, except for {count} things that were left alone."),
+        0 => "Adoption undone.".to_owned(),
+        count => format!("Adoption undone, except for {count} things that were left alone."),
     });
     Ok(ExitCode::SUCCESS)
 }

@@ -116,7 +116,7 @@ fn is_adopted_and_undone(style: &Style) {
     });
     built.apply(&["--undo"]).ended(1);
     built.router.stop_agent();
-    built.apply(&["--undo"]).ended(0).says("Undone");
+    built.apply(&["--undo"]).ended(0).says("Adoption undone");
     same(&before, &built.whole());
     // What was written since, and the history, are kept aside.
     let folder = built.router.path("").display().to_string();
@@ -453,7 +453,7 @@ fn units_are_disabled_only_beside_an_enabled_agent() {
         &advice,
         &format!("{asked}{agent}"),
     );
-    run(&["--undo"], "Undone: every change", &asked);
+    run(&["--undo"], "Adoption undone.", &asked);
     std::fs::write(&enabled, "").unwrap();
     let disabled = format!("{asked}{agent}disable --quiet {unit}\n");
     let done = format!("ran `systemctl disable {unit}`");

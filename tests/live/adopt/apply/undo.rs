@@ -25,7 +25,7 @@ fn operators_changes_survive_a_later_undo() {
         "left alone: address 172.20.97.1/32 of {DEVICE} was added"
     ));
     answer.says(&format!("clear the mark of {DEVICE}"));
-    answer.says("Undone, except for 2 things");
+    answer.says("Adoption undone, except for 2 things");
     let now = built.router.inside.shell(&format!("ip addr show {DEVICE}"));
     assert!(
         now.contains("mtu 1300") && now.contains("172.20.97.1/32"),

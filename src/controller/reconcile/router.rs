@@ -348,7 +348,7 @@ fn sysctls_in_effect(
             because,
             resets: Vec::new(),
         };
-        info!(object = %ObjectKey::Router, step = %step, "left behind");
+        info!(object = %ObjectKey::Router, step = %step, "sysctl no longer needed, keeping its value");
         ctx.step_log.note(&ObjectKey::Router, step);
     }
     BTreeMap::new()

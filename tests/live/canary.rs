@@ -1,4 +1,4 @@
-//! A bad policy reaches the canary only, and is taken back.
+//! A bad policy reaches the canary only, and is rolled back.
 
 use std::path::Path;
 
@@ -113,8 +113,8 @@ fn bad_policy_reaches_the_canary_only_and_is_taken_back() {
     assert_eq!(has("jp2"), Ok(()));
     assert_eq!(at_far_end(), Ok(()));
     let text = || std::fs::read_to_string(&log).map_err(|error| error.to_string());
-    wait_until("the change is taken back", 60, || {
-        contains(&text()?, "change of the network taken back")
+    wait_until("the change is rolled back", 60, || {
+        contains(&text()?, "change of the network rolled back")
     });
     wait_until("jp1 has the network's own route again", 60, || has("jp1"));
     for name in ["jp2", "jp3"] {

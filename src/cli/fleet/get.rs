@@ -180,7 +180,7 @@ fn followed(git: &GitView) {
 fn note_rollout(rollout: &RolloutView) {
     let state = match (rollout.wave, &rollout.taken_back) {
         (Some(wave), _) => format!("wave {wave} of {} has it", rollout.waves.len()),
-        (None, Some(_)) => "it was taken back, and the routers have the one before".to_owned(),
+        (None, Some(_)) => "it was rolled back, and the routers have the previous one".to_owned(),
         (None, None) => return,
     };
     output::note(&format!(

@@ -89,7 +89,7 @@ Examples:
     /// of a server with `--git-ref`.
     #[command(after_help = "Example: moenet-agent fleet history jp1 --fleet ./fleet")]
     History(history::History),
-    /// Show how far a change of the network has come, and why one was taken back
+    /// Show how far a change of the network has come, and why one was rolled back
     #[command(after_help = "Example: moenet-agent fleet rollout --fleet ./fleet")]
     Rollout(rollout::Rollout),
     /// Show who changed files through a server or an import, and what it decided

@@ -46,9 +46,9 @@ fn print(view: &RolloutView) {
             output::line(output::table(&["WAVE", "STATE", "ROUTERS"], cells));
         }
         (None, Some(why)) => output::line(format_args!(
-            "The newest description was taken back {since}: {why}. Correct it; any change of it is a new try."
+            "The newest description was rolled back {since}: {why}. Correct it; any change of it starts a new rollout."
         )),
-        (None, None) => output::line("No change is on its way."),
+        (None, None) => output::line("No rollout in progress."),
     }
     if !view.drains.is_empty() {
         let drains = names(&view.drains);

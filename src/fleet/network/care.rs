@@ -23,7 +23,7 @@ pub struct RolloutSpec {
     #[serde(default = "Interval::seconds::<600>")]
     #[schemars(extend("default" = "10m"))]
     pub observe: Interval,
-    /// What the routers of a wave must keep. If two reports of a router break a gate, the change is taken back.
+    /// What the routers of a wave must keep. If two reports of a router break a gate, the change is rolled back.
     #[serde(default)]
     pub gates: Gates,
 }

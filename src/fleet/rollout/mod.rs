@@ -331,7 +331,7 @@ fn log(event: &Event) {
         Event::Complete => tracing::info!("change of the network reached all routers"),
         Event::TakenBack(why) => tracing::warn!(
             why,
-            "change of the network taken back; every router gets the description of before. Correct the description"
+            "change of the network rolled back; every router gets the previous description. Correct the description"
         ),
         Event::Withdrawn => tracing::info!("change of the network withdrawn by its operators"),
         Event::Ended(taken_back) => tracing::warn!(

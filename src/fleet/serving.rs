@@ -110,7 +110,7 @@ async fn follow(tls: Option<Tls>, access: Access) {
             match tls.map(|tls| tls.refresh()) {
                 Some(Ok(true)) => tracing::info!("certificate of the Control Plane changed"),
                 Some(Err(error)) => {
-                    tracing::error!(%error, "certificate of the Control Plane cannot be read; using the one before");
+                    tracing::error!(%error, "certificate of the Control Plane cannot be read; keeping the previous one");
                 }
                 Some(Ok(false)) | None => {}
             }
@@ -118,7 +118,7 @@ async fn follow(tls: Option<Tls>, access: Access) {
                 match token.refresh() {
                     TokenNews::Changed => tracing::info!("token of an operator changed"),
                     TokenNews::Unreadable(error) => {
-                        tracing::error!(%error, "token of an operator cannot be read; using the one before");
+                        tracing::error!(%error, "token of an operator cannot be read; keeping the previous one");
                     }
                     TokenNews::Readable | TokenNews::None => {}
                 }

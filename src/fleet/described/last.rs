@@ -92,7 +92,7 @@ impl Last {
             unread.is_logged = true;
             tracing::warn!(
                 error = why,
-                "files of the network cannot be read; serving those of before"
+                "files of the network cannot be read; serving the previous version"
             );
         }
         unread.why = why;

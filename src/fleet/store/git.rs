@@ -70,7 +70,7 @@ enum LookError {
         followed: String,
         repository: String,
     },
-    #[error("the look ended by a defect of moenet-agent; please report the panic in its log")]
+    #[error("reading the Git repository panicked; please report the panic in the log")]
     Panic,
     #[error(transparent)]
     Commit(#[from] CommitError),

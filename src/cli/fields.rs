@@ -198,7 +198,7 @@ mod tests {
         let root = schemas::value("Config");
         let asn = field(&root, &["node", "asn"]);
         assert_eq!(asn.schema.type_name(), "integer");
-        assert_eq!(asn.schema.description(), "Our AS number.");
+        assert_eq!(asn.schema.description(), "This router's AS number.");
         assert_eq!(asn.schema.range().unwrap(), "1 to 4294967294");
         assert!(asn.schema.default().is_none(), "null is no default");
         assert!(field(&root, &["node"]).is_required);

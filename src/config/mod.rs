@@ -94,7 +94,7 @@ pub struct Node {
     #[serde(default)]
     #[schemars(range(min = 1), example = 1)]
     pub id: Option<u16>,
-    /// Our AS number.
+    /// This router's AS number.
     #[serde(default)]
     pub asn: Option<Asn>,
     /// The router's place.
@@ -109,7 +109,7 @@ pub struct Node {
     #[serde(default)]
     #[schemars(example = "fd48:4242:420::1")]
     pub loopback_ipv6: Option<Ipv6Addr>,
-    /// Our side of every tunnel. Default: derived from ASN and node id.
+    /// This router's side of every tunnel. Default: derived from ASN and node id.
     #[serde(default)]
     pub link_local: Option<LinkLocal>,
 }
@@ -339,7 +339,7 @@ impl Default for Bird {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct WireGuard {
-    /// Our private key; created, mode 0600, only on a router that has never had one.
+    /// This router's private key; created, mode 0600, only on a router that has never had one.
     #[schemars(extend("default" = "/etc/wireguard/private.key"))]
     pub private_key_path: PathBuf,
     /// Seconds between keepalives, 0 for none.

@@ -222,7 +222,7 @@ fn public_key(spec: &BgpSessionSpec, router: &Router) -> Result<Option<PublicKey
         return Err(FieldError::new(FIELD, reason));
     }
     if key == router.public_key {
-        let reason = "this is our own key, not the peer's";
+        let reason = "this is the key of this router, not the peer's";
         return Err(FieldError::new(FIELD, reason));
     }
     Ok(key)
@@ -355,8 +355,9 @@ fn link_local(spec: &BgpSessionSpec) -> Result<Option<Address>, FieldError> {
     } else {
         return Ok(Some(Address::new(net(local.get().into(), 64), None)));
     };
-    let reason =
-        format!("the peer's address {local} is ours; one of the two sides must take another");
+    let reason = format!(
+        "the peer's address {local} is this router's; one of the two sides must take another"
+    );
     Err(FieldError::new(field, reason))
 }
 
@@ -372,7 +373,7 @@ fn ipv4(spec: &BgpSessionSpec) -> Result<Option<Address>, FieldError> {
         )
     })?;
     if local == peer {
-        let reason = format!("the peer's address {peer} is ours");
+        let reason = format!("the peer's address {peer} is this router's");
         return Err(FieldError::new("spec.address.peerIpv4", reason));
     }
     Ok(Some(Address::new(net(local.into(), 32), Some(peer.into()))))
@@ -391,7 +392,7 @@ fn ipv6(spec: &BgpSessionSpec) -> Result<Option<Address>, FieldError> {
         )
     })?;
     if local == peer {
-        let reason = format!("the peer's address {peer} is ours");
+        let reason = format!("the peer's address {peer} is this router's");
         return Err(FieldError::new("spec.address.peerIpv6", reason));
     }
     let local = net(local.get().into(), 128);

@@ -92,7 +92,7 @@ impl Reach {
     pub(super) fn add_own(&mut self, router: &Router) {
         let v4 = router.loopback_ipv4.map(IpAddr::V4);
         for address in v4.into_iter().chain(router.loopback_ipv6.map(IpAddr::V6)) {
-            self.add(address, Use::Own, "our own address");
+            self.add(address, Use::Own, "this router's own address");
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct MeshPeerSpec {
     pub endpoint: Option<Endpoint>,
     /// The peer's WireGuard public key.
     pub public_key: PublicKey,
-    /// Our UDP port. Default: `mesh.listenPortBase` and the peer's node id added up.
+    /// This router's UDP port. Default: `mesh.listenPortBase` and the peer's node id added up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_port: Option<Port>,
     /// MTU in bytes. Default: 1420.

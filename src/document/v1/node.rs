@@ -15,7 +15,7 @@ pub struct NodeSpec {
     #[serde(deserialize_with = "super::rules::positive")]
     #[schemars(range(min = 1), example = 1)]
     pub id: u16,
-    /// Our AS number.
+    /// This router's AS number.
     pub asn: Asn,
     /// The router's place, as free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ pub struct NodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = "fd48:4242:420::1")]
     pub loopback_ipv6: Option<Ipv6Addr>,
-    /// Our side of every tunnel. Default: `fe80::<last four digits of our ASN>:<id>`.
+    /// This router's side of every tunnel. Default: `fe80::<last four digits of the ASN>:<id>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_local: Option<LinkLocal>,
 }

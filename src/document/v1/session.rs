@@ -57,7 +57,7 @@ pub struct TunnelSpec {
     /// Name of the tunnel's interface. Default: `wg_<asn>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<InterfaceName>,
-    /// Our UDP port. Default: `2` and the last four digits of the peer's ASN.
+    /// This router's UDP port. Default: `2` and the last four digits of the peer's ASN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_port: Option<Port>,
     /// MTU in bytes. Default: 1420.
@@ -85,11 +85,11 @@ pub struct TunnelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 25)]
     pub persistent_keepalive: Option<u16>,
-    /// Our outer address of a GRE tunnel. Default: the kernel's choice.
+    /// This router's outer address of a GRE tunnel. Default: the kernel's choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = "192.0.2.1")]
     pub local_address: Option<IpAddr>,
-    /// Take over an existing WireGuard interface of this name that does not carry our mark.
+    /// Take over an existing WireGuard interface of this name that does not carry the agent's mark.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopt: bool,
 }
@@ -108,13 +108,13 @@ pub struct AddressSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = "172.20.0.1")]
     pub peer_ipv4: Option<Ipv4Addr>,
-    /// Our link-local address. Default: the node's.
+    /// This router's link-local address. Default: the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_link_local: Option<LinkLocal>,
-    /// Our IPv6 address towards `peerIpv6`. Default: the node's loopback address.
+    /// This router's IPv6 address towards `peerIpv6`. Default: the node's loopback address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_ipv6: Option<PeerIpv6>,
-    /// Our IPv4 address towards `peerIpv4`. Default: the node's loopback address.
+    /// This router's IPv4 address towards `peerIpv4`. Default: the node's loopback address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = "172.23.105.177")]
     pub local_ipv4: Option<Ipv4Addr>,

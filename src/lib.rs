@@ -5,7 +5,7 @@
 //!                                                                       │ (a change is a hint)
 //! overrides, node defaults ────────────▶ desired ◀──────────────────────┘
 //!                                            ├──▶ render ──▶ BIRD text
-//!        kernel, bird ──▶ Observed ──▶ plan ◀┘
+//!     kernel, bird ──▶ Observation ──▶ plan ◀┘
 //!                                       └─▶ steps ──▶ kernel, bird ──▶ observed again ──▶ status
 //! ```
 //!

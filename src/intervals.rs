@@ -407,7 +407,7 @@ pub(crate) const FLEET_POSTS_UPKEEP: Duration = Duration::from_secs(300);
 pub(crate) const FLEET_ROLLOUT_POLL: Duration = Duration::from_secs(2);
 /// A router without a post for this time is silent: it is out of service, and its reports decide nothing.
 pub(crate) const FLEET_SILENT: SignedDuration = SignedDuration::from_mins(5);
-/// After a change was taken back, how long its routers are compared with what they had before it.
+/// After a change was rolled back, how long its routers are compared with what they had before it.
 pub(crate) const FLEET_RECOVERY: SignedDuration = SignedDuration::from_hours(1);
 /// How long a router that may drain counts as drained without a heartbeat that says so.
 pub(crate) const FLEET_DRAIN_KEPT: SignedDuration = SignedDuration::from_mins(5);

@@ -116,10 +116,12 @@ impl Store {
     pub(super) fn keep_applied(&self, place: &Place, record: Option<Arc<Stored<AppliedDocument>>>) {
         let key = (place.kind, place.name.clone());
         if let Some(last) = &mut self.memory.lock().last {
-            let last = Arc::make_mut(last);
             match record {
-                Some(record) => drop(last.applied.insert(key, record)),
-                None => drop(last.applied.remove(&key)),
+                Some(record) => drop(Arc::make_mut(last).applied.insert(key, record)),
+                None if last.applied.contains_key(&key) => {
+                    Arc::make_mut(last).applied.remove(&key);
+                }
+                None => {}
             }
         }
     }

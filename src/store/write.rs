@@ -502,6 +502,10 @@ impl Store {
     }
 
     pub(super) fn remove_file(&self, path: &Path) -> Result<bool, StoreError> {
+        // A listing looks again at a file that changed.
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(false);
+        }
         let removed = self.as_own(path, None, || atomic::remove(path));
         // A missing file says nothing about the free space.
         if removed.is_err() {

@@ -202,59 +202,46 @@ struct Known<'a> {
     router: bool,
 }
 
-/// Returns the Control Plane's peer items that do not decode, by their objects.
+/// Returns the Control Plane's peer items that do not decode, by their objects: those with the same node id, else objects
+/// that exist only to report the error.
 fn refused<S: PeerSpec>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
     said: &[Rejected],
 ) -> BTreeMap<ObjectName, String> {
+    if said.is_empty() {
+        return BTreeMap::new();
+    }
+    let known = names_by_node_id(inputs, documents);
     let said = said.iter().rev().filter_map(|rejected| {
-        let name = refused_name(inputs, documents, rejected)?;
+        let id = rejected.node_id;
+        let known = id.and_then(|id| known.get(&id).copied()).cloned();
+        let free = |name: &ObjectName| !documents.contains_key(name);
+        let named = || rejected.name.clone().filter(free);
+        let numbered = || id.map(|id| ObjectName::sanitised(&format!("node{id}")));
+        // An item with neither a number nor a name has no object.
+        let name = known.or_else(named).or_else(numbered)?;
         Some((name, rejected.to_string()))
     });
     said.sorted_map()
 }
 
-/// Returns the object with the same node id, else an object that exists only to report the error; `None` for an
-/// item with neither a number nor a name.
-fn refused_name<S: PeerSpec>(
-    inputs: &Inputs<'_>,
-    documents: &BTreeMap<ObjectName, Slot<S>>,
-    rejected: &Rejected,
-) -> Option<ObjectName> {
-    let is_it = |spec: &S| Some(spec.node_id()) == rejected.node_id;
-    let of_document = || {
-        let known = |slot: &Slot<S>| {
-            slot.as_ref()
-                .is_ok_and(|stored| is_it(&stored.document.spec))
-        };
-        documents
-            .iter()
-            .find(|(_, slot)| known(slot))
-            .map(|(name, _)| name)
-    };
-    let of_applied = || {
-        let mut applied = inputs
-            .snapshot
-            .applied
-            .iter()
-            .filter(|((kind, _), _)| *kind == S::KIND);
-        let spec = |stored: &AppliedDocument| stored.applied.spec.as_ref()?.read::<S>().ok();
-        let known = |stored: &AppliedDocument| spec(stored).is_some_and(|spec| is_it(&spec));
-        applied
-            .find(|(_, stored)| known(&stored.document))
-            .map(|((_, name), _)| name)
-    };
-    let free = |name: &ObjectName| !documents.contains_key(name);
-    let numbered = || {
-        rejected
-            .node_id
-            .map(|id| ObjectName::sanitised(&format!("node{id}")))
-    };
-    let known = of_document().or_else(of_applied).cloned();
-    known
-        .or_else(|| rejected.name.clone().filter(free))
-        .or_else(numbered)
+/// Returns the names of peers by their node ids: those of documents, and of applied records without a valid one.
+fn names_by_node_id<'a, S: PeerSpec>(
+    inputs: &Inputs<'a>,
+    documents: &'a BTreeMap<ObjectName, Slot<S>>,
+) -> BTreeMap<u16, &'a ObjectName> {
+    let valid = |slot: &'a Slot<S>| slot.as_ref().ok();
+    let of_documents = documents
+        .iter()
+        .filter_map(|(name, slot)| Some((valid(slot)?.document.spec.node_id(), name)));
+    let applied = inputs.snapshot.applied.iter();
+    let of_records = applied.filter_map(|((kind, name), stored)| {
+        let is_left = *kind == S::KIND && documents.get(name).and_then(valid).is_none();
+        let spec = stored.document.applied.spec.as_ref().filter(|_| is_left)?;
+        Some((spec.read::<S>().ok()?.node_id(), name))
+    });
+    of_records.chain(of_documents).sorted_map()
 }
 
 /// Returns the objects of a kind that have a document, a record, or an invalid item of the Control Plane.

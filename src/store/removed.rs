@@ -2,6 +2,7 @@
 //! reset --hard OLD`, a restore from a copy): it is not desired then, and is removed again. The
 //! list is kept in `.git`, which no tool that cleans or restores the tree touches, and in memory.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::model::Uid;
@@ -50,10 +51,12 @@ impl Removed {
         self.0.iter().any(|removal| removal.is_of(document, uid))
     }
 
-    /// Returns whether the object of this document is gone.
-    fn is_gone(&self, document: &Path, uid: &Uid) -> bool {
-        let mut removals = self.0.iter();
-        removals.any(|removal| removal.is_of(document, uid) && removal.is_gone)
+    /// Returns the removals by document and uid, for many lookups, each with whether the object is gone.
+    fn by_object(&self) -> HashMap<(&Path, &str), bool> {
+        let removals = self.0.iter();
+        removals
+            .map(|it| ((it.document.as_path(), it.uid.as_str()), it.is_gone))
+            .collect()
     }
 
     fn forget(&mut self, document: &Path, uid: &Uid) {
@@ -152,10 +155,14 @@ impl Store {
         if removed.0.is_empty() {
             return;
         }
+        let removed = removed.by_object();
+        let state = |document: &Path, uid: &Option<Uid>| {
+            let uid = uid.as_ref()?.as_str();
+            removed.get(&(document, uid)).copied()
+        };
         let mut revived = Vec::new();
         snapshot.retain(|place, metadata| {
-            let uid = metadata.uid.as_ref();
-            let stays = !uid.is_some_and(|uid| removed.is_removed(&place.relative(), uid));
+            let stays = state(&place.relative(), &metadata.uid).is_none();
             if !stays {
                 revived.push(place);
             }
@@ -163,8 +170,7 @@ impl Store {
         });
         snapshot.applied.retain(|(kind, name), stored| {
             let document = Place::document(*kind, name).relative();
-            let uid = stored.document.metadata.uid.as_ref();
-            let stays = !uid.is_some_and(|uid| removed.is_gone(&document, uid));
+            let stays = state(&document, &stored.document.metadata.uid) != Some(true);
             if !stays {
                 revived.push(Place::new(Area::Applied, *kind, name));
             }
@@ -207,7 +213,8 @@ mod tests {
         assert_eq!(removed.text(), text);
         let uid = "mesh/2".parse().unwrap();
         let document = Path::new("mesh/b.yaml");
-        assert!(removed.is_removed(document, &uid) && !removed.is_gone(document, &uid));
+        assert!(removed.is_removed(document, &uid));
+        assert!(!removed.by_object()[&(document, uid.as_str())]);
         assert!(!removed.is_removed(Path::new("mesh/other.yaml"), &uid));
     }
 }

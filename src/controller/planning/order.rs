@@ -77,8 +77,9 @@ pub(super) fn name(
     if link.is_none_or(|link| link.mark.is(uid)) {
         return Turn::Free;
     }
+    let owners = Owners::of(desired);
     let links = kernel.links.iter();
-    let has = links.filter_map(|(name, link)| Some((name.clone(), owner(desired, link)?)));
+    let has = links.filter_map(|(name, link)| Some((name.clone(), owners.owner(link)?)));
     order(desired, has.sorted_map(), |wanted| {
         Some(wanted.interface.clone())
     })
@@ -99,19 +100,30 @@ pub(super) fn port(
     if has_it || kernel.links.on_port(wanted).next().is_none() {
         return Turn::Free;
     }
+    let owners = Owners::of(desired);
     let has = kernel.links.values().filter_map(|link| {
         let port = link.listen_port()?;
-        Some((port, owner(desired, link)?))
+        Some((port, owners.owner(link)?))
     });
     order(desired, has.sorted_map(), |wanted| wanted.listen_port).turn(uid)
 }
 
-/// Returns the object that owns a link, by its current uuid.
-fn owner(desired: &Desired, link: &Link) -> Option<Uid> {
-    let marked = link.mark.object()?;
-    let mut renewed = desired.objects.values();
-    let renewed = renewed.find(|entry| entry.formerly.as_ref() == Some(marked));
-    Some(renewed.map_or(marked, |entry| &entry.uid).clone())
+/// The objects that got another uuid, by the former one.
+struct Owners<'a>(BTreeMap<&'a Uid, &'a Uid>);
+
+impl<'a> Owners<'a> {
+    fn of(desired: &'a Desired) -> Self {
+        let objects = desired.objects.values();
+        let renewed = objects.filter_map(|object| Some((object.formerly.as_ref()?, &object.uid)));
+        Self(renewed.sorted_map())
+    }
+
+    /// Returns the object that owns a link, by its current uuid.
+    fn owner(&self, link: &Link) -> Option<Uid> {
+        let marked = link.mark.object()?;
+        let current = self.0.get(marked).copied();
+        Some(current.unwrap_or(marked).clone())
+    }
 }
 
 /// Returns the order of these owners. A paused object neither moves nor is removed.

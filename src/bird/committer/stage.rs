@@ -167,13 +167,14 @@ impl Stage {
         clear(stage)?;
         disk::create_directories(&stage.join(SESSIONS), self.group)?;
         for (path, text) in tree.files() {
-            self.write_file(&stage.join(path), &mark::marked(text, None))?;
+            self.write_file(&stage.join(path), &mark::staged(text))?;
         }
         for (path, text) in &tree.foreign {
             let text = operator::staged_foreign(text, path, &self.directory, stage);
             self.write_file(&stage.join(path), &text)?;
         }
-        let generation = mark::marked(&generation_text(&tree.generation()), None);
+        // Any generation does: BIRD's parser loads nothing.
+        let generation = mark::staged(&generation_text("staged"));
         self.write_file(&stage.join(GENERATION), &generation)?;
         for (path, text) in self.main(stage, tree, main) {
             self.write_file(&stage.join(path), &text)?;
@@ -200,7 +201,7 @@ impl Stage {
             let text = tree.base.get(MAIN);
             let text = text.and_then(|text| operator::staged(text, &self.directory));
             let text = text.unwrap_or_else(|| operator::GENERATED.to_owned());
-            return vec![(MAIN.into(), mark::marked(&text, None))];
+            return vec![(MAIN.into(), mark::staged(&text))];
         }
         let seen = Seen::default();
         let sources = main_file::sources(&self.directory, &seen);

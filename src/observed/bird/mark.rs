@@ -48,6 +48,11 @@ pub fn marked(text: &str, identity: Option<&Identity>) -> String {
     )
 }
 
+/// Returns a file that is only parsed, with this text: its lines have the numbers of the marked file.
+pub fn staged(text: &str) -> String {
+    format!("{BEGIN}\n{text}")
+}
+
 pub fn read(file: &str) -> Mark<'_> {
     let (line, text) = file.split_at(first_line(file));
     read_parts(line, text, is_intact(line, text))

@@ -26,7 +26,9 @@ pub(crate) fn fragment(name: &str, want: &str, have: Option<&str>) -> Option<Ste
     let action = Action::WriteFragment {
         name: name.to_owned(),
         text: want.into(),
-        effect: Effect::between(have.unwrap_or_default(), want),
+        effect: have
+            .map(|have| Effect::between(have, want))
+            .unwrap_or_default(),
     };
     let because = have.map_or_else(
         || Drift::missing("bird.session", "its file"),

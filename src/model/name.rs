@@ -33,6 +33,13 @@ impl ObjectName {
         let body = body.trim_start_matches('-');
         Self(if body.is_empty() { "_" } else { body }.into())
     }
+
+    /// Returns the same with a number at its end; a longer text is cut before the number.
+    pub fn numbered(text: &str, number: usize) -> Self {
+        let end = format!("-{number}");
+        let start = text.chars().take(Self::MAX - 1 - end.len());
+        Self::sanitised(&start.chain(end.chars()).collect::<String>())
+    }
 }
 
 impl FromStr for ObjectName {
@@ -178,6 +185,17 @@ mod tests {
         ] {
             let name = ObjectName::sanitised(text);
             assert_eq!(name.as_str().parse::<ObjectName>().unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn number_of_a_name_survives_the_cut() {
+        for text in ["ok", &"y".repeat(47), &format!("y{}", "ž".repeat(200))] {
+            for number in [2, 10, usize::MAX] {
+                let name = ObjectName::numbered(text, number);
+                assert_eq!(name.as_str().parse::<ObjectName>().unwrap(), name);
+                assert!(name.as_str().ends_with(&format!("-{number}")), "{name}");
+            }
         }
     }
 }

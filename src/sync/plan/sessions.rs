@@ -343,7 +343,7 @@ impl<'a> Names<'a> {
         }
         let mut count = 2;
         while taken.contains(&name) {
-            name = ObjectName::sanitised(&format!("{base}-{count}"));
+            name = ObjectName::numbered(&base, count);
             count += 1;
         }
         taken.insert(name.clone());

@@ -155,6 +155,32 @@ fn new_sessions_avoid_derived_backbone_ports() {
     assert_eq!(ports_beside_a_tunnel(99), [23_457, 23_456]);
 }
 
+#[test]
+fn long_uuids_with_the_same_beginning_get_different_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let item = |end: char| SessionItem {
+        uid: format!("{}{end}", "u".repeat(60)).parse().unwrap(),
+        status: WireStatus::QueuedForDelete,
+        name_hint: None,
+        spec: serde_json::from_value(json!({"asn": 4_242_421_080_u32, "tunnel": {}})).ok(),
+        preshared_key: None,
+        password: None,
+    };
+    let listing = Listing {
+        items: ('a'..='l').map(item).collect(),
+        rejected: Vec::new(),
+        complete: true,
+    };
+    let bases = PortBases {
+        sessions: 24_000,
+        mesh: 23_455,
+    };
+    let changes = plan_sessions(&listing, &store.load().unwrap(), bases, |_| false);
+    let names: BTreeSet<_> = changes.iter().map(|change| &change.name).collect();
+    assert_eq!(names.len(), 12, "{names:?}");
+}
+
 /// Returns the changes that a list with this uuid, interface and key makes to an applied session `wg_1`.
 fn about_a_renewed_one(uid: &str, interface: &str, complete: bool) -> Vec<SessionChange> {
     let dir = tempfile::tempdir().unwrap();

@@ -49,6 +49,14 @@ pub(super) fn prose(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
+/// Length limit of a text that people read, in characters.
+pub(super) const PROSE_MAX: usize = 1000;
+
+/// Returns the start of a text, which is the whole text if it is short enough.
+pub(super) fn cut(text: &str) -> String {
+    text.chars().take(PROSE_MAX).collect()
+}
+
 fn field_error(value: &Value, fault: &Fault) -> FieldError {
     let path = fault.repaired_path();
     let found = path.iter().try_fold(value, |value, key| match value {

@@ -4,19 +4,19 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::super::FieldError;
-use super::super::read::{field, kind};
+use super::super::read::{cut, field, kind};
 use super::{DrainWish, Heartbeat, Report, SessionReport, WireStatus};
 use crate::model::{Asn, Uid};
 use crate::wire::body::parse;
 use crate::wire::{Call, Modify, WireError};
 
-/// Reads a `POST modify`.
+/// Reads a `POST modify`, with the start of a long error.
 ///
 /// # Errors
 /// Not a JSON object, or a field is missing or breaks a rule.
 pub fn decode_modify(body: &[u8]) -> Result<Modify, WireError> {
     let modify: Modify = post(&Value::Object(object(body, "uuid")?))?;
-    let error = modify.error.map(|text| text.trim().to_owned());
+    let error = modify.error.map(|text| cut(text.trim()));
     Ok(Modify {
         error: error.filter(|text| !text.is_empty()),
         ..modify
@@ -31,12 +31,16 @@ pub fn decode_drain(body: &[u8]) -> Result<DrainWish, WireError> {
     Ok(post(&Value::Object(object(body, "force")?))?)
 }
 
-/// Checks a `POST heartbeat` and returns it unchanged, unknown fields included.
+/// Checks a `POST heartbeat` and returns it unchanged but for the cut of a long version, unknown fields included.
 ///
 /// # Errors
 /// As [`decode_modify`].
 pub fn check_heartbeat(body: &[u8]) -> Result<Value, WireError> {
-    let value = Value::Object(object(body, "version")?);
+    let mut heartbeat = object(body, "version")?;
+    if let Some(Value::String(version)) = heartbeat.get_mut("version") {
+        *version = cut(version);
+    }
+    let value = Value::Object(heartbeat);
     post::<Heartbeat>(&value)?;
     Ok(value)
 }
@@ -134,6 +138,9 @@ pub fn write_status(item: &mut Value, status: WireStatus, error: Option<&str>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::super::read::PROSE_MAX;
     use super::*;
 
     #[test]
@@ -142,6 +149,19 @@ mod tests {
             let body = format!(r#"{{"version": "1", "uptime": 1, "lists": {lists}}}"#);
             assert!(check_heartbeat(body.as_bytes()).is_ok(), "{lists}");
         }
+    }
+
+    #[test]
+    fn long_texts_of_a_post_are_cut_and_not_refused() {
+        let long = "ž".repeat(PROSE_MAX + 1);
+        let body = json!({"uuid": "uid-1", "status": 2, "error": format!(" {long}")});
+        let error = decode_modify(body.to_string().as_bytes()).unwrap().error;
+        assert_eq!(error.unwrap().chars().count(), PROSE_MAX);
+        let body = json!({"version": long, "uptime": 1, "other": long});
+        let heartbeat = check_heartbeat(body.to_string().as_bytes()).unwrap();
+        let version = heartbeat["version"].as_str().unwrap();
+        assert_eq!(version.chars().count(), PROSE_MAX);
+        assert_eq!(heartbeat["other"], body["other"]);
     }
 
     #[test]

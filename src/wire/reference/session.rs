@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::body::open;
-use super::super::read::{Read, or, prose, read, read_rest, required};
+use super::super::read::{Read, cut, or, prose, read, read_rest, required};
 use super::shapes::{Credential, Digits, Session};
 use super::{WireStatus, of_item, repeated};
 use crate::document::{AddressSpec, BgpSessionSpec, BgpSpec, TunnelSpec};
@@ -17,9 +17,6 @@ use crate::model::{
 use crate::wire::{FieldError, Listing, Rejected, SessionItem, WireError};
 
 const LIST: &str = "sessions";
-
-/// Length limit of a description that is kept, in characters.
-const DESCRIPTION_MAX: usize = 1000;
 
 /// The port of a GRE endpoint without a port. GRE has no ports, but the form of an endpoint requires one; this is
 /// GRE's own protocol number, and no code reads it.
@@ -211,7 +208,7 @@ fn default_interface(asn: Asn) -> Option<InterfaceName> {
 
 fn description(description: Option<String>, name: Option<&Value>) -> Read<Option<String>> {
     let text = prose(or(prose(description), "name", name)?);
-    Ok(text.map(|text| text.chars().take(DESCRIPTION_MAX).collect()))
+    Ok(text.as_deref().map(cut))
 }
 
 fn listen_port(port: Option<Digits<Port>>, other: Option<&Value>) -> Read<Option<Port>> {

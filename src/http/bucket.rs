@@ -110,7 +110,7 @@ impl Guesses {
 }
 
 /// Returns what one client has for certain: an IPv4 address, or a /64.
-fn network(client: IpAddr) -> IpAddr {
+pub(super) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,

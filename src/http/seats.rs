@@ -10,10 +10,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::bucket::network;
+
 /// Maximum number of connections of the local API.
 pub(crate) const CONNECTIONS: usize = 256;
 
-/// Maximum number of connections per address, without those in a long poll: many routers may share one address.
+/// Maximum number of connections per IPv4 address or /64, without those in a long poll: many routers may share one.
 /// Loopback and unix sockets are exempt: a reverse proxy connects from there.
 const PER_ADDRESS: usize = 32;
 
@@ -51,7 +53,7 @@ pub(super) struct Seats {
     most: usize,
     next: u64,
     pub(super) taken: BTreeMap<u64, Seat>,
-    /// The seats of each address, so that a new connection costs no look at all others.
+    /// The seats of each IPv4 address or /64, so that a new connection costs no look at all others.
     of_address: HashMap<IpAddr, BTreeSet<u64>>,
 }
 
@@ -115,8 +117,9 @@ impl Seats {
         }
     }
 
-    /// Takes a seat for a client. `None`: its address has the maximum number, and all of them answer requests.
+    /// Takes a seat for a client. `None`: its network has the maximum number, and all of them answer requests.
     fn take(&mut self, address: Option<IpAddr>) -> Option<(u64, Seat)> {
+        let address = address.map(network);
         let others = address.and_then(|address| self.of_address.get(&address));
         let others = others.into_iter().flatten();
         let others = others.filter_map(|id| self.taken.get_key_value(id));
@@ -192,6 +195,18 @@ mod tests {
         assert_eq!(seats.taken.len(), PER_ADDRESS);
         assert!(first.unwrap().close.is_cancelled(), "the oldest is closed");
         assert!(seats.take(ROUTER).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_network_cannot_take_every_seat() {
+        let mut seats = Seats::new(CONNECTIONS);
+        let address = |text: String| Some(text.parse::<IpAddr>().unwrap());
+        for host in 0..PER_ADDRESS {
+            let seat = seats.take(address(format!("2001:db8::{host:x}")));
+            seat.unwrap().1.begin();
+        }
+        assert!(seats.take(address("2001:db8::ffff".to_owned())).is_none());
+        assert!(seats.take(address("2001:db8:0:1::1".to_owned())).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -48,6 +48,12 @@ const STRANGERS: RateLimit = RateLimit {
     burst: 50,
 };
 
+/// Limit of a router's requests to drain: one that a budget forbids reads the posts of all routers.
+const DRAINS: RateLimit = RateLimit {
+    per_second: 0.2,
+    burst: 10,
+};
+
 struct Fleet {
     answers: Answers,
     waiting: Waiting,
@@ -56,11 +62,15 @@ struct Fleet {
     proxies: Proxies,
     rate: RateLimit,
     started: Instant,
-    buckets: Mutex<HashMap<ObjectName, TokenBucket>>,
+    buckets: Buckets,
+    drains: Buckets,
     strangers: Mutex<TokenBucket>,
     /// Whether the store could not be used.
     store_errors: Notices,
 }
+
+/// The limits of routers.
+type Buckets = Mutex<HashMap<ObjectName, TokenBucket>>;
 
 /// Returns the embedded Control Plane as a service, and the watcher of its files between requests.
 pub fn watched(options: &FleetOptions) -> (Router, Watcher) {
@@ -311,6 +321,7 @@ impl Fleet {
             rate,
             started: Instant::now(),
             buckets: Mutex::default(),
+            drains: Mutex::default(),
             strangers: Mutex::new(TokenBucket::new(STRANGERS.per_second, STRANGERS.burst)),
             store_errors: Notices::default(),
         }
@@ -356,7 +367,7 @@ impl Fleet {
             };
             return Err(self.stranger(error));
         }
-        self.take(&router)?;
+        self.take(&self.buckets, self.rate, &router)?;
         if door.in_maintenance {
             return Err(ApiError::maintenance(
                 "the operator works on this router's folder; retry later",
@@ -375,9 +386,14 @@ impl Fleet {
         taken.map_err(ApiError::rate_limited)
     }
 
-    fn take(&self, router: &ObjectName) -> Result<(), ApiError> {
-        let mut buckets = self.buckets.lock();
-        let full = || TokenBucket::new(self.rate.per_second, self.rate.burst);
+    fn take(
+        &self,
+        buckets: &Buckets,
+        rate: RateLimit,
+        router: &ObjectName,
+    ) -> Result<(), ApiError> {
+        let mut buckets = buckets.lock();
+        let full = || TokenBucket::new(rate.per_second, rate.burst);
         let bucket = buckets.entry(router.clone()).or_insert_with(full);
         bucket
             .take(self.started.elapsed())
@@ -429,6 +445,9 @@ impl Fleet {
         call: Call,
         body: (Client, &[u8]),
     ) -> Result<Response, ApiError> {
+        if call == Call::Drain {
+            self.take(&self.drains, DRAINS, router)?;
+        }
         let rejected = self.answers.post(router, call, body).await?;
         let status = "ok";
         Ok(Json(PostDone { status, rejected }).into_response())

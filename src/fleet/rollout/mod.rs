@@ -27,7 +27,7 @@ use super::commit::FleetCommit;
 use super::network::{Budgets, FleetFiles, Network};
 use super::store::{POSTS_AT_ONCE, STORE_UNAVAILABLE, Store};
 use crate::http::{ApiError, Client};
-use crate::intervals::{FLEET_DRAIN_KEPT, FLEET_ROLLOUT_POLL};
+use crate::intervals::FLEET_ROLLOUT_POLL;
 use crate::model::ObjectName;
 use crate::util::sorted::Sorted as _;
 use crate::util::task::blocking;
@@ -183,7 +183,7 @@ impl Rollouts {
     }
 
     /// Permits a router to drain, or says which budget forbids it; one outside the network has no budgets. `by` is the
-    /// client, and whether it forces the drain.
+    /// client, and whether it forces the drain. A router that has the permission changes nothing.
     ///
     /// # Errors
     /// A budget would be broken, or the record cannot be read or written.
@@ -195,11 +195,24 @@ impl Rollouts {
     ) -> Result<(), ApiError> {
         let (client, force) = by;
         let network = network.filter(|it| it.budgets() != &Budgets::default());
+        if self
+            .state
+            .lock()
+            .record
+            .is_permitted(router, Timestamp::now())
+        {
+            return Ok(());
+        }
         let _deciding = self.deciding.lock().await;
         for _ in 0..DRAIN_TRIES {
             let mut record = self.store.record().await?;
             let now = Timestamp::now();
-            record.forget_drains(now, FLEET_DRAIN_KEPT);
+            if record.is_permitted(router, now) {
+                // Another request, or another instance, was permitted meanwhile.
+                self.state.lock().record.drains = record.drains;
+                return Ok(());
+            }
+            record.forget_drains(now);
             let broken = match network {
                 Some(network) => self.broken_budget(network, router, &record, now).await,
                 None => None,
@@ -212,6 +225,7 @@ impl Rollouts {
             if !self.store.set_record(&record, Some(entry)).await? {
                 continue;
             }
+            self.state.lock().record.drains = record.drains;
             match broken {
                 Some(why) => {
                     tracing::warn!(%router, %client, why, "drain permitted by force although it breaks a budget");

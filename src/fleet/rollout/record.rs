@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::super::network::{FleetFiles, is_structure};
 use super::measure::Measure;
+use crate::intervals::FLEET_DRAIN_KEPT;
 use crate::model::ObjectName;
 use crate::util::sorted::Sorted as _;
 
@@ -108,9 +109,16 @@ impl FleetRecord {
         self.drains.insert(router.clone(), now);
     }
 
+    /// Returns whether a router has a permission that lasts until its heartbeats show that it is drained.
+    pub(super) fn is_permitted(&self, router: &ObjectName, now: Timestamp) -> bool {
+        let at = self.drains.get(router);
+        at.is_some_and(|at| now.duration_since(*at) < FLEET_DRAIN_KEPT / 2)
+    }
+
     /// Removes permissions that are older than a router needs to show that it is drained.
-    pub(super) fn forget_drains(&mut self, now: Timestamp, kept: SignedDuration) {
-        self.drains.retain(|_, at| now.duration_since(*at) < kept);
+    pub(super) fn forget_drains(&mut self, now: Timestamp) {
+        self.drains
+            .retain(|_, at| now.duration_since(*at) < FLEET_DRAIN_KEPT);
     }
 }
 

@@ -381,9 +381,20 @@ fn drain_keeps_both_budgets() {
     for router in ["de1", "de2", "jp2"] {
         fleet.report(router, 100);
     }
-    fleet
-        .record
-        .forget_drains(fleet.now, SignedDuration::from_mins(5));
+    fleet.record.forget_drains(fleet.now);
     assert!(fleet.record.drains.is_empty());
     assert_eq!(refusal(&fleet, "jp2"), Some(region("silent")));
+}
+
+#[test]
+fn permission_is_renewed_before_it_ends() {
+    let mut fleet = Fleet::new();
+    fleet.record.permit(&name("jp1"), fleet.now);
+    let permitted = |fleet: &Fleet| fleet.record.is_permitted(&name("jp1"), fleet.now);
+    fleet.pass(2);
+    assert!(permitted(&fleet));
+    fleet.pass(1);
+    assert!(!permitted(&fleet));
+    fleet.record.forget_drains(fleet.now);
+    assert_eq!(fleet.record.drains.len(), 1);
 }

@@ -198,10 +198,49 @@ async fn second_drain_of_a_region_is_refused() {
         audit(dir.path()),
         [
             "router local drain jp1 -".to_owned(),
-            "router local drain jp1 -".to_owned(),
             format!("router local drain by force jp2 {budget}"),
         ]
     );
+}
+
+#[tokio::test]
+async fn repeated_drain_writes_no_record_and_no_audit() {
+    let dir = network();
+    quiet();
+    let (app, _) = watched_at(dir.path());
+    for router in ROUTERS {
+        report(&app, router, 100).await;
+    }
+    let drain = async |router| post(&app, router, "drain", json!({})).await.0;
+    assert_eq!(drain("jp1").await, 200);
+    let record = dir.path().join("reported/.fleet.json");
+    let before = std::fs::read(&record).unwrap();
+    for _ in 1..10 {
+        assert_eq!(drain("jp1").await, 200);
+    }
+    // Another server, as after a restart, knows the permission from the record.
+    drop(app);
+    let (app, _) = watched_at(dir.path());
+    assert_eq!(post(&app, "jp1", "drain", json!({})).await.0, 200);
+    assert_eq!(std::fs::read(&record).unwrap(), before);
+    assert_eq!(audit(dir.path()), ["router local drain jp1 -"]);
+}
+
+#[tokio::test]
+async fn refused_drains_of_a_router_are_limited() {
+    let dir = network();
+    quiet();
+    let (app, _) = watched_at(dir.path());
+    for router in ROUTERS {
+        report(&app, router, 100).await;
+    }
+    let drain = async |router| post(&app, router, "drain", json!({})).await.0;
+    assert_eq!(drain("jp1").await, 200);
+    for _ in 0..10 {
+        assert_eq!(drain("jp2").await, 409);
+    }
+    assert_eq!(drain("jp2").await, 429);
+    assert_eq!(drain("hk1").await, 409);
 }
 
 #[test]

@@ -59,6 +59,19 @@ struct Trouble {
     why: String,
     /// Whether it passes by itself within seconds, as while files are written.
     passes: bool,
+    /// The newer files; `None` while they cannot be read.
+    files: Option<Arc<FleetFiles>>,
+}
+
+impl Trouble {
+    /// Returns whether a router may have newer tokens than those that were read.
+    fn hides_tokens_of(&self, router: &ObjectName) -> bool {
+        let text = self
+            .files
+            .as_ref()
+            .and_then(|it| it.text(&router_path(router)));
+        text.and_then(|text| TokenFields::read(text)).is_none()
+    }
 }
 
 /// A description, and the files with its sessions.
@@ -267,7 +280,7 @@ impl Described {
         if let Some(current) = described {
             return Ok(Some(Door {
                 tokens: self.tokens(name).await,
-                is_being_written: error.is_some(),
+                is_being_written: error.is_some_and(|it| it.hides_tokens_of(name)),
                 in_maintenance: current.files.text(&maintenance_path(name)).is_some(),
             }));
         }

@@ -362,7 +362,7 @@ impl Fleet {
         if !tokens.accept(token) {
             let error = match door.is_being_written {
                 // A router whose token is refused as wrong waits for an operator.
-                true => ApiError::internal("the router's file is being written; retry"),
+                true => ApiError::internal("the router's file cannot be read now; retry"),
                 false => ApiError::invalid_token(),
             };
             return Err(self.stranger(error));

@@ -71,11 +71,20 @@ impl Last {
 
     /// Returns why the newest files are not served.
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        let of_description = self.error.clone().map(|why| Trouble { why, passes: false });
+        let files = self.seen.clone().filter(|_| self.unread.is_none());
+        let of_description = self.error.clone().map(|why| Trouble {
+            why,
+            passes: false,
+            files,
+        });
         of_description.or_else(|| {
             let unread = self.unread.as_ref()?;
             let (why, passes) = (unread.why.clone(), !unread.lasts());
-            Some(Trouble { why, passes })
+            Some(Trouble {
+                why,
+                passes,
+                files: None,
+            })
         })
     }
 

@@ -136,7 +136,7 @@ pub(super) type PostedKeys = BTreeMap<ObjectName, PublicKey>;
 pub(super) struct Door {
     /// The error, if the files give no token.
     pub(super) tokens: Result<Tokens, ApiError>,
-    /// Whether the tokens may be wrong because their file is incomplete.
+    /// Whether the tokens may be wrong because their file is incomplete or cannot be read.
     pub(super) is_being_written: bool,
     pub(super) in_maintenance: bool,
 }

@@ -14,6 +14,7 @@ use crate::model::{
     Asn, Endpoint, Host, InterfaceName, Invalid, LinkLocal, PeerIpv6, Port, PresharedKey, Secret,
     TunnelType, Uid, shown,
 };
+use crate::util::sorted::Sorted as _;
 use crate::wire::{FieldError, Listing, Rejected, SessionItem, WireError};
 
 const LIST: &str = "sessions";
@@ -34,6 +35,11 @@ pub fn decode_sessions(body: &[u8]) -> Result<Listing<SessionItem>, WireError> {
         .map_or(&[], Vec::as_slice);
     let heads: Vec<Head> = values.iter().map(Head::read).collect();
     let twice = repeated(heads.iter().map(|head| head.uuid.clone()));
+    // One uuid has one status to overwrite, so all of its items must allow it.
+    let unreportable = heads.iter().filter(|head| !head.takes_error());
+    let unreportable = unreportable
+        .filter_map(|head| head.uuid.as_ref())
+        .sorted_set();
     let mut listing = Listing {
         items: Vec::new(),
         rejected: Vec::new(),
@@ -43,12 +49,8 @@ pub fn decode_sessions(body: &[u8]) -> Result<Listing<SessionItem>, WireError> {
         match decode_item(value, head, &twice) {
             Ok(item) => listing.items.push(item),
             Err(error) => {
-                // One uuid has one status to overwrite, so all of its items must allow it.
-                let safe = heads
-                    .iter()
-                    .filter(|other| other.uuid == head.uuid)
-                    .all(Head::takes_error);
-                let reportable = head.uuid.is_some() && safe;
+                let uuid = head.uuid.as_ref();
+                let reportable = uuid.is_some_and(|uuid| !unreportable.contains(uuid));
                 listing.rejected.push(Rejected {
                     reportable,
                     ..head.reject(of_item(LIST, index, error))

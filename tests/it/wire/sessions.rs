@@ -400,6 +400,19 @@ fn duplicate_uuid_rejects_both_sessions_and_marks_list_incomplete() {
 }
 
 #[test]
+fn ten_thousand_bad_items_are_reportable_by_their_own_uuids() {
+    let bad = |number: usize| {
+        let status = if number == 9_999 { 5 } else { 1 };
+        json!({"uuid": format!("u{}", number % 9_999), "status": status, "asn": 0})
+    };
+    let listing = list((0..10_000).map(bad).collect());
+    assert_eq!(listing.rejected.len(), 10_000);
+    let others = listing.rejected.iter().filter(|it| !it.reportable);
+    let uids: Vec<_> = others.map(|it| it.uid.as_ref().unwrap().as_str()).collect();
+    assert_eq!(uids, ["u0", "u0"], "one of the two is to be removed");
+}
+
+#[test]
 fn an_unknown_status_is_refused_and_not_reported() {
     for status in [
         json!(6),

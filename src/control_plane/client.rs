@@ -22,6 +22,7 @@ use crate::config::TokenSource;
 use crate::document::MeshPeerSpec;
 use crate::intervals::{CALL_WAIT_MAX, RETRY_AFTER_DEFAULT};
 use crate::model::shown;
+use crate::util::task::blocking;
 use crate::wire::{
     Call, Dialect, DrainWish, Heartbeat, Listing, Modify, NodeItem, PeerItem, PolicyItem, Report,
     SessionItem, WireError, error_body,
@@ -58,6 +59,9 @@ impl fmt::Debug for ClientOptions {
             .finish_non_exhaustive()
     }
 }
+
+/// Decodes the body of an answer.
+type Decode<T> = fn(Dialect, &[u8]) -> Result<T, WireError>;
 
 /// The client of the Control Plane.
 #[derive(Debug)]
@@ -113,10 +117,8 @@ impl Client {
     /// # Errors
     /// Any failure; the caller then has no list, which is not an empty list.
     pub async fn fetch_sessions(&self) -> Result<Listing<SessionItem>, CallError> {
-        self.fetch(Call::Sessions, |body| {
-            self.options.dialect.decode_sessions(body)
-        })
-        .await
+        let decode = Dialect::decode_sessions;
+        self.call(Call::Sessions, None, decode).await
     }
 
     /// Fetches the peers of the backbone.
@@ -124,8 +126,7 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch_sessions`].
     pub async fn fetch_mesh(&self) -> Result<Listing<PeerItem<MeshPeerSpec>>, CallError> {
-        self.fetch(Call::Mesh, |body| self.options.dialect.decode_mesh(body))
-            .await
+        self.call(Call::Mesh, None, Dialect::decode_mesh).await
     }
 
     /// Fetches the identity of this router.
@@ -133,10 +134,7 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch_sessions`].
     pub async fn fetch_config(&self) -> Result<NodeItem, CallError> {
-        self.fetch(Call::Config, |body| {
-            self.options.dialect.decode_config(body)
-        })
-        .await
+        self.call(Call::Config, None, Dialect::decode_config).await
     }
 
     /// Fetches the routing policy and the internal BGP neighbours.
@@ -144,10 +142,8 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch_sessions`].
     pub async fn fetch_policy(&self) -> Result<PolicyItem, CallError> {
-        self.fetch(Call::BirdConfig, |body| {
-            self.options.dialect.decode_policy(body)
-        })
-        .await
+        let decode = Dialect::decode_policy;
+        self.call(Call::BirdConfig, None, decode).await
     }
 
     /// Posts the agent's health.
@@ -189,9 +185,8 @@ impl Client {
         // Failed posts and an earlier refusal say nothing about this question.
         self.with_gate(|gate| gate.urgent.insert(call));
         let body = self.options.dialect.encode_drain(&wish);
-        let dialect = self.options.dialect;
-        let read = |body: Vec<u8>| dialect.decode_acknowledgement(&body).map_err(Failure::Body);
-        let answer = self.attempt(call, Some(body), read).await;
+        let decode = Dialect::decode_acknowledgement;
+        let answer = self.attempt(call, Some(body), decode).await;
         answer.map_err(|failure| CallError { call, failure })
     }
 
@@ -238,39 +233,22 @@ impl Client {
         &self.counters
     }
 
-    async fn fetch<T>(
-        &self,
-        call: Call,
-        decode: impl Fn(&[u8]) -> Result<T, WireError>,
-    ) -> Result<T, CallError> {
-        self.call(call, None, |body| {
-            decode(&body).map_err(|error| {
-                self.kept.forget(call);
-                Failure::Body(error)
-            })
-        })
-        .await
-    }
-
     async fn post(&self, call: Call, body: Vec<u8>) -> Result<(), CallError> {
-        let dialect = self.options.dialect;
-        self.call(call, Some(body), |body| {
-            dialect.decode_acknowledgement(&body).map_err(Failure::Body)
-        })
-        .await
+        let decode = Dialect::decode_acknowledgement;
+        self.call(call, Some(body), decode).await
     }
 
     /// Sends a request, with retries while they may succeed.
-    async fn call<T>(
+    async fn call<T: Send + 'static>(
         &self,
         call: Call,
         body: Option<Vec<u8>>,
-        read: impl Fn(Vec<u8>) -> Result<T, Failure>,
+        decode: Decode<T>,
     ) -> Result<T, CallError> {
         let mut bounds = bounds(self.options.retry_initial_delay, self.options.max_retries);
         let mut last = None;
         loop {
-            let failure = match self.attempt(call, body.clone(), &read).await {
+            let failure = match self.attempt(call, body.clone(), decode).await {
                 Ok(value) => return Ok(value),
                 // The failure that opened the breaker has more information than the open breaker.
                 Err(Failure::BreakerOpen { retry_in }) => {
@@ -308,24 +286,39 @@ impl Client {
     }
 
     /// Sends once, if the gate admits it, and records the result in the gate.
-    async fn attempt<T>(
+    async fn attempt<T: Send + 'static>(
         &self,
         call: Call,
         body: Option<Vec<u8>>,
-        read: impl Fn(Vec<u8>) -> Result<T, Failure>,
+        decode: Decode<T>,
     ) -> Result<T, Failure> {
         let authorization = self.authorization()?;
         let admitted = self
             .admit(call)
             .inspect_err(|_| self.counters.count("withheld"))?;
-        let result = self
-            .exchange(call, authorization, body)
-            .await
-            .and_then(read);
+        let result = match self.exchange(call, authorization, body).await {
+            Ok(answer) => self.decoded(call, answer, decode).await,
+            Err(failure) => Err(failure),
+        };
         let failure = result.as_ref().err();
         self.counters.count(failure.map_or("ok", Failure::word));
         admitted.record(failure);
         result
+    }
+
+    /// Decodes an answer, which may be long.
+    async fn decoded<T: Send + 'static>(
+        &self,
+        call: Call,
+        answer: Vec<u8>,
+        decode: Decode<T>,
+    ) -> Result<T, Failure> {
+        let dialect = self.options.dialect;
+        let decoded = blocking(move || decode(dialect, &answer)).await;
+        decoded.map_err(|error| {
+            self.kept.forget(call);
+            Failure::Body(error)
+        })
     }
 
     fn admit(&self, call: Call) -> Result<Admitted<'_>, Failure> {
@@ -507,5 +500,31 @@ impl Drop for Admitted<'_> {
             self.client
                 .with_gate(|gate| gate.breaker(self.call).abandon());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Secret;
+
+    #[tokio::test]
+    async fn no_answer_is_decoded_on_a_runtime_thread() {
+        let client = Client::new(ClientOptions {
+            url: "http://a".to_owned(),
+            router: "jp1".to_owned(),
+            token: Secret::new("token".to_owned()).into(),
+            dialect: Dialect::Reference,
+            request_timeout: Duration::from_secs(1),
+            max_retries: 0,
+            retry_initial_delay: Duration::from_secs(1),
+        })
+        .unwrap();
+        let decode: Decode<_> = |_, _| Ok(std::thread::current().id());
+        let decoder = client.decoded(Call::Mesh, Vec::new(), decode).await;
+        assert_ne!(decoder.unwrap(), std::thread::current().id());
+        let decode = Dialect::decode_mesh;
+        let bad = client.decoded(Call::Mesh, b"{}".to_vec(), decode).await;
+        assert!(matches!(bad, Err(Failure::Body(_))));
     }
 }

@@ -180,7 +180,7 @@ impl Changes {
             let message = format!("router: use one of {}", allowed.join(", "));
             return Err(invalid(&message));
         }
-        let mut own = self.sessions();
+        let mut own = self.described_sessions();
         own.retain(|it| written_asn(&it.item) == Some(owned.asn));
         let on_router = own.iter().filter(|it| it.router == owned.router.as_str());
         let (most, most_on_router) = limits.most();
@@ -287,4 +287,36 @@ pub(in crate::fleet) fn fleet_invalid() -> ApiError {
 /// 422: the session cannot be as asked.
 pub(in crate::fleet) fn invalid(message: &str) -> ChangeError {
     refused(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_SESSION", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::network::FleetFiles;
+    use crate::model::Secret;
+
+    #[test]
+    fn session_in_the_list_of_a_folder_reaches_no_limit() {
+        let asn = Asn::try_from(4_242_421_090).unwrap();
+        let own = format!("{{uuid: a, status: 1, asn: {asn}}}\n");
+        let list = format!("sessions: [{own}]\n");
+        let files = [
+            ("network.yaml", "owners: {sessions: 1}\n"),
+            ("routers/jp1.yaml", "{id: 1, token: abc}\n"),
+            ("jp1/sessions.yaml", &list),
+            ("moon/sessions.yaml", &list),
+        ];
+        let mut files: FleetFiles = files.into_iter().collect();
+        let limits = files.owner_limits().unwrap();
+        let owned = Owned {
+            asn,
+            router: "jp1".parse().unwrap(),
+            name: "as4242421090".parse().unwrap(),
+            token: TokenHash::of(&Secret::new("token".to_owned())),
+        };
+        let check = |files: &FleetFiles| Changes::of(files.clone()).check_limits(&owned, &limits);
+        assert!(check(&files).is_ok());
+        files.insert("sessions/jp1/as4242421090.yaml", own);
+        assert!(check(&files).is_err());
+    }
 }

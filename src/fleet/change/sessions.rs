@@ -76,14 +76,19 @@ impl SessionPlace {
 impl Changes {
     /// Returns all sessions that can be read.
     pub fn sessions(&self) -> Vec<SessionPlace> {
-        let paths = self.files.iter().map(|(path, _)| path);
-        let mut found: Vec<_> = paths
-            .filter_map(|path| self.described_session(path))
-            .collect();
+        let mut found = self.described_sessions();
         for router in tree::folders(&self.files) {
             found.extend(self.listed(&router));
         }
         found
+    }
+
+    /// Returns the sessions that have a file of their own.
+    pub(in crate::fleet) fn described_sessions(&self) -> Vec<SessionPlace> {
+        let paths = self.files.iter().map(|(path, _)| path);
+        paths
+            .filter_map(|path| self.described_session(path))
+            .collect()
     }
 
     /// Returns the session in a file of its own, if the path is that of one.

@@ -76,10 +76,32 @@ impl Index {
 
 fn sessions(files: &FleetFiles) -> HashMap<Asn, Vec<SessionPlace>> {
     let mut sessions: HashMap<Asn, Vec<SessionPlace>> = HashMap::new();
-    for place in Changes::of(files.clone()).sessions() {
+    for place in Changes::of(files.clone()).described_sessions() {
         if let Some(asn) = written_asn(&place.item) {
             sessions.entry(asn).or_default().push(place);
         }
     }
     sessions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn list_has_sessions_with_a_file_of_their_own_only() {
+        let asn = Asn::try_from(4_242_421_090).unwrap();
+        let own = format!("{{uuid: a, status: 1, asn: {asn}}}\n");
+        let files = FleetFiles::from_iter([
+            (
+                "moon/sessions.yaml".to_owned(),
+                format!("sessions: [{own}]\n"),
+            ),
+            ("sessions/jp1/as4242421090.yaml".to_owned(), own),
+        ]);
+        let index = Index::new(Arc::new(files));
+        let sessions = index.sessions(asn).await.iter();
+        let names: Vec<String> = sessions.map(SessionPlace::full_name).collect();
+        assert_eq!(names, ["jp1/as4242421090"]);
+    }
 }

@@ -130,16 +130,15 @@ impl<'a, S: PeerSpec> Names<'a, S> {
     /// Returns a name that no other peer has.
     fn free(&self, item: &PeerItem<S>) -> ObjectName {
         let node_id = item.spec.node_id();
-        let texts = [format!("{}-{node_id}", item.name), format!("node{node_id}")];
-        let further = (2_u32..).map(|count| format!("node{node_id}-{count}"));
-        let names = texts.into_iter().chain(further);
-        let mut names = names.map(|text| ObjectName::sanitised(&text));
+        let named = ObjectName::numbered(item.name.as_str(), node_id.into());
+        let further = (2..).map(|count| ObjectName::numbered(named.as_str(), count));
+        let mut names = std::iter::once(named.clone()).chain(further);
         let is_free = |name: &ObjectName| {
             let is_listed = self.listing.items.iter().any(|item| item.name == *name);
             let is_applied = self.snapshot.applied.contains_key(&(S::KIND, name.clone()));
             !is_listed && !is_applied && !self.documents.contains_key(name)
         };
-        names.find(is_free).unwrap_or_else(|| item.name.clone())
+        names.find(is_free).unwrap_or(named)
     }
 }
 
@@ -295,7 +294,7 @@ mod tests {
         let removed = vec!["hk1".to_owned()];
         assert_eq!(planned(&replaced, true), (new("hk1-12", 12), removed));
         let taken = [(2, "hk1", 0), (5, "hk1", 1), (6, "hk1-5", 1)];
-        let expected = vec![("node5".to_owned(), 5), ("hk1-5".to_owned(), 6)];
+        let expected = vec![("hk1-5-2".to_owned(), 5), ("hk1-5".to_owned(), 6)];
         assert_eq!(planned(&taken, true), (expected, Vec::new()));
     }
 

@@ -33,8 +33,13 @@ impl FileChanges {
     }
 }
 
-/// Returns the files to write and remove to get the wanted tree on disk. Empty if nothing differs.
-pub fn plan_commit(live: &LiveTree, wanted: &Tree, identity: Option<&Identity>) -> FileChanges {
+/// Returns the files to write and remove to get the wanted tree, of this generation, on disk. Empty if nothing differs.
+pub fn plan_commit(
+    live: &LiveTree,
+    wanted: &Tree,
+    generation: &str,
+    identity: Option<&Identity>,
+) -> FileChanges {
     let (have, want) = (live.tree.files(), wanted.files());
     let differs = |(path, text): &(&String, &&str)| {
         have.get(*path) != Some(*text) || live.unmarked.contains(*path)
@@ -49,7 +54,7 @@ pub fn plan_commit(live: &LiveTree, wanted: &Tree, identity: Option<&Identity>) 
         .into_keys()
         .filter(|path| !want.contains_key(path) && path != MAIN)
         .collect();
-    let generation = generation_text(&wanted.generation());
+    let generation = generation_text(generation);
     let is_current = live.generation.as_ref() == Some(&generation)
         && !live.is_of_old_build()
         && !live.unmarked.contains(GENERATION);
@@ -89,6 +94,10 @@ mod tests {
     use crate::observed::bird::tree::fragment_at;
     use proptest::prelude::*;
     use std::sync::Arc;
+
+    fn planned(live: &LiveTree, wanted: &Tree, identity: Option<&Identity>) -> FileChanges {
+        plan_commit(live, wanted, &wanted.generation(), identity)
+    }
 
     fn texts() -> impl Strategy<Value = Texts> {
         let text = "[xy]".prop_map(|text| text.into());
@@ -162,15 +171,15 @@ mod tests {
         #[test]
         fn applied_tree_plan_leaves_an_empty_plan(have in trees(), wanted in trees()) {
             let live = on_disk(have, true);
-            let after = applied(&live, &plan_commit(&live, &wanted, None));
+            let after = applied(&live, &planned(&live, &wanted, None));
             prop_assert_eq!(&after.tree, &wanted);
-            prop_assert!(plan_commit(&after, &wanted, None).is_empty());
+            prop_assert!(planned(&after, &wanted, None).is_empty());
         }
 
         #[test]
         fn an_undo_leads_back(have in trees(), wanted in trees(), known: bool) {
             let live = on_disk(have, known);
-            let changes = plan_commit(&live, &wanted, None);
+            let changes = planned(&live, &wanted, None);
             prop_assert_eq!(applied(&applied(&live, &changes), &plan_undo(&live, &changes)), live);
         }
     }
@@ -181,7 +190,7 @@ mod tests {
             fragments: [("zz".into(), "x".into())].into(),
             ..Tree::default()
         };
-        let changes = plan_commit(&LiveTree::default(), &wanted, None);
+        let changes = planned(&LiveTree::default(), &wanted, None);
         let paths: Vec<_> = changes
             .write
             .iter()
@@ -196,7 +205,7 @@ mod tests {
             fragments: [("a".into(), "password \"hunter2\";".into())].into(),
             ..Tree::default()
         };
-        let changes = plan_commit(&LiveTree::default(), &tree, None);
+        let changes = planned(&LiveTree::default(), &tree, None);
         let fragment = crate::ports::Fragment {
             text: tree.fragments["a"].clone(),
             protocols: vec![],
@@ -218,7 +227,7 @@ mod tests {
             true,
         );
         assert_eq!(
-            plan_commit(&live, &Tree::default(), None).remove,
+            planned(&live, &Tree::default(), None).remove,
             ["moenet/a.conf"]
         );
     }
@@ -237,7 +246,7 @@ mod tests {
         };
         assert!(old.is_of_old_build() && old.vouches_for("moenet/a.conf", "x"));
         assert!(!old.vouches_for("moenet/a.conf", "edited"));
-        let changes = plan_commit(&old, &old.tree, None);
+        let changes = planned(&old, &old.tree, None);
         let paths: Vec<_> = changes
             .write
             .iter()
@@ -254,9 +263,9 @@ mod tests {
         };
         let mut live = on_disk(tree, true);
         let identity: Identity = "4f1c8a09d2e7b365".parse().unwrap();
-        assert!(plan_commit(&live, &live.tree, Some(&identity)).is_empty());
+        assert!(planned(&live, &live.tree, Some(&identity)).is_empty());
         live.unmarked = ["moenet/a.conf".to_owned(), GENERATION.to_owned()].into();
-        let changes = plan_commit(&live, &live.tree, Some(&identity));
+        let changes = planned(&live, &live.tree, Some(&identity));
         assert_eq!(changes.write.len(), 2);
         for (path, content) in &changes.write {
             let mark::Mark::Complete {
@@ -284,6 +293,6 @@ mod tests {
             },
             ..LiveTree::default()
         };
-        assert!(plan_commit(&live, &live.tree, None).is_empty());
+        assert!(planned(&live, &live.tree, None).is_empty());
     }
 }

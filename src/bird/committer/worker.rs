@@ -363,12 +363,13 @@ impl Worker {
         let ownership = self.config.ownership.get();
         let before = self.written.tree(live, &ownership.paused);
         let wanted = wishes.applied_to(&before, &progress.stale);
+        let generation = wanted.generation();
         let attempt = Attempt {
             live,
             wishes,
             progress,
-            changes: plan_commit(live, &wanted, ownership.identity.as_ref()),
-            generation: wanted.generation(),
+            changes: plan_commit(live, &wanted, &generation, ownership.identity.as_ref()),
+            generation,
             ownership,
             before,
             wanted,

@@ -341,11 +341,11 @@ async fn write_documents(
     }
 }
 
-/// What was written of a list.
+/// The result of writing the changes of a list.
 #[derive(Default)]
 struct Done {
     changed: Changed,
-    /// The objects of which a document or secret could not be written.
+    /// The objects whose document or secret could not be written.
     failed: BTreeSet<ObjectName>,
 }
 
@@ -394,7 +394,7 @@ fn write_all<S: Spec>(
 }
 
 impl Done {
-    /// Adds an object of which something was written. One that cannot be written does not affect others.
+    /// Adds the result of one write. An object that cannot be written does not affect others.
     fn note<S: Spec>(
         &mut self,
         name: &ObjectName,
@@ -415,7 +415,8 @@ impl Done {
 }
 
 /// Writes the secrets of all sessions before the documents that name them, and removes afterwards those that no document
-/// names. A session whose secret or document cannot be written keeps both as they were, and affects no other.
+/// names. A session whose secret cannot be written keeps its document, one whose document cannot be written keeps the
+/// files of the secrets that it names, and neither affects another.
 fn apply_sessions(store: &Store, changes: Vec<SessionChange>) -> Result<Changed, StoreError> {
     let mut done = Done::default();
     let mut unused = Vec::new();

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, updated};
-use crate::document::{self, Document, PeerSpec, Scalars, Spec};
+use crate::document::{self, Document, Kind, PeerSpec, Scalars, Spec};
 use crate::model::{ObjectName, Uid};
 use crate::store::{Slot, Snapshot};
 use crate::util::sorted::Sorted as _;
@@ -47,9 +47,6 @@ struct Names<'a, S: PeerSpec> {
     snapshot: &'a Snapshot,
     /// The node ids of the list, those of rejected items among them.
     listed: BTreeSet<u16>,
-    /// The peers of the Control Plane that the router has: those with a document, and those that are applied still, for
-    /// instance because their removal is held.
-    known: BTreeMap<&'a ObjectName, Cow<'a, S>>,
     by_id: BTreeMap<u16, &'a ObjectName>,
     /// The documents that get another node id.
     renumbered: BTreeSet<ObjectName>,
@@ -61,39 +58,45 @@ impl<'a, S: PeerSpec> Names<'a, S> {
         documents: &'a BTreeMap<ObjectName, Slot<S>>,
         snapshot: &'a Snapshot,
     ) -> Self {
-        let of_documents = documents
-            .iter()
-            .filter_map(|(name, slot)| Some((name, Cow::Borrowed(&synced(slot)?.spec))));
-        let of_records = snapshot
-            .applied
-            .iter()
-            .filter_map(|((kind, name), stored)| {
-                let is_left = *kind == S::KIND && !documents.contains_key(name);
-                let document = Some(&stored.document).filter(|_| is_left)?;
-                document.metadata.uid.as_ref()?;
-                let spec = document.applied.spec.as_ref()?.read().ok()?;
-                Some((name, Cow::Owned(spec)))
-            });
-        let of_broken = super::broken::<S>(snapshot).filter_map(|(name, document)| {
-            let spec = document::read::<S>(&document.spec, Scalars::Typed).ok()?;
-            Some((name, Cow::Owned(spec)))
-        });
-        let known = of_records.chain(of_documents).chain(of_broken);
-        let known: BTreeMap<_, Cow<'a, S>> = known.sorted_map();
         let items = listing.items.iter().map(|item| item.spec.node_id());
         let rejected = listing.rejected.iter().filter_map(|item| item.node_id);
-        Self {
+        let mut names = Self {
             listing,
             documents,
             snapshot,
             listed: items.chain(rejected).sorted_set(),
-            by_id: known
-                .iter()
-                .map(|(name, spec)| (spec.node_id(), *name))
-                .sorted_map(),
-            known,
+            by_id: BTreeMap::new(),
             renumbered: BTreeSet::new(),
-        }
+        };
+        let of_kind = |(kind, name): &'a (Kind, ObjectName)| (*kind == S::KIND).then_some(name);
+        let records = snapshot.applied.keys().filter_map(of_kind);
+        let left = records.filter(|name| !documents.contains_key(*name));
+        let known = left.chain(documents.keys());
+        let ids = known.filter_map(|name| Some((names.peer(name)?.node_id(), name)));
+        names.by_id = ids.sorted_map();
+        names
+    }
+
+    /// Returns the peer of the Control Plane that the router has under this name: that of a document, or one that is
+    /// applied still, for instance because its removal is held.
+    fn peer(&self, name: &ObjectName) -> Option<Cow<'a, S>> {
+        let key = (S::KIND, name.clone());
+        let owned = match self.documents.get(name) {
+            Some(Ok(stored)) => {
+                let document = Some(&stored.document).filter(|it| it.metadata.uid.is_some())?;
+                return Some(Cow::Borrowed(&document.spec));
+            }
+            Some(Err(_)) => {
+                let broken = self.snapshot.broken.get(&key)?;
+                document::read(&broken.spec, Scalars::Typed).ok()?
+            }
+            None => {
+                let record = &self.snapshot.applied.get(&key)?.document;
+                record.metadata.uid.as_ref().filter(|uid| !uid.is_local())?;
+                record.applied.spec.as_ref()?.read().ok()?
+            }
+        };
+        Some(Cow::Owned(owned))
     }
 
     /// Returns the name of a peer's document: that of its node id, else the listed one if no other peer has it. `None`
@@ -102,7 +105,7 @@ impl<'a, S: PeerSpec> Names<'a, S> {
         if let Some(name) = self.by_id.get(&item.spec.node_id()) {
             return Some((*name).clone());
         }
-        let Some(other) = self.known.get(&item.name) else {
+        let Some(other) = self.peer(&item.name) else {
             return Some(item.name.clone());
         };
         let is_same = other.is_same_peer(&item.spec) && !self.listed.contains(&other.node_id());
@@ -113,18 +116,19 @@ impl<'a, S: PeerSpec> Names<'a, S> {
         if !self.listing.complete {
             return None;
         }
-        self.renumbered.insert(item.name.clone());
+        // A broken document is removed, and written again by the next list.
+        if self.documents.get(&item.name).is_none_or(Result::is_ok) {
+            self.renumbered.insert(item.name.clone());
+        }
         Some(item.name.clone())
     }
 
     /// Returns the documents of peers that are not listed.
     fn gone(&self) -> impl Iterator<Item = &'a ObjectName> {
-        let is_gone = |(name, spec): &(&&ObjectName, &Cow<'_, S>)| {
-            self.documents.contains_key(**name)
-                && !self.listed.contains(&spec.node_id())
-                && !self.renumbered.contains(**name)
-        };
-        self.known.iter().filter(is_gone).map(|(name, _)| *name)
+        self.documents.keys().filter(|name| {
+            let is_gone = |peer: Cow<'_, S>| !self.listed.contains(&peer.node_id());
+            !self.renumbered.contains(*name) && self.peer(name).is_some_and(is_gone)
+        })
     }
 
     /// Returns a name that no other peer has.
@@ -186,9 +190,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::document::{MeshPeerSpec, NodeSpec, parse};
+    use crate::document::{MeshPeerSpec, Metadata, NodeSpec, PackedSpec, parse};
     use crate::model::ObjectName;
-    use crate::store::Store;
+    use crate::store::{AppliedBody, AppliedDocument, Store};
     use crate::wire::reference::decode_mesh;
 
     #[test]
@@ -242,22 +246,43 @@ mod tests {
         "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
     ];
 
-    /// Returns the plan for a list of node ids, names and keys, where the document `hk1` has node id 2 and the first key:
-    /// the written names with their node ids, and the removed names.
-    fn planned(peers: &[(u16, &str, usize)], complete: bool) -> (Vec<(String, u16)>, Vec<String>) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let item = |(node_id, name, key): &(u16, &str, usize)| {
-            let spec = json!({"nodeId": node_id, "publicKey": KEYS[*key]});
-            PeerItem {
-                name: ObjectName::sanitised(name),
-                spec: serde_json::from_value::<MeshPeerSpec>(spec).unwrap(),
-            }
-        };
-        let PeerItem { name, spec } = item(&(2, "hk1", 0));
-        let document = Document::new(name, Some(derived("mesh", 2)), 1, spec);
+    /// A node id, a name and the index of a key.
+    type Peer = (u16, &'static str, usize);
+
+    fn spec((node_id, _, key): Peer) -> MeshPeerSpec {
+        let spec = json!({"nodeId": node_id, "publicKey": KEYS[key]});
+        serde_json::from_value(spec).unwrap()
+    }
+
+    /// Writes the Control Plane's document of a peer.
+    fn write(store: &Store, peer: Peer) {
+        let (name, uid) = (ObjectName::sanitised(peer.1), derived("mesh", peer.0));
+        let document = Document::new(name, Some(uid), 1, spec(peer));
         store.write_document(&document).unwrap();
+    }
+
+    /// Writes the applied record of a peer.
+    fn record(store: &Store, peer: Peer, uid: Uid) {
+        let metadata = Metadata {
+            name: ObjectName::sanitised(peer.1),
+            uid: Some(uid),
+            generation: 1,
+        };
+        let applied = AppliedBody {
+            spec: PackedSpec::of(&spec(peer)).ok(),
+            ..AppliedBody::default()
+        };
+        let record = AppliedDocument::new(Kind::MeshPeer, metadata, applied);
+        store.write_applied(&record).unwrap();
+    }
+
+    /// Returns the plan for a list of peers: the written names with their node ids, and the removed names.
+    fn plan(store: &Store, peers: &[Peer], complete: bool) -> (Vec<(String, u16)>, Vec<String>) {
         let snapshot = store.load().unwrap();
+        let item = |peer: &Peer| PeerItem {
+            name: ObjectName::sanitised(peer.1),
+            spec: spec(*peer),
+        };
         let listing = Listing {
             items: peers.iter().map(item).collect(),
             rejected: Vec::new(),
@@ -272,6 +297,37 @@ mod tests {
             }
         }
         (written, removed)
+    }
+
+    /// As [`plan`], where the document `hk1` has node id 2 and the first key.
+    fn planned(peers: &[Peer], complete: bool) -> (Vec<(String, u16)>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        write(&store, (2, "hk1", 0));
+        plan(&store, peers, complete)
+    }
+
+    #[test]
+    fn record_without_a_document_keeps_the_name_of_its_peer() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        record(&store, (2, "hk1", 0), derived("mesh", 2));
+        let own = Uid::local("mesh", &ObjectName::sanitised("friend"));
+        record(&store, (7, "friend", 1), own);
+        let new = |name: &str, id| (vec![(name.to_owned(), id)], Vec::new());
+        assert_eq!(plan(&store, &[(2, "hk2", 0)], true), new("hk1", 2));
+        assert_eq!(plan(&store, &[(5, "hk1", 1)], true), new("hk1-5", 5));
+        assert_eq!(
+            plan(&store, &[(7, "hk7", 1)], true),
+            new("hk7", 7),
+            "the operator's object stays the operator's"
+        );
+        write(&store, (2, "aa1", 0));
+        assert_eq!(
+            plan(&store, &[(2, "hk1", 0)], true),
+            (Vec::new(), Vec::new()),
+            "a document comes before a record"
+        );
     }
 
     #[test]

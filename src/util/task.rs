@@ -1,9 +1,11 @@
 //! Blocking work of tasks. A task that blocks an async worker delays all other tasks of that worker.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::task::AbortOnDropHandle;
@@ -20,7 +22,15 @@ static CHECKS: AtomicBool = AtomicBool::new(false);
 
 /// Runs blocking work on a thread for it. Propagates its panic to the caller.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    ended(spawn_blocking(work).await).await
+    // Beside the task, so that the runtime's code is compiled once, and not for each type of result.
+    let result = Arc::new(Mutex::new(None));
+    let place = Arc::clone(&result);
+    ended(spawn_blocking(move || *place.lock() = Some(work())).await).await;
+    let done = result.lock().take();
+    match done {
+        Some(done) => done,
+        None => unreachable!("work that has ended has a result"),
+    }
 }
 
 /// Runs a future as a task of another runtime, and ends it when this one is dropped. Propagates its panic to the caller.

@@ -119,7 +119,9 @@ pub fn shared(desired: &Desired, view: &KeyObservation) -> Plan {
             Action::WriteBase { .. } | Action::RemoveBase { .. }
         )
     });
-    let loads = desired.base.is_ok() && router_error(desired, &view.bird).is_none();
+    let loads = desired.base.is_ok()
+        && view.bird.files_unknown().is_none()
+        && router_error(desired, &view.bird).is_none();
     if view.bird.is_running() && !view.bird.loaded && !writes && loads {
         let because = Drift::new("bird.loaded", "the files on disk", "another configuration");
         steps.push(Step {

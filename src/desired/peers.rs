@@ -202,8 +202,7 @@ struct Known<'a> {
     router: bool,
 }
 
-/// Returns the Control Plane's peer items that do not decode, by their objects: those with the same node id, else objects
-/// that exist only to report the error.
+/// Returns the Control Plane's peer items that do not decode, by their objects.
 fn refused<S: PeerSpec>(
     inputs: &Inputs<'_>,
     documents: &BTreeMap<ObjectName, Slot<S>>,
@@ -214,16 +213,26 @@ fn refused<S: PeerSpec>(
     }
     let known = names_by_node_id(inputs, documents);
     let said = said.iter().rev().filter_map(|rejected| {
-        let id = rejected.node_id;
-        let known = id.and_then(|id| known.get(&id).copied()).cloned();
-        let free = |name: &ObjectName| !documents.contains_key(name);
-        let named = || rejected.name.clone().filter(free);
-        let numbered = || id.map(|id| ObjectName::sanitised(&format!("node{id}")));
-        // An item with neither a number nor a name has no object.
-        let name = known.or_else(named).or_else(numbered)?;
+        let name = object_of(rejected, &known, documents)?;
         Some((name, rejected.to_string()))
     });
     said.sorted_map()
+}
+
+/// Returns the object with the same node id, else an object that exists only to report the error; `None` for an
+/// item with neither a number nor a name.
+fn object_of<S: PeerSpec>(
+    rejected: &Rejected,
+    known: &BTreeMap<u16, &ObjectName>,
+    documents: &BTreeMap<ObjectName, Slot<S>>,
+) -> Option<ObjectName> {
+    let node_id = rejected.node_id;
+    if let Some(name) = node_id.and_then(|id| known.get(&id)) {
+        return Some((*name).clone());
+    }
+    let name = rejected.name.clone();
+    let free = name.filter(|name| !documents.contains_key(name));
+    free.or_else(|| Some(ObjectName::sanitised(&format!("node{}", node_id?))))
 }
 
 /// Returns the names of peers by their node ids: those of documents, and of applied records without a valid one.

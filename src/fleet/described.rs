@@ -139,6 +139,7 @@ impl Described {
             Ok(None) if last.current.is_none() => *last = Last::default(),
             Ok(None) => {
                 last.was_read();
+                last.seen = None;
                 last.fail(vec![format!("{NETWORK} does not exist any more")]);
             }
             Ok(Some(files)) if last.has_seen(&files) => last.was_read(),

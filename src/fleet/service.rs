@@ -37,7 +37,9 @@ use crate::model::ObjectName;
 use crate::util::notices::Notices;
 use crate::util::schemas;
 use crate::wire::Call;
-use crate::wire::reference::{LIST, LONG_POLL, REVISION, ROOT, ROUTER_NOT_FOUND, Revision, call};
+use crate::wire::reference::{
+    LIST, LONG_POLL, REVISION, ROOT, ROUTER_NOT_FOUND, Revision, call, decode_drain,
+};
 
 /// Size limit of a body: a report of ten thousand sessions.
 const BODY_MAX: usize = 4 * 1024 * 1024;
@@ -48,7 +50,7 @@ const STRANGERS: RateLimit = RateLimit {
     burst: 50,
 };
 
-/// Limit of a router's requests to drain: one that a budget forbids reads the posts of all routers.
+/// Limit of a router's requests to drain that are not forced: for each, the posts of all routers may be read.
 const DRAINS: RateLimit = RateLimit {
     per_second: 0.2,
     burst: 10,
@@ -445,7 +447,8 @@ impl Fleet {
         call: Call,
         body: (Client, &[u8]),
     ) -> Result<Response, ApiError> {
-        if call == Call::Drain {
+        let is_forced = || decode_drain(body.1).is_ok_and(|wish| wish.force);
+        if call == Call::Drain && !is_forced() {
             self.take(&self.drains, DRAINS, router)?;
         }
         let rejected = self.answers.post(router, call, body).await?;

@@ -5,7 +5,7 @@ use super::{Desired, Object};
 use crate::document::Kind;
 use crate::model::{ObjectKey, ObjectName};
 use crate::status::Acceptance;
-use crate::store::{AppliedDocument, Stored};
+use crate::store::{AppliedBody, AppliedDocument, Stored};
 use crate::util::sorted::Sorted as _;
 
 /// The applied records of a listing.
@@ -51,9 +51,9 @@ impl Desired {
         Changed::Keys(changed)
     }
 
-    /// Returns whether records differ from earlier ones only in that objects are applied now as this desired state wants them:
-    /// then a desired state of the new records is the same. An object that was refused may be accepted now, because it clashed
-    /// with what another one had applied, and an object with a new uuid no longer has the former one.
+    /// Returns whether records differ from earlier ones only in that objects are applied now, or begin to be, as this desired
+    /// state wants them: then a desired state of the new records is the same. An object that was refused may be accepted now,
+    /// because it clashed with what another one had applied, and an object with a new uuid no longer has the former one.
     pub fn foresaw(&self, before: &Records, now: &Records) -> bool {
         if before == now {
             return true;
@@ -72,11 +72,11 @@ impl Desired {
                 None => documents.iter().find(find),
             };
             let (applied, of) = (&record.document.applied, &record.document.metadata);
-            object.is_some_and(|object| {
-                applied.creating.is_none()
-                    && applied.spec == object.spec
-                    && of.uid.as_ref() == Some(&object.uid)
-            })
+            let is_applied = |object: &Object| {
+                applied.creating.is_none() && applied.spec == object.spec
+                    || has_begun(applied, object)
+            };
+            object.is_some_and(|object| of.uid.as_ref() == Some(&object.uid) && is_applied(object))
         };
         let changed = now
             .iter()
@@ -102,5 +102,91 @@ impl Desired {
             && self.approved == before.approved
             && self.has_tunnels() == before.has_tunnels()
             && self.has_done_with_tunnels() == before.has_done_with_tunnels()
+    }
+}
+
+/// Returns whether a record has what is written before the first step of an object, and nothing else.
+fn has_begun(applied: &AppliedBody, object: &Object) -> bool {
+    let (Some(link), Some(wanted)) = (object.link(), object.wanted()) else {
+        return false;
+    };
+    let claims = AppliedBody {
+        interfaces: BTreeSet::from([link.interface.clone()]),
+        creating: applied.creating.clone(),
+        protocols: wanted.protocols(),
+        ..AppliedBody::default()
+    };
+    *applied == claims
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::desired::testing::desired;
+    use crate::desired::{Refused, Wanted};
+    use crate::document::{Document, MeshPeerSpec, Metadata, RoutingPolicySpec, Spec};
+    use crate::store::{Snapshot, Store};
+
+    const KIND: Kind = Kind::MeshPeer;
+
+    fn write<S: Spec>(store: &Store, name: &str, spec: Value) {
+        let spec: S = serde_json::from_value(spec).unwrap();
+        let uid = format!("uid-{name}").parse().ok();
+        let document = Document::new(name.parse().unwrap(), uid, 1, spec);
+        store.write_document(&document).unwrap();
+    }
+
+    fn record(store: &Store, object: &Object, applied: AppliedBody) -> std::sync::Arc<Snapshot> {
+        let metadata = Metadata {
+            name: object.name.clone(),
+            uid: Some(object.uid.clone()),
+            generation: 1,
+        };
+        let record = AppliedDocument::new(KIND, metadata, applied);
+        store.write_applied(&record).unwrap();
+        store.load().unwrap()
+    }
+
+    #[test]
+    fn record_of_an_object_that_begins_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.confirm().unwrap();
+        write::<RoutingPolicySpec>(&store, "policy", json!({}));
+        let key = "DM06RLaHzdCGBYhFFvrUXIcyqJG1lZAMlPbWzwr4ajg=";
+        let peer = json!({"nodeId": 2, "publicKey": key});
+        write::<MeshPeerSpec>(&store, "de1", peer);
+        let before = store.load().unwrap();
+        let wanted = desired(&store, &Refused::default());
+        let object = &wanted.objects[&KIND.key(&"de1".parse().unwrap())];
+        let interface = object.link().unwrap().interface.clone();
+        let claims = AppliedBody {
+            interfaces: [interface.clone()].into(),
+            creating: Some(interface),
+            protocols: object.wanted().map(Wanted::protocols).unwrap(),
+            ..AppliedBody::default()
+        };
+        let begun = record(&store, object, claims.clone());
+        assert!(wanted.foresaw(&before.applied, &begun.applied));
+        let made = desired(&store, &Refused::default());
+        assert_eq!(made.changed_since(&wanted), Changed::default());
+        assert_eq!(made.objects, wanted.objects);
+
+        let done = AppliedBody {
+            creating: None,
+            spec: object.spec.clone(),
+            ..claims.clone()
+        };
+        let done = record(&store, object, done);
+        assert!(wanted.foresaw(&begun.applied, &done.applied));
+
+        let elsewhere = AppliedBody {
+            interfaces: ["wg_1".parse().unwrap()].into(),
+            ..claims
+        };
+        let elsewhere = record(&store, object, elsewhere);
+        assert!(!wanted.foresaw(&before.applied, &elsewhere.applied));
     }
 }

@@ -238,7 +238,7 @@ impl Watched {
         if first == SECRETS
             || first == APPROVED
             || first == IDENTITY
-            || document_folders().any(|folder| folder == inside)
+            || is_document_folder(inside)
             || inside.ends_with("overrides")
         {
             return Some(Hint::Everything);
@@ -413,4 +413,9 @@ fn note_writers(event: &Event, writers: &Writers) {
         _ => return,
     };
     event.paths.iter().for_each(|path| note(writers, path));
+}
+
+fn is_document_folder(inside: &Path) -> bool {
+    // Most events are of files.
+    inside.extension().is_none() && document_folders().any(|folder| folder == inside)
 }

@@ -6,7 +6,7 @@ use tracing::debug;
 use super::{ReconciledObject, is_bird};
 use crate::controller::context::Context;
 use crate::controller::error::Trouble;
-use crate::controller::firewall;
+use crate::controller::{LoggedStep, firewall};
 use crate::model::ObjectKey;
 use crate::plan::{Plan, Step};
 use crate::ports::KernelError;
@@ -65,8 +65,7 @@ async fn run_kernel(
         match results.next() {
             Some(Ok(())) => {
                 ctx.sysctls.done(step);
-                note(ctx, meta.key, meta.generation, step);
-                taken.push(step.to_string());
+                taken.push(note(ctx, meta.key, meta.generation, step));
             }
             Some(Err(error)) => failed(ctx, meta, step, error)?,
             None => {
@@ -100,9 +99,12 @@ fn failed(
 }
 
 /// Records that a step ran: in the log, and for the history. Records it once, also when several objects run it
-/// together.
-pub(super) fn note(ctx: &Context, key: &ObjectKey, generation: u64, step: &Step) {
-    if ctx.step_log.note(key, step) {
+/// together. Returns its text.
+pub(super) fn note(ctx: &Context, key: &ObjectKey, generation: u64, step: &Step) -> String {
+    let logged = LoggedStep::from(step);
+    let text = logged.to_string();
+    if ctx.step_log.note(key, logged) {
         debug!(object = %key, generation, step = %step.action, because = %step.because, "applied");
     }
+    text
 }

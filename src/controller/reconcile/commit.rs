@@ -182,8 +182,7 @@ impl BirdSteps {
     }
 
     fn ran(&self, step: &Step, taken: &mut Vec<String>) {
-        note(&self.ctx, &self.key, self.generation, step);
-        taken.push(step.to_string());
+        taken.push(note(&self.ctx, &self.key, self.generation, step));
     }
 
     /// Returns whether the step changed something.
@@ -233,7 +232,7 @@ impl BirdSteps {
                     let steps = plan_base(files, &self.bird.live.tree.base).steps;
                     steps
                         .iter()
-                        .for_each(|step| note(ctx, &ObjectKey::Router, generation, step));
+                        .for_each(|step| drop(note(ctx, &ObjectKey::Router, generation, step)));
                 }
                 session?;
             }
